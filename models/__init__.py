@@ -1,0 +1,1 @@
+"""Reference networks: definitions, training, export and evaluation of the five hybrid families."""

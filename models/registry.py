@@ -1,0 +1,89 @@
+"""Every reference network by its usual name, and how to build it for a given image size."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+
+from torch import nn
+
+__all__ = ["UnknownModelError", "create", "names"]
+
+Builder = Callable[[int, int], nn.Module]
+"""Called with (classes, size in pixels); returns the untrained network."""
+
+_MOBILEVIT_V1 = ("mobilevit_xxs", "mobilevit_xs", "mobilevit_s")
+_MOBILEVIT_V2 = tuple(f"mobilevitv2_{width}" for width in ("050", "075", "100", "125", "150", "175", "200"))
+_EFFICIENTFORMER_V1 = ("efficientformer_l1", "efficientformer_l3", "efficientformer_l7")
+_EFFICIENTFORMER_V2 = tuple(f"efficientformerv2_{size}" for size in ("s0", "s1", "s2", "l"))
+
+
+class UnknownModelError(ValueError):
+    """No network of that name."""
+
+
+def _timm(name: str, classes: int, size: int) -> nn.Module:
+    import timm
+
+    model: nn.Module = timm.create_model(name, pretrained=False, num_classes=classes)
+    return model
+
+
+def _timm_sized(name: str, classes: int, size: int) -> nn.Module:
+    """For networks whose position biases are built for one image size."""
+    import timm
+
+    model: nn.Module = timm.create_model(name, pretrained=False, num_classes=classes, img_size=size)
+    return model
+
+
+def _efficientformer_v1(name: str, classes: int, size: int) -> nn.Module:
+    from models.efficientformer import create_efficientformer
+
+    return create_efficientformer(name, classes=classes, size=size)
+
+
+def _mobile_former(name: str, classes: int, size: int) -> nn.Module:
+    from models.mobile_former import create_mobile_former
+
+    return create_mobile_former(name, classes=classes)
+
+
+def _mobile_former_names() -> tuple[str, ...]:
+    return tuple(f"mobile_former_{macs}" for macs in ("26m", "52m", "96m", "151m", "214m", "294m", "508m"))
+
+
+def _builders() -> dict[str, Builder]:
+    families: list[tuple[tuple[str, ...], Callable[[str, int, int], nn.Module]]] = [
+        (_MOBILEVIT_V1, _timm),
+        (_MOBILEVIT_V2, _timm),
+        (_mobile_former_names(), _mobile_former),
+        (_EFFICIENTFORMER_V1, _efficientformer_v1),
+        (_EFFICIENTFORMER_V2, _timm_sized),
+    ]
+    return {name: functools.partial(build, name) for members, build in families for name in members}
+
+
+def names() -> list[str]:
+    """All known names, family by family."""
+    return list(_builders())
+
+
+def create(name: str, *, classes: int = 1000, size: int = 224) -> nn.Module:
+    """Build a network with untrained weights.
+
+    Args:
+        name: one of :func:`names`.
+        classes: width of the classifier.
+        size: height and width of the images, in pixels.
+
+    Raises:
+        UnknownModelError: no such name; the message lists the nearest.
+    """
+    builders = _builders()
+    if name not in builders:
+        import difflib
+
+        near = difflib.get_close_matches(name, builders, n=3, cutoff=0.3)
+        raise UnknownModelError(f"no model is called '{name}'; the nearest names are {', '.join(near) or 'none'}")
+    return builders[name](classes, size)
