@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from torch import nn
 
-__all__ = ["UnknownModelError", "create", "names"]
+__all__ = ["UnknownModelError", "create", "default_size", "names"]
 
 Builder = Callable[[int, int], nn.Module]
 """Called with (classes, size in pixels); returns the untrained network."""
@@ -67,6 +67,11 @@ def _builders() -> dict[str, Builder]:
 def names() -> list[str]:
     """All known names, family by family."""
     return list(_builders())
+
+
+def default_size(name: str) -> int:
+    """Height and width of the images a network was published for, in pixels."""
+    return 256 if name in (*_MOBILEVIT_V1, *_MOBILEVIT_V2) else 224
 
 
 def create(name: str, *, classes: int = 1000, size: int = 224) -> nn.Module:

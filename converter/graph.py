@@ -1,0 +1,72 @@
+"""Read-only questions about a canonical graph. Nothing here changes a model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+__all__ = ["attributes", "constant", "consumers", "data_inputs", "is_float", "is_graph_output", "scalar", "sole_consumer"]
+
+
+def constant(value: ir.Value | None) -> npt.NDArray[Any] | None:
+    """The array behind an initializer or a Constant node's output; None for anything computed or absent."""
+    if value is None or value.is_graph_input():
+        return None
+    if value.const_value is not None:
+        return value.const_value.numpy()
+    node = value.producer()
+    if node is not None and node.op_type == "Constant":
+        attribute = node.attributes.get("value")
+        return None if attribute is None else attribute.as_tensor().numpy()
+    return None
+
+
+def scalar(value: ir.Value | None) -> float | None:
+    """The number behind a constant of one element, else None."""
+    array = constant(value)
+    return float(array.reshape(())[()]) if array is not None and array.size == 1 else None
+
+
+def attributes(node: ir.Node) -> dict[str, Any]:
+    """Attributes as plain Python values; tensors as NumPy arrays."""
+    result: dict[str, Any] = {}
+    for name, attribute in node.attributes.items():
+        value = attribute.value
+        if attribute.type == ir.AttributeType.TENSOR:
+            value = attribute.as_tensor().numpy()
+        elif isinstance(value, tuple):
+            value = list(value)
+        result[name] = value
+    return result
+
+
+def consumers(value: ir.Value) -> list[tuple[ir.Node, int]]:
+    """(node, input index) of every use, in graph order."""
+    return [(use.node, use.idx) for use in value.uses()]
+
+
+def is_graph_output(value: ir.Value) -> bool:
+    """True if the value is one of the model's outputs."""
+    return value.is_graph_output()
+
+
+def sole_consumer(value: ir.Value) -> ir.Node | None:
+    """The one node that reads the value, if there is just one use and it is not a model output."""
+    uses = consumers(value)
+    return uses[0][0] if len(uses) == 1 and not is_graph_output(value) else None
+
+
+def is_float(value: ir.Value | None) -> bool:
+    """True for float32 tensors."""
+    return value is not None and value.dtype == ir.DataType.FLOAT
+
+
+def data_inputs(node: ir.Node) -> Iterator[tuple[int, ir.Value]]:
+    """(index, value) of the inputs that are computed (not constant) float tensors."""
+    for index, value in enumerate(node.inputs):
+        if value is not None and is_float(value) and constant(value) is None:
+            yield index, value

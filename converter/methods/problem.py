@@ -1,0 +1,89 @@
+"""What a method is asked, and what it answers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from converter.grids import Grid, affine_grid, symmetric_grid
+from converter.observe import TensorStats
+
+__all__ = ["Choice", "Constant", "Problem", "choose_by_ranges"]
+
+
+@dataclass(frozen=True)
+class Constant:
+    """A constant operand to be stored as integers.
+
+    Attributes:
+        array: float32, any shape.
+        axis: its output channels; None for a per-tensor grid.
+        bits: of its codes.
+        signed: None where the grid must be symmetric (weights); else whether an asymmetric grid has signed codes.
+    """
+
+    array: npt.NDArray[Any]
+    axis: int | None
+    bits: int
+    signed: bool | None = None
+
+    def rows(self) -> npt.NDArray[np.float32]:
+        """float32 [channels, values per channel]."""
+        if self.axis is None:
+            return self.array.reshape(1, -1).astype(np.float32)
+        return np.moveaxis(self.array, self.axis, 0).reshape(self.array.shape[self.axis], -1).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Tensors and constants that need grids.
+
+    Attributes:
+        tensors: observations by tensor name.
+        constants: by (operator name, input index).
+        activation_bits: 4 to 8.
+        signed: whether activations have signed codes.
+    """
+
+    tensors: dict[str, TensorStats]
+    constants: dict[tuple[str, int], Constant]
+    activation_bits: int
+    signed: bool
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A grid for every tensor and constant of the problem, under the same keys."""
+
+    tensors: dict[str, Grid]
+    constants: dict[tuple[str, int], Grid]
+
+
+def choose_by_ranges(
+    problem: Problem,
+    activation_range: Callable[[TensorStats, int], tuple[float, float]],
+    magnitudes: Callable[[npt.NDArray[np.float32], int], npt.NDArray[np.float64]],
+) -> Choice:
+    """Answer a problem with one rule for activations and one for weights.
+
+    Args:
+        problem: what is asked.
+        activation_range: (observations, bits) to the range an asymmetric per-tensor grid shall cover.
+        magnitudes: (float32 [channels, values], bits) to what a symmetric grid shall reach, float64 [channels].
+    """
+    tensors = {
+        name: affine_grid(*activation_range(stats, problem.activation_bits), bits=problem.activation_bits, signed=problem.signed)
+        for name, stats in problem.tensors.items()
+    }
+    constants = {}
+    for key, constant in problem.constants.items():
+        if constant.signed is not None:
+            array = constant.array
+            constants[key] = affine_grid(float(array.min()), float(array.max()), bits=constant.bits, signed=constant.signed)
+        else:
+            constants[key] = symmetric_grid(magnitudes(constant.rows(), constant.bits), bits=constant.bits, axis=constant.axis)
+    return Choice(tensors, constants)

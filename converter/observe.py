@@ -1,0 +1,144 @@
+"""Observe: run the float model on calibration samples and keep what planning needs of each tensor, in bounded memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import onnx_ir as ir
+
+from converter.errors import CalibrationError
+from converter.graph import constant, is_float
+from converter.runtime import Feed, open_session, run_session
+
+__all__ = ["Observations", "TensorStats", "observe"]
+
+_VALUES_KEPT = 16384
+_BYTES_AT_ONCE = 1 << 29
+
+
+@dataclass(frozen=True)
+class TensorStats:
+    """What was seen of one float tensor.
+
+    Attributes:
+        minimum: over all samples.
+        maximum: over all samples.
+        sample: float32 [K], values drawn at random from all samples, at most 16384 of them.
+        shape: at the first sample.
+    """
+
+    minimum: float
+    maximum: float
+    sample: npt.NDArray[np.float32]
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Observations:
+    """What was seen of the model.
+
+    Attributes:
+        tensors: by tensor name, graph inputs included.
+        samples: how many calibration samples were run.
+    """
+
+    tensors: dict[str, TensorStats]
+    samples: int
+
+
+def observe(
+    model: ir.Model,
+    feeds: Sequence[Feed],
+    *,
+    seed: int = 0,
+    threads: int = 0,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Observations:
+    """Run the canonical model and collect statistics of every computed float tensor.
+
+    Args:
+        model: canonical float model.
+        feeds: calibration samples.
+        seed: of the random choice of values kept.
+        threads: of the runtime; 0 leaves the choice to it.
+        progress: called with (samples done, samples in all).
+
+    Raises:
+        CalibrationError: a tensor is not finite on this data.
+    """
+    fed = [str(v.name) for v in model.graph.inputs if is_float(v)]
+    computed = _float_tensors(model)
+    names = fed + computed
+    session = open_session(_expose(model, computed), threads=threads)
+    groups = _groups(session, computed, feeds[0])
+    collected: dict[str, _Collector] = {}
+    order = {name: i for i, name in enumerate(names)}
+    for number, feed in enumerate(feeds):
+        for values in ({name: feed[name] for name in fed}, *(run_session(session, feed, group) for group in groups)):
+            for name, value in values.items():
+                if name not in collected:
+                    collected[name] = _Collector(value.shape)
+                generator = np.random.default_rng((seed, order[name], number))
+                collected[name].add(name, number, value, generator, -(-_VALUES_KEPT // len(feeds)))
+        progress(number + 1, len(feeds))
+    return Observations({name: collected[name].stats() for name in names}, len(feeds))
+
+
+class _Collector:
+    """Running range and sample of one tensor."""
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        self.shape = shape
+        self.minimum, self.maximum = np.inf, -np.inf
+        self.parts: list[npt.NDArray[np.float32]] = []
+
+    def add(self, name: str, number: int, value: npt.NDArray[Any], generator: np.random.Generator, keep: int) -> None:
+        if value.size == 0:
+            raise CalibrationError(f"tensor '{name}' is empty", where=f"calibration sample {number}", hint="use larger inputs")
+        low, high = float(value.min()), float(value.max())
+        if not (np.isfinite(low) and np.isfinite(high)):
+            raise CalibrationError(
+                f"tensor '{name}' is not finite in the float model",
+                where=f"calibration sample {number}",
+                hint="check --preprocess and the sample",
+            )
+        self.minimum, self.maximum = min(self.minimum, low), max(self.maximum, high)
+        flat = value.reshape(-1)
+        chosen = flat if flat.size <= keep else flat[generator.integers(0, flat.size, keep)]
+        self.parts.append(chosen.astype(np.float32))
+
+    def stats(self) -> TensorStats:
+        return TensorStats(self.minimum, self.maximum, np.concatenate(self.parts), tuple(self.shape))
+
+
+def _float_tensors(model: ir.Model) -> list[str]:
+    values = [o for n in model.graph for o in n.outputs]
+    return [str(v.name) for v in values if v.name and is_float(v) and constant(v) is None and (v.uses() or v.is_graph_output())]
+
+
+def _expose(model: ir.Model, names: Sequence[str]) -> onnx.ModelProto:
+    proto: onnx.ModelProto = ir.to_proto(model)
+    present = {o.name for o in proto.graph.output}
+    for name in names:
+        if name not in present:
+            proto.graph.output.append(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None))
+    return proto
+
+
+def _groups(session: Any, names: Sequence[str], feed: Feed) -> list[list[str]]:
+    """Tensor names in groups whose values fit the memory bound together."""
+    groups: list[list[str]] = [[]]
+    filled = 0
+    for start in range(0, len(names), 32):
+        for name, value in run_session(session, feed, names[start : start + 32]).items():
+            if groups[-1] and filled + value.nbytes > _BYTES_AT_ONCE:
+                groups.append([])
+                filled = 0
+            groups[-1].append(name)
+            filled += value.nbytes
+    return groups

@@ -1,0 +1,99 @@
+"""How this project opens ONNX Runtime sessions."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import onnxruntime
+
+from converter.errors import ModelError
+
+__all__ = ["Feed", "open_session", "run_model", "run_session"]
+
+Feed = Mapping[str, npt.NDArray[Any]]
+"""Model inputs by name, one sample."""
+
+_RUNTIME_ERRORS = (
+    onnxruntime.capi.onnxruntime_pybind11_state.Fail,
+    onnxruntime.capi.onnxruntime_pybind11_state.InvalidArgument,
+    onnxruntime.capi.onnxruntime_pybind11_state.InvalidGraph,
+    onnxruntime.capi.onnxruntime_pybind11_state.NotImplemented,
+    onnxruntime.capi.onnxruntime_pybind11_state.RuntimeException,
+)
+
+
+def open_session(
+    model: onnx.ModelProto | Path,
+    *,
+    threads: int = 0,
+    optimise: bool = True,
+    settings: Mapping[str, str] | None = None,
+    optimised_path: Path | None = None,
+    profile_prefix: Path | None = None,
+) -> Any:
+    """Open a CPU session.
+
+    Args:
+        model: a model in memory, or a file (needed when it has external data).
+        threads: intra-op threads; 0 leaves the choice to the runtime.
+        optimise: all of the runtime's graph optimisations, or none.
+        settings: session configuration entries.
+        optimised_path: where the runtime writes its optimised graph.
+        profile_prefix: file prefix of a profile, which ``end_profiling`` completes.
+
+    Raises:
+        ModelError: the runtime does not accept the model.
+    """
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    level = onnxruntime.GraphOptimizationLevel
+    options.graph_optimization_level = level.ORT_ENABLE_ALL if optimise else level.ORT_DISABLE_ALL
+    for key, value in (settings or {}).items():
+        options.add_session_config_entry(key, value)
+    if optimised_path is not None:
+        options.optimized_model_filepath = str(optimised_path)
+    if profile_prefix is not None:
+        options.enable_profiling = True
+        options.profile_file_prefix = str(profile_prefix)
+    content = str(model) if isinstance(model, Path) else model.SerializeToString()
+    try:
+        return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    except _RUNTIME_ERRORS as error:
+        raise ModelError(f"ONNX Runtime does not load the model: {_first_line(error)}", where=_place(error)) from error
+
+
+def run_session(session: Any, feed: Feed, outputs: Sequence[str] | None = None) -> dict[str, npt.NDArray[Any]]:
+    """Run one sample; outputs by name.
+
+    Raises:
+        ModelError: the runtime fails on this input.
+    """
+    names = list(outputs) if outputs is not None else [o.name for o in session.get_outputs()]
+    try:
+        values = session.run(names, dict(feed))
+    except _RUNTIME_ERRORS as error:
+        raise ModelError(f"ONNX Runtime cannot run the model: {_first_line(error)}", where=_place(error)) from error
+    return {name: np.asarray(value) for name, value in zip(names, values, strict=True)}
+
+
+def run_model(model: onnx.ModelProto, feed: Feed, *, optimise: bool = True) -> dict[str, npt.NDArray[Any]]:
+    """Open a session, run one sample, and let go."""
+    return run_session(open_session(model, optimise=optimise), feed)
+
+
+def _first_line(error: Exception) -> str:
+    text = str(error).strip().splitlines()[0]
+    return re.sub(r"\s+", " ", re.sub(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ", "", text))[:300]
+
+
+def _place(error: Exception) -> str:
+    found = re.search(r"[Nn]ode(?: with name| \(|:| name)?[ :'\"(]*([\w./:-]+)", str(error))
+    return f"node '{found.group(1)}'" if found else ""
