@@ -11,7 +11,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -66,8 +66,8 @@ class SampleSet:
 
     """
 
-    calibration: tuple[Feed, ...]
-    held_aside: tuple[Feed, ...]
+    calibration: tuple[Feed, ...] = field(repr=False)
+    held_aside: tuple[Feed, ...] = field(repr=False)
     kind: Kind
     description: str
     skipped: int
@@ -119,6 +119,11 @@ def load_samples(path: Path | None, inputs: Sequence[InputSpec], *, count: int, 
 def _batch(spec: InputSpec) -> int:
     """Rows of one feed."""
     return (spec.shape[0] if spec.shape else None) or 1
+
+
+def _grouping(inputs: Sequence[InputSpec]) -> str:
+    """Tell the reader of the description that one sample holds several rows."""
+    return f" in batches of {_batch(inputs[0])}" if _batch(inputs[0]) > 1 else ""
 
 
 def _most_held_aside(wanted: int) -> int:
@@ -200,7 +205,7 @@ def _from_images(path: Path, inputs: Sequence[InputSpec], wanted: int, preproces
     feeds = [{spec.name: np.stack(rows[start : start + batch])} for start in range(0, len(rows) - batch + 1, batch)]
     skipped = f", {len(reasons)} unreadable skipped, the first is {reasons[0][0]}" if reasons else ""
     origin = f"images from {path.name} ({len(names)} found{skipped}), preprocessing {spec_text(preprocess)}"
-    return _sample_set(feeds, wanted, "images", origin, len(reasons))
+    return _sample_set(feeds, wanted, "images", origin + _grouping(inputs), len(reasons))
 
 
 # Arrays
@@ -231,7 +236,7 @@ def _from_arrays(path: Path, inputs: Sequence[InputSpec], wanted: int, seed: int
     total = sizes[names[0]]
     chosen = _shuffled(total, seed)[: wanted + _most_held_aside(wanted)]
     feeds = [{spec.name: _cast(stacks[spec.name][index], spec) for spec in inputs} for index in chosen]
-    return _sample_set(feeds, wanted, "arrays", f"arrays from {path.name} ({total} found), used as they are")
+    return _sample_set(feeds, wanted, "arrays", f"arrays from {path.name} ({total} found), used as they are{_grouping(inputs)}")
 
 
 def _read_arrays(path: Path) -> dict[str, Array]:
@@ -293,7 +298,7 @@ def _from_generator(inputs: Sequence[InputSpec], wanted: int, preprocess: Prepro
     feeds = [{name: np.asarray(column[index]) for name, column in columns.items()} for index in range(total)]
     pictures = any(_image_layout(spec) for spec in inputs)
     origin = f"synthetic images, preprocessing {spec_text(preprocess)}" if pictures else "synthetic numbers"
-    return _sample_set(feeds, wanted, "synthetic", f"{origin} (no calibration data were given)")
+    return _sample_set(feeds, wanted, "synthetic", f"{origin} (no calibration data were given){_grouping(inputs)}")
 
 
 def _generated(spec: InputSpec, total: int, preprocess: Preprocess, seed: int) -> Array:

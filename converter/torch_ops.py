@@ -240,11 +240,9 @@ def _log_softmax(x: Inputs, a: Attributes) -> Tensor:
 @_rule("LayerNormalization")
 def _layer_norm(x: Inputs, a: Attributes) -> Tensor:
     axis = a.get("axis", -1) % x[0].ndim
-    dims = list(range(axis, x[0].ndim))
-    centred = x[0] - x[0].mean(dims, keepdim=True)
-    scaled = centred * torch.rsqrt(centred.square().mean(dims, keepdim=True) + a.get("epsilon", 1e-5))
-    bias = _optional(x, 2)
-    return scaled * x[1] if bias is None else scaled * x[1] + bias
+    shape = tuple(x[0].shape[axis:])
+    weight, bias = x[1].expand(shape), _optional(x, 2)
+    return functional.layer_norm(x[0], shape, weight, None if bias is None else bias.expand(shape), a.get("epsilon", 1e-5))
 
 
 @_rule("InstanceNormalization")

@@ -120,5 +120,5 @@ def load_weights(model: nn.Module, weights: Weights, source: Path) -> None:
 
 
 def _some(names: Sequence[str]) -> str:
-    """The first few names, and that there are more."""
+    """List the first few names, and say if there are more."""
     return ", ".join(map(str, names[:_SHOWN])) + (", ..." if len(names) > _SHOWN else "")

@@ -32,7 +32,8 @@ def exit_code(command: Callable[[], None]) -> int:
         sys.stderr.write(f"{error}\n")
         return error.exit_code
     except UnknownModelError as error:
-        sys.stderr.write(f"{UsageError(str(error), where='NAME', hint='give one of those, or see the table of networks in docs/models.md')}\n")
+        explained = UsageError(str(error), where="NAME", hint="give one of those, or see the list of networks in docs/models.md")
+        sys.stderr.write(f"{explained}\n")
         return UsageError.exit_code
     return 0
 

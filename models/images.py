@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,9 +12,10 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from PIL import Image
 
-__all__ = ["LabelledImages", "labelled_images", "load_uint8"]
+__all__ = ["LabelledImages", "find_images", "labelled_images", "load_uint8"]
 
 _SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm"}
+_INDEXED = re.compile(r"(\d+)_n\d{8}_")
 
 
 @dataclass(frozen=True)
@@ -23,8 +25,8 @@ class LabelledImages:
     Attributes:
         source: a zip file or a folder.
         entries: image paths inside the source, sorted.
-        labels: class index of each entry; classes are numbered in sorted order of their folders' names.
-        classes: the folder names, in order.
+        labels: class index of each entry; classes are numbered in sorted order of their names.
+        classes: the names of the classes, mostly those of their folders, in order.
     """
 
     source: Path
@@ -48,7 +50,7 @@ class LabelledImages:
                     yield image.convert("RGB")
 
     def take(self, count: int, seed: int = 0) -> LabelledImages:
-        """A random subset of ``count`` images, the same one for the same seed."""
+        """Pick ``count`` images at random, the same ones for the same seed."""
         picked = sorted(np.random.default_rng(seed).permutation(len(self))[:count].tolist())
         return LabelledImages(
             self.source,
@@ -64,23 +66,47 @@ def labelled_images(source: Path) -> LabelledImages:
     Raises:
         ValueError: not a zip or folder, or no image lies in a class folder.
     """
-    if source.is_dir():
-        paths = (p.relative_to(source).as_posix() for p in source.rglob("*") if p.is_file())
-    elif zipfile.is_zipfile(source):
-        with zipfile.ZipFile(source) as archive:
-            paths = iter(archive.namelist())
-    else:
-        raise ValueError(f"{source}: neither a folder nor a zip of images")
-    entries = sorted(p for p in paths if PurePosixPath(p).suffix.lower() in _SUFFIXES and len(PurePosixPath(p).parts) > 1)
+    entries = [path for path in _image_paths(source) if len(PurePosixPath(path).parts) > 1]
     if not entries:
         raise ValueError(f"{source}: no image inside a class folder (expected CLASS/NAME.jpg)")
-    folders = [PurePosixPath(entry).parent.name for entry in entries]
-    classes = tuple(sorted(set(folders)))
+    return _with_labels(source, entries, [PurePosixPath(entry).parent.name for entry in entries])
+
+
+def find_images(source: Path) -> LabelledImages:
+    """List images that lie in class folders, or whose names all begin with class index and WordNet number.
+
+    An example of the second kind is ``0007_n01514668_cock.jpg``; its class is called ``7``.
+
+    Raises:
+        ValueError: not a zip or folder, or the images are of neither kind.
+    """
+    entries = _image_paths(source)
+    matches = [_INDEXED.match(PurePosixPath(entry).name) for entry in entries]
+    if entries and all(matches):
+        return _with_labels(source, entries, [str(int(match[1])) for match in matches if match])
+    return labelled_images(source)
+
+
+def _image_paths(source: Path) -> list[str]:
+    """Every image of a zip or folder, sorted."""
+    if source.is_dir():
+        paths = [p.relative_to(source).as_posix() for p in source.rglob("*") if p.is_file()]
+    elif zipfile.is_zipfile(source):
+        with zipfile.ZipFile(source) as archive:
+            paths = archive.namelist()
+    else:
+        raise ValueError(f"{source}: neither a folder nor a zip of images")
+    return sorted(path for path in paths if PurePosixPath(path).suffix.lower() in _SUFFIXES)
+
+
+def _with_labels(source: Path, entries: list[str], names: list[str]) -> LabelledImages:
+    """Label images by the names of their classes, numbered in sorted order."""
+    classes = tuple(sorted(set(names)))
     index = {name: i for i, name in enumerate(classes)}
-    return LabelledImages(source, tuple(entries), tuple(index[f] for f in folders), classes)
+    return LabelledImages(source, tuple(entries), tuple(index[name] for name in names), classes)
 
 
 def load_uint8(data: LabelledImages) -> tuple[np.ndarray, np.ndarray]:
-    """All images, which must have one size, as uint8 [N, 3, H, W], and their labels as int64 [N]."""
+    """Decode all images, which must have one size, to uint8 [N, 3, H, W], and give their labels as int64 [N]."""
     pixels = np.stack([np.asarray(image).transpose(2, 0, 1) for image in data.images()])
     return pixels, np.asarray(data.labels, np.int64)

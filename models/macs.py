@@ -29,7 +29,7 @@ from models.mobile_former import VARIANTS
 from models.mobile_former_blocks import DynamicReLU
 from models.registry import create, default_size
 
-__all__ = ["PUBLISHED", "Counts", "count", "main", "table"]
+__all__ = ["PUBLISHED", "Counts", "count", "main", "measure", "table"]
 
 PUBLISHED: dict[str, tuple[float, float]] = {
     "mobile_former_26m": (3.2, 26.0),
@@ -94,19 +94,23 @@ def count(model: nn.Module, size: int) -> Counts:
     return Counts(parameters, counter.get_total_flops() // 2, elementwise)
 
 
-def table(names: list[str], size: int | None = None) -> str:
-    """A Markdown table of networks with 1000 classes, at their usual size unless one is given."""
+def measure(names: list[str], size: int | None = None) -> list[tuple[str, int, Counts]]:
+    """Count networks with 1000 classes, at their usual size unless one is given; name, pixels and counts of each."""
+    sizes = [size or default_size(name) for name in names]
+    return [(name, pixels, count(create(name, size=pixels), pixels)) for name, pixels in zip(names, sizes, strict=True)]
+
+
+def table(rows: list[tuple[str, int, Counts]]) -> str:
+    """Write what :func:`measure` found as a Markdown table, beside the published figures where they apply."""
     lines = [
         "| network | pixels | parameters, M | paper | products, M | elementwise, M | total, M | paper | total vs. paper |",
         "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
     ]
-    for name in names:
-        pixels = size or default_size(name)
-        counts = count(create(name, size=pixels), pixels)
+    for name, pixels, counts in rows:
         cells = [f"{number / 1e6:.2f}" for number in (counts.parameters, counts.products, counts.elementwise, counts.total)]
         parameters, macs, deviation = "", "", ""
         if name in PUBLISHED and pixels == default_size(name):
-            parameters, macs = (f"{number:g}" for number in PUBLISHED[name])
+            parameters, macs = f"{PUBLISHED[name][0]:.1f}", f"{PUBLISHED[name][1]:.0f}"
             deviation = f"{100 * (counts.total / 1e6 / PUBLISHED[name][1] - 1):+.1f} %"
         lines.append(f"| {name} | {pixels} | {cells[0]} | {parameters} | {cells[1]} | {cells[2]} | {cells[3]} | {macs} | {deviation} |")
     return "\n".join(lines)
@@ -126,7 +130,7 @@ def main(arguments: list[str] | None = None) -> int:
 
     def run() -> None:
         options = _parse(arguments)
-        print_line(table(options.names, options.size))
+        print_line(table(measure(options.names, options.size)))
 
     return exit_code(run)
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from torch import nn
 
-__all__ = ["UnknownModelError", "create", "default_size", "names"]
+__all__ = ["UnknownModelError", "create", "default_preprocess", "default_size", "names"]
 
 Builder = Callable[[int, int], nn.Module]
 """Called with (classes, size in pixels); returns the untrained network."""
@@ -72,6 +72,11 @@ def names() -> list[str]:
 def default_size(name: str) -> int:
     """Height and width of the images a network was published for, in pixels."""
     return 256 if name in (*_MOBILEVIT_V1, *_MOBILEVIT_V2) else 224
+
+
+def default_preprocess(name: str) -> str:
+    """SPEC of converter.preprocess for the weights a network was published with."""
+    return "unit;resize=crop" if name in (*_MOBILEVIT_V1, *_MOBILEVIT_V2) else "imagenet;resize=crop"
 
 
 def create(name: str, *, classes: int = 1000, size: int = 224) -> nn.Module:

@@ -53,7 +53,8 @@ def augment(pixels: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
 
 def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
     """Decay for tensors of two or more dimensions that end in ``weight``; none for biases, norms and tables."""
-    decayed, free = [], []
+    decayed: list[nn.Parameter] = []
+    free: list[nn.Parameter] = []
     for name, parameter in model.named_parameters():
         (decayed if parameter.ndim >= 2 and name.endswith("weight") else free).append(parameter)
     return [{"params": decayed, "weight_decay": weight_decay}, {"params": free, "weight_decay": 0.0}]
@@ -93,7 +94,7 @@ def _train_epoch(
         batch = normalise(augment(pixels[picked], generator), size).contiguous(memory_format=torch.channels_last)
         loss = functional.cross_entropy(model(batch), labels[picked], label_smoothing=_SMOOTHING)
         optimiser.zero_grad(set_to_none=True)
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(model.parameters(), 5.0)
         optimiser.step()
         schedule.step()
@@ -136,7 +137,7 @@ def main(arguments: list[str] | None = None) -> int:
     train, test = _read(options.data), _read(options.test)
     classes = int(train[1].max()) + 1
     model = create(options.name, classes=classes, size=options.size)
-    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    model.to(memory_format=torch.channels_last)
     optimiser = torch.optim.AdamW(parameter_groups(model, options.weight_decay), lr=options.lr)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimiser, max_lr=options.lr, total_steps=options.epochs * (len(train[0]) // _BATCH), pct_start=0.2
@@ -173,7 +174,8 @@ def main(arguments: list[str] | None = None) -> int:
         state = {"model": model.state_dict(), "optimiser": optimiser.state_dict(), "schedule": schedule.state_dict()}
         _save({**state, "epoch": epoch + 1, "recipe": recipe}, state_path)
     weights = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
-    metadata = {"model": options.name, "size": str(options.size), **{k: str(v) for k, v in recipe.items()}}
+    class_names = json.dumps(labelled_images(options.data).classes)
+    metadata = {"model": options.name, "size": str(options.size), "class_names": class_names, **{k: str(v) for k, v in recipe.items()}}
     save_file(weights, options.out / "weights.safetensors", metadata)
     return 0
 

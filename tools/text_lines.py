@@ -20,7 +20,7 @@ __all__ = ["TextLine", "render_lines"]
 # The mask is drawn this much larger and shrunk afterwards, so that slanted edges stay smooth.
 OVERSAMPLING = 2
 
-WORDS = """
+WORD_LIST = """
 able account acre after agenda airport album almond amber anchor animal apple april arch arrow artist august autumn
 avenue bakery balance bamboo barrel basket beacon bicycle bishop blanket border bottle branch breeze bridge bronze
 budget butter cabin camera candle canyon carbon castle cellar cheese cherry chimney circle citizen clover coffee
@@ -39,9 +39,10 @@ spirit spring square station street studio summer sunday supply system tablet ta
 timber total tower traffic travel tunnel umbrella uniform unique upper urban valley velvet version village violet
 virtual vision voyage wagon walnut water weather weekly welcome western whisper window winter wisdom wonder yellow
 yogurt zebra zero zigzag
-""".split()
+"""
+WORDS = tuple(WORD_LIST.split())
 
-MONTHS = "Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec".split()
+MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,7 @@ class TextLine:
     Attributes:
         text: what is written on it; printable ASCII.
         image: RGB picture, 8 bits a channel.
+
     """
 
     text: str
@@ -68,6 +70,7 @@ def render_lines(count: int, seed: int, height: int = 48, width: int = 320) -> l
 
     Returns:
         The lines, deterministic for one version of Pillow.
+
     """
     return [_render(random.Random(f"{seed}/{index}"), height, width) for index in range(count)]
 
@@ -94,15 +97,17 @@ def _text_that_fits(rng: random.Random, height: int, width: int) -> tuple[str, I
     """Draw texts until one fills the line, as a detector would have cut it out; returns it with its mask, L [height, width]."""
     while True:
         text = _compose(rng)
+        # The font's own gap between words is so narrow that the recogniser drops it even from perfect pictures.
+        spaced = text.replace(" ", "  ")
         font = ImageFont.load_default(size=rng.uniform(0.56, 0.78) * height * OVERSAMPLING)
         stroke = rng.choice((0, 0, 0, 1, 2))
-        left, top, right, bottom = font.getbbox(text, stroke_width=stroke)
+        left, top, right, bottom = font.getbbox(spaced, stroke_width=stroke)
         slack_across, slack_down = width * OVERSAMPLING * 0.96 - (right - left), height * OVERSAMPLING * 0.92 - (bottom - top)
         if not 0 <= slack_across <= 0.25 * width * OVERSAMPLING or slack_down < 0:
             continue
         canvas = Image.new("L", (width * OVERSAMPLING, height * OVERSAMPLING))
         place = (0.02 * canvas.width + rng.random() * slack_across - left, 0.04 * canvas.height + rng.random() * slack_down - top)
-        ImageDraw.Draw(canvas).text(place, text, fill=255, font=font, stroke_width=stroke)
+        ImageDraw.Draw(canvas).text(place, spaced, fill=255, font=font, stroke_width=stroke)
         # One degree moves the ends of a line of 320 by 3 pixels each, as much as the margins bear.
         tilt, shear = math.tan(math.radians(rng.uniform(-0.8, 0.8))), rng.uniform(-0.25, 0.25)
         slant = (1.0, shear, -shear * canvas.height / 2, tilt, 1.0, -tilt * canvas.width / 2)

@@ -17,12 +17,12 @@ import onnx_ir as ir
 from converter.canonicalise.affine import fold_affine
 from converter.canonicalise.clusters import fuse_activations
 from converter.canonicalise.normalization import fuse_normalizations
-from converter.canonicalise.standard import infer_shapes, simplify, to_canonical_opset
+from converter.canonicalise.standard import CANONICAL_OPSET, infer_shapes, simplify, to_canonical_opset
 from converter.canonicalise.tidy import tidy_spellings
 from converter.rewriting import remove_dead
 from converter.runtime import Feed, run_model
 
-__all__ = ["TOLERANCE", "Canonical", "Rewrite", "canonicalise"]
+__all__ = ["CANONICAL_OPSET", "TOLERANCE", "Canonical", "Rewrite", "canonicalise"]
 
 TOLERANCE = 1e-4
 """Largest difference to the original, relative to the largest output."""

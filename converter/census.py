@@ -1,0 +1,106 @@
+"""Census: which kernels ONNX Runtime really runs, read from its own profile of the optimised graph."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnx
+
+from converter.offers import Offer, Refusal
+from converter.plan import Plan
+from converter.runtime import Feed, open_session, run_session
+
+__all__ = ["Census", "FloatOp", "take_census"]
+
+_INTEGER_PRODUCTS = frozenset(["QLinearConv", "QGemm", "QLinearMatMul", "MatMulIntegerToFloat", "ConvInteger", "MatMulInteger"])
+_FLOAT_PRODUCTS = frozenset(["Conv", "FusedConv", "ConvTranspose", "Gemm", "FusedGemm", "MatMul", "FusedMatMul"])
+
+
+@dataclass(frozen=True)
+class FloatOp:
+    """An operator that ran in float: its name in the canonical graph, multiply-accumulates, and why."""
+
+    name: str
+    op_type: str
+    macs: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class Census:
+    """What the runtime ran.
+
+    Attributes:
+        kernels: how many nodes of each kernel ran, most frequent first.
+        integer_macs: multiply-accumulates of Conv, Gemm and MatMul in integer kernels.
+        total_macs: in all kernels.
+        float_ops: products that stayed float, largest first, then other operators without an integer form.
+    """
+
+    kernels: dict[str, int]
+    integer_macs: int
+    total_macs: int
+    float_ops: tuple[FloatOp, ...]
+
+    @property
+    def coverage(self) -> float:
+        """Share of multiply-accumulates in integer, 0 to 1."""
+        return self.integer_macs / self.total_macs if self.total_macs else 0.0
+
+
+def take_census(
+    model: onnx.ModelProto,
+    plan: Plan,
+    offers: Mapping[str, Offer | Refusal],
+    feed: Feed,
+    settings: Mapping[str, str],
+    folder: Path,
+) -> Census:
+    """Profile one inference and attribute each product kernel to the operator it came from.
+
+    Args:
+        model: emitted model.
+        plan: for the reasons.
+        offers: for the multiply-accumulates of each operator at the calibrated shape.
+        feed: one sample of that shape.
+        settings: session settings under which the target's kernels run here.
+        folder: where the runtime may write its profile.
+    """
+    session = open_session(model, threads=1, settings=settings, profile_prefix=folder / "profile")
+    run_session(session, feed)
+    events = json.loads(Path(session.end_profiling()).read_text())
+    suffix = "_kernel_time"
+    ran = [(e["args"]["op_name"], e["name"].removesuffix(suffix)) for e in events if e.get("cat") == "Node" and e["name"].endswith(suffix)]
+    macs = {name: entry.macs for name, entry in offers.items() if entry.macs}
+    in_integer: set[str] = set()
+    for op_type, kernel in ran:
+        if op_type in _INTEGER_PRODUCTS:
+            name = _origin(kernel, macs)
+            if name is not None:
+                in_integer.add(name)
+    floats = [FloatOp(n, plan.ops[n].op_type, macs[n], _reason(plan, n)) for n in macs if n not in in_integer and n in plan.ops]
+    others = [FloatOp(n, op.op_type, 0, op.reason) for n, op in plan.ops.items() if op.runs == "float" and n not in macs]
+    kernels = dict(sorted(Counter(op_type for op_type, _ in ran).items(), key=lambda item: (-item[1], item[0])))
+    return Census(
+        kernels,
+        sum(macs[n] for n in in_integer),
+        sum(macs.values()),
+        (*sorted(floats, key=lambda f: (-f.macs, f.name)), *others),
+    )
+
+
+def _origin(kernel: str, names: Mapping[str, int]) -> str | None:
+    """The operator a kernel came from: the runtime appends suffixes to the node's name when it rewrites it."""
+    if kernel in names:
+        return kernel
+    candidates = [name for name in names if kernel.startswith(name)]
+    return max(candidates, key=len, default=None)
+
+
+def _reason(plan: Plan, name: str) -> str:
+    op = plan.ops[name]
+    return op.reason if op.runs == "float" else "planned in integer, but the runtime did not fuse it"

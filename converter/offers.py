@@ -1,0 +1,252 @@
+"""Which operators the runtime could run in integer, in which form, and why the others cannot. Decides nothing.
+
+The forms are those that ONNX Runtime's CPU provider turns into integer kernels when Q and DQ stand around the
+operator.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+import onnx_ir as ir
+
+from converter.graph import attributes, constant, data_inputs, is_float, scalar, sole_consumer
+from converter.methods.problem import Constant
+from converter.observe import Observations
+from converter.targets import Cost, Target
+
+__all__ = ["MOVEMENT", "Form", "Offer", "Refusal", "offer", "relabel_factor"]
+
+Form = Literal["weighted", "product", "pointwise", "movement", "concat", "absorbed", "relabel", "hardswish"]
+"""How the integer form is spelled.
+
+weighted: Conv, Gemm, MatMul with constant weights. product: MatMul of two computed tensors. pointwise: any operator
+that the runtime replaces one for one. movement: the output keeps the input's grid. concat: inputs may differ.
+absorbed: a clamp that the grid of the producer's output does. relabel: multiplication by a positive constant, which
+only renames the scale. hardswish: an addition and a multiplication.
+"""
+
+MOVEMENT = frozenset(
+    ["Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten", "Slice", "Gather", "Expand", "Tile", "Split", "MaxPool", "Resize"]
+)
+_POINTWISE = frozenset(["Sigmoid", "LeakyRelu", "GlobalAveragePool", "AveragePool"])
+
+
+@dataclass(frozen=True)
+class Offer:
+    """An operator that could run in integer.
+
+    Attributes:
+        form: see :data:`Form`.
+        constants: constant operands to be stored as integers, by input index.
+        may_write_float: the integer kernel can write float numbers directly.
+        float_cost: of its float form, in the target's unit.
+        integer_cost: of its integer form.
+        macs: multiply-accumulates at the calibrated shape.
+    """
+
+    form: Form
+    constants: dict[int, Constant] = field(default_factory=dict)
+    may_write_float: bool = False
+    float_cost: float = 0.0
+    integer_cost: float = 0.0
+    macs: int = 0
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """An operator that stays float, and why; its multiply-accumulates at the calibrated shape."""
+
+    reason: str
+    macs: int = 0
+
+
+def offer(
+    model: ir.Model, seen: Observations, target: Target, *, activation_bits: int, weight_bits: int, excluded: Collection[str] = ()
+) -> dict[str, Offer | Refusal]:
+    """Offer or refuse each operator that works on float tensors, by node name, in graph order.
+
+    Args:
+        model: canonical float model.
+        seen: for the shapes.
+        target: for its types and costs.
+        activation_bits: 4 to 8.
+        weight_bits: 4 to 8; a target may allow fewer.
+        excluded: names of canonical nodes that the user keeps float.
+    """
+    context = _Context(seen, target, activation_bits, weight_bits)
+    result: dict[str, Offer | Refusal] = {}
+    for node in model.graph:
+        if not any(is_float(o) for o in node.outputs) or constant(node.outputs[0]) is not None:
+            continue
+        name = str(node.name)
+        if name in excluded:
+            result[name] = Refusal("excluded by the user", _macs(node, seen))
+        elif not list(data_inputs(node)):
+            result[name] = Refusal("its inputs are constants", 0)
+        else:
+            result[name] = _OFFERS.get(node.op_type, _no_kernel)(node, context, result)
+    return result
+
+
+@dataclass(frozen=True)
+class _Context:
+    seen: Observations
+    target: Target
+    activation_bits: int
+    weight_bits: int
+
+    def cost(self, node: ir.Node, kind: str, macs: int = 0) -> tuple[float, float]:
+        elements = sum(_size(str(o.name), self.seen) for o in node.outputs)
+        cost: Cost = self.target.costs[kind]
+        return (
+            cost.float_element * elements + cost.float_mac * macs,
+            cost.integer_element * elements + cost.integer_mac * macs,
+        )
+
+
+Earlier = Mapping[str, Offer | Refusal]
+
+
+def _size(name: str, seen: Observations) -> int:
+    return math.prod(seen.tensors[name].shape) if name in seen.tensors else 0
+
+
+def _macs(node: ir.Node, seen: Observations) -> int:
+    """Multiply-accumulates of a Conv, ConvTranspose, Gemm or MatMul."""
+    size = _size(str(node.outputs[0].name), seen)
+    weight = constant(node.inputs[1]) if len(node.inputs) > 1 else None
+    if node.op_type == "Conv" and weight is not None:
+        return size * math.prod(weight.shape[1:])
+    if node.op_type == "ConvTranspose" and weight is not None:
+        return _size(str(node.inputs[0].name) if node.inputs[0] else "", seen) * math.prod(weight.shape[1:])
+    if node.op_type in ("Gemm", "MatMul"):
+        left = node.inputs[0]
+        shape = seen.tensors[str(left.name)].shape if left is not None and str(left.name) in seen.tensors else ()
+        return size * (shape[0 if attributes(node).get("transA", 0) else -1] if shape else 0)
+    return 0
+
+
+def _no_kernel(node: ir.Node, context: _Context, _: Earlier) -> Offer | Refusal:
+    return Refusal(f"ONNX Runtime's CPU provider has no integer kernel for {node.op_type}", _macs(node, context.seen))
+
+
+def _conv(node: ir.Node, context: _Context, _: Earlier) -> Offer | Refusal:
+    weight = constant(node.inputs[1])
+    macs = _macs(node, context.seen)
+    if weight is None or (len(node.inputs) > 2 and node.inputs[2] is not None and constant(node.inputs[2]) is None):
+        return Refusal("its weights are computed", macs)
+    if weight.ndim not in (3, 4):
+        return Refusal(f"no integer kernel for a convolution in {weight.ndim - 2} dimensions", macs)
+    depthwise = weight.shape[1] == 1 and attributes(node).get("group", 1) == weight.shape[0]
+    widest = context.target.depthwise_weight_bits if depthwise else context.target.dense_weight_bits
+    float_cost, integer_cost = context.cost(node, "DepthwiseConv" if depthwise else "Conv", macs)
+    weights = Constant(weight, 0, min(context.weight_bits, widest))
+    return Offer("weighted", {1: weights}, False, float_cost, integer_cost, macs)
+
+
+def _linear(node: ir.Node, context: _Context, earlier: Earlier) -> Offer | Refusal:
+    weight = constant(node.inputs[1])
+    macs = _macs(node, context.seen)
+    if weight is None:
+        return _product(node, context, earlier) if node.op_type == "MatMul" else Refusal("its weights are computed", macs)
+    if constant(node.inputs[0]) is not None or weight.ndim != 2:
+        return Refusal("its constant operand is not a matrix on the right", macs)
+    attrs = attributes(node)
+    if attrs.get("alpha", 1.0) != 1.0 or attrs.get("beta", 1.0) != 1.0 or attrs.get("transA", 0):
+        return Refusal("the integer kernel takes no alpha, beta or transposed input", macs)
+    if len(node.inputs) > 2 and node.inputs[2] is not None:
+        bias = constant(node.inputs[2])
+        if bias is None or bias.ndim != 1:
+            return Refusal("its bias is computed", macs)
+    axis = 0 if attrs.get("transB", 0) else 1
+    float_cost, integer_cost = context.cost(node, "Linear", macs)
+    weights = Constant(weight, axis, min(context.weight_bits, context.target.dense_weight_bits))
+    return Offer("weighted", {1: weights}, True, float_cost, integer_cost, macs)
+
+
+def _product(node: ir.Node, context: _Context, _: Earlier) -> Offer | Refusal:
+    macs = _macs(node, context.seen)
+    if constant(node.inputs[0]) is not None or node.inputs[0] is node.inputs[1]:
+        return Refusal("its left operand is a constant", macs)
+    float_cost, integer_cost = context.cost(node, "MatMul", macs)
+    return Offer("product", {}, True, float_cost, integer_cost, macs)
+
+
+def relabel_factor(node: ir.Node) -> float | None:
+    """The factor, if the node multiplies a computed tensor by one positive number."""
+    if node.op_type != "Mul":
+        return None
+    numbers = [scalar(v) for v in node.inputs]
+    found = [n for n in numbers if n is not None]
+    return found[0] if len(found) == 1 and found[0] > 0 and math.isfinite(found[0]) else None
+
+
+def _binary(node: ir.Node, context: _Context, _: Earlier) -> Offer | Refusal:
+    if relabel_factor(node) is not None:
+        return Offer("relabel", {}, False, context.cost(node, "Mul")[0], 0.0)
+    constants = {}
+    for index, value in enumerate(node.inputs):
+        array = constant(value)
+        if array is not None:
+            constants[index] = Constant(array, None, context.activation_bits, context.target.signed_activations)
+    return Offer("pointwise", constants, False, *context.cost(node, node.op_type))
+
+
+def _pointwise(node: ir.Node, context: _Context, _: Earlier) -> Offer | Refusal:
+    return Offer("pointwise", {}, False, *context.cost(node, node.op_type))
+
+
+def _hardswish(node: ir.Node, context: _Context, _: Earlier) -> Offer | Refusal:
+    return Offer("hardswish", {}, False, *context.cost(node, "HardSwish"))
+
+
+def _movement(node: ir.Node, context: _Context, _: Earlier) -> Offer | Refusal:
+    attrs = attributes(node)
+    if node.op_type == "Resize" and attrs.get("mode", "nearest") != "nearest":
+        return Refusal("interpolating Resize is not faster in integer")
+    if node.op_type == "MaxPool" and len(node.outputs) > 1:
+        return Refusal("MaxPool with indices has no integer kernel")
+    if [i for i, _ in data_inputs(node)] != [0]:
+        return Refusal("its data operand is a constant")
+    return Offer("movement", {}, False, *context.cost(node, node.op_type))
+
+
+def _concat(node: ir.Node, context: _Context, _: Earlier) -> Offer | Refusal:
+    if len(list(data_inputs(node))) != len(node.inputs):
+        return Refusal("one of its inputs is a constant")
+    return Offer("concat", {}, False, *context.cost(node, "Concat"))
+
+
+def _clamp(node: ir.Node, context: _Context, earlier: Earlier) -> Offer | Refusal:
+    x = node.inputs[0]
+    producer = x.producer() if x is not None else None
+    before = earlier.get(str(producer.name)) if producer is not None else None
+    if node.op_type == "Clip" and any(v is not None and scalar(v) is None for v in node.inputs[1:]):
+        return Refusal("its limits are computed")
+    if x is None or sole_consumer(x) is not node or not isinstance(before, Offer):
+        return Refusal(f"{node.op_type} runs in integer only as the end of an integer operator")
+    if before.form not in ("weighted", "product", "pointwise"):
+        return Refusal(f"{node.op_type} runs in integer only as the end of an integer operator")
+    return Offer("absorbed", {}, False, *context.cost(node, node.op_type))
+
+
+_Rule = Callable[[ir.Node, _Context, Earlier], Offer | Refusal]
+_OFFERS: Mapping[str, _Rule] = {
+    "Conv": _conv,
+    "Gemm": _linear,
+    "MatMul": _linear,
+    "Add": _binary,
+    "Mul": _binary,
+    "HardSwish": _hardswish,
+    "Concat": _concat,
+    "Relu": _clamp,
+    "Clip": _clamp,
+    **dict.fromkeys(_POINTWISE, _pointwise),
+    **dict.fromkeys(MOVEMENT, _movement),
+}
+
+

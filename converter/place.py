@@ -1,0 +1,201 @@
+"""Place: decide which offered operators run in integer, as a minimum cut, and settle every tensor's fate.
+
+Each operator is integer or float. It pays the cost of its form, and each tensor whose sides differ pays its Q or DQ
+once, however many consumers it has. The cheapest assignment is a minimum s-t cut of a graph with one vertex per
+operator (source side: integer) and up to two per tensor, solved exactly.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import networkx
+import onnx_ir as ir
+
+from converter.graph import constant, consumers, is_float, is_graph_output, sole_consumer
+from converter.grids import Grid
+from converter.methods.problem import Choice
+from converter.observe import Observations
+from converter.offers import Offer, Refusal, relabel_factor
+from converter.plan import OpPlan, Plan, TensorPlan
+from converter.targets import Target
+
+__all__ = ["cut", "place", "settle"]
+
+_CHEAPER = "cheaper in float on this target, given its neighbours"
+
+
+def place(
+    model: ir.Model,
+    offers: Mapping[str, Offer | Refusal],
+    choice: Choice,
+    seen: Observations,
+    target: Target,
+    *,
+    method: str,
+    bits: str,
+) -> Plan:
+    """Turn a method's choice of grids into a complete plan.
+
+    Args:
+        model: canonical float model.
+        offers: what could run in integer.
+        choice: grids of all tensors and constants.
+        seen: for the sizes of tensors.
+        target: for the costs of Q and DQ.
+        method: name of the method, recorded in the plan.
+        bits: recorded in the plan.
+    """
+    integer = cut(model, offers, seen, target)
+    integer = _without_softmax_between(model, offers, integer)
+    return settle(model, offers, choice, integer, Plan(method, bits, target.name, {}, {}))
+
+
+def cut(model: ir.Model, offers: Mapping[str, Offer | Refusal], seen: Observations, target: Target) -> frozenset[str]:
+    """Names of the operators on the integer side of a minimum cut."""
+    network = networkx.DiGraph()
+    network.add_node("source")
+    network.add_node("sink")
+    for node in model.graph:
+        name = str(node.name)
+        entry = offers.get(name)
+        if isinstance(entry, Offer):
+            network.add_edge("source", ("op", name), capacity=entry.float_cost)
+            network.add_edge(("op", name), "sink", capacity=entry.integer_cost)
+        elif isinstance(entry, Refusal):
+            network.add_edge(("op", name), "sink")  # no capacity: infinite
+    values = [*model.graph.inputs, *(o for n in model.graph for o in n.outputs)]
+    for value in values:
+        if is_float(value) and constant(value) is None:
+            _price_tensor(network, value, offers, seen, target)
+    for node in model.graph:
+        entry = offers.get(str(node.name))
+        x = node.inputs[0] if node.inputs else None
+        producer = x.producer() if x is not None else None
+        if producer is None:
+            continue
+        if isinstance(entry, Offer) and entry.form == "absorbed":
+            network.add_edge(("op", str(node.name)), ("op", str(producer.name)))
+        elif node.op_type in ("AveragePool", "MaxPool") and _pointwise_offer(offers.get(str(producer.name))):
+            # DQ, pool, Q would be taken for the slow integer pool: let a float pool have a float producer
+            network.add_edge(("op", str(producer.name)), ("op", str(node.name)))
+    _, (integer_side, _) = networkx.minimum_cut(network, "source", "sink")
+    order = (str(n.name) for n in model.graph)
+    return frozenset(name for name in order if ("op", name) in integer_side and isinstance(offers.get(name), Offer))
+
+
+def _pointwise_offer(entry: Offer | Refusal | None) -> bool:
+    return isinstance(entry, Offer) and entry.form in ("pointwise", "hardswish")
+
+
+def _price_tensor(
+    network: networkx.DiGraph, value: ir.Value, offers: Mapping[str, Offer | Refusal], seen: Observations, target: Target
+) -> None:
+    name = str(value.name)
+    size = math.prod(seen.tensors[name].shape) if name in seen.tensors else 0
+    users = [("op", str(node.name)) for node, _ in consumers(value) if str(node.name) in offers]
+    producer = value.producer()
+    made = ("op", str(producer.name)) if producer is not None and str(producer.name) in offers else "sink"
+    if users:
+        network.add_edge(("q", name), made, capacity=target.quantize_element * size)
+        for user in dict.fromkeys(users):
+            network.add_edge(user, ("q", name))
+    entry = offers.get(str(producer.name)) if producer is not None else None
+    if made != "sink" and isinstance(entry, Offer):
+        price = 0.0 if entry.may_write_float else target.dequantize_element * size
+        network.add_edge(made, ("dq", name), capacity=price)
+        for user in dict.fromkeys(users):
+            network.add_edge(("dq", name), user)
+        if is_graph_output(value) or len(users) < len(consumers(value)):
+            network.add_edge(("dq", name), "sink")
+
+
+def _without_softmax_between(model: ir.Model, offers: Mapping[str, Offer | Refusal], integer: frozenset[str]) -> frozenset[str]:
+    """Take the operators in front of a Softmax out when the one behind it is integer too.
+
+    DQ, Softmax, Q would become the runtime's integer Softmax, which is several times slower. A producer that can write
+    float numbers directly may stay.
+    """
+    result = set(integer)
+    for node in model.graph:
+        if node.op_type != "Softmax" or node.inputs[0] is None:
+            continue
+        if not any(str(user.name) in result for user, _ in consumers(node.outputs[0])):
+            continue
+        producer = node.inputs[0].producer()
+        while producer is not None and str(producer.name) in result:
+            entry = offers[str(producer.name)]
+            if isinstance(entry, Offer) and entry.may_write_float and len(consumers(producer.outputs[0])) == 1:
+                break
+            result.discard(str(producer.name))
+            producer = producer.inputs[0].producer() if producer.inputs[0] is not None else None
+    return frozenset(result)
+
+
+def settle(model: ir.Model, offers: Mapping[str, Offer | Refusal], choice: Choice, integer: frozenset[str], empty: Plan) -> Plan:
+    """Write the plan that follows from the set of integer operators: what each writes, and each tensor's fate."""
+    ops: dict[str, OpPlan] = {}
+    for node in model.graph:
+        name = str(node.name)
+        entry = offers.get(name)
+        if isinstance(entry, Refusal):
+            ops[name] = OpPlan(node.op_type, "float", reason=entry.reason)
+        elif isinstance(entry, Offer) and name not in integer:
+            ops[name] = OpPlan(node.op_type, "float", reason=_CHEAPER)
+        elif isinstance(entry, Offer):
+            grids = {index: choice.constants[name, index] for index in entry.constants}
+            ops[name] = OpPlan(node.op_type, "integer", _writes(node, entry, offers, integer), grids)
+    tensors: dict[str, TensorPlan] = {}
+    for value in [*model.graph.inputs, *(o for n in model.graph for o in n.outputs)]:
+        if is_float(value) and constant(value) is None and str(value.name) in choice.tensors:
+            tensors[str(value.name)] = _fate(value, offers, choice, ops, tensors)
+    return empty.with_ops(tensors, ops)
+
+
+def _writes(node: ir.Node, entry: Offer, offers: Mapping[str, Offer | Refusal], integer: frozenset[str]) -> str:  # type: ignore[return]
+    output = node.outputs[0]
+    follower = sole_consumer(output)
+    if follower is not None:
+        behind = offers.get(str(follower.name))
+        if isinstance(behind, Offer) and behind.form == "absorbed" and str(follower.name) in integer:
+            return "inside"
+    readers = consumers(output)
+    if entry.may_write_float and not any(str(user.name) in integer for user, _ in readers):
+        return "float"
+    return "codes"
+
+
+def _fate(
+    value: ir.Value,
+    offers: Mapping[str, Offer | Refusal],
+    choice: Choice,
+    ops: Mapping[str, OpPlan],
+    tensors: Mapping[str, TensorPlan],
+) -> TensorPlan:
+    name = str(value.name)
+    producer = value.producer()
+    made = ops.get(str(producer.name)) if producer is not None else None
+    read = any(ops[str(node.name)].runs == "integer" for node, _ in consumers(value) if str(node.name) in ops)
+    if made is not None and made.writes == "inside":
+        return TensorPlan("float", reason="inside a fused group")
+    writes_codes = made is not None and made.runs == "integer" and made.writes == "codes"
+    if not read and not writes_codes:
+        return TensorPlan("float", reason="neither written nor read by an integer operator")
+    if writes_codes and producer is not None:
+        entry = offers[str(producer.name)]
+        form = entry.form if isinstance(entry, Offer) else ""
+        if form in ("movement", "relabel"):
+            (source,) = [str(v.name) for v in producer.inputs if v is not None and is_float(v) and constant(v) is None]
+            grid = tensors[source].grid
+            assert grid is not None
+            factor = relabel_factor(producer) if form == "relabel" else None
+            return TensorPlan("derived", grid.rescaled(factor), source) if factor else TensorPlan("shared", grid, source)
+        if producer.op_type == "Sigmoid":
+            return TensorPlan("fixed", _unit_interval(choice.tensors[name]))
+    return TensorPlan("measured", choice.tensors[name])
+
+
+def _unit_interval(like: Grid) -> Grid:
+    """The grid of the runtime's own Sigmoid: 0 to 1 - 2^-bits in steps of 2^-bits."""
+    return Grid((2.0**-like.bits,), (like.qmin,), like.bits, like.signed)

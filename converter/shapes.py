@@ -1,0 +1,141 @@
+"""Sizes of the model's inputs during calibration, where the model leaves them open.
+
+Sizes come, in this order, from ``--input-shape``, from the calibration arrays, and from trying usual image sizes until
+one runs. The emitted model keeps its open dimensions.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.lib import format as npy_format
+
+from converter.errors import ModelError, UsageError
+from converter.load import Source, ValueInfo
+from converter.runtime import open_session, run_session
+from converter.samples import InputSpec
+
+__all__ = ["calibration_shapes", "parse_input_shape"]
+
+_USUAL_SIZES = ((224, 224), (256, 256), (48, 320), (32, 320), (64, 64), (32, 32), (384, 384), (512, 512))
+_USUAL_LENGTHS = (16, 64, 128)
+
+
+def parse_input_shape(text: str) -> tuple[str, tuple[int, ...]]:
+    """``NAME:1,3,48,320`` to name and sizes.
+
+    Raises:
+        UsageError: not of that form.
+    """
+    name, separator, sizes = text.rpartition(":")
+    try:
+        shape = tuple(int(s) for s in sizes.replace("x", ",").split(","))
+    except ValueError:
+        shape = ()
+    if not separator or not name or not shape or min(shape) < 1:
+        raise UsageError(f"'{text}' is not a shape", where="--input-shape", hint="write NAME:1,3,48,320 with positive sizes")
+    return name, shape
+
+
+def calibration_shapes(
+    source: Source, given: Mapping[str, tuple[int, ...]], calib: Path | None, threads: int
+) -> tuple[list[InputSpec], str]:
+    """Settle the size of every input.
+
+    Returns:
+        the inputs at their calibration size; a sentence about sizes that were guessed, or an empty string.
+
+    Raises:
+        UsageError: ``given`` names an unknown input or contradicts the model, or no usual size runs.
+    """
+    known = {i.name: i for i in source.inputs}
+    for name, shape in given.items():
+        if name not in known:
+            listed = ", ".join(f"'{n}'" for n in known)
+            raise UsageError(f"the model has no input '{name}'", where="--input-shape", hint=f"its inputs are {listed}")
+        _check_given(known[name], shape)
+    found = _array_shapes(calib) if calib is not None else {}
+    shapes = {i.name: _fill(i, given.get(i.name), found.get(i.name) or (found.get("") if len(known) == 1 else None)) for i in source.inputs}
+    guess = ""
+    if any(None in shape for shape in shapes.values()):
+        shapes, guess = _guess(source, shapes, threads)
+    return [InputSpec(i.name, shapes[i.name], i.dtype) for i in source.inputs], guess
+
+
+def _check_given(value: ValueInfo, shape: tuple[int, ...]) -> None:
+    if value.shape is None:
+        return
+    if len(shape) != len(value.shape) or any(isinstance(d, int) and d != s for d, s in zip(value.shape, shape, strict=True)):
+        raise UsageError(
+            f"shape {list(shape)} contradicts the model's {list(value.shape)}",
+            where=f"--input-shape {value.name}",
+            hint="only symbolic dimensions can be set",
+        )
+
+
+def _fill(value: ValueInfo, given: tuple[int, ...] | None, found: tuple[int, ...] | None) -> tuple[int | None, ...]:
+    if given is not None:
+        return given
+    if value.shape is None:
+        if found is None:
+            raise UsageError(f"input '{value.name}' has no shape", where="--input-shape", hint=f"give --input-shape {value.name}:DIMS")
+        return (1, *found[1:])
+    usable = found if found is not None and len(found) == len(value.shape) else None
+    sizes: list[int | None] = []
+    for axis, size in enumerate(value.shape):
+        if isinstance(size, int):
+            sizes.append(size)
+        elif axis == 0:
+            sizes.append(1)
+        else:
+            sizes.append(usable[axis] if usable is not None else None)
+    return tuple(sizes)
+
+
+def _array_shapes(path: Path) -> dict[str, tuple[int, ...]]:
+    """Shapes of the arrays in an .npz or .npy, by name ("" for the only one), read from their headers."""
+    try:
+        if path.suffix.lower() == ".npy":
+            return {"": np.load(path, mmap_mode="r", allow_pickle=False).shape}
+        if path.suffix.lower() == ".npz":
+            with np.load(path, allow_pickle=False) as archive:
+                shapes: dict[str, tuple[int, ...]] = {}
+                for name in archive.files:
+                    with archive.zip.open(f"{name}.npy") as entry:
+                        version = npy_format.read_magic(entry)
+                        header = npy_format.read_array_header_1_0 if version == (1, 0) else npy_format.read_array_header_2_0
+                        shapes[name] = header(entry)[0]
+                return {**shapes, **({"": next(iter(shapes.values()))} if len(shapes) == 1 else {})}
+    except (OSError, ValueError, KeyError):
+        return {}  # the loader of samples reports what is wrong with the file
+    return {}
+
+
+def _guess(source: Source, shapes: dict[str, tuple[int | None, ...]], threads: int) -> tuple[dict[str, tuple[int | None, ...]], str]:
+    session = open_session(source.model, threads=threads)
+    images = [name for name, shape in shapes.items() if len(shape) == 4]
+    others = [name for name, shape in shapes.items() if len(shape) != 4 and None in shape]
+    for (height, width), length in itertools.product(_USUAL_SIZES, _USUAL_LENGTHS if others else (0,)):
+        candidate: dict[str, tuple[int, ...]] = {}
+        for name, shape in shapes.items():
+            if name in images:
+                sizes = iter((height, width) if shape.count(None) > 1 else (height,))
+                candidate[name] = tuple(s if s is not None else next(sizes, width) for s in shape)
+            else:
+                candidate[name] = tuple(s if s is not None else length for s in shape)
+        feed = {i.name: np.zeros(candidate[i.name], i.dtype) for i in source.inputs}
+        try:
+            run_session(session, feed)
+        except ModelError:
+            continue
+        chosen = ", ".join(f"{name} {list(shape)}" for name, shape in candidate.items() if None in shapes[name])
+        return dict(candidate), f"sizes left open by the model were guessed: {chosen} (set them with --input-shape)"
+    names = " ".join(f"--input-shape {name}:{_template(shape)}" for name, shape in shapes.items() if None in shape)
+    raise UsageError("the model leaves input sizes open and none of the usual ones runs", where="--input-shape", hint=f"give {names}")
+
+
+def _template(shape: Sequence[int | None]) -> str:
+    return ",".join("N" if s is None else str(s) for s in shape)

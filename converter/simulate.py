@@ -1,0 +1,164 @@
+"""Simulate: run a plan in torch, with every grid applied in float. The reference that the emitted model must match."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+import torch
+
+from converter import integer_arithmetic, torch_ops
+from converter.graph import attributes, constant
+from converter.grids import Grid, fake_quantize
+from converter.integer_bias import bias_scale, integer_bias
+from converter.integer_forms import HARD_SIGMOID_OFFSET, gate_grid
+from converter.plan import OpPlan, Plan
+
+__all__ = ["fake_quantize_tensor", "simulate"]
+
+Tensor = torch.Tensor
+
+
+def fake_quantize_tensor(x: Tensor, grid: Grid) -> Tensor:
+    """The nearest numbers on a grid, rounding half to even; float32, same shape."""
+    scale, zero_point = (torch.from_numpy(a) for a in grid.per_channel(x.ndim))
+    codes = torch.clamp(torch.round(x / scale) + zero_point, grid.qmin, grid.qmax)
+    return (codes - zero_point) * scale
+
+
+@torch.no_grad()
+def simulate(model: ir.Model, plan: Plan | None, feed: Mapping[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
+    """Run the canonical model on one sample, with the plan's grids, or in plain float without a plan.
+
+    Args:
+        model: canonical float model.
+        plan: settled for this model, or None.
+        feed: inputs by name.
+
+    Returns:
+        outputs by name.
+
+    Raises:
+        torch_ops.UnknownOperatorError: an operator has no rule.
+    """
+    run = _Run(plan)
+    for value in model.graph.inputs:
+        run.made[value] = torch.from_numpy(np.array(feed[str(value.name)]))
+    for node in model.graph:
+        op = plan.ops.get(str(node.name)) if plan is not None else None
+        if op is not None and op.runs == "integer":
+            run.integer(node, op)
+        else:
+            inputs = [run.read(v) for v in node.inputs]
+            run.store(node, torch_ops.apply(node.op_type, inputs, attributes(node)) if node.op_type != "Constant" else [], None)
+    return {str(v.name): run.made[v].numpy() for v in model.graph.outputs}
+
+
+def _attributes(node: ir.Node) -> dict[str, Any]:
+    return attributes(node)
+
+
+class _Run:
+    """Values of one run: ``made`` is what a float reader sees."""
+
+    def __init__(self, plan: Plan | None) -> None:
+        self.plan = plan
+        self.made: dict[ir.Value, Tensor] = {}
+
+    def grid(self, value: ir.Value) -> Grid | None:
+        fate = self.plan.tensors.get(str(value.name)) if self.plan is not None else None
+        return None if fate is None else fate.grid
+
+    def read(self, value: ir.Value | None) -> Tensor | None:
+        if value is None:
+            return None
+        if value not in self.made:
+            array = constant(value)
+            if array is None:
+                raise torch_ops.UnknownOperatorError(f"tensor '{value.name}' has no value")
+            self.made[value] = torch.from_numpy(np.array(array))
+        return self.made[value]
+
+    def read_codes(self, value: ir.Value | None) -> Tensor | None:
+        """What an integer operator sees: the tensor on its grid, if it has one."""
+        x = self.read(value)
+        grid = self.grid(value) if value is not None else None
+        return x if x is None or grid is None else fake_quantize_tensor(x, grid)
+
+    def store(self, node: ir.Node, outputs: list[Tensor], op: OpPlan | None) -> None:
+        for value, x in zip(node.outputs, outputs, strict=False):
+            grid = self.grid(value) if op is not None and op.writes == "codes" else None
+            self.made[value] = x if grid is None else fake_quantize_tensor(x, grid)
+
+    def integer(self, node: ir.Node, op: OpPlan) -> None:
+        if op.op_type == "HardSwish":
+            x = self.read_codes(node.inputs[0])
+            grid = self.grid(node.inputs[0]) if node.inputs[0] is not None else None
+            assert x is not None and grid is not None
+            gate = fake_quantize_tensor(x + HARD_SIGMOID_OFFSET, gate_grid(grid))
+            self.store(node, [x * (gate / 6.0)], op)
+            return
+        if op.op_type in ("Conv", "Gemm", "MatMul"):
+            self.store(node, [self._products(node, op)], op)
+            return
+        inputs = [self.read_codes(v) for v in node.inputs]
+        grids = [self.grid(v) if v is not None else None for v in node.inputs]
+        for index, grid in op.constants.items():
+            array = constant(node.inputs[index])
+            assert array is not None
+            inputs[index], grids[index] = torch.from_numpy(fake_quantize(array, grid)), grid
+        out = self._written(node)
+        fate = self.plan.tensors[str(node.outputs[0].name)].fate if self.plan is not None else ""
+        if op.op_type in ("Add", "Mul") and out is not None and fate != "derived":
+            (a, b), (left, right) = inputs, grids
+            assert a is not None and b is not None and left is not None and right is not None
+            combine = integer_arithmetic.add if op.op_type == "Add" else integer_arithmetic.multiply
+            result = combine(integer_arithmetic.centred(a, left), integer_arithmetic.centred(b, right), (left, right), out)
+            self.store(node, [result], op)
+            return
+        self.store(node, torch_ops.apply(node.op_type, inputs, attributes(node)), op)
+
+    def _written(self, node: ir.Node) -> Grid | None:
+        """The grid of the codes that an integer operator writes, its own or that of the clamp behind it."""
+        output = node.outputs[0]
+        op = self.plan.ops[str(node.name)] if self.plan is not None else None
+        if op is not None and op.writes == "inside":
+            return self.grid(output.consumers()[0].outputs[0])
+        return self.grid(output) if op is not None and op.writes == "codes" else None
+
+    def _products(self, node: ir.Node, op: OpPlan) -> Tensor:
+        left, right = node.inputs[0], node.inputs[1]
+        x, x_grid = self.read_codes(left), self.grid(left) if left is not None else None
+        assert x is not None and x_grid is not None and right is not None
+        bias = constant(node.inputs[2]) if len(node.inputs) > 2 else None
+        codes: npt.NDArray[Any] | None = None
+        if 1 in op.constants:
+            array, w_grid = constant(right), op.constants[1]
+            assert array is not None
+            if bias is not None:
+                w_grid, codes, _ = integer_bias(bias, x_grid.scale[0], w_grid)
+            w = torch.from_numpy(fake_quantize(array, w_grid))
+        else:
+            computed, grid = self.read_codes(right), self.grid(right)
+            assert computed is not None and grid is not None
+            w, w_grid = computed, grid
+
+        def kernel(a: Tensor, b: Tensor) -> Tensor:
+            return torch_ops.apply(node.op_type, [a, b], attributes(node))[0]
+
+        left_codes, right_codes = integer_arithmetic.centred(x, x_grid), integer_arithmetic.centred(w, w_grid)
+        # a sum is at most the largest input code times the absolute weights of one output channel
+        axis = 0 if op.op_type == "Conv" or attributes(node).get("transB", 0) else right_codes.ndim - 1
+        rows = right_codes.abs().movedim(axis, 0).reshape(right_codes.shape[axis], -1).sum(1)
+        largest = float(left_codes.abs().max() * rows.max())
+        sums = integer_arithmetic.sum_of_products(kernel, left_codes, right_codes, largest)
+        shape = (1, -1, *[1] * (sums.ndim - 2)) if op.op_type == "Conv" else (1,) * (sums.ndim - 1) + (-1,)
+        scale = torch.from_numpy(bias_scale(x_grid.scale[0], w_grid.scale)).reshape(shape)
+        if codes is not None:
+            sums = sums + torch.from_numpy(codes.astype(np.float64)).reshape(shape)
+        out = self._written(node)
+        multiplier = scale if out is None else scale / np.float32(out.scale[0])
+        return integer_arithmetic.requantize(sums, multiplier, out, scale)

@@ -1,0 +1,173 @@
+"""Verify: load the emitted model in ONNX Runtime, compare it with float and with the plan, count what runs in integer."""
+
+from __future__ import annotations
+
+import platform
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import onnx_ir as ir
+
+from converter.census import Census, take_census
+from converter.check import check_emitted
+from converter.errors import ModelError, VerificationError
+from converter.load import Source
+from converter.offers import Offer, Refusal
+from converter.plan import Plan
+from converter.runtime import Feed, open_session, run_session
+from converter.simulate import simulate
+from converter.targets import Target
+from converter.torch_ops import UnknownOperatorError
+
+__all__ = ["LEAST_PARITY_DB", "OutputQuality", "Verdict", "sqnr", "verify"]
+
+LEAST_PARITY_DB = 30.0
+"""Below this, emitted model and plan do not describe the same computation. Rounding alone leaves more than 45 dB."""
+
+_EXACT_DB = 200.0
+_PARITY_SAMPLES = 4
+
+
+@dataclass(frozen=True)
+class OutputQuality:
+    """How one output of the emitted model compares with float, over all held-aside samples.
+
+    Attributes:
+        name: of the output.
+        sqnr_db: signal to quantization noise ratio.
+        agreement: share of positions whose highest score is at the same place, where the output looks like class scores.
+    """
+
+    name: str
+    sqnr_db: float
+    agreement: float | None
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What verification found.
+
+    Attributes:
+        outputs: quality, in order.
+        parity_db: SQNR between the emitted model and its reference, over all outputs of the first four samples.
+        parity_reference: what the emitted model was compared with.
+        census: what ran in integer.
+        samples: how many were compared.
+    """
+
+    outputs: tuple[OutputQuality, ...]
+    parity_db: float
+    parity_reference: str
+    census: Census
+    samples: int
+
+
+def sqnr(signal: npt.NDArray[Any], other: npt.NDArray[Any]) -> float:
+    """10 log10(E[x^2] / E[(x - y)^2]) in dB, at most 200."""
+    x, y = signal.astype(np.float64), other.astype(np.float64)
+    noise = float(np.square(x - y).sum())
+    power = float(np.square(x).sum())
+    if noise == 0.0:
+        return _EXACT_DB
+    return float(np.clip(10.0 * np.log10(max(power, 1e-300) / noise), -_EXACT_DB, _EXACT_DB))
+
+
+def verify(
+    source: Source,
+    canonical: ir.Model,
+    emitted: ir.Model,
+    plan: Plan,
+    offers: Mapping[str, Offer | Refusal],
+    feeds: Sequence[Feed],
+    target: Target,
+    *,
+    threads: int = 0,
+) -> Verdict:
+    """Check an emitted model on held-aside samples.
+
+    Raises:
+        VerificationError: unsafe graph, changed interface, not loadable, not finite, or parity broken.
+    """
+    check_emitted(emitted)
+    proto: onnx.ModelProto = ir.to_proto(emitted)
+    _check_interface(source, proto)
+    settings = target.session_settings.get(platform.machine(), {})
+    try:
+        onnx.checker.check_model(proto)
+        session = open_session(proto, threads=threads, settings=settings)
+        floats = open_session(source.model, threads=threads)
+        got = [run_session(session, feed) for feed in feeds]
+        wanted = [run_session(floats, feed) for feed in feeds]
+    except (ModelError, onnx.checker.ValidationError) as error:
+        what = error.what if isinstance(error, ModelError) else str(error).strip().splitlines()[0]
+        raise VerificationError(f"the emitted model does not run: {what}", where=getattr(error, "where", "")) from error
+    for name, value in ((n, v) for outputs in got for n, v in outputs.items()):
+        if np.issubdtype(value.dtype, np.floating) and not np.isfinite(value).all():
+            raise VerificationError("an output of the emitted model is not finite", where=f"output '{name}'", hint="try another --method")
+    parity, reference = _parity(canonical, proto, plan, feeds, got)
+    if parity < LEAST_PARITY_DB:
+        raise VerificationError(
+            f"the emitted model does not compute what was planned: {parity:.1f} dB between them",
+            where=f"compared with {reference}",
+            hint="report this; --exclude the operators that the runtime gets wrong to go on",
+        )
+    with tempfile.TemporaryDirectory() as folder:
+        census = take_census(proto, plan, offers, feeds[0], settings, Path(folder))
+    qualities = tuple(_quality(o.name, wanted, got) for o in source.outputs if np.issubdtype(o.dtype, np.floating))
+    return Verdict(qualities, parity, reference, census, len(feeds))
+
+
+def _check_interface(source: Source, proto: onnx.ModelProto) -> None:
+    def signature(values: Any) -> list[tuple[str, int, list[int | str]]]:
+        return [
+            (v.name, v.type.tensor_type.elem_type, [d.dim_param or d.dim_value for d in v.type.tensor_type.shape.dim]) for v in values
+        ]
+
+    initializers = {i.name for i in source.model.graph.initializer}
+    inputs = [i for i in source.model.graph.input if i.name not in initializers]
+    for kind, before, after in (
+        ("inputs", inputs, proto.graph.input),
+        ("outputs", source.model.graph.output, proto.graph.output),
+    ):
+        if signature(before) != signature(after):
+            raise VerificationError(f"the model's {kind} changed", where=f"{signature(before)} became {signature(after)}")
+    kept = {p.key: p.value for p in proto.metadata_props}
+    for key, value in source.metadata.items():
+        if kept.get(key) != value:
+            raise VerificationError("the model's metadata changed", where=f"key '{key}'")
+
+
+def _parity(
+    canonical: ir.Model, proto: onnx.ModelProto, plan: Plan, feeds: Sequence[Feed], got: Sequence[Mapping[str, npt.NDArray[Any]]]
+) -> tuple[float, str]:
+    try:
+        expected: list[Mapping[str, npt.NDArray[Any]]] = [simulate(canonical, plan, feed) for feed in feeds[:_PARITY_SAMPLES]]
+        reference = "a simulation of the plan"
+    except UnknownOperatorError as error:
+        plain = open_session(proto, optimise=False)
+        expected = [run_session(plain, feed) for feed in feeds[:_PARITY_SAMPLES]]
+        reference = f"the same model without the runtime's fusions (the simulation lacks {error})"
+    pooled = [
+        (e[name].reshape(-1), g[name].reshape(-1))
+        for e, g in zip(expected, got, strict=False)
+        for name in g
+        if np.issubdtype(g[name].dtype, np.floating)
+    ]
+    return sqnr(np.concatenate([e for e, _ in pooled]), np.concatenate([g for _, g in pooled])), reference
+
+
+def _quality(name: str, wanted: Sequence[Mapping[str, npt.NDArray[Any]]], got: Sequence[Mapping[str, npt.NDArray[Any]]]) -> OutputQuality:
+    reference = np.concatenate([w[name].reshape(-1) for w in wanted])
+    value = np.concatenate([g[name].reshape(-1) for g in got])
+    agreement = None
+    shape = wanted[0][name].shape
+    if len(shape) in (2, 3) and shape[-1] >= 2:
+        same = [w[name].argmax(-1) == g[name].argmax(-1) for w, g in zip(wanted, got, strict=True)]
+        agreement = float(np.mean(np.concatenate([s.reshape(-1) for s in same])))
+    return OutputQuality(name, sqnr(reference, value), agreement)

@@ -1,0 +1,285 @@
+"""Top-1 accuracy of an ONNX classifier: ``python -m models.evaluate MODEL.onnx --data ZIP_OR_FOLDER``.
+
+The model runs in ONNX Runtime on the CPU, float or quantized alike. Pictures are prepared as its metadata says
+(``bridgequant.preprocess``) or as ``--preprocess`` does.
+
+On x86 processors without VNNI, ONNX Runtime's fast 8-bit kernels add pairs of products in 16 bits and saturate, so that
+an int8 model scores lower there than on ARM or newer x86. ``--exact`` picks slower kernels that do not.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import re
+import time
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import onnxruntime
+from PIL import Image
+from rich.console import Console
+from rich.progress import Progress
+
+from converter.errors import CalibrationError, ModelError, UsageError
+from converter.preprocess import Preprocess, apply_preprocess, parse_preprocess, spec_text
+from models.command_line import Parser, exit_code, print_line, write_whole
+from models.images import LabelledImages, find_images
+
+__all__ = ["Classifier", "Score", "exact_setting", "main", "open_classifier", "output_indices", "score"]
+
+_BATCH = 32
+_FLOATS = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
+_UNREADABLE = (OSError, ValueError, SyntaxError, EOFError, zipfile.BadZipFile, zlib.error, Image.DecompressionBombError)
+"""What Pillow and zipfile raise for damaged files."""
+
+
+@dataclass(frozen=True, eq=False)
+class Classifier:
+    """A model that is ready to run.
+
+    Attributes:
+        session: ONNX Runtime's.
+        batch: images it takes at a time; None for any number.
+        height: rows of its images.
+        width: columns of its images.
+        metadata: the model's own entries.
+    """
+
+    session: onnxruntime.InferenceSession
+    batch: int | None
+    height: int
+    width: int
+    metadata: dict[str, str]
+
+    def logits(self, images: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """Scores [N, classes] of prepared images [N, 3, H, W]."""
+        argument = self.session.get_inputs()[0]
+        outputs: list[npt.NDArray[np.float32]] = self.session.run(None, {argument.name: images.astype(_FLOATS[argument.type])})
+        return outputs[0].reshape(len(images), -1)
+
+
+@dataclass(frozen=True)
+class Score:
+    """The result of an evaluation.
+
+    Attributes:
+        images: how many were classified.
+        correct: how many of them rightly.
+        seconds: time for decoding, preparing and classifying.
+    """
+
+    images: int
+    correct: int
+    seconds: float
+
+    @property
+    def top1(self) -> float:
+        """Share of correct answers, in percent."""
+        return 100.0 * self.correct / self.images
+
+
+def exact_setting(model: onnx.ModelProto) -> str:
+    """Name the session setting that keeps this model's integer kernels from saturating on x86.
+
+    With signed activations ONNX Runtime is told to keep the signed kernels, which it otherwise replaces by unsigned
+    ones. With unsigned activations it is told to make the weights unsigned. Both at once is refused by version 1.32.
+    """
+    types = {tensor.name: tensor.data_type for tensor in model.graph.initializer}
+    zero_points = [node.input[2] for node in model.graph.node if node.op_type == "QuantizeLinear" and len(node.input) > 2]
+    signed = bool(zero_points) and all(types.get(name) == onnx.TensorProto.INT8 for name in zero_points)
+    return "session.qdqisint8allowed" if signed else "session.x64quantprecision"
+
+
+def open_classifier(path: Path, *, exact: bool = False, threads: int = 0, size: int | None = None) -> Classifier:
+    """Load a model whose one input takes pictures.
+
+    Args:
+        path: the ONNX file.
+        exact: use kernels that do not saturate.
+        threads: of one operator; 0 for as many as there are cores.
+        size: height and width where the model leaves them open, in pixels.
+
+    Raises:
+        UsageError: no such file, or the model leaves the size open and none is given.
+        ModelError: ONNX Runtime cannot load it, or it takes something else than pictures.
+    """
+    if not path.is_file():
+        raise UsageError("there is no such model", where=str(path), hint="check the spelling")
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 3  # errors; what it warns of concerns the writer of the model
+    try:
+        if exact:
+            options.add_session_config_entry(exact_setting(onnx.load(path, load_external_data=False)), "1")
+        session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # ONNX Runtime's own exceptions share no base below this one
+        reason = str(error).strip().partition("\n")[0]
+        raise ModelError(f"the model cannot be loaded: {reason}", where=str(path), hint="check that it is a valid ONNX file") from error
+    inputs = session.get_inputs()
+    shape = inputs[0].shape if inputs else []
+    if len(inputs) != 1 or inputs[0].type not in _FLOATS or len(shape) != 4 or shape[1] != 3:
+        listing = "; ".join(f"{argument.name} {argument.type} {argument.shape}" for argument in inputs)
+        raise ModelError(f"the inputs are not one float [N, 3, H, W]: {listing}", where=str(path), hint="give an image classifier")
+    batch, height, width = (extent if isinstance(extent, int) else None for extent in (shape[0], shape[2], shape[3]))
+    height, width = height or size, width or size
+    if height is None or width is None:
+        raise UsageError("the model leaves height and width open", where=str(path), hint="give --size")
+    return Classifier(session, batch, height, width, dict(session.get_modelmeta().custom_metadata_map))
+
+
+def output_indices(data: LabelledImages, outputs: int, class_names: tuple[str, ...] = ()) -> npt.NDArray[np.int64]:
+    """Find the output that stands for each class of the data.
+
+    1. The model's class names are known and the data's are among them: by name.
+    2. The data's classes are numbers: the number is the output.
+    3. There are as many classes as outputs: in sorted order.
+    4. The data's classes are WordNet numbers and there are 1000 outputs: in the order of ImageNet-1k.
+
+    Args:
+        data: the images.
+        outputs: how many the model has.
+        class_names: of the outputs, in order; empty if unknown.
+
+    Returns:
+        One output index for each of ``data.classes``, int64.
+
+    Raises:
+        UsageError: none of the cases applies.
+    """
+    names = data.classes
+    if class_names and set(names) <= set(class_names):
+        return np.array([class_names.index(name) for name in names], np.int64)
+    if all(name.isdecimal() for name in names) and max(map(int, names)) < outputs:
+        return np.array([int(name) for name in names], np.int64)
+    if len(names) == outputs:
+        return np.arange(outputs)
+    if outputs == 1000 and all(re.fullmatch(r"n\d{8}", name) for name in names):
+        from timm.data import ImageNetInfo
+
+        order: list[str] = ImageNetInfo("imagenet-1k").label_names()
+        if set(names) <= set(order):
+            return np.array([order.index(name) for name in names], np.int64)
+    what = f"the data has {len(names)} classes ({', '.join(names[:3])}, ...) and the model {outputs} outputs; they cannot be matched"
+    raise UsageError(what, where=str(data.source), hint="give data of the classes that the model was trained for")
+
+
+def score(
+    classifier: Classifier, data: LabelledImages, preprocess: Preprocess, *, batch: int, advance: Callable[[int], None] = lambda done: None
+) -> Score:
+    """Classify every image.
+
+    Args:
+        classifier: the model.
+        data: images with labels.
+        preprocess: what the model expects.
+        batch: images at a time, where the model leaves it open.
+        advance: called with the number of images done since the last call.
+
+    Raises:
+        UsageError: data and model have different classes.
+        CalibrationError: an image cannot be read.
+    """
+    start, correct, done = time.monotonic(), 0, 0
+    rows = classifier.batch or batch
+    indices: npt.NDArray[np.int64] | None = None
+    for images in _prepared(data, preprocess, classifier, rows):
+        # A model with a fixed batch takes no short last one: it is filled up with zeros.
+        full = np.concatenate([images, np.zeros((rows - len(images), *images.shape[1:]), np.float32)]) if classifier.batch else images
+        answers = classifier.logits(full)[: len(images)]
+        if indices is None:
+            names = tuple(json.loads(classifier.metadata.get("bridgequant.classes", "[]")))
+            indices = output_indices(data, answers.shape[1], names)
+        labels = indices[list(data.labels[done : done + len(images)])]
+        correct += int((answers.argmax(axis=1) == labels).sum())
+        done += len(images)
+        advance(len(images))
+    return Score(done, correct, time.monotonic() - start)
+
+
+def _prepared(data: LabelledImages, preprocess: Preprocess, classifier: Classifier, rows: int) -> Iterator[npt.NDArray[np.float32]]:
+    """Prepare the images in batches of at most ``rows``, float32 [N, 3, H, W]."""
+    done = 0
+    images = data.images()
+    while done < len(data):
+        batch: list[npt.NDArray[np.float32]] = []
+        try:
+            for image in islice(images, rows):
+                batch.append(apply_preprocess(image, classifier.height, classifier.width, 3, preprocess))  # noqa: PERF401  counted below
+        except _UNREADABLE as error:
+            where = f"{data.source}: {data.entries[done + len(batch)]}"
+            raise CalibrationError(f"an image cannot be read: {error}", where=where, hint="repair or remove it") from error
+        yield np.stack(batch)
+        done += len(batch)
+
+
+def _parse(arguments: list[str] | None) -> argparse.Namespace:
+    parser = Parser(prog="python -m models.evaluate", description="Measure the top-1 accuracy of an ONNX classifier.")
+    parser.add_argument("model", metavar="MODEL.onnx", type=Path)
+    parser.add_argument("--data", type=Path, required=True, metavar="ZIP_OR_FOLDER", help="CLASS/NAME.jpg, or IIII_wnid_name.jpg")
+    parser.add_argument("--limit", type=int, metavar="N", help="evaluate a random choice of N images, always the same one")
+    parser.add_argument("--batch", type=int, default=_BATCH, metavar="N", help=f"images at a time, where the model allows it ({_BATCH})")
+    parser.add_argument("--threads", type=int, default=0, metavar="N", help="0: as many as there are cores")
+    parser.add_argument("--size", type=int, metavar="PX", help="height and width, where the model leaves them open")
+    parser.add_argument("--preprocess", metavar="SPEC", help="instead of the model's own, such as 'imagenet;resize=crop'")
+    parser.add_argument("--exact", action="store_true", help="integer kernels that do not saturate on x86 without VNNI; slower")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the result as JSON")
+    options = parser.parse_args(arguments)
+    for name, least in (("limit", 1), ("batch", 1), ("threads", 0), ("size", 1)):
+        value = getattr(options, name)
+        if value is not None and value < least:
+            parser.error(f"--{name} must be at least {least}, not {value}")
+    return options
+
+
+def _evaluate(options: argparse.Namespace) -> None:
+    classifier = open_classifier(options.model, exact=options.exact, threads=options.threads, size=options.size)
+    text = options.preprocess or classifier.metadata.get("bridgequant.preprocess")
+    if text is None:
+        hint = "give --preprocess, such as 'imagenet;resize=crop'"
+        raise UsageError("the model does not say how its pictures are prepared", where=str(options.model), hint=hint)
+    preprocess = parse_preprocess(text)
+    try:
+        data = find_images(options.data)
+    except (ValueError, OSError) as error:
+        raise UsageError(str(error), where="--data", hint="give a folder or zip of CLASS/NAME.jpg or of IIII_wnid_name.jpg") from error
+    if options.limit:
+        data = data.take(options.limit)
+    console = Console(stderr=True)
+    with Progress(console=console, disable=not console.is_terminal) as progress:
+        task = progress.add_task(options.model.name, total=len(data))
+        result = score(classifier, data, preprocess, batch=options.batch, advance=lambda done: progress.advance(task, done))
+    report = {
+        "model": options.model.name,
+        "data": options.data.name,
+        "top1": result.top1,
+        **asdict(result),
+        "preprocess": spec_text(preprocess),
+        "exact": options.exact,
+        "machine": platform.machine(),
+        "onnxruntime": onnxruntime.__version__,
+    }
+    if options.json:
+        write_whole(options.json, (json.dumps(report, indent=2) + "\n").encode())
+    kernels = ", exact kernels" if options.exact else ""
+    print_line(
+        f"{options.model.name}: top-1 {result.top1:.2f} % ({result.correct} of {result.images} in {options.data.name}, "
+        f"{report['preprocess']}{kernels}), {result.seconds:.1f} s"
+    )
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line; returns the exit code."""
+    return exit_code(lambda: _evaluate(_parse(arguments)))
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
