@@ -64,7 +64,15 @@ class Network:
     class_names: tuple[str, ...] = ()
 
 
-def build(name: str, *, checkpoint: Path | None = None, size: int | None = None, classes: int | None = None, seed: int = 0) -> Network:
+def build(
+    name: str,
+    *,
+    checkpoint: Path | None = None,
+    size: int | None = None,
+    classes: int | None = None,
+    preprocess: str | None = None,
+    seed: int = 0,
+) -> Network:
     """Build a network with the weights of a checkpoint, or with random ones and matching BatchNorm statistics.
 
     Args:
@@ -72,11 +80,12 @@ def build(name: str, *, checkpoint: Path | None = None, size: int | None = None,
         checkpoint: weights; a file of ``models.train`` also says size, classes and preprocessing.
         size: height and width in pixels; by default the checkpoint's, else the one the network was published for.
         classes: by default the checkpoint's, else 1000.
+        preprocess: SPEC; by default what models.train feeds for a file of its own, else the one the network was published with.
         seed: of random weights.
 
     Raises:
         UnknownModelError: no network of that name.
-        UsageError: a number makes no sense, or the checkpoint does not exist.
+        UsageError: a number or the SPEC makes no sense, or the checkpoint does not exist.
         CheckpointError: the checkpoint does not fit.
         ModelError: the network cannot be built for this size.
     """
@@ -89,7 +98,8 @@ def build(name: str, *, checkpoint: Path | None = None, size: int | None = None,
     if size < 32 or classes < 1 or seed < 0:
         given = f"size {size}, classes {classes}, seed {seed}"
         raise UsageError("at least 32 pixels, 1 class and seed 0 are needed", where=given, hint="change --size, --classes or --seed")
-    preprocess = _TRAINED_HERE if "model" in about else default_preprocess(name)
+    preprocess = preprocess or (_TRAINED_HERE if "model" in about else default_preprocess(name))
+    parse_preprocess(preprocess)
     try:
         with torch.random.fork_rng():
             torch.manual_seed(seed)
@@ -224,6 +234,7 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--checkpoint", type=Path, metavar="FILE", help="weights (default: random ones)")
     parser.add_argument("--size", type=int, metavar="PX", help="height and width (default: the checkpoint's or the network's own)")
     parser.add_argument("--classes", type=int, metavar="N", help="outputs (default: the checkpoint's, else 1000)")
+    parser.add_argument("--preprocess", metavar="SPEC", help="of the pictures (default: the checkpoint's or the network's own)")
     parser.add_argument("--opset", type=int, metavar="N", help="default: 17, with dynamo 18")
     parser.add_argument("--exporter", choices=sorted(_OPSETS), default="torchscript")
     parser.add_argument("--dynamic-batch", action="store_true", help="leave the batch dimension open")
@@ -239,7 +250,14 @@ def main(arguments: list[str] | None = None) -> int:
 
     def run() -> None:
         options = _parse(arguments)
-        network = build(options.name, checkpoint=options.checkpoint, size=options.size, classes=options.classes, seed=options.seed)
+        network = build(
+            options.name,
+            checkpoint=options.checkpoint,
+            size=options.size,
+            classes=options.classes,
+            preprocess=options.preprocess,
+            seed=options.seed,
+        )
         content = export_model(network, exporter=options.exporter, opset=options.opset, dynamic_batch=options.dynamic_batch)
         write_whole(options.out, content)
         weights = options.checkpoint.name if options.checkpoint else f"random weights, seed {options.seed}"

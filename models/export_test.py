@@ -97,6 +97,11 @@ def test_checkpoint_gives_weights_size_classes_and_preprocessing(tmp_path: Path)
     assert metadata(content) == {"bridgequant.preprocess": "symmetric;resize=stretch", "bridgequant.classes": '["cat", "dog", "eel"]'}
 
 
+def test_preprocessing_can_be_stated() -> None:
+    content = export_model(build(SMALL, size=64, classes=10, preprocess="mean=0.5;std=0.25;resize=pad"))
+    assert metadata(content) == {"bridgequant.preprocess": "mean=0.5;std=0.25;resize=pad"}
+
+
 def test_failed_check_writes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(models.export, "TOLERANCE", 0.0)
     (tmp_path / "out.onnx").write_text("old")
@@ -114,6 +119,7 @@ def test_failed_check_writes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyP
         ([SMALL, "out.onnx", "--opset", "12"], 2, "14 to 20"),
         ([SMALL, "out.onnx", "--size", "8"], 2, "32 pixels"),
         ([SMALL, "out.onnx", "--classes", "many"], 2, "many"),
+        ([SMALL, "out.onnx", "--preprocess", "imagnet"], 2, "imagenet"),
         ([SMALL, "out.onnx", "--checkpoint", "absent.pth"], 2, "absent.pth"),
         (["mobile_former_52m", "out.onnx", "--checkpoint", "weights.safetensors"], 3, f"those of {SMALL}"),
         ([SMALL, "out.onnx", "--checkpoint", "weights.safetensors", "--classes", "9"], 3, "classifier.weight is [3, 1024] in the file"),
