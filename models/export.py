@@ -23,14 +23,11 @@ import numpy.typing as npt
 import onnx
 import onnxruntime
 import torch
-from PIL import Image
 from torch import nn
 from torch.jit._trace import TracerWarning
 
 from converter.errors import ModelError, UsageError, VerificationError
-from converter.preprocess import apply_preprocess, parse_preprocess
-from converter.synthetic import natural_images
-from models.batch_norm import settle_statistics
+from converter.preprocess import parse_preprocess
 from models.checkpoint import CheckpointError, Weights, load_weights, read_weights
 from models.command_line import Parser, exit_code, print_line, write_whole
 from models.registry import create, default_preprocess, default_size
@@ -40,7 +37,6 @@ __all__ = ["INPUT", "OUTPUT", "TOLERANCE", "Network", "build", "export_model", "
 INPUT, OUTPUT = "image", "logits"
 TOLERANCE = 1e-4
 _TRAINED_HERE = "symmetric;resize=stretch"  # what models.train feeds
-_SETTLING_IMAGES = 16
 _DEFAULT_CLASSES = 1000
 # Below 14 the classic exporter cannot write attention.
 _OPSETS = {"torchscript": range(14, 21), "dynamo": range(18, 24)}
@@ -73,7 +69,7 @@ def build(
     preprocess: str | None = None,
     seed: int = 0,
 ) -> Network:
-    """Build a network with the weights of a checkpoint, or with random ones and matching BatchNorm statistics.
+    """Build a network with the weights of a checkpoint, or with the random ones it is initialised with.
 
     Args:
         name: one of ``models.registry.names()``.
@@ -106,19 +102,10 @@ def build(
             module = create(name, classes=classes, size=size).eval()
         if checkpoint:
             load_weights(module, weights, checkpoint)
-        else:
-            settle_statistics(module, _images(_SETTLING_IMAGES, size, preprocess, seed))
     except RuntimeError as error:
         what = f"{name} does not run at {size} pixels: {_first_line(error)}"
         raise ModelError(what, where="--size", hint="try a multiple of 32") from error
     return Network(module, size, preprocess, tuple(json.loads(about.get("class_names", "[]"))))
-
-
-def _images(count: int, size: int, preprocess: str, seed: int) -> torch.Tensor:
-    """Synthetic pictures as the network wants them, float32 [count, 3, size, size]."""
-    spec = parse_preprocess(preprocess)
-    pictures = natural_images(count, size, size, seed)
-    return torch.from_numpy(np.stack([apply_preprocess(Image.fromarray(picture), size, size, 3, spec) for picture in pictures]))
 
 
 def export_model(network: Network, *, exporter: str = "torchscript", opset: int | None = None, dynamic_batch: bool = False) -> bytes:

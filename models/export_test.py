@@ -12,7 +12,6 @@ from safetensors.torch import save_file
 from torch import nn
 
 import models.export
-from models.batch_norm import settle_statistics
 from models.export import INPUT, OUTPUT, TOLERANCE, Network, build, export_model, main, relative_error
 from models.registry import create
 
@@ -137,20 +136,6 @@ def test_bad_input_ends_in_three_lines(
     assert len(printed.err.splitlines()) == 3
     assert expected in printed.err
     assert not Path("out.onnx").exists()
-
-
-def test_settled_statistics_are_those_of_the_batch() -> None:
-    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4, momentum=0.3), nn.Dropout(0.9)).train()
-    images = 5 + 3 * torch.randn(6, 3, 9, 9, generator=torch.Generator().manual_seed(0))
-    settle_statistics(model, images)
-    assert not any(module.training for module in model.modules())
-    norm = model[1]
-    assert isinstance(norm, nn.BatchNorm2d)
-    assert norm.momentum == 0.3
-    with torch.no_grad():
-        output = model(images)
-    torch.testing.assert_close(output.mean(dim=(0, 2, 3)), torch.zeros(4), atol=1e-4, rtol=0)
-    torch.testing.assert_close(output.std(dim=(0, 2, 3)), torch.ones(4), atol=1e-2, rtol=0)
 
 
 def test_relative_error() -> None:
