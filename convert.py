@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
-from converter.command_line import main
+import sys
+
+
+def _run() -> int:
+    try:
+        from converter.command_line import main
+    except KeyboardInterrupt:
+        sys.stderr.write("interrupted\n")
+        return 130
+    return main()
+
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(_run())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from converter.runtime import Feed, open_session, run_session
 __all__ = ["Census", "FloatOp", "take_census"]
 
 _INTEGER_PRODUCTS = frozenset(["QLinearConv", "QGemm", "QLinearMatMul", "MatMulIntegerToFloat", "ConvInteger", "MatMulInteger"])
-_FLOAT_PRODUCTS = frozenset(["Conv", "FusedConv", "ConvTranspose", "Gemm", "FusedGemm", "MatMul", "FusedMatMul"])
+_SUFFIX = "_kernel_time"
 
 
 @dataclass(frozen=True)
@@ -68,20 +68,18 @@ def take_census(
         offers: for the multiply-accumulates of each operator at the calibrated shape.
         feed: one sample of that shape.
         settings: session settings under which the target's kernels run here.
-        folder: where the runtime may write its profile.
+        folder: where the runtime may write its profile and its optimised graph.
     """
-    session = open_session(model, threads=1, settings=settings, profile_prefix=folder / "profile")
+    optimised = folder / "optimised.onnx"
+    session = open_session(model, threads=1, settings=settings, optimised_path=optimised, profile_prefix=folder / "profile")
     run_session(session, feed)
     events = json.loads(Path(session.end_profiling()).read_text())
-    suffix = "_kernel_time"
-    ran = [(e["args"]["op_name"], e["name"].removesuffix(suffix)) for e in events if e.get("cat") == "Node" and e["name"].endswith(suffix)]
+    ran = [
+        (e["args"]["op_name"], e["name"].removesuffix(_SUFFIX)) for e in events if e.get("cat") == "Node" and e["name"].endswith(_SUFFIX)
+    ]
     macs = {name: entry.macs for name, entry in offers.items() if entry.macs}
-    in_integer: set[str] = set()
-    for op_type, kernel in ran:
-        if op_type in _INTEGER_PRODUCTS:
-            name = _origin(kernel, macs)
-            if name is not None:
-                in_integer.add(name)
+    origins = _origins(model, onnx.load(optimised), macs)
+    in_integer = {origins[kernel] for op_type, kernel in ran if op_type in _INTEGER_PRODUCTS and kernel in origins}
     floats = [FloatOp(n, plan.ops[n].op_type, macs[n], _reason(plan, n)) for n in macs if n not in in_integer and n in plan.ops]
     others = [FloatOp(n, op.op_type, 0, op.reason) for n, op in plan.ops.items() if op.runs == "float" and n not in macs]
     kernels = dict(sorted(Counter(op_type for op_type, _ in ran).items(), key=lambda item: (-item[1], item[0])))
@@ -93,12 +91,20 @@ def take_census(
     )
 
 
-def _origin(kernel: str, names: Mapping[str, int]) -> str | None:
-    """The operator a kernel came from: the runtime appends suffixes to the node's name when it rewrites it."""
-    if kernel in names:
-        return kernel
-    candidates = [name for name in names if kernel.startswith(name)]
-    return max(candidates, key=len, default=None)
+def _origins(model: onnx.ModelProto, optimised: onnx.ModelProto, names: Collection[str]) -> dict[str, str]:
+    """The operator that each kernel came from, by the kernel's name.
+
+    The runtime keeps the names of most nodes; of a convolution it may keep no more than the name of its weights.
+    """
+    constants = {i.name for i in model.graph.initializer}
+    stored = {o: n.input[0] for n in model.graph.node if n.op_type == "DequantizeLinear" and n.input[0] in constants for o in n.output}
+    owners = {stored[value]: node.name for node in model.graph.node if node.name in names for value in node.input if value in stored}
+    found = {}
+    for node in optimised.graph.node:
+        owner = node.name if node.name in names else next((owners[value] for value in node.input if value in owners), None)
+        if owner is not None:
+            found[node.name] = owner
+    return found
 
 
 def _reason(plan: Plan, name: str) -> str:

@@ -1,15 +1,14 @@
 """Check an emitted graph for forms that ONNX Runtime fuses and then runs wrong, or fails on.
 
-1. A per-axis Q or DQ on an activation of Conv, ConvTranspose, Gemm or MatMul: fused, then fails at run time.
+1. A per-axis Q or DQ on an activation of Conv, ConvTranspose, Gemm or MatMul, also behind or in front of a Transpose,
+   which the runtime moves them through: fused, then fails at run time.
 2. An int32 bias whose scale is not float32(s_x) * float32(s_w) for every channel: fused and silently wrong.
 3. A weight with several zero points: fused, then fails at run time.
-4. A quantized initializer that two nodes share: fails to load under some session settings.
+4. A quantized initializer, or the DQ of one, that two nodes share: fails to load under some session settings.
 5. A scale that is zero, denormal, negative or not finite.
 """
 
 from __future__ import annotations
-
-from collections import Counter
 
 import numpy as np
 import onnx_ir as ir
@@ -30,15 +29,12 @@ def check_emitted(model: ir.Model) -> None:
     Raises:
         VerificationError: names the node and the case.
     """
-    shared: Counter[str] = Counter()
     for node in model.graph:
         if node.op_type in ("QuantizeLinear", "DequantizeLinear"):
             _check_scale(node)
             value = node.inputs[0]
-            if constant(value) is not None and value is not None:
-                shared[str(value.name)] += 1
-                if shared[str(value.name)] > 1 or len(value.uses()) > 1:
-                    raise _refusal(node, f"the quantized constant '{value.name}' is shared between nodes")
+            if constant(value) is not None and value is not None and max(len(value.uses()), len(node.outputs[0].uses())) > 1:
+                raise _refusal(node, f"the quantized constant '{value.name}' is shared between nodes")
         if node.op_type in _LAYERS:
             _check_layer(node)
 
@@ -58,7 +54,10 @@ def _check_scale(node: ir.Node) -> None:
 
 
 def _dequantize(value: ir.Value | None) -> ir.Node | None:
+    """The DQ that makes a value, looking through Transpose."""
     node = value.producer() if value is not None else None
+    while node is not None and node.op_type == "Transpose":
+        node = node.inputs[0].producer() if node.inputs[0] is not None else None
     return node if node is not None and node.op_type == "DequantizeLinear" else None
 
 
@@ -78,11 +77,19 @@ def _check_layer(node: ir.Node) -> None:
         zero_points = constant(source.inputs[2]) if len(source.inputs) > 2 else None
         if stored and zero_points is not None and np.unique(zero_points).size > 1:
             raise _refusal(node, "its weight has several zero points")
-    for user, index in ((u.node, u.idx) for u in node.outputs[0].uses()):
-        if user.op_type == "QuantizeLinear" and index == 0 and _per_axis(user):
-            raise _refusal(node, "a per-axis QuantizeLinear follows it")
+    if _followed_by_per_axis(node):
+        raise _refusal(node, "a per-axis QuantizeLinear follows it")
     if len(sources) > 2 and sources[2] is not None:
         _check_bias(node, sources)
+
+
+def _followed_by_per_axis(node: ir.Node) -> bool:
+    for use in node.outputs[0].uses():
+        if use.node.op_type == "QuantizeLinear" and use.idx == 0 and _per_axis(use.node):
+            return True
+        if use.node.op_type == "Transpose" and _followed_by_per_axis(use.node):
+            return True
+    return False
 
 
 def _check_bias(node: ir.Node, sources: list[ir.Node | None]) -> None:

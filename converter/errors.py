@@ -3,7 +3,7 @@
 ::
 
     ConverterError            1  unexpected
-    ├── UsageError            2  a flag or option makes no sense
+    ├── UsageError            2  a flag makes no sense, or a path cannot be used
     ├── ModelError            3  the model is invalid or unsupported
     ├── CalibrationError      4  the calibration data cannot be used
     ├── VerificationError     5  the converted model failed its checks; nothing was written
@@ -45,11 +45,12 @@ class ConverterError(Exception):
             lines.append(f"  at: {self.where}")
         if self.hint:
             lines.append(f"  do: {self.hint}")
-        return "\n".join(line.replace("\n", " ") for line in lines)
+        # names come from files: they must neither add lines nor reach the terminal as control codes
+        return "\n".join("".join(c if c.isprintable() else " " for c in line) for line in lines)
 
 
 class UsageError(ConverterError):
-    """A flag or option makes no sense."""
+    """A flag makes no sense, or a path cannot be used."""
 
     exit_code = 2
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
@@ -16,13 +15,8 @@ def constant(value: ir.Value | None) -> npt.NDArray[Any] | None:
     """The array behind an initializer or a Constant node's output; None for anything computed or absent."""
     if value is None or value.is_graph_input():
         return None
-    if value.const_value is not None:
-        return value.const_value.numpy()
-    node = value.producer()
-    if node is not None and node.op_type == "Constant":
-        attribute = node.attributes.get("value")
-        return None if attribute is None else attribute.as_tensor().numpy()
-    return None
+    tensor = ir.convenience.get_const_tensor(value)
+    return None if tensor is None else tensor.numpy()
 
 
 def scalar(value: ir.Value | None) -> float | None:
@@ -45,7 +39,7 @@ def attributes(node: ir.Node) -> dict[str, Any]:
 
 
 def consumers(value: ir.Value) -> list[tuple[ir.Node, int]]:
-    """(node, input index) of every use, in graph order."""
+    """(node, input index) of every use, in the order in which the uses came to be."""
     return [(use.node, use.idx) for use in value.uses()]
 
 

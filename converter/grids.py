@@ -7,7 +7,7 @@ fewer than 8 bits lives in an 8-bit container and uses only part of its range.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,10 @@ __all__ = ["SMALLEST_SCALE", "FloatArray", "Grid", "affine_grid", "dequantize", 
 FloatArray = npt.NDArray[np.floating[Any]]
 
 SMALLEST_SCALE = 2.0**-40
-"""No scale is smaller: products of two scales and their quotients by a third stay normal float32 numbers."""
+"""No scale that is chosen here is smaller; the product of two is far from the smallest normal float32 number."""
+
+_SMALLEST_ALLOWED = 2.0**-60
+"""Down to here a grid may be rescaled: the product of two such scales is still a normal number."""
 
 
 @dataclass(frozen=True)
@@ -44,22 +47,23 @@ class Grid:
     def __post_init__(self) -> None:
         if len(self.scale) != len(self.zero_point) or (self.axis is None and len(self.scale) != 1):
             raise ValueError(f"{len(self.scale)} scales and {len(self.zero_point)} zero points for axis {self.axis}")
-        if not 2 <= self.bits <= 8:
-            raise ValueError(f"{self.bits} bits do not fit an 8-bit container")
-        if not all(np.isfinite(s) and s >= SMALLEST_SCALE / 2 for s in self.scale):
-            raise ValueError(f"scale {min(self.scale)} is zero, denormal or not finite")
+        if not 4 <= self.bits <= 8:
+            raise ValueError(f"{self.bits} bits: a grid has 4 to 8")
+        for scale in self.scale:
+            if not _SMALLEST_ALLOWED <= scale <= float(np.finfo(np.float32).max):
+                raise ValueError(f"scale {scale} is too small, too large or not a number")
         if not all(self.qmin <= z <= self.qmax for z in self.zero_point):
             raise ValueError(f"zero point outside {self.qmin}..{self.qmax}")
 
     @property
     def qmin(self) -> int:
         """Lowest code."""
-        return (-(2 ** (self.bits - 1)) + int(self.narrow)) if self.signed else 0
+        return int(self.narrow) - (1 << (self.bits - 1)) if self.signed else 0
 
     @property
     def qmax(self) -> int:
         """Highest code."""
-        return 2 ** (self.bits - 1) - 1 if self.signed else 2**self.bits - 1
+        return (1 << (self.bits - 1)) - 1 if self.signed else (1 << self.bits) - 1
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -83,8 +87,12 @@ class Grid:
         return self.scale[0] * (self.qmax - self.zero_point[0])
 
     def rescaled(self, factor: float) -> Grid:
-        """The grid whose numbers are those of this one times a positive factor."""
-        return Grid(tuple(_safe(np.asarray(self.scale) * factor)), self.zero_point, self.bits, self.signed, self.axis, self.narrow)
+        """The grid whose numbers are those of this one times a positive factor.
+
+        Raises:
+            ValueError: a scale would leave the range of normal numbers.
+        """
+        return replace(self, scale=tuple(float(np.float32(s * factor)) for s in self.scale))
 
     def per_channel(self, rank: int) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int32]]:
         """Scale (float32) and zero point (int32), shaped to broadcast against a tensor of that rank."""
@@ -95,16 +103,23 @@ class Grid:
 
 
 def _safe(scale: npt.ArrayLike) -> list[float]:
-    """Scales as float32 numbers that are never zero, denormal or not finite."""
-    finite = np.nan_to_num(np.asarray(scale, np.float64), nan=0.0, posinf=float(np.finfo(np.float32).max))
-    return [float(s) for s in np.maximum(finite, SMALLEST_SCALE).astype(np.float32).ravel()]
+    """Scales as float32 numbers, none smaller than :data:`SMALLEST_SCALE`."""
+    numbers = np.asarray(scale, np.float64)
+    if not np.isfinite(numbers).all():
+        raise ValueError("no grid covers a range that is not finite")
+    return [float(s) for s in np.maximum(numbers, SMALLEST_SCALE).astype(np.float32).ravel()]
 
 
 def affine_grid(low: float, high: float, *, bits: int, signed: bool) -> Grid:
     """Per-tensor asymmetric grid over [low, high], widened to contain zero exactly.
 
-    Constant or empty ranges get a safe grid that still represents the constant.
+    Constant or empty ranges (``low`` above ``high``) get a safe grid that still represents the constant.
+
+    Raises:
+        ValueError: the range is not finite.
     """
+    if np.isnan(low) or np.isnan(high):
+        raise ValueError("no grid covers a range that is not finite")
     low, high = min(float(low), 0.0), max(float(high), 0.0)
     qmin = -(2 ** (bits - 1)) if signed else 0
     qmax = qmin + 2**bits - 1
@@ -127,13 +142,13 @@ def quantize(x: FloatArray, grid: Grid) -> npt.NDArray[np.int8 | np.uint8]:
     """Real numbers to codes in the grid's container; same shape."""
     scale, zero_point = grid.per_channel(x.ndim)
     codes = np.rint(x.astype(np.float32) / scale) + zero_point
-    return np.clip(codes, grid.qmin, grid.qmax).astype(grid.dtype)
+    return np.asarray(np.clip(codes, grid.qmin, grid.qmax)).astype(grid.dtype)
 
 
 def dequantize(codes: npt.NDArray[Any], grid: Grid) -> npt.NDArray[np.float32]:
     """Codes to real numbers, float32; same shape."""
     scale, zero_point = grid.per_channel(codes.ndim)
-    return ((codes.astype(np.int32) - zero_point).astype(np.float32) * scale).astype(np.float32)
+    return np.asarray((codes.astype(np.int32) - zero_point).astype(np.float32) * scale)
 
 
 def fake_quantize(x: FloatArray, grid: Grid) -> npt.NDArray[np.float32]:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from converter.grids import SMALLEST_SCALE, Grid
+from converter.grids import Grid
 
 __all__ = ["bias_scale", "integer_bias"]
 
@@ -21,9 +21,7 @@ def bias_scale(input_scale: float, weight_scale: npt.ArrayLike) -> npt.NDArray[n
     return np.float32(input_scale) * np.asarray(weight_scale, np.float32)
 
 
-def integer_bias(
-    bias: npt.NDArray[Any], input_scale: float, weights: Grid
-) -> tuple[Grid, npt.NDArray[np.int32], npt.NDArray[np.float32]]:
+def integer_bias(bias: npt.NDArray[Any], input_scale: float, weights: Grid) -> tuple[Grid, npt.NDArray[np.int32], npt.NDArray[np.float32]]:
     """Quantize a bias.
 
     A channel whose bias would not fit int32, such as a dead one with tiny weights, gets a coarser weight scale.
@@ -31,15 +29,17 @@ def integer_bias(
     Args:
         bias: float32 [channels].
         input_scale: of the layer's input.
-        weights: per-channel grid of its weights.
+        weights: grid of its weights, one scale per channel or a single one.
 
     Returns:
-        the weight grid, widened where needed; int32 [channels]; its scale, float32 [channels].
+        the weight grid, widened where needed; int32 [channels]; the scale of that, float32 [channels] or [1].
     """
     scales = np.asarray(weights.scale, np.float64)
     needed = np.abs(bias.astype(np.float64)) / (float(np.float32(input_scale)) * _LARGEST)
+    if weights.axis is None:
+        needed = needed.max(keepdims=True)
     widened = np.maximum(scales, needed * (1 + 1e-6)).astype(np.float32)
-    grid = replace(weights, scale=tuple(float(s) for s in np.maximum(widened, np.float32(SMALLEST_SCALE))))
+    grid = replace(weights, scale=tuple(float(s) for s in widened))
     scale = bias_scale(input_scale, grid.scale)
     codes = np.rint(bias.astype(np.float64) / scale.astype(np.float64))
     return grid, codes.astype(np.int32), scale

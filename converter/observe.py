@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -74,18 +75,25 @@ def observe(
     fed = [str(v.name) for v in model.graph.inputs if is_float(v)]
     computed = _float_tensors(model)
     names = fed + computed
-    session = open_session(_expose(model, computed), threads=threads)
-    groups = _groups(session, computed, feeds[0])
-    collected: dict[str, _Collector] = {}
     order = {name: i for i, name in enumerate(names)}
+    collected: dict[str, _Collector] = {}
+
+    def collect(number: int, values: Mapping[str, npt.NDArray[Any]]) -> None:
+        for name, value in values.items():
+            if name not in collected:
+                collected[name] = _Collector(value.shape)
+            generator = np.random.default_rng((seed, order[name], number))
+            collected[name].add(name, number, value, generator, -(-_VALUES_KEPT // len(feeds)))
+
     for number, feed in enumerate(feeds):
-        for values in ({name: feed[name] for name in fed}, *(run_session(session, feed, group) for group in groups)):
-            for name, value in values.items():
-                if name not in collected:
-                    collected[name] = _Collector(value.shape)
-                generator = np.random.default_rng((seed, order[name], number))
-                collected[name].add(name, number, value, generator, -(-_VALUES_KEPT // len(feeds)))
-        progress(number + 1, len(feeds))
+        collect(number, {name: feed[name] for name in fed})
+    groups = _groups(model, computed, feeds[0])
+    for place, group in enumerate(groups):
+        # one session after the other: each keeps the memory of its largest run
+        session = open_session(_expose(model, group), threads=threads)
+        for number, feed in enumerate(feeds):
+            collect(number, run_session(session, feed, group))
+            progress((place * len(feeds) + number + 1) // len(groups), len(feeds))
     return Observations({name: collected[name].stats() for name in names}, len(feeds))
 
 
@@ -130,15 +138,34 @@ def _expose(model: ir.Model, names: Sequence[str]) -> onnx.ModelProto:
     return proto
 
 
-def _groups(session: Any, names: Sequence[str], feed: Feed) -> list[list[str]]:
-    """Tensor names in groups whose values fit the memory bound together."""
+def _groups(model: ir.Model, names: Sequence[str], feed: Feed) -> list[list[str]]:
+    """Tensor names in groups whose values fit the memory bound together; each group gets a session of its own.
+
+    A tensor whose size is not known beforehand is taken to be as large as the largest that is.
+    """
+    sizes = _sizes(model, feed)
+    largest = max(sizes.values(), default=_BYTES_AT_ONCE)
     groups: list[list[str]] = [[]]
     filled = 0
-    for start in range(0, len(names), 32):
-        for name, value in run_session(session, feed, names[start : start + 32]).items():
-            if groups[-1] and filled + value.nbytes > _BYTES_AT_ONCE:
-                groups.append([])
-                filled = 0
-            groups[-1].append(name)
-            filled += value.nbytes
-    return groups
+    for name in names:
+        size = sizes.get(name, largest)
+        if groups[-1] and filled + size > _BYTES_AT_ONCE:
+            groups.append([])
+            filled = 0
+        groups[-1].append(name)
+        filled += size
+    return [group for group in groups if group]
+
+
+def _sizes(model: ir.Model, feed: Feed) -> dict[str, int]:
+    """Bytes of each float tensor whose shape follows from the shapes of the inputs."""
+    proto: onnx.ModelProto = ir.to_proto(model)
+    for value in proto.graph.input:
+        value.CopyFrom(onnx.helper.make_tensor_value_info(value.name, value.type.tensor_type.elem_type, feed[value.name].shape))
+    del proto.graph.value_info[:]
+    for output in proto.graph.output:
+        output.type.tensor_type.ClearField("shape")
+    inferred = onnx.shape_inference.infer_shapes(proto, data_prop=True)
+    values = (*inferred.graph.input, *inferred.graph.value_info, *inferred.graph.output)
+    shapes = {v.name: [d.dim_value for d in v.type.tensor_type.shape.dim] for v in values}
+    return {name: 4 * math.prod(shape) for name, shape in shapes.items() if all(shape)}

@@ -9,8 +9,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
+import numpy as np
+import numpy.typing as npt
 import onnx_ir as ir
 
 from converter.graph import attributes, constant, data_inputs, is_float, scalar, sole_consumer
@@ -29,10 +31,14 @@ absorbed: a clamp that the grid of the producer's output does. relabel: multipli
 only renames the scale. hardswish: an addition and a multiplication.
 """
 
-MOVEMENT = frozenset(
-    ["Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten", "Slice", "Gather", "Expand", "Tile", "Split", "MaxPool", "Resize"]
-)
-_POINTWISE = frozenset(["Sigmoid", "LeakyRelu", "GlobalAveragePool", "AveragePool"])
+MOVEMENT = frozenset(["Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten", "Slice", "Gather", "Expand", "Tile", "Split", "Resize"])
+_POINTWISE = frozenset(["Sigmoid", "LeakyRelu"])
+_SLOW = frozenset(["AveragePool", "MaxPool", "Softmax"])
+
+_LARGEST_FACTOR = 2.0**20
+"""Relabelling by more than this, or less than its inverse, could leave the range of sound scales."""
+
+_STEPS = 255
 
 
 @dataclass(frozen=True)
@@ -86,7 +92,7 @@ def offer(
         if name in excluded:
             result[name] = Refusal("excluded by the user", _macs(node, seen))
         elif not list(data_inputs(node)):
-            result[name] = Refusal("its inputs are constants", 0)
+            result[name] = Refusal("none of its float inputs is computed")
         else:
             result[name] = _OFFERS.get(node.op_type, _no_kernel)(node, context, result)
     return result
@@ -100,6 +106,7 @@ class _Context:
     weight_bits: int
 
     def cost(self, node: ir.Node, kind: str, macs: int = 0) -> tuple[float, float]:
+        """Cost of the float and of the integer form."""
         elements = sum(_size(str(o.name), self.seen) for o in node.outputs)
         cost: Cost = self.target.costs[kind]
         return (
@@ -134,11 +141,17 @@ def _no_kernel(node: ir.Node, context: _Context, _: Earlier) -> Offer | Refusal:
     return Refusal(f"ONNX Runtime's CPU provider has no integer kernel for {node.op_type}", _macs(node, context.seen))
 
 
+def _slow(node: ir.Node, _: _Context, __: Earlier) -> Offer | Refusal:
+    return Refusal(f"the integer kernel for {node.op_type} is several times slower than float")
+
+
 def _conv(node: ir.Node, context: _Context, _: Earlier) -> Offer | Refusal:
     weight = constant(node.inputs[1])
     macs = _macs(node, context.seen)
-    if weight is None or (len(node.inputs) > 2 and node.inputs[2] is not None and constant(node.inputs[2]) is None):
+    if weight is None:
         return Refusal("its weights are computed", macs)
+    if len(node.inputs) > 2 and node.inputs[2] is not None and constant(node.inputs[2]) is None:
+        return Refusal("its bias is computed", macs)
     if weight.ndim not in (3, 4):
         return Refusal(f"no integer kernel for a convolution in {weight.ndim - 2} dimensions", macs)
     depthwise = weight.shape[1] == 1 and attributes(node).get("group", 1) == weight.shape[0]
@@ -153,15 +166,17 @@ def _linear(node: ir.Node, context: _Context, earlier: Earlier) -> Offer | Refus
     macs = _macs(node, context.seen)
     if weight is None:
         return _product(node, context, earlier) if node.op_type == "MatMul" else Refusal("its weights are computed", macs)
-    if constant(node.inputs[0]) is not None or weight.ndim != 2:
-        return Refusal("its constant operand is not a matrix on the right", macs)
+    if weight.ndim != 2:
+        return Refusal(f"its constant operand has {weight.ndim} dimensions instead of 2", macs)
     attrs = attributes(node)
     if attrs.get("alpha", 1.0) != 1.0 or attrs.get("beta", 1.0) != 1.0 or attrs.get("transA", 0):
         return Refusal("the integer kernel takes no alpha, beta or transposed input", macs)
     if len(node.inputs) > 2 and node.inputs[2] is not None:
         bias = constant(node.inputs[2])
-        if bias is None or bias.ndim != 1:
+        if bias is None:
             return Refusal("its bias is computed", macs)
+        if bias.ndim != 1:
+            return Refusal("its bias is not one number per output", macs)
     axis = 0 if attrs.get("transB", 0) else 1
     float_cost, integer_cost = context.cost(node, "Linear", macs)
     weights = Constant(weight, axis, min(context.weight_bits, context.target.dense_weight_bits))
@@ -170,19 +185,25 @@ def _linear(node: ir.Node, context: _Context, earlier: Earlier) -> Offer | Refus
 
 def _product(node: ir.Node, context: _Context, _: Earlier) -> Offer | Refusal:
     macs = _macs(node, context.seen)
-    if constant(node.inputs[0]) is not None or node.inputs[0] is node.inputs[1]:
+    if constant(node.inputs[0]) is not None:
         return Refusal("its left operand is a constant", macs)
+    if any(v is None or len(context.seen.tensors[str(v.name)].shape) < 2 for v in node.inputs):
+        return Refusal("an operand is not a matrix", macs)
     float_cost, integer_cost = context.cost(node, "MatMul", macs)
     return Offer("product", {}, True, float_cost, integer_cost, macs)
 
 
 def relabel_factor(node: ir.Node) -> float | None:
-    """The factor, if the node multiplies a computed tensor by one positive number."""
+    """The factor, if the node multiplies a computed tensor by one positive number of ordinary size."""
     if node.op_type != "Mul":
         return None
-    numbers = [scalar(v) for v in node.inputs]
-    found = [n for n in numbers if n is not None]
-    return found[0] if len(found) == 1 and found[0] > 0 and math.isfinite(found[0]) else None
+    for value, other in (node.inputs, node.inputs[::-1]):
+        factor, array = scalar(value), constant(value)
+        if factor is None or array is None or other is None or constant(other) is not None:
+            continue
+        widens = array.ndim > (len(other.shape) if other.shape is not None else 0)
+        return factor if 1 / _LARGEST_FACTOR <= factor <= _LARGEST_FACTOR and not widens else None
+    return None
 
 
 def _binary(node: ir.Node, context: _Context, _: Earlier) -> Offer | Refusal:
@@ -192,12 +213,26 @@ def _binary(node: ir.Node, context: _Context, _: Earlier) -> Offer | Refusal:
     for index, value in enumerate(node.inputs):
         array = constant(value)
         if array is not None:
+            if node.op_type == "Add" and _drowns(array, node, context.seen):
+                return Refusal("its constant, a mask perhaps, is so large that no step of the grid would be left for the other operand")
             constants[index] = Constant(array, None, context.activation_bits, context.target.signed_activations)
     return Offer("pointwise", constants, False, *context.cost(node, node.op_type))
 
 
+def _drowns(array: npt.NDArray[Any], node: ir.Node, seen: Observations) -> bool:
+    ((_, value),) = data_inputs(node)
+    stats = seen.tensors[str(value.name)]
+    largest = max(abs(stats.minimum), abs(stats.maximum))
+    return bool(np.abs(array).max(initial=0.0) > _STEPS * largest > 0.0)
+
+
 def _pointwise(node: ir.Node, context: _Context, _: Earlier) -> Offer | Refusal:
     return Offer("pointwise", {}, False, *context.cost(node, node.op_type))
+
+
+def _global_average(node: ir.Node, context: _Context, _: Earlier) -> Offer | Refusal:
+    summed = _size(str(node.inputs[0].name) if node.inputs[0] is not None else "", context.seen)
+    return Offer("pointwise", {}, False, *context.cost(node, "GlobalAveragePool", summed))
 
 
 def _hardswish(node: ir.Node, context: _Context, _: Earlier) -> Offer | Refusal:
@@ -208,10 +243,10 @@ def _movement(node: ir.Node, context: _Context, _: Earlier) -> Offer | Refusal:
     attrs = attributes(node)
     if node.op_type == "Resize" and attrs.get("mode", "nearest") != "nearest":
         return Refusal("interpolating Resize is not faster in integer")
-    if node.op_type == "MaxPool" and len(node.outputs) > 1:
-        return Refusal("MaxPool with indices has no integer kernel")
     if [i for i, _ in data_inputs(node)] != [0]:
         return Refusal("its data operand is a constant")
+    if node.op_type == "Split" and any(not o.uses() and not o.is_graph_output() for o in node.outputs):
+        return Refusal("one of its outputs is not used, and the integer form needs them all")
     return Offer("movement", {}, False, *context.cost(node, node.op_type))
 
 
@@ -227,10 +262,10 @@ def _clamp(node: ir.Node, context: _Context, earlier: Earlier) -> Offer | Refusa
     before = earlier.get(str(producer.name)) if producer is not None else None
     if node.op_type == "Clip" and any(v is not None and scalar(v) is None for v in node.inputs[1:]):
         return Refusal("its limits are computed")
-    if x is None or sole_consumer(x) is not node or not isinstance(before, Offer):
-        return Refusal(f"{node.op_type} runs in integer only as the end of an integer operator")
-    if before.form not in ("weighted", "product", "pointwise"):
-        return Refusal(f"{node.op_type} runs in integer only as the end of an integer operator")
+    if not isinstance(before, Offer) or before.form not in ("weighted", "product", "pointwise"):
+        return Refusal(f"{node.op_type} runs in integer only as the end of an integer operator that has a grid of its own")
+    if x is None or sole_consumer(x) is not node:
+        return Refusal("what it clamps is read by others too, so it cannot become part of the operator before it")
     return Offer("absorbed", {}, False, *context.cost(node, node.op_type))
 
 
@@ -241,12 +276,12 @@ _OFFERS: Mapping[str, _Rule] = {
     "MatMul": _linear,
     "Add": _binary,
     "Mul": _binary,
+    "GlobalAveragePool": _global_average,
     "HardSwish": _hardswish,
     "Concat": _concat,
     "Relu": _clamp,
     "Clip": _clamp,
     **dict.fromkeys(_POINTWISE, _pointwise),
     **dict.fromkeys(MOVEMENT, _movement),
+    **dict.fromkeys(_SLOW, _slow),
 }
-
-

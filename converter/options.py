@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from converter.errors import UsageError
-from converter.methods import DEFAULT_METHOD, METHODS
 from converter.preprocess import Preprocess
 from converter.targets import TARGETS
 
 __all__ = ["Options", "parse_bits"]
+
+_SUPPORTED_BITS = ((8, 8),)
+_MOST_THREADS = 256
 
 
 @dataclass(frozen=True)
@@ -24,7 +27,7 @@ class Options:
         samples: calibration samples.
         preprocess: of images; None for what the model's metadata says, else scaling to 0..1.
         input_shapes: sizes of symbolic dimensions during calibration, by input name.
-        method: one of :data:`converter.methods.METHODS`.
+        method: one of :data:`converter.methods.METHODS`; an empty string stands for the best and is replaced by its name.
         bits: ``W8A8``.
         target: one of :data:`converter.targets.TARGETS`.
         exclude: operators that stay float: globs over names in the input file, or over operator types.
@@ -38,7 +41,7 @@ class Options:
     samples: int = 32
     preprocess: Preprocess | None = None
     input_shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
-    method: str = DEFAULT_METHOD
+    method: str = ""
     bits: str = "W8A8"
     target: str = "arm64"
     exclude: tuple[str, ...] = ()
@@ -48,30 +51,43 @@ class Options:
     plan_in: Path | None = None
 
     def __post_init__(self) -> None:
-        _one_of("--method", self.method, METHODS)
         _one_of("--target", self.target, TARGETS)
-        parse_bits(self.bits)
+        if parse_bits(self.bits) not in _SUPPORTED_BITS:
+            raise UsageError(
+                f"{self.bits.upper()} is not supported by this version", where="--bits", hint="use W8A8, the only width so far"
+            )
+        object.__setattr__(self, "bits", self.bits.upper())
         if self.samples < 1:
             raise UsageError(f"{self.samples} samples are too few", where="--samples", hint="give 1 or more")
-        if self.threads < 0:
-            raise UsageError(f"{self.threads} threads make no sense", where="--threads", hint="give 0 (automatic) or more")
-        if self.seed < 0:
-            raise UsageError(f"the seed {self.seed} is negative", where="--seed", hint="give 0 or more")
+        if not 0 <= self.threads <= _MOST_THREADS:
+            hint = f"give 0 (automatic) to {_MOST_THREADS}"
+            raise UsageError(f"{self.threads} threads make no sense", where="--threads", hint=hint)
+        if not 0 <= self.seed < 2**32:
+            raise UsageError(f"the seed {self.seed} is out of range", where="--seed", hint="give 0 to 4294967295")
+        if self.min_sqnr is not None and not math.isfinite(self.min_sqnr):
+            raise UsageError(f"{self.min_sqnr} is not a bound", where="--min-sqnr", hint="give a number of decibels, such as 20")
+        self._settle_method()
+
+    def _settle_method(self) -> None:
+        from converter.methods import DEFAULT_METHOD, METHODS  # late, as it loads the runtime: a wrong flag is answered at once
+
+        if self.method:
+            _one_of("--method", self.method, METHODS)
+        object.__setattr__(self, "method", self.method or DEFAULT_METHOD)
 
 
-def _one_of(flag: str, value: str, known: Mapping[str, object]) -> None:
+def _one_of(flag: str, value: str, known: Iterable[str]) -> None:
     if value not in known:
         raise UsageError(f"'{value}' is not known", where=flag, hint=f"choose from {', '.join(known)}")
 
 
 def parse_bits(text: str) -> tuple[int, int]:
-    """``W8A8`` to (weight bits, activation bits).
+    """``W8A8`` to (weight bits, activation bits), 4 to 8 each.
 
     Raises:
-        UsageError: not of that form, or not supported.
+        UsageError: not of that form.
     """
-    found = re.fullmatch(r"[Ww]([0-9])[Aa]([0-9])", text)
-    if not found or not all(4 <= int(b) <= 8 for b in found.groups()):
+    found = re.fullmatch(r"[Ww]([4-8])[Aa]([4-8])", text)
+    if not found:
         raise UsageError(f"'{text}' is not a bit width", where="--bits", hint="write W8A8; 4 to 8 bits each")
-    weights, activations = int(found[1]), int(found[2])
-    return weights, activations
+    return int(found[1]), int(found[2])

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +11,7 @@ import onnx_ir as ir
 from converter import __version__
 from converter.canonicalise import CANONICAL_OPSET, Canonical, canonicalise
 from converter.emit import emit
-from converter.errors import BoundMissedError, UsageError
+from converter.errors import BoundMissedError, ModelError, UsageError
 from converter.exclude import excluded_nodes
 from converter.latency import LatencyRatio, latency_ratio
 from converter.load import Source, load
@@ -22,21 +19,21 @@ from converter.methods import METHODS, Problem
 from converter.observe import Observations, observe
 from converter.offers import Offer, Refusal, offer
 from converter.options import Options, parse_bits
+from converter.origins import name_after_source
+from converter.paths import check_input, check_outputs, write_files
 from converter.place import place
-from converter.plan import Plan, plan_from_json
-from converter.plan_check import check_plan
-from converter.preprocess import Preprocess, parse_preprocess, spec_text
+from converter.plan import Plan, plan_from_json, plan_to_json
+from converter.plan_check import adopt_plan, check_plan
+from converter.preprocess import Preprocess, parse_preprocess
 from converter.progress import SILENT, Progress
-from converter.report import LOW_SQNR_DB, Report
+from converter.provenance import PREPROCESS_KEY, provenance
+from converter.report import LOW_SQNR_DB, Report, report_json
 from converter.samples import SampleSet, load_samples
 from converter.shapes import calibration_shapes
 from converter.targets import TARGETS, Target
 from converter.verify import Verdict, verify
 
 __all__ = ["PREPROCESS_KEY", "convert"]
-
-PREPROCESS_KEY = "bridgequant.preprocess"
-"""Metadata in which an exported model says how its images are prepared."""
 
 _PROOF_SAMPLES = 2
 
@@ -48,59 +45,87 @@ class _Result:
     latency: LatencyRatio
 
 
-def convert(source_path: Path, output_path: Path, options: Options, *, dry_run: bool = False, progress: Progress = SILENT) -> Report:
+def convert(
+    source_path: Path,
+    output_path: Path,
+    options: Options,
+    *,
+    dry_run: bool = False,
+    progress: Progress = SILENT,
+    plan_out: Path | None = None,
+    json_out: Path | None = None,
+) -> Report:
     """Convert a float ONNX model to an int8 QDQ model.
 
     Args:
         source_path: the float model.
         output_path: where the result goes; replaced atomically, left untouched on any failure.
         options: how.
-        dry_run: stop after placing: nothing is emitted, verified or written.
+        dry_run: stop after placing: nothing is emitted or verified, and no model is written.
         progress: who is watching.
+        plan_out: where the plan goes, as JSON.
+        json_out: where the report goes, as JSON.
 
     Raises:
-        ConverterError: see :mod:`converter.errors`.
+        ConverterError: see :mod:`converter.errors`. None of the files is written then.
     """
-    target = TARGETS[options.target]
+    check_input(source_path)
+    outputs = {"OUT": output_path, "--plan-out": plan_out, "--json": json_out}
+    inputs = {"IN": source_path, "--calib": options.calib, "--plan-in": options.plan_in}
+    written = {role: path for role, path in outputs.items() if path is not None}
+    read = {role: path for role, path in inputs.items() if path is not None}
+    check_outputs(written, read)
+    given = None if options.plan_in is None else _read_plan(options.plan_in, options)
     progress.stage("load")
     source = load(source_path)
-    _check_paths(source_path, output_path, dry_run)
+    check_outputs(written, {f"the external data {path.name}": path for path in source.external})
+    try:
+        report, model = _converted(source, output_path.name, options, given, dry_run, progress)
+    except ModelError as error:
+        if error.hint:
+            raise
+        hint = "see whether ONNX Runtime runs the float model, and export it again"
+        raise ModelError(error.what, where=error.where or str(source_path), hint=hint) from error
+    contents: dict[Path, bytes] = {}
+    if plan_out is not None:
+        contents[plan_out] = plan_to_json(report.plan).encode()
+    if json_out is not None:
+        contents[json_out] = report_json(report).encode()
+    if model is not None:
+        contents[output_path] = model.SerializeToString(deterministic=True)
+    write_files(contents)
+    return report
+
+
+def _converted(
+    source: Source, output: str, options: Options, given: Plan | None, dry_run: bool, progress: Progress
+) -> tuple[Report, onnx.ModelProto | None]:
+    target = TARGETS[options.target]
     samples, preprocess, remarks = _samples(source, options, progress)
     progress.stage("canonicalise")
     canonical = canonicalise(source.model, samples.calibration[:_PROOF_SAMPLES])
+    name_after_source(source.model, canonical.model)
     excluded = excluded_nodes(options.exclude, source.model, canonical.model)
     progress.stage("observe")
     seen = observe(canonical.model, samples.calibration, seed=options.seed, threads=options.threads, progress=progress.step)
     progress.stage("plan")
-    plan, offers = _plan(canonical, seen, target, options, excluded)
+    plan, offers = _plan(canonical, seen, target, options, excluded, given)
     result = None
     if not dry_run:
         progress.stage("emit")
-        emitted = emit(canonical.model, plan, _metadata(source, plan, samples, preprocess, options))
+        emitted = emit(canonical.model, plan, provenance(source, plan, samples, preprocess, options))
         progress.stage("verify")
         verdict = verify(source, canonical.model, emitted, plan, offers, samples.held_aside, target, threads=options.threads)
+        _enforce(verdict, options)
         model: onnx.ModelProto = ir.to_proto(emitted)
         progress.stage("measure")
         result = _Result(model, verdict, latency_ratio(source.model, model, samples.held_aside[0]))
-        _enforce(verdict, options)
-        write_atomically(output_path, model.SerializeToString(deterministic=True))
-    return _report(source, output_path, options, samples, canonical, plan, result, remarks)
-
-
-def _check_paths(source_path: Path, output_path: Path, dry_run: bool) -> None:
-    if output_path.is_dir():
-        raise UsageError("the output is a folder", where=str(output_path), hint="name a file inside it")
-    if output_path.exists() and source_path.resolve() == output_path.resolve():
-        raise UsageError("input and output are the same file", where=str(output_path), hint="name another output")
-    folder = output_path.resolve().parent
-    if not dry_run and not folder.is_dir():
-        raise UsageError("the output folder does not exist", where=str(folder), hint="create it first")
-    if not dry_run and not os.access(folder, os.W_OK):
-        raise UsageError("the output folder is not writable", where=str(folder), hint="choose another one")
+    report = _report(source, output, options, samples, canonical, plan, result, remarks)
+    return report, None if result is None else result.model
 
 
 def _samples(source: Source, options: Options, progress: Progress) -> tuple[SampleSet, Preprocess | None, list[str]]:
-    remarks = []
+    remarks: list[str] = []
     specs, guess = calibration_shapes(source, options.input_shapes, options.calib, options.threads)
     if guess:
         remarks.append(guess)
@@ -109,7 +134,7 @@ def _samples(source: Source, options: Options, progress: Progress) -> tuple[Samp
         preprocess = parse_preprocess(source.metadata[PREPROCESS_KEY])
     samples = load_samples(options.calib, specs, count=options.samples, preprocess=preprocess, seed=options.seed)
     if samples.kind == "synthetic":
-        remarks.append("calibrated on built-in synthetic images; give --calib a folder of real ones for better accuracy")
+        remarks.append("calibrated on built-in synthetic samples; for better accuracy give real ones with --calib")
     if samples.skipped:
         remarks.append(f"{samples.skipped} unreadable images were skipped")
     if samples.shared:
@@ -120,39 +145,31 @@ def _samples(source: Source, options: Options, progress: Progress) -> tuple[Samp
 
 
 def _plan(
-    canonical: Canonical, seen: Observations, target: Target, options: Options, excluded: frozenset[str]
+    canonical: Canonical, seen: Observations, target: Target, options: Options, excluded: frozenset[str], given: Plan | None
 ) -> tuple[Plan, dict[str, Offer | Refusal]]:
     weight_bits, activation_bits = parse_bits(options.bits)
     offers = offer(canonical.model, seen, target, activation_bits=activation_bits, weight_bits=weight_bits, excluded=excluded)
-    if options.plan_in is not None:
-        plan = plan_from_json(_read_plan(options.plan_in), options.plan_in)
+    if given is not None and options.plan_in is not None:
+        plan = adopt_plan(given, excluded)
         check_plan(plan, canonical.model, offers, target, options.plan_in)
         return plan, offers
     constants = {(n, i): c for n, o in offers.items() if isinstance(o, Offer) for i, c in o.constants.items()}
     choice = METHODS[options.method](Problem(seen.tensors, constants, activation_bits, target.signed_activations))
-    return place(canonical.model, offers, choice, seen, target, method=options.method, bits=options.bits.upper()), offers
+    return place(canonical.model, offers, choice, seen, target, method=options.method, bits=options.bits), offers
 
 
-def _read_plan(path: Path) -> str:
+def _read_plan(path: Path, options: Options) -> Plan:
+    where = f"--plan-in {path}"
     try:
-        return path.read_text(encoding="utf-8")
+        plan = plan_from_json(path.read_text(encoding="utf-8"), path)
     except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"the plan cannot be read ({error})", where=f"--plan-in {path}", hint="check the path") from None
-
-
-def _metadata(source: Source, plan: Plan, samples: SampleSet, preprocess: Preprocess | None, options: Options) -> Mapping[str, str]:
-    own = {
-        "bridgequant.version": __version__,
-        "bridgequant.method": plan.method,
-        "bridgequant.bits": plan.bits,
-        "bridgequant.target": plan.target,
-        "bridgequant.calibration": samples.digest,
-        "bridgequant.seed": str(options.seed),
-        "bridgequant.source": source.digest,
-    }
-    if preprocess is not None and PREPROCESS_KEY not in source.metadata:
-        own[PREPROCESS_KEY] = spec_text(preprocess)
-    return {**source.metadata, **{k: v for k, v in own.items() if k not in source.metadata}}
+        reason = error.strerror if isinstance(error, OSError) else "it is not text"
+        raise UsageError(f"the plan cannot be read: {reason}", where=where, hint="check the path") from None
+    if plan.bits != options.bits:
+        raise UsageError(
+            f"the plan is for {plan.bits}, not for {options.bits}", where=where, hint="write one with --plan-out and edit that"
+        )
+    return plan
 
 
 def _enforce(verdict: Verdict, options: Options) -> None:
@@ -167,34 +184,9 @@ def _enforce(verdict: Verdict, options: Options) -> None:
             )
 
 
-def write_atomically(path: Path, data: bytes) -> None:
-    """Write a temporary file beside ``path`` and rename it.
-
-    Raises:
-        UsageError: the folder or the disk does not take it; nothing is left behind.
-    """
-    temporary = ""
-    try:
-        handle, temporary = tempfile.mkstemp(dir=path.resolve().parent, prefix=f".{path.name}.")
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException as error:
-        if temporary and os.path.exists(temporary):
-            os.unlink(temporary)
-        if isinstance(error, OSError):
-            raise UsageError(
-                f"the output cannot be written: {error.strerror or error}", where=str(path), hint="free some space or choose another folder"
-            ) from error
-        raise
-
-
 def _report(
     source: Source,
-    output_path: Path,
+    output: str,
     options: Options,
     samples: SampleSet,
     canonical: Canonical,
@@ -202,17 +194,15 @@ def _report(
     result: _Result | None,
     remarks: list[str],
 ) -> Report:
-    warnings = list(remarks)
-    warnings += [f"rewrite '{r.name}' changed the outputs by {r.error:.1e} and was undone" for r in canonical.rewrites if not r.kept]
-    if result is not None:
-        for output in result.verdict.outputs:
-            if output.sqnr_db < LOW_SQNR_DB:
-                warnings.append(f"output '{output.name}' is far from float: {output.sqnr_db:.1f} dB SQNR; check the accuracy before use")
-        if result.latency.ratio < 1 and options.target == "x86":
-            warnings.append("the int8 model is slower than float on this machine")
+    warnings = [f"rewrite '{r.name}' changed the outputs by {r.error:.1e} and was undone" for r in canonical.rewrites if not r.kept]
+    warnings += [
+        f"output '{quality.name}' is far from float: {quality.sqnr_db:.1f} dB SQNR; check the accuracy before use"
+        for quality in (result.verdict.outputs if result is not None else ())
+        if quality.sqnr_db < LOW_SQNR_DB
+    ]
     return Report(
         source=source.path.name,
-        output="" if result is None else output_path.name,
+        output="" if result is None else output,
         version=__version__,
         method=plan.method,
         bits=plan.bits,
@@ -228,5 +218,6 @@ def _report(
         float_bytes=source.bytes,
         integer_bytes=0 if result is None else result.model.ByteSize(),
         latency=None if result is None else result.latency,
+        notes=tuple(remarks),
         warnings=tuple(warnings),
     )

@@ -1,14 +1,20 @@
 """Place: decide which offered operators run in integer, as a minimum cut, and settle every tensor's fate.
 
-Each operator is integer or float. It pays the cost of its form, and each tensor whose sides differ pays its Q or DQ
-once, however many consumers it has. The cheapest assignment is a minimum s-t cut of a graph with one vertex per
-operator (source side: integer) and up to two per tensor, solved exactly.
+Each operator is integer or float and pays the cost of its form. Each tensor pays
+
+* its Q once, if its producer is float (or it is a model input) and some reader is integer;
+* its DQ once, if its producer is integer and some reader is float (or it is a model output). A producer that can write
+  float numbers itself saves that, unless some other reader is integer.
+
+The cheapest assignment is a minimum s-t cut, solved exactly, of a graph with one vertex per operator (source side:
+integer) and two per tensor: ``some`` lies on the source side if some reader is integer, ``all`` only if all readers are.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from typing import Literal
 
 import networkx
 import onnx_ir as ir
@@ -48,7 +54,6 @@ def place(
         bits: recorded in the plan.
     """
     integer = cut(model, offers, seen, target)
-    integer = _without_softmax_between(model, offers, integer)
     return settle(model, offers, choice, integer, Plan(method, bits, target.name, {}, {}))
 
 
@@ -73,20 +78,11 @@ def cut(model: ir.Model, offers: Mapping[str, Offer | Refusal], seen: Observatio
         entry = offers.get(str(node.name))
         x = node.inputs[0] if node.inputs else None
         producer = x.producer() if x is not None else None
-        if producer is None:
-            continue
-        if isinstance(entry, Offer) and entry.form == "absorbed":
+        if producer is not None and isinstance(entry, Offer) and entry.form == "absorbed":
             network.add_edge(("op", str(node.name)), ("op", str(producer.name)))
-        elif node.op_type in ("AveragePool", "MaxPool") and _pointwise_offer(offers.get(str(producer.name))):
-            # DQ, pool, Q would be taken for the slow integer pool: let a float pool have a float producer
-            network.add_edge(("op", str(producer.name)), ("op", str(node.name)))
     _, (integer_side, _) = networkx.minimum_cut(network, "source", "sink")
     order = (str(n.name) for n in model.graph)
     return frozenset(name for name in order if ("op", name) in integer_side and isinstance(offers.get(name), Offer))
-
-
-def _pointwise_offer(entry: Offer | Refusal | None) -> bool:
-    return isinstance(entry, Offer) and entry.form in ("pointwise", "hardswish")
 
 
 def _price_tensor(
@@ -94,43 +90,28 @@ def _price_tensor(
 ) -> None:
     name = str(value.name)
     size = math.prod(seen.tensors[name].shape) if name in seen.tensors else 0
+    quantize, dequantize = target.quantize_element * size, target.dequantize_element * size
     users = [("op", str(node.name)) for node, _ in consumers(value) if str(node.name) in offers]
     producer = value.producer()
-    made = ("op", str(producer.name)) if producer is not None and str(producer.name) in offers else "sink"
-    if users:
-        network.add_edge(("q", name), made, capacity=target.quantize_element * size)
-        for user in dict.fromkeys(users):
-            network.add_edge(user, ("q", name))
     entry = offers.get(str(producer.name)) if producer is not None else None
-    if made != "sink" and isinstance(entry, Offer):
-        price = 0.0 if entry.may_write_float else target.dequantize_element * size
-        network.add_edge(made, ("dq", name), capacity=price)
-        for user in dict.fromkeys(users):
-            network.add_edge(("dq", name), user)
-        if is_graph_output(value) or len(users) < len(consumers(value)):
-            network.add_edge(("dq", name), "sink")
-
-
-def _without_softmax_between(model: ir.Model, offers: Mapping[str, Offer | Refusal], integer: frozenset[str]) -> frozenset[str]:
-    """Take the operators in front of a Softmax out when the one behind it is integer too.
-
-    DQ, Softmax, Q would become the runtime's integer Softmax, which is several times slower. A producer that can write
-    float numbers directly may stay.
-    """
-    result = set(integer)
-    for node in model.graph:
-        if node.op_type != "Softmax" or node.inputs[0] is None:
-            continue
-        if not any(str(user.name) in result for user, _ in consumers(node.outputs[0])):
-            continue
-        producer = node.inputs[0].producer()
-        while producer is not None and str(producer.name) in result:
-            entry = offers[str(producer.name)]
-            if isinstance(entry, Offer) and entry.may_write_float and len(consumers(producer.outputs[0])) == 1:
-                break
-            result.discard(str(producer.name))
-            producer = producer.inputs[0].producer() if producer.inputs[0] is not None else None
-    return frozenset(result)
+    made = ("op", str(producer.name)) if producer is not None and entry is not None else "sink"
+    if not users and made == "sink":
+        return
+    some, every = ("some", name), ("all", name)
+    for user in dict.fromkeys(users):
+        network.add_edge(user, some)
+        network.add_edge(every, user)
+    if is_graph_output(value) or len(users) < len(consumers(value)):
+        network.add_edge(every, "sink")
+    if isinstance(entry, Offer) and entry.may_write_float:
+        # mixed readers pay the DQ on the way from `some` to `all`; what Q costs more than DQ is left for a float producer
+        network.add_edge(some, every, capacity=dequantize)
+        network.add_edge(every, made, capacity=dequantize)
+        network.add_edge(some, made, capacity=quantize - dequantize)
+    else:
+        network.add_edge(some, made, capacity=quantize)
+        if isinstance(entry, Offer):
+            network.add_edge(made, every, capacity=dequantize)
 
 
 def settle(model: ir.Model, offers: Mapping[str, Offer | Refusal], choice: Choice, integer: frozenset[str], empty: Plan) -> Plan:
@@ -153,7 +134,9 @@ def settle(model: ir.Model, offers: Mapping[str, Offer | Refusal], choice: Choic
     return empty.with_ops(tensors, ops)
 
 
-def _writes(node: ir.Node, entry: Offer, offers: Mapping[str, Offer | Refusal], integer: frozenset[str]) -> str:  # type: ignore[return]
+def _writes(
+    node: ir.Node, entry: Offer, offers: Mapping[str, Offer | Refusal], integer: frozenset[str]
+) -> Literal["codes", "float", "inside"]:
     output = node.outputs[0]
     follower = sole_consumer(output)
     if follower is not None:

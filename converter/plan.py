@@ -9,7 +9,8 @@ float numbers.
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, field, replace
+import re
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -85,23 +86,23 @@ class Plan:
 
 
 def plan_to_json(plan: Plan) -> str:
-    """The plan as indented JSON with a stable order."""
+    """The plan as indented JSON with a stable order; lists of numbers stand on one line."""
 
     def lean(record: dict[str, Any]) -> dict[str, Any]:
-        return {k: v for k, v in record.items() if v not in ("", None, {})}
+        return {k: v for k, v in record.items() if v not in ("", None, {}) or k == "op_type"}
 
     def grid(value: Grid | None) -> dict[str, Any] | None:
         if value is None:
             return None
-        record = {k: v for k, v in asdict(value).items() if v is not None and v is not False or k == "signed"}
+        record = {k: v for k, v in asdict(value).items() if (v is not None and v is not False) or k == "signed"}
         return {**record, "scale": list(value.scale), "zero_point": list(value.zero_point)}
 
     tensors = {name: lean({**asdict(t), "grid": grid(t.grid)}) for name, t in plan.tensors.items()}
-    ops = {
-        name: lean({**asdict(o), "constants": {str(i): grid(g) for i, g in o.constants.items()}}) for name, o in plan.ops.items()
-    }
+    ops = {name: lean({**asdict(o), "constants": {str(i): grid(g) for i, g in o.constants.items()}}) for name, o in plan.ops.items()}
     record = {"format": FORMAT, "version": VERSION, "method": plan.method, "bits": plan.bits, "target": plan.target}
-    return json.dumps({**record, "tensors": tensors, "ops": ops}, indent=1) + "\n"
+    text = json.dumps({**record, "tensors": tensors, "ops": ops}, indent=1)
+    # a line break never stands inside a JSON string, so this finds lists only
+    return re.sub(r"\[\n\s*([-+.eE\d,\s]*?)\s*\n\s*\]", lambda found: "[" + " ".join(found[1].split()) + "]", text) + "\n"
 
 
 def plan_from_json(text: str, where: Path) -> Plan:
@@ -113,32 +114,65 @@ def plan_from_json(text: str, where: Path) -> Plan:
     hint = "write one with --plan-out and edit that"
     try:
         record = json.loads(text)
-        if record.get("format") != FORMAT or record.get("version") != VERSION:
+        if not isinstance(record, dict) or record.get("format") != FORMAT or record.get("version") != VERSION:
             raise UsageError(f"not a plan of format {FORMAT} version {VERSION}", where=f"--plan-in {where}", hint=hint)
-        tensors = {name: _tensor(t) for name, t in record["tensors"].items()}
-        ops = {name: _op(o) for name, o in record["ops"].items()}
-        return Plan(record["method"], record["bits"], record["target"], tensors, ops)
+        tensors = {name: _tensor(t) for name, t in _dict(record, "tensors").items()}
+        ops = {name: _op(o) for name, o in _dict(record, "ops").items()}
+        return Plan(_text(record, "method"), _text(record, "bits"), _text(record, "target"), tensors, ops)
     except json.JSONDecodeError as error:
         raise UsageError(f"the plan is not JSON: {error}", where=f"--plan-in {where}", hint=hint) from None
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except RecursionError:
+        raise UsageError("the plan is nested too deeply", where=f"--plan-in {where}", hint=hint) from None
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise UsageError(f"the plan is damaged: {type(error).__name__} {error}", where=f"--plan-in {where}", hint=hint) from None
 
 
-def _grid(record: dict[str, Any] | None) -> Grid | None:
-    if record is None:
-        return None
-    scale, zero_point = tuple(map(float, record["scale"])), tuple(map(int, record["zero_point"]))
-    return Grid(scale, zero_point, record["bits"], record["signed"], record.get("axis"), record.get("narrow", False))
+def _text(record: dict[str, Any], key: str, default: str | None = None) -> str:
+    value = record[key] if default is None else record.get(key, default)
+    if not isinstance(value, str):
+        raise TypeError(f"'{key}' is {value!r}, not a text")
+    return value
+
+
+def _dict(record: dict[str, Any], key: str) -> dict[str, Any]:
+    value = record.get(key, {}) if key == "constants" else record[key]
+    if not isinstance(value, dict) or not all(isinstance(v, dict) for v in value.values()):
+        raise TypeError(f"'{key}' is not an object of objects")
+    return value
+
+
+def _number(value: Any, *kinds: type) -> Any:
+    if type(value) not in kinds:  # a bool is an int to isinstance
+        raise TypeError(f"{value!r} where a number belongs")
+    return value
+
+
+def _grid(record: Any) -> Grid:
+    unknown = set(record) - {f.name for f in fields(Grid)}
+    if unknown:
+        raise ValueError(f"a grid has no '{min(unknown)}'")
+    if not isinstance(record["scale"], list) or not isinstance(record["zero_point"], list):
+        raise TypeError("scale and zero_point are lists")
+    scale = tuple(float(_number(s, int, float)) for s in record["scale"])
+    zero_point = tuple(int(_number(z, int)) for z in record["zero_point"])
+    axis = record.get("axis")
+    signed, narrow = record["signed"], record.get("narrow", False)
+    if not isinstance(signed, bool) or not isinstance(narrow, bool):
+        raise TypeError("signed and narrow are true or false")
+    return Grid(scale, zero_point, _number(record["bits"], int), signed, None if axis is None else _number(axis, int), narrow)
 
 
 def _tensor(record: dict[str, Any]) -> TensorPlan:
-    if record["fate"] not in _FATES or (record["fate"] == "float") != (record.get("grid") is None):
-        raise ValueError(f"fate '{record['fate']}' with grid {record.get('grid')}")
-    return TensorPlan(record["fate"], _grid(record.get("grid")), record.get("source", ""), record.get("reason", ""))
+    fate = record["fate"]
+    if fate not in _FATES or (fate == "float") != (record.get("grid") is None):
+        raise ValueError(f"fate '{fate}' with grid {record.get('grid')}")
+    grid = None if fate == "float" else _grid(record["grid"])
+    return TensorPlan(fate, grid, _text(record, "source", ""), _text(record, "reason", ""))
 
 
 def _op(record: dict[str, Any]) -> OpPlan:
-    if record["runs"] not in ("integer", "float") or record.get("writes", "float") not in ("codes", "float", "inside"):
-        raise ValueError(f"runs '{record['runs']}', writes '{record.get('writes')}'")
-    constants = {int(i): g for i, g in ((i, _grid(g)) for i, g in record.get("constants", {}).items()) if g is not None}
-    return OpPlan(record["op_type"], record["runs"], record.get("writes", "float"), constants, record.get("reason", ""))
+    runs, writes = record["runs"], record.get("writes", "float")
+    if runs not in ("integer", "float") or writes not in ("codes", "float", "inside"):
+        raise ValueError(f"runs '{runs}', writes '{writes}'")
+    constants = {int(i): _grid(g) for i, g in _dict(record, "constants").items()}
+    return OpPlan(_text(record, "op_type"), runs, writes, constants, _text(record, "reason", ""))

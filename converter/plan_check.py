@@ -2,23 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import onnx_ir as ir
 
 from converter.errors import UsageError
-from converter.graph import constant, data_inputs, is_float
-from converter.offers import Offer, Refusal
-from converter.plan import Plan
+from converter.graph import constant, data_inputs, is_float, sole_consumer
+from converter.grids import Grid
+from converter.methods.problem import Constant
+from converter.offers import Offer, Refusal, relabel_factor
+from converter.plan import OpPlan, Plan
 from converter.targets import Target
 
-__all__ = ["check_plan"]
+__all__ = ["adopt_plan", "check_plan"]
 
 _HINT = "write a plan with --plan-out for this model and edit that"
+Refuse = Callable[[str], UsageError]
+Offers = Mapping[str, Offer | Refusal]
 
 
-def check_plan(plan: Plan, model: ir.Model, offers: Mapping[str, Offer | Refusal], target: Target, where: Path) -> None:
+def adopt_plan(plan: Plan, excluded: Collection[str]) -> Plan:
+    """The plan with excluded operators in float, and without what an edit to ``float`` left of an operator's integer form."""
+    ops = {}
+    for name, op in plan.ops.items():
+        if name in excluded:
+            op = replace(op, runs="float", reason="excluded by the user")
+        ops[name] = op if op.runs == "integer" else OpPlan(op.op_type, "float", reason=op.reason or "float in the plan that was given")
+    return plan.with_ops(plan.tensors, ops)
+
+
+def check_plan(plan: Plan, model: ir.Model, offers: Offers, target: Target, where: Path) -> None:
     """Refuse a plan that the emitter could not follow, or that the runtime would not run as written.
 
     Raises:
@@ -29,12 +44,17 @@ def check_plan(plan: Plan, model: ir.Model, offers: Mapping[str, Offer | Refusal
         return UsageError(what, where=f"--plan-in {where}", hint=_HINT)
 
     if plan.target != target.name:
-        raise refuse(f"the plan is for target '{plan.target}', not '{target.name}'")
+        hint = f"give --target {plan.target}, or {_HINT}"
+        raise UsageError(f"the plan is for target '{plan.target}', not '{target.name}'", where=f"--plan-in {where}", hint=hint)
     nodes = {str(n.name): n for n in model.graph}
     missing = [n for n in offers if n not in plan.ops]
     unknown = [n for n in plan.ops if n not in nodes]
     if missing or unknown:
         raise refuse(f"the plan does not fit the model: operator '{(unknown or missing)[0]}' is {'unknown' if unknown else 'missing'}")
+    tensors = {str(v.name) for v in [*model.graph.inputs, *(o for n in model.graph for o in n.outputs)]}
+    for name in plan.tensors:
+        if name not in tensors:
+            raise refuse(f"the plan does not fit the model: tensor '{name}' is unknown")
     for name, op in plan.ops.items():
         node, entry = nodes[name], offers.get(name)
         if op.op_type != node.op_type:
@@ -44,25 +64,69 @@ def check_plan(plan: Plan, model: ir.Model, offers: Mapping[str, Offer | Refusal
         if not isinstance(entry, Offer):
             reason = entry.reason if isinstance(entry, Refusal) else "it works on no float tensor"
             raise refuse(f"operator '{name}' cannot run in integer: {reason}")
-        if set(op.constants) != set(entry.constants):
-            raise refuse(f"operator '{name}' needs grids for its constant inputs {sorted(entry.constants)}")
-        for _, value in data_inputs(node):
+        _check_integer(node, op, entry, offers, plan, target, refuse)
+
+
+def _check_integer(node: ir.Node, op: OpPlan, entry: Offer, offers: Offers, plan: Plan, target: Target, refuse: Refuse) -> None:
+    name = str(node.name)
+    if set(op.constants) != set(entry.constants):
+        raise refuse(f"operator '{name}' needs grids for its constant inputs {sorted(entry.constants)}")
+    for index, grid in op.constants.items():
+        _check_constant(f"constant input {index} of operator '{name}'", grid, entry.constants[index], refuse)
+    for _, value in data_inputs(node):
+        if entry.form != "absorbed":  # a clamp reads what the group holds inside
             _check_tensor(str(value.name), plan, target, refuse, f"read by the integer operator '{name}'")
-        if op.writes == "codes":
-            for output in node.outputs:
-                if is_float(output) and constant(output) is None and (output.uses() or output.is_graph_output()):
-                    _check_tensor(str(output.name), plan, target, refuse, f"written by the integer operator '{name}'")
-        elif op.writes == "float" and not entry.may_write_float:
-            raise refuse(f"operator '{name}' cannot write float numbers from its integer kernel")
+    if op.writes == "codes":
+        for output in node.outputs:
+            if is_float(output) and constant(output) is None and (output.uses() or output.is_graph_output()):
+                _check_tensor(str(output.name), plan, target, refuse, f"written by the integer operator '{name}'")
+                _check_follows(output, node, entry, plan, refuse)
+    elif op.writes == "inside":
+        _check_inside(node, offers, plan, refuse)
+    elif not entry.may_write_float:
+        raise refuse(f"operator '{name}' cannot write float numbers from its integer kernel")
 
 
-def _check_tensor(name: str, plan: Plan, target: Target, refuse, role: str) -> None:  # type: ignore[no-untyped-def]
+def _check_constant(what: str, grid: Grid, constant_: Constant, refuse: Refuse) -> None:
+    channels = 1 if constant_.axis is None else constant_.array.shape[constant_.axis]
+    if grid.axis != constant_.axis or len(grid.scale) != channels:
+        raise refuse(f"{what} needs a grid with {channels} scales along axis {constant_.axis}")
+    if grid.bits > constant_.bits:
+        raise refuse(f"{what} can have {constant_.bits} bits at most on this target, the plan says {grid.bits}")
+    symmetric = constant_.signed is None
+    if grid.signed != (True if symmetric else constant_.signed) or (symmetric and (any(grid.zero_point) or not grid.narrow)):
+        kind = "signed, narrow, with zero points 0" if symmetric else "signed" if constant_.signed else "unsigned"
+        raise refuse(f"the grid of {what} must be {kind}")
+
+
+def _check_tensor(name: str, plan: Plan, target: Target, refuse: Refuse, role: str) -> None:
     fate = plan.tensors.get(name)
     if fate is None or fate.grid is None:
         raise refuse(f"tensor '{name}' has no grid but is {role}")
-    if fate.grid.signed != target.signed_activations or fate.grid.axis is not None:
+    if fate.grid.signed != target.signed_activations or fate.grid.axis is not None or fate.grid.narrow:
         kind = "signed" if target.signed_activations else "unsigned"
         raise refuse(f"tensor '{name}' needs a per-tensor grid with {kind} codes on target '{target.name}'")
-    source = plan.tensors.get(fate.source)
-    if fate.fate == "shared" and (source is None or source.grid != fate.grid):
-        raise refuse(f"tensor '{name}' must share the grid of '{fate.source}'")
+
+
+def _check_follows(output: ir.Value, node: ir.Node, entry: Offer, plan: Plan, refuse: Refuse) -> None:
+    """Movements keep their input's grid and multiplications by a constant rescale it; nothing else is derived."""
+    fate = plan.tensors[str(output.name)]
+    factor = relabel_factor(node) if entry.form == "relabel" else None
+    if entry.form not in ("movement", "relabel"):
+        if fate.fate == "derived":
+            raise refuse(f"tensor '{output.name}' cannot be derived: operator '{node.name}' does not multiply by a positive constant")
+        return
+    source = next(str(v.name) for _, v in data_inputs(node))
+    before = plan.tensors[source].grid
+    wanted = before.rescaled(factor) if before is not None and factor is not None else before
+    if fate.grid != wanted or (fate.fate == "derived") != (entry.form == "relabel"):
+        rule = f"must share the grid of '{source}'" if entry.form == "movement" else f"must have the grid of '{source}' times {factor:g}"
+        raise refuse(f"tensor '{output.name}' {rule}")
+
+
+def _check_inside(node: ir.Node, offers: Offers, plan: Plan, refuse: Refuse) -> None:
+    follower = sole_consumer(node.outputs[0])
+    name = str(follower.name) if follower is not None else ""
+    behind = offers.get(name)
+    if not isinstance(behind, Offer) or behind.form != "absorbed" or plan.ops[name].runs != "integer":
+        raise refuse(f"operator '{node.name}' writes inside a group, but no integer Relu or Clip ends the group: change both")

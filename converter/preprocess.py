@@ -99,7 +99,7 @@ def parse_preprocess(text: str) -> Preprocess:
     """Read a SPEC as described at the top of this module.
 
     Args:
-        text: terms separated by semicolons or white space, in any order and case.
+        text: terms separated by semicolons, white space, or commas, in any order and case.
 
     Returns:
         The preprocessing it stands for.
@@ -109,7 +109,8 @@ def parse_preprocess(text: str) -> Preprocess:
 
     """
     tidy = re.sub(r"\s*([,=])\s*", r"\1", text.strip().lower())
-    terms = [term for term in re.split(r"[;\s]+", tidy) if term]
+    # a comma in front of "name=" ends a term, any other separates channels
+    terms = [term for term in re.split(r"[;\s]+|,(?=[a-z]+=)", tidy) if term]
     presets = [term for term in terms if "=" not in term]
     pairs = [term.split("=", 1) for term in terms if "=" in term]
     values = dict(pairs)

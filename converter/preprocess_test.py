@@ -242,3 +242,15 @@ def test_damaged_image_files_raise_only_the_listed_errors(position: int, value: 
                 except UNREADABLE:
                     continue
                 assert np.isfinite(row).all()
+
+
+@pytest.mark.parametrize(
+    ("text", "same"),
+    [
+        ("mean=0.5,std=0.25", "mean=0.5;std=0.25"),
+        ("mean=.485,.456,.406,std=.229,.224,.225,resize=pad", "mean=.485,.456,.406;std=.229,.224,.225;resize=pad"),
+        ("unit, resize=crop", "unit;resize=crop"),
+    ],
+)
+def test_a_comma_may_end_a_term(text: str, same: str) -> None:
+    assert parse_preprocess(text) == parse_preprocess(same)

@@ -19,13 +19,23 @@ __all__ = ["Feed", "open_session", "run_model", "run_session"]
 Feed = Mapping[str, npt.NDArray[Any]]
 """Model inputs by name, one sample."""
 
+_state = onnxruntime.capi.onnxruntime_pybind11_state
 _RUNTIME_ERRORS = (
-    onnxruntime.capi.onnxruntime_pybind11_state.Fail,
-    onnxruntime.capi.onnxruntime_pybind11_state.InvalidArgument,
-    onnxruntime.capi.onnxruntime_pybind11_state.InvalidGraph,
-    onnxruntime.capi.onnxruntime_pybind11_state.NotImplemented,
-    onnxruntime.capi.onnxruntime_pybind11_state.RuntimeException,
+    _state.EPFail,
+    _state.Fail,
+    _state.InvalidArgument,
+    _state.InvalidGraph,
+    _state.InvalidProtobuf,
+    _state.NoSuchFile,
+    _state.NotImplemented,
+    _state.RuntimeException,
 )
+
+_PLACES = (r"Name:'([^']+)'", r"node with name '([^']+)'", r"Node \(([^)]+)\)", r'In Node, \("([^"]+)"')
+"""How the runtime's messages name the node they speak of."""
+
+_CODE = r"^\[ONNXRuntimeError\] : \d+ : \w+ : "
+_SOURCE_LINE = r"/\S+\.(?:h|cc|cpp):\d+ [^()]*\([^()]*\)(?: const)?\s*"
 
 
 def open_session(
@@ -91,9 +101,9 @@ def run_model(model: onnx.ModelProto, feed: Feed, *, optimise: bool = True) -> d
 
 def _first_line(error: Exception) -> str:
     text = str(error).strip().splitlines()[0]
-    return re.sub(r"\s+", " ", re.sub(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ", "", text))[:300]
+    return re.sub(r"\s+", " ", re.sub(_SOURCE_LINE, "", re.sub(_CODE, "", text)))[:300].strip()
 
 
 def _place(error: Exception) -> str:
-    found = re.search(r"[Nn]ode(?: with name| \(|:| name)?[ :'\"(]*([\w./:-]+)", str(error))
-    return f"node '{found.group(1)}'" if found else ""
+    found = next((match for match in (re.search(p, str(error)) for p in _PLACES) if match is not None), None)
+    return f"node '{found.group(1)}'" if found is not None else ""

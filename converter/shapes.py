@@ -7,7 +7,7 @@ one runs. The emitted model keeps its open dimensions.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,10 +15,11 @@ from numpy.lib import format as npy_format
 
 from converter.errors import ModelError, UsageError
 from converter.load import Source, ValueInfo
+from converter.preprocess import UNREADABLE
 from converter.runtime import open_session, run_session
 from converter.samples import InputSpec
 
-__all__ = ["calibration_shapes", "parse_input_shape"]
+__all__ = ["calibration_shapes", "parse_input_shape", "parse_input_shapes"]
 
 _USUAL_SIZES = ((224, 224), (256, 256), (48, 320), (32, 320), (64, 64), (32, 32), (384, 384), (512, 512))
 _USUAL_LENGTHS = (16, 64, 128)
@@ -38,6 +39,20 @@ def parse_input_shape(text: str) -> tuple[str, tuple[int, ...]]:
     if not separator or not name or not shape or min(shape) < 1:
         raise UsageError(f"'{text}' is not a shape", where="--input-shape", hint="write NAME:1,3,48,320 with positive sizes")
     return name, shape
+
+
+def parse_input_shapes(texts: Sequence[str]) -> dict[str, tuple[int, ...]]:
+    """Several of them, one for each input.
+
+    Raises:
+        UsageError: one is not of that form, or an input is named twice.
+    """
+    shapes: dict[str, tuple[int, ...]] = {}
+    for name, shape in map(parse_input_shape, texts):
+        if name in shapes:
+            raise UsageError(f"input '{name}' has two shapes", where="--input-shape", hint="give one for each input")
+        shapes[name] = shape
+    return shapes
 
 
 def calibration_shapes(
@@ -66,8 +81,6 @@ def calibration_shapes(
 
 
 def _check_given(value: ValueInfo, shape: tuple[int, ...]) -> None:
-    if value.shape is None:
-        return
     if len(shape) != len(value.shape) or any(isinstance(d, int) and d != s for d, s in zip(value.shape, shape, strict=True)):
         raise UsageError(
             f"shape {list(shape)} contradicts the model's {list(value.shape)}",
@@ -79,10 +92,6 @@ def _check_given(value: ValueInfo, shape: tuple[int, ...]) -> None:
 def _fill(value: ValueInfo, given: tuple[int, ...] | None, found: tuple[int, ...] | None) -> tuple[int | None, ...]:
     if given is not None:
         return given
-    if value.shape is None:
-        if found is None:
-            raise UsageError(f"input '{value.name}' has no shape", where="--input-shape", hint=f"give --input-shape {value.name}:DIMS")
-        return (1, *found[1:])
     usable = found if found is not None and len(found) == len(value.shape) else None
     sizes: list[int | None] = []
     for axis, size in enumerate(value.shape):
@@ -109,32 +118,42 @@ def _array_shapes(path: Path) -> dict[str, tuple[int, ...]]:
                         header = npy_format.read_array_header_1_0 if version == (1, 0) else npy_format.read_array_header_2_0
                         shapes[name] = header(entry)[0]
                 return {**shapes, **({"": next(iter(shapes.values()))} if len(shapes) == 1 else {})}
-    except (OSError, ValueError, KeyError):
+    except UNREADABLE:
         return {}  # the loader of samples reports what is wrong with the file
     return {}
 
 
 def _guess(source: Source, shapes: dict[str, tuple[int | None, ...]], threads: int) -> tuple[dict[str, tuple[int | None, ...]], str]:
     session = open_session(source.model, threads=threads)
-    images = [name for name, shape in shapes.items() if len(shape) == 4]
-    others = [name for name, shape in shapes.items() if len(shape) != 4 and None in shape]
-    for (height, width), length in itertools.product(_USUAL_SIZES, _USUAL_LENGTHS if others else (0,)):
-        candidate: dict[str, tuple[int, ...]] = {}
-        for name, shape in shapes.items():
-            if name in images:
-                sizes = iter((height, width) if shape.count(None) > 1 else (height,))
-                candidate[name] = tuple(s if s is not None else next(sizes, width) for s in shape)
-            else:
-                candidate[name] = tuple(s if s is not None else length for s in shape)
+    for candidate in _candidates(source, shapes):
         feed = {i.name: np.zeros(candidate[i.name], i.dtype) for i in source.inputs}
         try:
             run_session(session, feed)
         except ModelError:
             continue
         chosen = ", ".join(f"{name} {list(shape)}" for name, shape in candidate.items() if None in shapes[name])
-        return dict(candidate), f"sizes left open by the model were guessed: {chosen} (set them with --input-shape)"
+        return dict(candidate), f"sizes left open by the model were guessed: {chosen}; set them with --input-shape"
     names = " ".join(f"--input-shape {name}:{_template(shape)}" for name, shape in shapes.items() if None in shape)
     raise UsageError("the model leaves input sizes open and none of the usual ones runs", where="--input-shape", hint=f"give {names}")
+
+
+def _candidates(source: Source, shapes: Mapping[str, tuple[int | None, ...]]) -> Iterator[dict[str, tuple[int, ...]]]:
+    """Usual sizes for what is open; dimensions of one symbol get one size."""
+    declared = {i.name: i.shape for i in source.inputs}
+    lengths_open = any(len(shape) != 4 and None in shape for shape in shapes.values())
+    for (height, width), length in itertools.product(_USUAL_SIZES, _USUAL_LENGTHS if lengths_open else (0,)):
+        symbols: dict[str, int] = {}
+        candidate: dict[str, tuple[int, ...]] = {}
+        consistent = True
+        for name, shape in shapes.items():
+            sizes = iter((height, width) if len(shape) == 4 else ())
+            filled = [s if s is not None else next(sizes, width if len(shape) == 4 else length) for s in shape]
+            for symbol, size, given in zip(declared[name], filled, shape, strict=True):
+                if isinstance(symbol, str) and given is None:
+                    consistent &= symbols.setdefault(symbol, size) == size
+            candidate[name] = tuple(filled)
+        if consistent:
+            yield candidate
 
 
 def _template(shape: Sequence[int | None]) -> str:

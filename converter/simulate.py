@@ -16,6 +16,7 @@ from converter.grids import Grid, fake_quantize
 from converter.integer_bias import bias_scale, integer_bias
 from converter.integer_forms import HARD_SIGMOID_OFFSET, gate_grid
 from converter.plan import OpPlan, Plan
+from converter.runtime_kernels import FloatKernel
 
 __all__ = ["fake_quantize_tensor", "simulate"]
 
@@ -30,13 +31,19 @@ def fake_quantize_tensor(x: Tensor, grid: Grid) -> Tensor:
 
 
 @torch.no_grad()
-def simulate(model: ir.Model, plan: Plan | None, feed: Mapping[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
+def simulate(
+    model: ir.Model,
+    plan: Plan | None,
+    feed: Mapping[str, npt.NDArray[Any]],
+    float_kernel: FloatKernel = torch_ops.apply,
+) -> dict[str, npt.NDArray[Any]]:
     """Run the canonical model on one sample, with the plan's grids, or in plain float without a plan.
 
     Args:
         model: canonical float model.
         plan: settled for this model, or None.
         feed: inputs by name.
+        float_kernel: runs the float operators; torch by default.
 
     Returns:
         outputs by name.
@@ -53,12 +60,8 @@ def simulate(model: ir.Model, plan: Plan | None, feed: Mapping[str, npt.NDArray[
             run.integer(node, op)
         else:
             inputs = [run.read(v) for v in node.inputs]
-            run.store(node, torch_ops.apply(node.op_type, inputs, attributes(node)) if node.op_type != "Constant" else [], None)
+            run.store(node, float_kernel(node.op_type, inputs, attributes(node)) if node.op_type != "Constant" else [], None)
     return {str(v.name): run.made[v].numpy() for v in model.graph.outputs}
-
-
-def _attributes(node: ir.Node) -> dict[str, Any]:
-    return attributes(node)
 
 
 class _Run:
@@ -119,6 +122,11 @@ class _Run:
             result = combine(integer_arithmetic.centred(a, left), integer_arithmetic.centred(b, right), (left, right), out)
             self.store(node, [result], op)
             return
+        if op.op_type == "GlobalAveragePool" and out is not None:
+            x, grid = inputs[0], grids[0]
+            assert x is not None and grid is not None
+            self.store(node, [integer_arithmetic.global_average(integer_arithmetic.centred(x, grid), grid, out)], op)
+            return
         self.store(node, torch_ops.apply(node.op_type, inputs, attributes(node)), op)
 
     def _written(self, node: ir.Node) -> Grid | None:
@@ -160,5 +168,5 @@ class _Run:
         if codes is not None:
             sums = sums + torch.from_numpy(codes.astype(np.float64)).reshape(shape)
         out = self._written(node)
-        multiplier = scale if out is None else scale / np.float32(out.scale[0])
+        multiplier = scale if out is None else scale / float(np.float32(out.scale[0]))
         return integer_arithmetic.requantize(sums, multiplier, out, scale)

@@ -1,4 +1,4 @@
-"""Progress on stderr: bars on a terminal, one line a stage elsewhere."""
+"""Progress on stderr: bars on a terminal; elsewhere a line for each stage that took long."""
 
 from __future__ import annotations
 
@@ -8,47 +8,71 @@ import time
 from collections.abc import Iterator
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.markup import escape
+from rich.progress import BarColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bars
 
 from converter.progress import SILENT, Progress
 
-__all__ = ["watch"]
+__all__ = ["LONG", "watch"]
+
+LONG = 2.0
+"""Seconds from which a stage is worth a line where there is no terminal."""
 
 
 @contextlib.contextmanager
 def watch(*, quiet: bool) -> Iterator[Progress]:
     """A watcher for one conversion."""
-    if quiet:
+    if quiet or sys.stderr is None:
         yield SILENT
         return
-    console = Console(stderr=True)
+    console = Console(stderr=True, highlight=False)
     if not console.is_terminal:
-        yield _plain()
+        lines = _Lines()
+        yield Progress(lines.stage, note=lines.note)
+        lines.finish()
         return
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[count]}"), TimeElapsedColumn())
     with Bars(*columns, console=console, transient=True) as bars:
         yield _on_terminal(bars)
 
 
 def _on_terminal(bars: Bars) -> Progress:
-    tasks = []
+    tasks: list[TaskID] = []
 
     def stage(name: str) -> None:
         for task in tasks:
             bars.remove_task(task)
-        tasks[:] = [bars.add_task(name, total=None)]
+        tasks[:] = [bars.add_task(escape(f"{name:12}"), total=None, count="")]
 
     def step(done: int, total: int) -> None:
-        bars.update(tasks[-1], completed=done, total=total)
+        bars.update(tasks[-1], completed=done, total=total, count=f"{done}/{total}")
 
-    return Progress(stage, step, lambda text: bars.console.print(f"note: {text}", markup=False, highlight=False))
+    return Progress(stage, step, lambda text: bars.console.print(f"note: {text}", markup=False))
 
 
-def _plain() -> Progress:
-    start = time.monotonic()
+class _Lines:
+    """Keeps quiet as long as nothing takes long, so that an early failure is not buried under chatter."""
 
-    def stage(name: str) -> None:
-        sys.stderr.write(f"[{time.monotonic() - start:6.1f} s] {name}\n")
+    def __init__(self) -> None:
+        self.begin = self.start = time.monotonic()
+        self.name = ""
+        self.notes: list[str] = []
 
-    return Progress(stage, note=lambda text: sys.stderr.write(f"note: {text}\n"))  # type: ignore[arg-type,return-value]
+    def stage(self, name: str) -> None:
+        now = time.monotonic()
+        if self.name and now - self.start >= LONG:
+            self._write(f"[{now - self.begin:6.1f} s] {self.name} took {now - self.start:.1f} s")
+        self.name, self.start = name, now
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+    def finish(self) -> None:
+        self.stage("")
+        for text in self.notes:
+            self._write(f"note: {text}")
+
+    def _write(self, line: str) -> None:
+        sys.stderr.write(f"{line}\n")
+        sys.stderr.flush()

@@ -21,6 +21,7 @@ from converter.load import Source
 from converter.offers import Offer, Refusal
 from converter.plan import Plan
 from converter.runtime import Feed, open_session, run_session
+from converter.runtime_kernels import runtime_kernels
 from converter.simulate import simulate
 from converter.targets import Target
 from converter.torch_ops import UnknownOperatorError
@@ -125,9 +126,7 @@ def verify(
 
 def _check_interface(source: Source, proto: onnx.ModelProto) -> None:
     def signature(values: Any) -> list[tuple[str, int, list[int | str]]]:
-        return [
-            (v.name, v.type.tensor_type.elem_type, [d.dim_param or d.dim_value for d in v.type.tensor_type.shape.dim]) for v in values
-        ]
+        return [(v.name, v.type.tensor_type.elem_type, [d.dim_param or d.dim_value for d in v.type.tensor_type.shape.dim]) for v in values]
 
     initializers = {i.name for i in source.model.graph.initializer}
     inputs = [i for i in source.model.graph.input if i.name not in initializers]
@@ -146,8 +145,9 @@ def _check_interface(source: Source, proto: onnx.ModelProto) -> None:
 def _parity(
     canonical: ir.Model, proto: onnx.ModelProto, plan: Plan, feeds: Sequence[Feed], got: Sequence[Mapping[str, npt.NDArray[Any]]]
 ) -> tuple[float, str]:
+    kernels = runtime_kernels()
     try:
-        expected: list[Mapping[str, npt.NDArray[Any]]] = [simulate(canonical, plan, feed) for feed in feeds[:_PARITY_SAMPLES]]
+        expected: list[Mapping[str, npt.NDArray[Any]]] = [simulate(canonical, plan, feed, kernels) for feed in feeds[:_PARITY_SAMPLES]]
         reference = "a simulation of the plan"
     except UnknownOperatorError as error:
         plain = open_session(proto, optimise=False)

@@ -14,12 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
+import onnx
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
 from converter.latency import latency_ratio
-from converter.load import load
 from converter.options import Options
 from converter.pipeline import convert
 from converter.preprocess import Preprocess, apply_preprocess
@@ -30,7 +31,7 @@ from converter.terminal import watch
 from tools.recogniser import alphabet, character_accuracy, exact_lines, fetch_model, greedy_decode
 from tools.text_lines import TextLine, render_lines
 
-__all__ = ["main"]
+__all__ = ["main", "pixels"]
 
 HEIGHT, WIDTH = 48, 320
 _CALIBRATION_SEED, _TEST_SEED = 1000, 1
@@ -49,11 +50,12 @@ class _Reading:
 
 
 def _write_calibration(path: Path, lines: Sequence[TextLine]) -> Path:
-    np.savez(path, x=np.stack([_pixels(line) for line in lines]))
+    np.savez(path, x=np.stack([pixels(line) for line in lines]))
     return path
 
 
-def _pixels(line: TextLine) -> np.ndarray:
+def pixels(line: TextLine) -> npt.NDArray[np.float32]:
+    """A rendered line as the recogniser wants it, float32 [3, 48, 320]."""
     return apply_preprocess(line.image, HEIGHT, WIDTH, 3, _SYMMETRIC)
 
 
@@ -62,20 +64,14 @@ def _read(model: Path, lines: Sequence[TextLine], settings: dict[str, str], name
     characters = alphabet(model)
     texts: list[str] = []
     for line in track(lines, description=f"read with {name}", console=Console(stderr=True), disable=not sys.stderr.isatty(), transient=True):
-        (probabilities,) = run_session(session, {"x": _pixels(line)[None]}).values()
+        (probabilities,) = run_session(session, {"x": pixels(line)[None]}).values()
         texts += greedy_decode(probabilities, characters)
     return texts
 
 
 def _latency(float_model: Path, model: Path, lines: Sequence[TextLine]) -> str:
-    result = latency_ratio(load(float_model).model, _load_proto(model), {"x": _pixels(lines[0])[None]})
+    result = latency_ratio(onnx.load(float_model), onnx.load(model), {"x": pixels(lines[0])[None]})
     return f"{result.ratio:.2f} ({result.low:.2f} to {result.high:.2f})"
-
-
-def _load_proto(path: Path):  # type: ignore[no-untyped-def]
-    import onnx
-
-    return onnx.load(path)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

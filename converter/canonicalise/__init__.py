@@ -2,7 +2,7 @@
 
 Every rewrite is exact to float rounding. The outputs of the canonical model are compared with those of the original
 on calibration inputs; if they differ, the rewrites are tried one by one, and those that do not hold are undone and
-reported.
+reported. A tensor that a rewrite makes anew, in place of another, keeps the name of that other.
 """
 
 from __future__ import annotations
@@ -13,19 +13,25 @@ from dataclasses import dataclass
 import numpy as np
 import onnx
 import onnx_ir as ir
+import onnx_ir.passes.common as common_passes
+from onnxscript import optimizer
 
 from converter.canonicalise.affine import fold_affine
 from converter.canonicalise.clusters import fuse_activations
 from converter.canonicalise.normalization import fuse_normalizations
-from converter.canonicalise.standard import CANONICAL_OPSET, infer_shapes, simplify, to_canonical_opset
+from converter.canonicalise.standard import CANONICAL_OPSET, infer_shapes, refuse_control_flow, simplify, to_canonical_opset
 from converter.canonicalise.tidy import tidy_spellings
+from converter.errors import ModelError
 from converter.rewriting import remove_dead
-from converter.runtime import Feed, run_model
+from converter.runtime import Feed, open_session, run_session
 
 __all__ = ["CANONICAL_OPSET", "TOLERANCE", "Canonical", "Rewrite", "canonicalise"]
 
 TOLERANCE = 1e-4
 """Largest difference to the original, relative to the largest output."""
+
+Outputs = dict[str, np.ndarray]
+Step = Callable[[ir.Model], tuple[ir.Model, int]]
 
 
 @dataclass(frozen=True)
@@ -60,90 +66,152 @@ class Canonical:
     error: float
 
 
-def _simplify(model: ir.Model) -> ir.Model:
-    return ir.from_proto(infer_shapes(simplify(ir.to_proto(model))))
+def _fuse(model: ir.Model) -> list[str]:
+    return fuse_activations(model) + fuse_normalizations(model)
 
 
-def _in_place(edit: Callable[[ir.Model], list[str]]) -> Callable[[ir.Model], tuple[ir.Model, int]]:
+def _fold_constants(model: ir.Model) -> tuple[ir.Model, int]:
+    before = len(model.graph)
+    optimizer.fold_constants(model, onnx_shape_inference=False)
+    remove_dead(model)
+    return model, before - len(model.graph)
+
+
+def _edit(edit: Callable[[ir.Model], list[str]]) -> Step:
+    """A step that changes the model it is given."""
+
     def step(model: ir.Model) -> tuple[ir.Model, int]:
-        model = ir.from_proto(ir.to_proto(model))
         changed = edit(model)
         remove_dead(model)
-        return ir.from_proto(infer_shapes(ir.to_proto(model))), len(changed)
+        return model, len(changed)
 
     return step
 
 
-def _simplify_step(model: ir.Model) -> tuple[ir.Model, int]:
-    simplified = _simplify(model)
+def _simplify(model: ir.Model) -> tuple[ir.Model, int]:
+    simplified = _read(infer_shapes(simplify(ir.to_proto(model))))
     return simplified, max(0, len(model.graph) - len(simplified.graph))
 
 
-_STEPS: dict[str, Callable[[ir.Model], tuple[ir.Model, int]]] = {
-    "simplify": _simplify_step,
-    "fuse activations": _in_place(fuse_activations),
-    "fuse normalizations": _in_place(fuse_normalizations),
-    "fold factors and offsets": _in_place(fold_affine),
-    "tidy spellings": _in_place(tidy_spellings),
-    "fold what that uncovered": _in_place(fold_affine),
+_STEPS: dict[str, Step] = {
+    "fold constants": _fold_constants,
+    "fuse clusters": _edit(_fuse),
+    "fold factors and offsets": _edit(fold_affine),
+    "simplify": _simplify,  # not before the others, because it renames the tensors that it fuses
+    "fuse what that uncovered": _edit(_fuse),
+    "tidy spellings": _edit(tidy_spellings),
+    "fold what that uncovered": _edit(fold_affine),
 }
+"""The rewrites in order: each takes a model, which it may change, and gives the new one and how often it fired."""
 
 
 def canonicalise(model: onnx.ModelProto, feeds: Sequence[Feed]) -> Canonical:
-    """Rewrite a float model into canonical form.
+    """Rewrite a float model into canonical form. The model given is left as it is.
 
     Args:
         model: a vetted float model.
         feeds: a few calibration inputs on which the rewrites are proven.
 
     Raises:
-        ModelError: the opset cannot be converted.
+        ModelError: the opset cannot be converted, the runtime cannot run the model, or control flow is left in it.
     """
-    reference = [run_model(model, feed) for feed in feeds]
-    start = _named(ir.from_proto(infer_shapes(to_canonical_opset(model))))
-    current, counts = start, {}
+    start = to_canonical_opset(model)
+    reference = _reference(model, start, feeds)
+    current, counts = _read(start), {}
     for name, step in _STEPS.items():
         current, counts[name] = step(current)
     error = _difference(current, feeds, reference)
     if error <= TOLERANCE:
-        return Canonical(current, tuple(Rewrite(n, c, True, error) for n, c in counts.items()), error)
-    return _one_by_one(start, feeds, reference)
+        rewrites = tuple(Rewrite(name, count, True, error) for name, count in counts.items())
+    else:
+        current, rewrites, error = _one_by_one(start, feeds, reference)
+    refuse_control_flow(current)
+    return Canonical(_finished(current, model), rewrites, error)
 
 
-def _one_by_one(current: ir.Model, feeds: Sequence[Feed], reference: list[dict[str, np.ndarray]]) -> Canonical:
-    rewrites = []
+def _one_by_one(start: onnx.ModelProto, feeds: Sequence[Feed], reference: list[Outputs]) -> tuple[ir.Model, tuple[Rewrite, ...], float]:
+    current = _read(start)
     last = _difference(current, feeds, reference)
+    if last > TOLERANCE:
+        raise ModelError(
+            f"bringing the model to opset {CANONICAL_OPSET} changes its outputs by {last:.1e}",
+            where="opset conversion",
+            hint=f"export the model with opset {CANONICAL_OPSET} or 17",
+        )
+    rewrites = []
     for name, step in _STEPS.items():
+        before = ir.to_proto(current)
         candidate, count = step(current)
         error = _difference(candidate, feeds, reference)
-        kept = error <= max(TOLERANCE, last)
+        kept = error <= TOLERANCE
         rewrites.append(Rewrite(name, count, kept, error))
-        if kept:
-            current, last = candidate, error
-    return Canonical(current, tuple(rewrites), last)
+        current, last = (candidate, error) if kept else (_read(before), last)
+    return current, tuple(rewrites), last
 
 
-def _difference(model: ir.Model, feeds: Sequence[Feed], reference: list[dict[str, np.ndarray]]) -> float:
-    proto = ir.to_proto(model)
-    worst = 0.0
-    for feed, expected in zip(feeds, reference, strict=True):
-        for name, value in run_model(proto, feed).items():
-            if not np.issubdtype(value.dtype, np.floating):
-                continue
-            largest = float(np.abs(expected[name]).max(initial=0.0))
-            gap = float(np.abs(value - expected[name]).max(initial=0.0)) / max(largest, 1e-30)
-            worst = max(worst, gap if np.isfinite(gap) else float("inf"))
-    return worst
+def _reference(model: onnx.ModelProto, converted: onnx.ModelProto, feeds: Sequence[Feed]) -> list[Outputs]:
+    """Outputs of the original, or of the converted model if the original is of an opset too young for the runtime."""
+    try:
+        return _run(model, feeds)
+    except ModelError:
+        if next(o.version for o in model.opset_import if o.domain in ("", "ai.onnx")) <= CANONICAL_OPSET:
+            raise
+        return _run(converted, feeds)
 
 
-def _named(model: ir.Model) -> ir.Model:
-    """Give every node a name, so that plans and reports can speak of it."""
+def _run(model: onnx.ModelProto, feeds: Sequence[Feed]) -> list[Outputs]:
+    session = open_session(model)
+    return [run_session(session, feed) for feed in feeds]
+
+
+def _difference(model: ir.Model, feeds: Sequence[Feed], reference: list[Outputs]) -> float:
+    """Largest difference over all outputs and samples; infinite if the runtime does not even run the model."""
+    try:
+        got = _run(ir.to_proto(model), feeds)
+    except ModelError:
+        return float("inf")
+    pairs = [(expected[name], outputs.get(name)) for outputs, expected in zip(got, reference, strict=True) for name in expected]
+    return max((_gap(value, expected) for expected, value in pairs), default=0.0)
+
+
+def _gap(value: np.ndarray | None, expected: np.ndarray) -> float:
+    """Largest difference relative to the largest number expected; of integers, the share that differs."""
+    if value is None or value.shape != expected.shape or value.dtype != expected.dtype:
+        return float("inf")
+    if not value.size:
+        return 0.0
+    if not np.issubdtype(value.dtype, np.floating):
+        return float(np.mean(value != expected))
+    finite = np.isfinite(expected)
+    if not np.array_equal(value[~finite], expected[~finite], equal_nan=True):
+        return float("inf")
+    largest = float(np.abs(expected[finite]).max(initial=0.0))
+    gap = float(np.abs(value[finite] - expected[finite]).max(initial=0.0)) / max(largest, 1e-30)
+    return gap if np.isfinite(gap) else float("inf")
+
+
+def _read(proto: onnx.ModelProto) -> ir.Model:
+    """The model with constants as initializers and every node under a name of its own."""
+    model: ir.Model = ir.from_proto(proto)
+    common_passes.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
     taken = {n.name for n in model.graph if n.name}
+    seen: set[str] = set()
     for node in model.graph:
-        if not node.name:
-            wish = f"{node.op_type}_{node.outputs[0].name}"
+        if not node.name or node.name in seen:
+            wish = node.name or f"{node.op_type}_{node.outputs[0].name}"
             while wish in taken:
                 wish += "_"
             node.name = wish
             taken.add(wish)
+        seen.add(node.name)
+    return model
+
+
+def _finished(model: ir.Model, source: onnx.ModelProto) -> ir.Model:
+    """Shapes inferred, and inputs and outputs declared as in the file: inference may have settled open dimensions."""
+    model = _read(infer_shapes(ir.to_proto(model)))
+    declared = {v.name: v for v in (*source.graph.input, *source.graph.output)}
+    for value in (*model.graph.inputs, *model.graph.outputs):
+        shape = ir.serde.deserialize_value_info_proto(declared[str(value.name)], None).shape
+        value.shape = value.shape if shape is None else shape
     return model

@@ -4,65 +4,180 @@ from __future__ import annotations
 
 import contextlib
 import io
+from collections.abc import Callable
 
+import numpy as np
 import onnx
+import onnx_ir as ir
 import onnxsim
-from onnx import version_converter
+from onnx import helper, numpy_helper, version_converter
 
 from converter.errors import ModelError
 
-__all__ = ["CANONICAL_OPSET", "infer_shapes", "simplify", "to_canonical_opset"]
+__all__ = ["CANONICAL_OPSET", "infer_shapes", "refuse_control_flow", "simplify", "to_canonical_opset"]
 
 CANONICAL_OPSET = 20
 """The newest with all the operators wanted (Gelu) and none that ONNX Runtime 1.19 lacks."""
+
+_HEAVY = 1 << 12
+"""Bytes above which an initializer is kept out of calls that only look at shapes."""
+
+_REDEFINED = {"GroupNormalization"}
+"""Operators that are older than the canonical opset, but whose younger version has no way back."""
+
+_TWINS = {"GlobalMaxPool": "GlobalAveragePool"}
+"""Operators that the converter has no adapter for although nothing but their types changed, and one alike that it has."""
+
+_HINT = f"export the model with opset {CANONICAL_OPSET} or 17"
 
 
 def to_canonical_opset(model: onnx.ModelProto) -> onnx.ModelProto:
     """Convert to :data:`CANONICAL_OPSET`; operators that are younger are replaced by their definitions.
 
+    Initializers that are also listed as inputs become constants. The model given is left as it is.
+
     Raises:
         ModelError: the converter does not know how to.
     """
-    younger = [
-        (schema.domain, schema.name)
-        for schema in {n.op_type: _schema(n.op_type) for n in model.graph.node}.values()
-        if schema is not None and (_first_version(schema.name) > CANONICAL_OPSET or schema.name == "GroupNormalization")
-    ]
-    if younger:
-        model = onnx.inliner.inline_selected_functions(model, younger, inline_schema_functions=True)
+    result = onnx.ModelProto()
+    result.CopyFrom(model)
+    _freeze_initializers(result)
+    opset = next(o.version for o in result.opset_import if o.domain in ("", "ai.onnx"))
+    if opset == CANONICAL_OPSET:
+        return infer_shapes(result)
+    result = infer_shapes(result)
+    if opset > CANONICAL_OPSET:
+        result = _expand_younger(result, opset)
+    twins = _disguise(result) if opset > CANONICAL_OPSET else {}
     try:
-        converted: onnx.ModelProto = version_converter.convert_version(model, CANONICAL_OPSET)
+        result = _without_weights(lambda m: version_converter.convert_version(m, CANONICAL_OPSET), result)
     except Exception as error:  # the converter is C++ and raises whatever its adapters raise
         first = str(error).strip().splitlines()[-1]
         raise ModelError(
-            f"the model cannot be brought to opset {CANONICAL_OPSET}: {first}",
-            where="opset conversion",
-            hint=f"export the model with opset {CANONICAL_OPSET} or 17",
+            f"the model cannot be brought from opset {opset} to opset {CANONICAL_OPSET}: {first}", where=_culprit(model, first), hint=_HINT
         ) from error
-    leftover = [n.op_type for n in converted.graph.node if _first_version(n.op_type) > CANONICAL_OPSET]
-    if leftover:
-        raise ModelError(
-            f"operator '{leftover[0]}' has no form in opset {CANONICAL_OPSET}",
-            where="opset conversion",
-            hint="export the model with an older opset",
-        )
-    return converted
+    for node in result.graph.node:
+        node.op_type = twins.get(node.output[0], node.op_type)
+    if opset < 11:
+        _state_old_resize(result)
+    result.ir_version = max(result.ir_version, helper.find_min_ir_version_for(result.opset_import))
+    return infer_shapes(result)
 
 
-def _schema(op_type: str) -> onnx.defs.OpSchema | None:
-    return onnx.defs.get_schema(op_type) if onnx.defs.has(op_type) else None
+def _freeze_initializers(model: onnx.ModelProto) -> None:
+    """Weights that older files list among the inputs are constants to everyone from here on."""
+    names = {i.name for i in model.graph.initializer}
+    inputs = [i for i in model.graph.input if i.name not in names]
+    if len(inputs) < len(model.graph.input):
+        del model.graph.input[:]
+        model.graph.input.extend(inputs)
+    model.ir_version = max(model.ir_version, 4)
 
 
-def _first_version(op_type: str) -> int:
-    if not onnx.defs.has(op_type):
-        return 0
-    version: int = onnx.defs.get_schema(op_type).since_version
-    while version > 1 and onnx.defs.has(op_type, max_inclusive_version=version - 1):
-        try:
-            version = onnx.defs.get_schema(op_type, max_inclusive_version=version - 1).since_version
-        except onnx.defs.SchemaError:
-            break
-    return version
+def _state_old_resize(model: onnx.ModelProto) -> None:
+    """Say by attributes what Upsample and the Resize of opset 10 took for granted.
+
+    Coordinates scale from the corner; the nearest neighbour is the lower one or, as ONNX Runtime has it, the upper one
+    when the image shrinks.
+    """
+    initializers = {i.name: i for i in model.graph.initializer}
+    for node in model.graph.node:
+        if node.op_type != "Resize":
+            continue
+        scales = initializers.get(node.input[2])
+        factors = numpy_helper.to_array(scales) if scales is not None else np.ones(1)
+        shrinks = bool(factors.min() < 1 and factors.max() <= 1)
+        stated = {"coordinate_transformation_mode": "asymmetric", "nearest_mode": "ceil" if shrinks else "floor"}
+        node.attribute.extend(helper.make_attribute(name, value) for name, value in stated.items())
+
+
+def _expand_younger(model: onnx.ModelProto, opset: int) -> onnx.ModelProto:
+    """Replace operators younger than the canonical opset by their definitions."""
+    younger = []
+    for node in model.graph.node:
+        if node.domain not in ("", "ai.onnx") or not _is_younger(node.op_type):
+            continue
+        schema = onnx.defs.get_schema(node.op_type, max_inclusive_version=opset)
+        if not (schema.has_function or schema.has_context_dependent_function):
+            raise ModelError(
+                f"operator '{node.op_type}' has no form in opset {CANONICAL_OPSET}",
+                where=f"node '{node.name or node.output[0]}'",
+                hint="export the model with an older opset",
+            )
+        present = {a.name for a in node.attribute}
+        defaults = (a.default_value for a in schema.attributes.values() if a.name not in present)
+        node.attribute.extend(a for a in defaults if a.type != onnx.AttributeProto.UNDEFINED)
+        younger.append(("", node.op_type))
+    if not younger:
+        return model
+
+    def inline(light: onnx.ModelProto) -> onnx.ModelProto:
+        light.graph.value_info.extend(helper.make_tensor_value_info(i.name, i.data_type, list(i.dims)) for i in light.graph.initializer)
+        inlined: onnx.ModelProto = onnx.inliner.inline_selected_functions(light, sorted(set(younger)), inline_schema_functions=True)
+        return inlined
+
+    return infer_shapes(_without_weights(inline, model))
+
+
+def _is_younger(op_type: str) -> bool:
+    return op_type in _REDEFINED or not onnx.defs.has(op_type, max_inclusive_version=CANONICAL_OPSET)
+
+
+def _disguise(model: onnx.ModelProto) -> dict[str, str]:
+    """Put twins in place of operators without an adapter; returns the true types by output."""
+    true_types = {n.output[0]: n.op_type for n in model.graph.node if n.op_type in _TWINS}
+    for node in model.graph.node:
+        node.op_type = _TWINS.get(node.op_type, node.op_type)
+    return true_types
+
+
+def _culprit(model: onnx.ModelProto, message: str) -> str:
+    """The node whose operator the converter complains of, as far as its message tells."""
+    for node in model.graph.node:
+        if node.op_type in message.replace(".", " ").replace(":", " ").split():
+            return f"node '{node.name or node.output[0]}' ({node.op_type})"
+    return "opset conversion"
+
+
+def _without_weights(call: Callable[[onnx.ModelProto], onnx.ModelProto], model: onnx.ModelProto) -> onnx.ModelProto:
+    """Call with large initializers reduced to their types, so that they are not copied to C++ and back, and put them back."""
+    heavy = [i for i in model.graph.initializer if i.ByteSize() > _HEAVY]
+    if not heavy:
+        return call(model)
+    light = onnx.ModelProto(
+        ir_version=model.ir_version,
+        producer_name=model.producer_name,
+        metadata_props=model.metadata_props,
+        opset_import=model.opset_import,
+        functions=model.functions,
+        graph=onnx.GraphProto(
+            name=model.graph.name,
+            node=model.graph.node,
+            input=[*model.graph.input, *(helper.make_tensor_value_info(i.name, i.data_type, list(i.dims)) for i in heavy)],
+            output=model.graph.output,
+            value_info=model.graph.value_info,
+            initializer=[i for i in model.graph.initializer if i.ByteSize() <= _HEAVY],
+        ),
+    )
+    result = call(light)
+    del result.graph.input[len(model.graph.input) :]
+    result.graph.initializer.extend(heavy)
+    return result
+
+
+def refuse_control_flow(model: ir.Model) -> None:
+    """Refuse what only a graph inside a node can say.
+
+    Raises:
+        ModelError: a node holds a graph.
+    """
+    for node in model.graph:
+        if any(a.type in (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS) for a in node.attributes.values()):
+            raise ModelError(
+                f"operator '{node.op_type}' holds a graph of its own, which cannot be quantized",
+                where=f"node '{node.name or node.outputs[0].name}'",
+                hint="export the model without control flow: with fixed input shapes, or traced instead of scripted",
+            )
 
 
 def simplify(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -75,5 +190,4 @@ def simplify(model: onnx.ModelProto) -> onnx.ModelProto:
 
 def infer_shapes(model: onnx.ModelProto) -> onnx.ModelProto:
     """Element types, and shapes as far as they can be known, for every tensor."""
-    result: onnx.ModelProto = onnx.shape_inference.infer_shapes(model, data_prop=True)
-    return result
+    return _without_weights(lambda m: onnx.shape_inference.infer_shapes(m, data_prop=True), model)

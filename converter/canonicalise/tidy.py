@@ -4,14 +4,18 @@
    dimensions are dropped).
 2. A constant factor alpha or beta of a Gemm goes into its constants; a bias given as a scalar or a row becomes one
    number per column.
+3. Softmax or LogSoftmax of a tensor that is flattened up to its last axis, and brought back to its shape, needs neither
+   (opset conversion leaves this for tensors whose rank shows only later).
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import onnx_ir as ir
 
-from converter.graph import attributes, constant
+from converter.graph import attributes, constant, is_float, sole_consumer
 from converter.rewriting import add_initializer, insert_before, replace
 
 __all__ = ["tidy_spellings"]
@@ -23,17 +27,16 @@ def tidy_spellings(model: ir.Model) -> list[str]:
     changed = []
     for node in list(graph):
         name = str(node.outputs[0].name)
-        if node.op_type == "ReduceMean" and _global_average(node):
-            changed.append(name)
-        elif node.op_type == "Gemm" and _plain_gemm(graph, node):
+        rule = _RULES.get(node.op_type)
+        if rule is not None and rule(graph, node):
             changed.append(name)
     return changed
 
 
-def _global_average(node: ir.Node) -> bool:
+def _global_average(_: ir.Graph, node: ir.Node) -> bool:
     x = node.inputs[0]
     axes = constant(node.inputs[1]) if len(node.inputs) > 1 else None
-    if x is None or x.shape is None or len(x.shape) != 4 or axes is None:
+    if x is None or not is_float(x) or x.shape is None or len(x.shape) != 4 or axes is None:
         return False
     if sorted(int(a) % 4 for a in axes.reshape(-1)) != [2, 3]:
         return False
@@ -56,7 +59,7 @@ def _plain_gemm(graph: ir.Graph, node: ir.Node) -> bool:
     alpha, beta = attrs.get("alpha", 1.0), attrs.get("beta", 1.0)
     columns = weight.shape[0 if attrs.get("transB", 0) else 1]
     plain_bias = bias is None or bias.shape == (columns,)
-    if (alpha == 1.0 and beta == 1.0 and plain_bias) or (bias is not None and bias.size not in (1, columns)):
+    if (alpha == 1.0 and beta == 1.0 and plain_bias) or (bias is not None and bias.size not in (1, bias.shape[-1] if bias.ndim else 1)):
         return False
     name = node.outputs[0].name
     if alpha != 1.0:
@@ -67,3 +70,30 @@ def _plain_gemm(graph: ir.Graph, node: ir.Node) -> bool:
     for attribute in ("alpha", "beta"):
         node.attributes.pop(attribute, None)
     return True
+
+
+def _softmax_of_flat(graph: ir.Graph, node: ir.Node) -> bool:
+    """Case 3; the node is the Reshape."""
+    softmax = node.inputs[0].producer() if node.inputs[0] is not None else None
+    shape = node.inputs[1].producer() if node.inputs[1] is not None else None
+    if softmax is None or softmax.op_type not in ("Softmax", "LogSoftmax") or shape is None or shape.op_type != "Shape" or shape.attributes:
+        return False
+    flatten = softmax.inputs[0].producer() if softmax.inputs[0] is not None else None
+    if flatten is None or flatten.op_type != "Flatten" or sole_consumer(flatten.outputs[0]) is not softmax:
+        return False
+    x = flatten.inputs[0]
+    if x is None or x is not shape.inputs[0] or x.shape is None or sole_consumer(softmax.outputs[0]) is not node:
+        return False
+    if attributes(flatten).get("axis", 1) != len(x.shape) - 1 or attributes(softmax).get("axis", -1) not in (-1, 1):
+        return False
+    output = node.outputs[0]
+    new = insert_before(node, softmax.op_type, [x], {"axis": -1}, name=f"{output.name}_{softmax.op_type}", like=output)
+    replace(output, new, [node, softmax, flatten])
+    return True
+
+
+_RULES: dict[str, Callable[[ir.Graph, ir.Node], bool]] = {
+    "ReduceMean": _global_average,
+    "Gemm": _plain_gemm,
+    "Reshape": _softmax_of_flat,
+}

@@ -22,4 +22,4 @@ def _observed(stats: TensorStats, bits: int) -> tuple[float, float]:
 
 def magnitudes(rows: npt.NDArray[np.float32], bits: int) -> npt.NDArray[np.float64]:
     """Largest magnitude of each row; float64 [channels]."""
-    return np.abs(rows).max(axis=1, initial=0.0).astype(np.float64)
+    return np.asarray(np.abs(rows).max(axis=1, initial=0.0), np.float64)

@@ -1,0 +1,100 @@
+"""The flags of the command line. Loads nothing heavy, so that ``--help`` and mistakes are answered at once."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from converter import __version__
+from converter.errors import UsageError
+
+__all__ = ["parse_flags"]
+
+_UNKNOWN = "unrecognized arguments: "
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        if message.startswith(_UNKNOWN):
+            raise self._unknown(message.removeprefix(_UNKNOWN).split()[0])
+        flag, _, what = message.partition(": ") if message.startswith("argument ") else ("", "", message)
+        raise UsageError(what, where=flag.removeprefix("argument "), hint="see --help")
+
+    def _unknown(self, word: str) -> UsageError:
+        flags = [f for action in self._actions for f in action.option_strings]
+        near = difflib.get_close_matches(word.split("=")[0], flags, n=1)
+        if not word.startswith("-"):
+            return UsageError(f"'{word}' is one path too many", hint="give IN.onnx and OUT.onnx; see --help")
+        return UsageError(f"there is no flag '{word}'", hint=f"did you mean {near[0]}? see --help" if near else "see --help")
+
+
+def _whole(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a whole number") from None
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a number") from None
+
+
+def _parser() -> _Parser:
+    parser = _Parser(
+        prog="bridgequant",
+        usage="%(prog)s IN.onnx OUT.onnx [options]",
+        description="Convert a float ONNX hybrid vision transformer to an int8 QDQ model for ONNX Runtime.",
+        epilog="Exit codes: 0 written and verified, 1 unexpected, 2 usage, 3 model, 4 calibration data, 5 verification failed, "
+        "6 a requested bound missed, 130 interrupted. Nothing is written unless the code is 0.",
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    add("source", metavar="IN.onnx", type=Path, help="float model")
+    add("output", metavar="OUT.onnx", type=Path, help="int8 model; replaced if it exists")
+
+    add = parser.add_argument_group("calibration").add_argument
+    add("--calib", type=Path, metavar="PATH", help="folder or zip of images, .npz or .npy (default: built-in synthetic samples)")
+    add("--samples", type=_whole, default=32, metavar="N", help="how many calibrate (default 32); up to a quarter more compare")
+    add("--preprocess", metavar="SPEC", help="of images: imagenet, unit, symmetric, or 'mean=..;std=..', with ';resize=stretch|crop|pad'")
+    add("--input-shape", action="append", default=[], metavar="NAME:DIMS", help="size of an open input, as x:1,3,48,320; repeatable")
+
+    add = parser.add_argument_group("conversion").add_argument
+    add("--method", default="", metavar="NAME", help="how ranges are chosen: minmax, percentile, mse (default mse)")
+    add("--bits", default="W8A8", metavar="WxAy", help="bits of weights and activations; this version supports W8A8 only")
+    add("--target", default="arm64", metavar="NAME", help="integer kernels to write for: arm64, x86 (default arm64)")
+    add("--exclude", action="append", default=[], metavar="PATTERN", help="keep operators float, by name glob or type; repeatable")
+    add("--min-sqnr", type=_number, metavar="DB", help="write nothing (exit 6) if an output is closer to float by fewer decibels")
+    add("--seed", type=_whole, default=0, metavar="N", help="of all random choices (default 0)")
+    add("--threads", type=_whole, default=0, metavar="N", help="of the runtime; 0 lets it choose (default)")
+
+    add = parser.add_argument_group("plan and report").add_argument
+    add("--plan-out", type=Path, metavar="FILE", help="write the plan as JSON")
+    add("--plan-in", type=Path, metavar="FILE", help="use this plan, perhaps edited, instead of making one")
+    add("--json", metavar="FILE", help="write the report as JSON; - is stdout")
+    add("--dry-run", action="store_true", help="stop after planning: write no model")
+    loudness = parser.add_mutually_exclusive_group()
+    loudness.add_argument("-q", "--quiet", action="store_true", help="no progress and no tables")
+    loudness.add_argument(
+        "-v", "--verbose", action="store_true", help="list every operator that stays float; tracebacks of unexpected errors"
+    )
+    parser.add_argument("--version", action="version", version=f"bridgequant {__version__}")
+    return parser
+
+
+def parse_flags(words: Sequence[str]) -> argparse.Namespace:
+    """Read the command line.
+
+    Raises:
+        UsageError: it makes no sense.
+        SystemExit: ``--help`` or ``--version`` was asked for and answered.
+    """
+    flags = _parser().parse_args(words)
+    if flags.plan_in is not None and flags.method:
+        raise UsageError("a plan that is read needs no method", where="--method with --plan-in", hint="give one of the two")
+    return flags

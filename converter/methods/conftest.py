@@ -1,0 +1,28 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from converter.methods.problem import Choice, Constant, Problem
+from converter.observe import TensorStats
+
+Solve = Callable[..., Choice]
+
+
+@pytest.fixture
+def solve() -> Solve:
+    """A function that puts one tensor sample ``x`` and one weight ``w`` [channels, values] to a method."""
+
+    def run(
+        choose: Callable[[Problem], Choice], sample: Any, weight: Any = ((1.0,),), *, bits: int = 8, weight_bits: int = 8, signed: bool = True
+    ) -> Choice:
+        x: npt.NDArray[np.float32] = np.asarray(sample, np.float32)
+        stats = TensorStats(float(x.min()), float(x.max()), x, x.shape)
+        constants = {("layer", 1): Constant(np.asarray(weight, np.float32), 0, weight_bits)}
+        return choose(Problem({"x": stats}, constants, bits, signed))
+
+    return run

@@ -1,0 +1,194 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+
+from converter.observe import observe
+from converter.offers import Offer, Refusal, offer, relabel_factor
+from converter.sketch_test import Sketch, feeds_for
+from converter.targets import TARGETS
+
+
+def offers_of(model: ir.Model, target: str = "arm64", **rest: Any) -> dict[str, Offer | Refusal]:
+    seen = observe(model, feeds_for(model), threads=1)
+    return offer(model, seen, TARGETS[target], activation_bits=8, weight_bits=rest.pop("weight_bits", 8), **rest)
+
+
+def last(build: Callable[[Sketch], str], target: str = "arm64") -> Offer | Refusal:
+    """What becomes of the last node of a graph."""
+    sketch = Sketch()
+    model = sketch.model(build(sketch))
+    return offers_of(model, target)[str(list(model.graph)[-1].name)]
+
+
+def image(s: Sketch, channels: int = 4) -> str:
+    return s.input("x", 1, channels, 6, 6)
+
+
+def computed(s: Sketch, *shape: int) -> str:
+    """A tensor that is not constant, of the given shape."""
+    return s.add("Expand", s.input(f"seed_{len(s.inputs)}", *[1] * len(shape)), s.constant(shape, np.int64))
+
+
+REFUSALS: dict[str, tuple[Callable[[Sketch], str], str]] = {
+    "conv with computed weights": (lambda s: s.add("Conv", image(s), computed(s, 4, 4, 1, 1)), "its weights are computed"),
+    "conv with a computed bias": (lambda s: s.add("Conv", image(s), s.normal(4, 4, 1, 1), computed(s, 4)), "its bias is computed"),
+    "conv in three dimensions": (lambda s: s.add("Conv", s.input("x", 1, 2, 4, 4, 4), s.normal(3, 2, 1, 1, 1)), "in 3 dimensions"),
+    "transposed conv": (lambda s: s.add("ConvTranspose", image(s), s.normal(4, 2, 2, 2)), "no integer kernel for ConvTranspose"),
+    "gemm with computed weights": (lambda s: s.add("Gemm", s.input("x", 3, 4), computed(s, 4, 5)), "its weights are computed"),
+    "gemm with a matrix as bias": (lambda s: s.add("Gemm", s.input("x", 3, 4), s.normal(4, 5), s.normal(3, 5)), "not one number per output"),
+    "gemm with a scalar bias": (lambda s: s.add("Gemm", s.input("x", 3, 4), s.normal(4, 5), s.constant(1.0)), "not one number per output"),
+    "gemm with a computed bias": (lambda s: s.add("Gemm", s.input("x", 3, 4), s.normal(4, 5), computed(s, 5)), "its bias is computed"),
+    "gemm with alpha": (lambda s: s.add("Gemm", s.input("x", 3, 4), s.normal(4, 5), alpha=0.5), "no alpha, beta or transposed input"),
+    "gemm with beta": (lambda s: s.add("Gemm", s.input("x", 3, 4), s.normal(4, 5), s.normal(5), beta=2.0), "no alpha, beta"),
+    "gemm with transposed input": (lambda s: s.add("Gemm", s.input("x", 4, 3), s.normal(4, 5), transA=1), "transposed input"),
+    "matmul with a stack of matrices": (lambda s: s.add("MatMul", s.input("x", 2, 3, 4), s.normal(2, 4, 5)), "3 dimensions instead of 2"),
+    "matmul with a vector": (lambda s: s.add("MatMul", s.input("x", 3, 4), s.normal(4)), "1 dimensions instead of 2"),
+    "matmul with a constant on the left": (lambda s: s.add("MatMul", s.normal(3, 4), s.input("x", 4, 5)), "its left operand is a constant"),
+    "matmul of two vectors": (lambda s: s.add("MatMul", s.input("x", 4), s.input("y", 4)), "not a matrix"),
+    "concat with a constant": (lambda s: s.add("Concat", image(s), s.normal(1, 1, 6, 6), axis=1), "one of its inputs is a constant"),
+    "gather from a table": (lambda s: s.add("Gather", s.normal(9, 4), s.add("Cast", s.input("x", 3), to=7)), "none of its float inputs is computed"),
+    "split with an idle output": (lambda s: s.split("Split", image(s), outputs=2, axis=1, num_outputs=2)[0], "one of its outputs is not used"),
+    "linear resize": (
+        lambda s: s.add("Resize", image(s), "", s.constant([1, 1, 2, 2]), mode="linear"),
+        "interpolating Resize is not faster",
+    ),
+    "average pool": (lambda s: s.add("AveragePool", image(s), kernel_shape=[3, 3]), "slower than float"),
+    "max pool": (lambda s: s.add("MaxPool", image(s), kernel_shape=[3, 3]), "slower than float"),
+    "softmax": (lambda s: s.add("Softmax", image(s)), "slower than float"),
+    "erf": (lambda s: s.add("Erf", image(s)), "no integer kernel for Erf"),
+    "relu on an input": (lambda s: s.add("Relu", image(s)), "only as the end of an integer operator"),
+    "relu behind a float operator": (lambda s: s.add("Relu", s.add("Erf", image(s))), "only as the end of an integer operator"),
+    "relu behind a movement": (lambda s: s.add("Relu", s.add("Transpose", image(s))), "only as the end of an integer operator"),
+    "clip with computed limits": (
+        lambda s: s.add("Clip", s.conv(image(s), 4), s.add("ReduceMin", s.input("low", 2), keepdims=0)),
+        "its limits are computed",
+    ),
+    "a mask": (lambda s: s.add("Add", image(s), s.constant(np.triu(np.full((6, 6), -1e9)))), "no step of the grid would be left"),
+}
+
+
+@pytest.mark.parametrize(("build", "reason"), REFUSALS.values(), ids=REFUSALS)
+def test_what_the_runtime_would_not_run_in_integer_is_refused_with_the_reason(build: Callable[[Sketch], str], reason: str) -> None:
+    entry = last(build)
+    assert isinstance(entry, Refusal)
+    assert reason in entry.reason
+
+
+def test_a_relu_whose_input_others_read_too_is_refused() -> None:
+    sketch = Sketch()
+    x = sketch.conv(image(sketch), 4)
+    model = sketch.model(sketch.add("Relu", x, name="relu"), sketch.add("Sigmoid", x))
+    entry = offers_of(model)["relu"]
+    assert isinstance(entry, Refusal) and "read by others too" in entry.reason
+    sketch = Sketch()
+    x = sketch.conv(image(sketch), 4)
+    entry = offers_of(sketch.model(sketch.add("Relu", x, name="relu"), x))["relu"]
+    assert isinstance(entry, Refusal) and "read by others too" in entry.reason
+
+
+OFFERED: dict[str, tuple[Callable[[Sketch], str], str]] = {
+    "conv": (lambda s: s.conv(image(s), 4), "weighted"),
+    "conv in one dimension": (lambda s: s.add("Conv", s.input("x", 1, 4, 9), s.normal(4, 4, 3)), "weighted"),
+    "gemm": (lambda s: s.add("Gemm", s.input("x", 3, 4), s.normal(4, 5), s.normal(5)), "weighted"),
+    "matmul with a matrix": (lambda s: s.add("MatMul", s.input("x", 2, 3, 4), s.normal(4, 5)), "weighted"),
+    "matmul of two": (lambda s: s.add("MatMul", s.input("x", 3, 4), s.input("y", 4, 5)), "product"),
+    "add": (lambda s: s.add("Add", s.input("x", 3, 4), s.input("y", 4)), "pointwise"),
+    "mul by a channel vector": (lambda s: s.add("Mul", image(s), s.normal(4, 1, 1)), "pointwise"),
+    "mul by a positive number": (lambda s: s.add("Mul", image(s), s.constant(0.5)), "relabel"),
+    "mul by a positive number in front": (lambda s: s.add("Mul", s.constant([3.0]), image(s)), "relabel"),
+    "mul by a negative number": (lambda s: s.add("Mul", image(s), s.constant(-0.5)), "pointwise"),
+    "mul by zero": (lambda s: s.add("Mul", image(s), s.constant(0.0)), "pointwise"),
+    "mul by a tiny number": (lambda s: s.add("Mul", image(s), s.constant(1e-9)), "pointwise"),
+    "mul by a huge number": (lambda s: s.add("Mul", image(s), s.constant(1e9)), "pointwise"),
+    "mul that adds a dimension": (lambda s: s.add("Mul", s.input("x", 4), s.constant([[2.0]])), "pointwise"),
+    "an offset": (lambda s: s.add("Add", image(s), s.constant(-5.0)), "pointwise"),
+    "relu behind a conv": (lambda s: s.add("Relu", s.conv(image(s), 4)), "absorbed"),
+    "clip without limits": (lambda s: s.add("Clip", s.conv(image(s), 4)), "absorbed"),
+    "clip with one limit": (lambda s: s.add("Clip", s.conv(image(s), 4), "", s.constant(6.0)), "absorbed"),
+    "hardswish": (lambda s: s.add("HardSwish", image(s)), "hardswish"),
+    "concat": (lambda s: s.add("Concat", image(s), s.input("y", 1, 2, 6, 6), axis=1), "concat"),
+    "nearest resize": (lambda s: s.add("Resize", image(s), "", s.constant([1, 1, 2, 2]), mode="nearest"), "movement"),
+    "reshape": (lambda s: s.add("Reshape", image(s), s.constant([4, 36], np.int64)), "movement"),
+}
+
+
+@pytest.mark.parametrize(("build", "form"), OFFERED.values(), ids=OFFERED)
+def test_what_the_runtime_runs_in_integer_is_offered(build: Callable[[Sketch], str], form: str) -> None:
+    entry = last(build)
+    assert isinstance(entry, Offer)
+    assert entry.form == form
+
+
+@pytest.mark.parametrize(
+    ("target", "group", "outputs", "asked", "bits"),
+    [("arm64", 1, 8, 8, 8), ("x86", 1, 8, 8, 7), ("x86", 8, 8, 8, 8), ("x86", 8, 16, 8, 7), ("x86", 1, 8, 4, 4), ("x86", 8, 8, 6, 6)],
+)
+def test_weights_get_no_more_bits_than_the_target_has(target: str, group: int, outputs: int, asked: int, bits: int) -> None:
+    sketch = Sketch()
+    model = sketch.model(sketch.conv(image(sketch, 8), 8, group=group, outputs=outputs, name="conv"))
+    entry = offers_of(model, target, weight_bits=asked)["conv"]
+    assert isinstance(entry, Offer)
+    assert (entry.constants[1].bits, entry.constants[1].axis, entry.constants[1].signed) == (bits, 0, None)
+
+
+@pytest.mark.parametrize(("transposed", "axis"), [(0, 1), (1, 0)])
+def test_the_channels_of_a_gemm_are_its_outputs(transposed: int, axis: int) -> None:
+    entry = last(lambda s: s.add("Gemm", s.input("x", 3, 4), s.normal(*((5, 4) if transposed else (4, 5))), transB=transposed))
+    assert isinstance(entry, Offer) and entry.may_write_float
+    assert entry.constants[1].axis == axis
+    assert entry.constants[1].rows().shape == (5, 4)
+
+
+def test_multiply_accumulates_by_hand() -> None:
+    sketch = Sketch()
+    x = image(sketch, 8)
+    grouped = sketch.conv(x, 8, group=2, outputs=12, name="grouped")  # 12 x 6 x 6 outputs of 4 x 3 x 3 products
+    up = sketch.add("ConvTranspose", x, sketch.normal(8, 2, 2, 2), strides=[2, 2], name="up")  # 8 x 6 x 6 inputs into 2 x 2 x 2
+    tokens = sketch.add("Reshape", grouped, sketch.constant([1, 36, 12], np.int64))
+    linear = sketch.add("MatMul", tokens, sketch.normal(12, 5), name="linear")
+    product = sketch.add("MatMul", linear, sketch.add("Transpose", linear, perm=[0, 2, 1]), name="product")
+    found = offers_of(sketch.model(up, product))
+    assert {name: found[name].macs for name in ("grouped", "up", "linear", "product")} == {
+        "grouped": 12 * 36 * 36, "up": 8 * 36 * 8, "linear": 36 * 5 * 12, "product": 36 * 36 * 5,
+    }  # fmt: skip
+
+
+def test_costs_by_hand() -> None:
+    sketch = Sketch()
+    x = sketch.conv(image(sketch, 4), 4, size=1, name="conv")
+    model = sketch.model(sketch.add("GlobalAveragePool", sketch.add("Sigmoid", x, name="sigmoid"), name="pool"))
+    found = offers_of(model)
+    entries = {name: entry for name, entry in found.items() if isinstance(entry, Offer)}
+    assert entries["conv"].float_cost == pytest.approx(144 * 1.0 + 576 * 0.36)
+    assert entries["conv"].integer_cost == pytest.approx(144 * 1.0 + 576 * 0.14)
+    assert (entries["sigmoid"].float_cost, entries["sigmoid"].integer_cost) == (144 * 8.0, 144 * 4.0)
+    assert (entries["pool"].float_cost, entries["pool"].integer_cost) == pytest.approx((144 * 1.9, 144 * 0.8))
+
+
+def test_excluded_operators_are_refused() -> None:
+    sketch = Sketch()
+    model = sketch.model(sketch.conv(image(sketch), 4, name="conv"))
+    assert offers_of(model, excluded={"conv"})["conv"] == Refusal("excluded by the user", 4 * 36 * 36)
+
+
+def test_operators_on_integers_and_constants_are_no_ones_business() -> None:
+    sketch = Sketch()
+    x = image(sketch)
+    shape = sketch.add("Shape", x, name="shape")
+    model = sketch.model(sketch.add("Reshape", x, shape, name="same"))
+    assert set(offers_of(model)) == {"same"}
+
+
+def test_the_factor_of_a_relabelling() -> None:
+    sketch = Sketch()
+    x = image(sketch)
+    outputs = [sketch.add("Mul", x, sketch.constant(f), name=f"by {f}") for f in (0.5, -1.0, 0.0, 1e30)]
+    model = sketch.model(*outputs, sketch.add("Mul", x, x, name="square"))
+    assert {n.name: relabel_factor(n) for n in model.graph} == {
+        "by 0.5": 0.5, "by -1.0": None, "by 0.0": None, "by 1e+30": None, "square": None,
+    }  # fmt: skip

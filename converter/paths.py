@@ -1,0 +1,120 @@
+"""Files that a conversion reads and writes: refuse what cannot work before any work is done, and write all or nothing."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Mapping
+from pathlib import Path
+
+from converter.errors import ModelError, UsageError
+
+__all__ = ["check_input", "check_outputs", "write_files"]
+
+
+def check_input(path: Path) -> None:
+    """Refuse a model file that cannot be read.
+
+    Raises:
+        ModelError: it does not exist, is a folder, or may not be read.
+    """
+    try:
+        if path.is_dir():
+            raise ModelError("the input is a folder, not an ONNX file", where=str(path), hint="name the .onnx file inside it")
+        if not path.exists():
+            raise ModelError("the input file does not exist", where=str(path), hint="check the path")
+        if not os.access(path, os.R_OK):
+            raise ModelError("the input file cannot be read", where=str(path), hint="check its permissions")
+    except OSError as error:
+        raise ModelError(f"the input file cannot be read: {error.strerror}", where=str(path), hint="check the path") from None
+
+
+def check_outputs(outputs: Mapping[str, Path], inputs: Mapping[str, Path]) -> None:
+    """Refuse files that cannot be written, and files that would replace one another or what is read.
+
+    Args:
+        outputs: files to be written, by what they are called towards the user.
+        inputs: files that are read and must stay as they are, in the same way.
+
+    Raises:
+        UsageError: names the file.
+    """
+    seen: dict[str, Path] = dict(inputs)
+    for role, path in outputs.items():
+        try:
+            _check_output(role, path)
+            for other, taken in seen.items():
+                if _same(path, taken):
+                    raise UsageError(f"{other} and {role} are the same file", where=str(path), hint=f"name another file for {role}")
+        except OSError as error:
+            raise UsageError(f"{role} cannot be written: {error.strerror}", where=str(path), hint="check the path") from None
+        seen[role] = path
+
+
+def _check_output(role: str, path: Path) -> None:
+    if path.is_dir():
+        raise UsageError(f"{role} is a folder", where=str(path), hint="name a file inside it")
+    folder = path.resolve().parent
+    if not folder.is_dir():
+        raise UsageError(f"the folder of {role} does not exist", where=str(folder), hint="create it first")
+    if _is_special(path):
+        return
+    if not os.access(folder, os.W_OK):
+        raise UsageError(f"the folder of {role} is not writable", where=str(folder), hint="choose another one")
+
+
+def _same(one: Path, other: Path) -> bool:
+    if one.exists() and other.exists():
+        return one.samefile(other) and not _is_special(one)
+    return one.resolve() == other.resolve()
+
+
+def _is_special(path: Path) -> bool:
+    """True for a device or a pipe, such as /dev/null: it is written to, never replaced."""
+    return path.exists() and not stat.S_ISREG(path.stat().st_mode)
+
+
+def write_files(contents: Mapping[Path, bytes]) -> None:
+    """Write temporary files beside all of them and rename these in order, so that each is replaced whole or not at all.
+
+    Raises:
+        UsageError: a folder or the disk does not take one; nothing is replaced and nothing left behind.
+    """
+    staged: dict[Path, Path] = {}
+    try:
+        for path, data in contents.items():
+            target = path.resolve()
+            try:
+                if _is_special(target):
+                    target.write_bytes(data)
+                    continue
+                # known before it exists: an interruption at any moment leaves nothing behind
+                staged[target] = target.with_name(f".{target.name[:200]}.{os.getpid()}.tmp")
+                _write_new(staged[target], data, target)
+            except OSError as error:
+                raise UsageError(
+                    f"the file cannot be written: {error.strerror or error}",
+                    where=str(path),
+                    hint="free some space or choose another folder",
+                ) from error
+        for target in list(staged):
+            try:
+                os.replace(staged[target], target)
+            except OSError as error:
+                raise UsageError(
+                    f"the file cannot be replaced: {error.strerror or error}", where=str(target), hint="choose another one"
+                ) from error
+    finally:
+        for temporary in staged.values():
+            temporary.unlink(missing_ok=True)
+
+
+def _write_new(temporary: Path, data: bytes, like: Path) -> None:
+    """Write a file under its temporary name and flush it to the disk, with the permissions of the one it will replace."""
+    temporary.unlink(missing_ok=True)
+    with open(temporary, "xb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    if like.exists():
+        os.chmod(temporary, stat.S_IMODE(like.stat().st_mode))

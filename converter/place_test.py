@@ -1,0 +1,197 @@
+from __future__ import annotations
+
+import itertools
+from dataclasses import replace
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from converter.grids import Grid
+from converter.observe import Observations, TensorStats
+from converter.offers import Offer, Refusal
+from converter.place import cut
+from converter.sketch_test import Planned, Sketch, plan_for
+from converter.targets import TARGETS
+
+Q, DQ = 3, 2
+TARGET = replace(TARGETS["arm64"], quantize_element=float(Q), dequantize_element=float(DQ))
+
+
+# The minimum cut against all assignments, with whole numbers as costs
+
+
+@st.composite
+def placements(draw: st.DrawFn) -> tuple[ir.Model, dict[str, Offer | Refusal], Observations]:
+    """A random graph of up to seven operators with random offers and costs."""
+    sketch = Sketch()
+    tensors = [sketch.input("x", 1)]
+    offers: dict[str, Offer | Refusal] = {}
+    for i in range(draw(st.integers(1, 7))):
+        name = f"op{i}"
+        if draw(st.integers(0, 3)) == 0:
+            source = draw(st.sampled_from(tensors))
+            made = sketch.add("Relu", source, name=name)
+            producer = next((n for n in sketch.nodes if source in n.output), None)
+            alone = producer is not None and sum(list(n.input).count(source) for n in sketch.nodes) == 1
+            if alone and draw(st.booleans()) and isinstance(offers[producer.name], Offer):  # type: ignore[union-attr]
+                offers[name] = Offer("absorbed", float_cost=draw(st.integers(0, 20)), integer_cost=draw(st.integers(0, 20)))
+                tensors = [t for t in tensors if t != source] + [made]
+                continue
+        else:
+            made = sketch.add("Add", draw(st.sampled_from(tensors)), draw(st.sampled_from(tensors)), name=name)
+        tensors.append(made)
+        if draw(st.integers(0, 4)) == 0:
+            offers[name] = Refusal("refused")
+        else:
+            linear = draw(st.booleans())
+            costs = draw(st.integers(0, 20)), draw(st.integers(0, 20))
+            offers[name] = Offer("weighted" if linear else "pointwise", {}, linear, float(costs[0]), float(costs[1]))
+    read = {i for n in sketch.nodes for i in n.input}
+    made_all = [o for n in sketch.nodes for o in n.output]
+    absorbed = {n.input[0] for n in sketch.nodes if isinstance(e := offers[n.name], Offer) and e.form == "absorbed"}
+    outputs = [o for o in made_all if o not in read or (o not in absorbed and draw(st.integers(0, 4)) == 0)]
+    sizes = {t: draw(st.integers(1, 4)) for t in ["x", *made_all]}
+    stats = {t: TensorStats(0, 1, np.zeros(1, np.float32), (n,)) for t, n in sizes.items()}
+    return sketch.model(*outputs), offers, Observations(stats, 1)
+
+
+def cost_of(integer: frozenset[str], model: ir.Model, offers: dict[str, Offer | Refusal], seen: Observations) -> float:
+    """What an assignment costs; infinite if it is not allowed. Written from the rules, not from the code."""
+    total = 0.0
+    makers = {str(n.outputs[0].name): n for n in model.graph}
+    for node in model.graph:
+        entry = offers[str(node.name)]
+        if isinstance(entry, Offer):
+            total += entry.integer_cost if node.name in integer else entry.float_cost
+            maker = makers.get(str(node.inputs[0].name)) if node.inputs[0] is not None else None
+            if entry.form == "absorbed" and node.name in integer and (maker is None or maker.name not in integer):
+                return float("inf")
+    for tensor, stats in seen.tensors.items():
+        readers = [str(n.name) in integer for n in model.graph if any(v is not None and v.name == tensor for v in n.inputs)]
+        readers += [False for o in model.graph.outputs if o.name == tensor]
+        maker = makers.get(tensor)
+        if maker is None or maker.name not in integer:
+            total += Q * stats.shape[0] if any(readers) else 0
+            continue
+        entry = offers[str(maker.name)]
+        free = isinstance(entry, Offer) and entry.may_write_float and not any(readers)
+        total += DQ * stats.shape[0] if not all(readers) and not free else 0
+    return total
+
+
+@given(case=placements())
+@settings(max_examples=300, deadline=None)
+def test_the_cut_is_as_cheap_as_the_cheapest_of_all_assignments(
+    case: tuple[ir.Model, dict[str, Offer | Refusal], Observations],
+) -> None:
+    model, offers, seen = case
+    free = [name for name, entry in offers.items() if isinstance(entry, Offer)]
+    everything = (frozenset(c) for size in range(len(free) + 1) for c in itertools.combinations(free, size))
+    cheapest = min(cost_of(integer, model, offers, seen) for integer in everything)
+    found = cut(model, offers, seen, TARGET)
+    assert found <= set(free)
+    assert cost_of(found, model, offers, seen) == cheapest
+
+
+# What a plan says
+
+
+def consistent(planned: Planned) -> None:
+    """Every grid that somebody needs is there and follows from where it comes from."""
+    plan = planned.plan
+    for node in planned.model.graph:
+        op = plan.ops.get(str(node.name))
+        if op is None or op.runs == "float":
+            assert op is None or op.reason
+            continue
+        entry = planned.offers[str(node.name)]
+        assert isinstance(entry, Offer)
+        assert set(op.constants) == set(entry.constants)
+        for value in node.inputs:
+            fate = plan.tensors.get(str(value.name)) if value is not None else None
+            if fate is not None:
+                inside = entry.form == "absorbed"
+                assert (fate.grid is None) == inside, value
+        for output in node.outputs:
+            fate = plan.tensors[str(output.name)]
+            assert (fate.grid is not None) == (op.writes == "codes")
+            if fate.grid is not None:
+                assert fate.grid.signed == planned.target.signed_activations
+            assert (fate.fate in ("shared", "derived")) == (entry.form in ("movement", "relabel"))
+            if fate.source:
+                before = plan.tensors[fate.source].grid
+                assert before is not None
+                assert fate.grid == (before if fate.fate == "shared" else before.rescaled(0.5))
+    for tensor in plan.tensors.values():
+        assert (tensor.fate == "float") == (tensor.grid is None) == bool(tensor.reason)
+
+
+def mixed_model() -> ir.Model:
+    sketch = Sketch()
+    x = sketch.conv(sketch.input("x", 1, 8, 8, 8), 8, name="first")
+    y = sketch.silu(x)
+    y = sketch.add("Relu", sketch.conv(y, 8, name="second"), name="relu")
+    y = sketch.add("Mul", sketch.add("Add", y, x, name="residual"), sketch.constant(0.5), name="half")
+    tokens = sketch.add("Transpose", sketch.add("Reshape", y, sketch.constant([1, 8, 64], np.int64), name="flat"), perm=[0, 2, 1], name="turn")
+    normal = sketch.add("LayerNormalization", tokens, sketch.normal(8), name="norm")
+    scores = sketch.add("MatMul", normal, sketch.add("Transpose", normal, perm=[0, 2, 1]), name="scores")
+    mixed = sketch.add("MatMul", sketch.add("Softmax", scores, name="softmax"), normal, name="mixed")
+    return sketch.model(sketch.add("MatMul", mixed, sketch.normal(8, 5), name="head"), y)
+
+
+@pytest.mark.parametrize("target", ["arm64", "x86"])
+@pytest.mark.parametrize("bits", [(8, 8), (6, 5)])
+@pytest.mark.parametrize("cheapest", [True, False])
+def test_fates_are_consistent(target: str, bits: tuple[int, int], cheapest: bool) -> None:
+    consistent(plan_for(mixed_model(), target, cheapest=cheapest, bits=bits))
+
+
+def test_fates_by_hand() -> None:
+    plan = plan_for(mixed_model()).plan
+    fates = {name: plan.tensors[f"{name}.0"].fate for name in ("first", "second", "relu", "residual", "half", "flat", "turn", "norm")}
+    assert fates == {
+        "first": "measured", "second": "float", "relu": "measured", "residual": "measured", "half": "derived", "flat": "shared",
+        "turn": "shared", "norm": "measured",
+    }  # fmt: skip
+    assert plan.tensors["second.0"].reason == "inside a fused group"
+    assert (plan.ops["second"].writes, plan.ops["relu"].writes, plan.ops["scores"].writes) == ("inside", "codes", "float")
+    assert [plan.tensors[f"{name}.0"].source for name in ("half", "flat", "turn")] == ["residual.0", "half.0", "flat.0"]
+
+
+@pytest.mark.parametrize(("target", "grid"), [("arm64", Grid((2.0**-8,), (-128,), 8, True)), ("x86", Grid((2.0**-8,), (0,), 8, False))])
+def test_a_sigmoid_has_the_runtimes_own_grid(target: str, grid: Grid) -> None:
+    sketch = Sketch()
+    plan = plan_for(sketch.model(sketch.add("Sigmoid", sketch.input("x", 4), name="sigmoid")), target).plan
+    assert (plan.tensors["sigmoid.0"].fate, plan.tensors["sigmoid.0"].grid) == ("fixed", grid)
+
+
+def test_excluded_operators_and_their_clamps_stay_float() -> None:
+    sketch = Sketch()
+    x = sketch.conv(sketch.input("x", 1, 16, 16, 16), 16, name="first")
+    x = sketch.add("Relu", sketch.conv(x, 16, name="second"), name="relu")
+    plan = plan_for(sketch.model(sketch.conv(x, 16, name="third")), cheapest=True, excluded={"second"}).plan
+    assert {name: op.runs for name, op in plan.ops.items()} == {"first": "integer", "second": "float", "relu": "float", "third": "integer"}
+    assert plan.ops["second"].reason == "excluded by the user"
+
+
+def test_a_lone_addition_between_float_neighbours_stays_float() -> None:
+    sketch = Sketch()
+    x = sketch.add("Erf", sketch.input("x", 1, 64))
+    plan = plan_for(sketch.model(sketch.add("Erf", sketch.add("Add", x, sketch.normal(64), name="add"))), cheapest=True).plan
+    assert (plan.ops["add"].runs, plan.ops["add"].reason) == ("float", "cheaper in float on this target, given its neighbours")
+    assert plan.tensors["add.0"].reason == "neither written nor read by an integer operator"
+
+
+def test_a_linear_layer_writes_codes_as_soon_as_one_reader_wants_them() -> None:
+    sketch = Sketch()
+    x = sketch.add("MatMul", sketch.input("x", 4, 32), sketch.normal(32, 32), name="linear")
+    only_float = sketch.add("Erf", x)
+    model = sketch.model(only_float)
+    assert plan_for(model).plan.ops["linear"].writes == "float"
+    sketch = Sketch()
+    x = sketch.add("MatMul", sketch.input("x", 4, 32), sketch.normal(32, 32), name="linear")
+    model = sketch.model(sketch.add("Erf", x), sketch.add("Sigmoid", x))
+    assert plan_for(model).plan.ops["linear"].writes == "codes"

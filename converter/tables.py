@@ -1,0 +1,148 @@
+"""The report as tables, for a terminal or a file."""
+
+from __future__ import annotations
+
+import io
+import platform
+from collections import Counter
+from collections.abc import Sequence
+
+from rich.console import Console, Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from converter.census import FloatOp
+from converter.report import Report
+from converter.verify import Verdict
+
+__all__ = ["float_operator_lines", "render", "report_tables"]
+
+_MOST_NAMED = 5
+_HOMES = {"arm64": ("aarch64", "arm64"), "x86": ("x86_64", "AMD64")}
+
+
+def render(table: RenderableType, width: int, *, terminal: bool) -> str:
+    """Text of at most ``width`` columns, without trailing blanks; colours and the like only for a terminal."""
+    stream = io.StringIO()
+    Console(file=stream, width=width, force_terminal=terminal, highlight=False).print(table)
+    return "".join(f"{line.rstrip()}\n" for line in stream.getvalue().splitlines())
+
+
+def report_tables(report: Report) -> RenderableType:
+    """The report as a summary, the operators by type, and the largest products that stayed float."""
+    blank = Text("")
+    parts: list[RenderableType] = [_summary(report), blank, _operators(report)]
+    if report.verdict is not None:
+        products = [op for op in report.verdict.census.float_ops if op.macs]
+        if products:
+            parts += [blank, _products(products)]
+    warnings = list(report.warnings)
+    if report.latency is not None and report.latency.ratio < 1 and _at_home(report.target):
+        warnings.append("the int8 model is slower than float on this machine")
+    for warning in warnings:
+        line = Table.grid(padding=(0, 1))
+        line.add_row(Text("warning:", "bold yellow"), Text(warning))
+        parts += [blank, line] if warning is warnings[0] else [line]
+    return Group(*parts)
+
+
+def float_operator_lines(ops: Sequence[FloatOp]) -> list[str]:
+    """All operators that stayed float by name, under a line for each type and reason."""
+    groups: dict[tuple[str, str], list[str]] = {}
+    for op in ops:
+        name = f"{op.name} ({_count(op.macs)} MACs)" if op.macs else op.name
+        groups.setdefault((op.op_type, op.reason.replace(f" for {op.op_type}", "")), []).append(name)
+    lines: list[str] = []
+    for (op_type, reason), names in groups.items():
+        lines += [f"{op_type} in float, {len(names)}: {reason}", *(f"  {name}" for name in names)]
+    return lines
+
+
+def _at_home(target: str) -> bool:
+    return platform.machine() in _HOMES.get(target, ())
+
+
+def _summary(report: Report) -> Table:
+    title = Text(f"{report.source} -> {report.output or '(dry run: no model written)'}", "bold")
+    table = Table(title=title, title_justify="left", title_style="", show_header=False, box=None, pad_edge=False)
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+
+    def row(name: str, text: str) -> None:
+        table.add_row(Text(name, "bold"), Text(text))
+
+    if report.verdict is not None:
+        _verdict_rows(row, report.verdict)
+    if report.integer_bytes:
+        share = report.integer_bytes / report.float_bytes
+        row("size", f"{_size(report.float_bytes)} -> {_size(report.integer_bytes)} ({share:.0%})")
+    if report.latency is not None:
+        latency = report.latency
+        row("latency", f"float / int8 = {latency.ratio:.2f} ({latency.low:.2f} to {latency.high:.2f}), one thread, run in turns")
+        if not _at_home(report.target):
+            row("", f"on {platform.machine()}, which the file is not for: measure on {report.target}")
+    row("plan", f"{report.method}, {report.bits}, target {report.target}, seed {report.seed}")
+    row("calibration", report.calibration)
+    fired = ", ".join(f"{r.name} {r.count}" for r in report.rewrites if r.count and r.kept)
+    row("rewrites", f"{fired or 'none'}; opset {report.opset[0]} -> {report.opset[1]}; exact to {report.canonical_error:.0e}")
+    return table
+
+
+def _verdict_rows(row, verdict: Verdict) -> None:  # type: ignore[no-untyped-def]
+    many = len(verdict.outputs) > 1
+    samples = f"{verdict.samples} held-aside sample{'s' if verdict.samples > 1 else ''}"
+    for output in verdict.outputs:
+        agreement = "" if output.agreement is None else f", top-1 agreement {output.agreement:.1%}"
+        name = f"output {output.name}"
+        row(
+            name if len(name) <= 24 else "output", f"{'' if len(name) <= 24 else f'{output.name}: '}{output.sqnr_db:.1f} dB SQNR{agreement}"
+        )
+    if verdict.outputs:
+        row("", f"against float, {'each ' if many else ''}on {samples}")
+    census = verdict.census
+    row("integer", f"{census.coverage:.1%} of {_count(census.total_macs)} multiply-accumulates (runtime's profile)")
+    row("parity", f"{verdict.parity_db:.0f} dB against {verdict.parity_reference}")
+
+
+def _operators(report: Report) -> Table:
+    table = Table(box=None, header_style="bold", pad_edge=False, collapse_padding=True, padding=(0, 2, 0, 0))
+    table.add_column("operators")
+    table.add_column("integer", justify="right")
+    table.add_column("float", justify="right")
+    table.add_column("why float", overflow="fold")
+    total: Counter[str] = Counter()
+    integer: Counter[str] = Counter()
+    reasons: dict[str, Counter[str]] = {}
+    unfused = {f.name: f.reason for f in report.verdict.census.float_ops if f.macs} if report.verdict is not None else {}
+    for name, op in report.plan.ops.items():
+        total[op.op_type] += 1
+        if op.runs == "integer" and name not in unfused:
+            integer[op.op_type] += 1
+        else:
+            reason = (op.reason or unfused.get(name, "")).replace(f" for {op.op_type}", "")
+            reasons.setdefault(op.op_type, Counter())[reason] += 1
+    for op_type, count in total.most_common():
+        why = "; ".join(reason for reason, _ in reasons.get(op_type, Counter()).most_common(2))
+        table.add_row(op_type, str(integer[op_type]), str(count - integer[op_type]), Text(why))
+    return table
+
+
+def _products(products: Sequence[FloatOp]) -> Table:
+    """The largest products in float, by name."""
+    table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column("products in float", overflow="fold")
+    table.add_column("MACs", justify="right", no_wrap=True)
+    table.add_column("why", overflow="fold")
+    for op in products[:_MOST_NAMED]:
+        table.add_row(Text(op.name), _count(op.macs), Text(op.reason))
+    if len(products) > _MOST_NAMED:
+        table.add_row(Text(f"and {len(products) - _MOST_NAMED} more: see them with -v"), "", "")
+    return table
+
+
+def _count(number: int) -> str:
+    return f"{number / 1e6:.1f} M" if number >= 1e6 else f"{number / 1e3:.1f} k" if number >= 1e3 else str(number)
+
+
+def _size(size: int) -> str:
+    return f"{size / 1e6:.2f} MB" if size >= 1e6 else f"{size / 1e3:.1f} kB"

@@ -1,0 +1,60 @@
+"""The one checker of all operator rules: ONNX Runtime, without its optimisations, says what is right."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+import torch
+from onnx import helper
+
+from converter import torch_ops
+from converter.graph import attributes
+from converter.runtime import open_session, run_session
+
+Array = npt.NDArray[Any]
+
+
+def floats(*shape: int, seed: int = 0) -> Array:
+    """Normal random numbers, float32."""
+    return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
+
+
+def positive(*shape: int) -> Array:
+    """Random numbers from 0.5 to 2, float32."""
+    return np.random.default_rng(0).uniform(0.5, 2.0, shape).astype(np.float32)
+
+
+def ints(*values: int) -> Array:
+    """A list of int64, as shapes and axes are given."""
+    return np.asarray(values, np.int64)
+
+
+def check_operator(op_type: str, inputs: Sequence[Array | None], outputs: int = 1, **attrs: Any) -> None:
+    """The rule gives what ONNX Runtime gives: types and shapes exactly, numbers to a relative 1e-5."""
+    names = ["" if a is None else f"x{i}" for i, a in enumerate(inputs)]
+    node = helper.make_node(op_type, names, [f"y{i}" for i in range(outputs)], **attrs)
+    graph = helper.make_graph(
+        [node],
+        "one node",
+        [
+            helper.make_tensor_value_info(n, helper.np_dtype_to_tensor_dtype(a.dtype), a.shape)
+            for n, a in zip(names, inputs, strict=True)
+            if a is not None
+        ],
+        [helper.make_empty_tensor_value_info(name) for name in node.output],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=9)
+    feed = {n: a for n, a in zip(names, inputs, strict=True) if a is not None}
+    expected = run_session(open_session(model, optimise=False), feed)
+    got = torch_ops.apply(op_type, [None if a is None else torch.from_numpy(a) for a in inputs], attributes(ir.from_proto(node)))
+    assert len(got) == outputs
+    for name, tensor in zip(node.output, got, strict=True):
+        value, right = tensor.numpy(), expected[name]
+        assert (value.dtype, value.shape) == (right.dtype, right.shape)
+        if right.size:
+            gap = np.abs(value.astype(np.float64) - right.astype(np.float64)).max() / max(np.abs(right).max(), 1e-30)
+            assert gap <= 1e-5, f"relative error {gap:.1e}"

@@ -1,0 +1,135 @@
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from converter import torch_ops
+from converter.torch_ops.conftest import Array, check_operator, floats, positive
+
+X = floats(2, 3, 4) * 4
+ROW = floats(4, seed=1)
+NUMBERS = np.asarray([-7, -3, 0, 3, 7], np.int64)
+DIVISORS = np.asarray([2, -2, 3, -3, 2], np.int64)
+TRUE = np.asarray([[True], [False]])
+MIXED = np.asarray([True, False, True])
+
+
+@pytest.mark.parametrize(
+    "op_type",
+    [
+        "Abs",
+        "Ceil",
+        "Cos",
+        "Elu",
+        "Erf",
+        "Exp",
+        "Floor",
+        "HardSwish",
+        "Identity",
+        "Mish",
+        "Neg",
+        "Relu",
+        "Round",
+        "Selu",
+        "Sigmoid",
+        "Sign",
+        "Sin",
+        "Softplus",
+        "Softsign",
+        "Tanh",
+    ],
+)
+def test_functions_of_one_tensor(op_type: str) -> None:
+    check_operator(op_type, [X])
+
+
+@pytest.mark.parametrize("op_type", ["Log", "Reciprocal", "Sqrt"])
+def test_functions_of_positive_numbers(op_type: str) -> None:
+    check_operator(op_type, [positive(2, 3)])
+
+
+@pytest.mark.parametrize(
+    ("op_type", "attrs"),
+    [
+        ("Elu", {"alpha": 0.3}),
+        ("Gelu", {}),
+        ("Gelu", {"approximate": "tanh"}),
+        ("HardSigmoid", {}),
+        ("HardSigmoid", {"alpha": 1 / 6, "beta": 0.4}),
+        ("LeakyRelu", {}),
+        ("LeakyRelu", {"alpha": 0.3}),
+        ("Selu", {"alpha": 1.2, "gamma": 0.7}),
+        ("Cast", {"to": 7}),
+        ("Cast", {"to": 9}),
+        ("Cast", {"to": 11}),
+    ],
+)
+def test_functions_with_attributes(op_type: str, attrs: dict[str, Any]) -> None:
+    check_operator(op_type, [X], **attrs)
+
+
+def test_rounding_takes_halves_to_even_numbers() -> None:
+    check_operator("Round", [np.asarray([-2.5, -1.5, -0.5, 0.5, 1.5, 2.5], np.float32)])
+
+
+@pytest.mark.parametrize("op_type", ["Add", "Div", "Max", "Min", "Mul", "PRelu", "Sub", "Sum"])
+@pytest.mark.parametrize("other", [ROW, floats(3, 1, seed=2), np.asarray(1.5, np.float32)], ids=["row", "column", "number"])
+def test_binary_operators_broadcast(op_type: str, other: Array) -> None:
+    check_operator(op_type, [X, other])
+
+
+@pytest.mark.parametrize("op_type", ["Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual"])
+def test_comparisons(op_type: str) -> None:
+    check_operator(op_type, [np.asarray([1.0, 2.0, 3.0], np.float32), np.asarray([[2.0], [3.0]], np.float32)])
+
+
+@pytest.mark.parametrize("op_type", ["And", "Or", "Xor"])
+def test_logic(op_type: str) -> None:
+    check_operator(op_type, [TRUE, MIXED])
+
+
+def test_not() -> None:
+    check_operator("Not", [MIXED])
+
+
+@pytest.mark.parametrize("op_type", ["Max", "Min", "Sum"])
+def test_any_number_of_operands(op_type: str) -> None:
+    check_operator(op_type, [X, ROW, floats(3, 1, seed=3)])
+    check_operator(op_type, [X])
+
+
+def test_division_of_integers_rounds_towards_zero() -> None:
+    check_operator("Div", [NUMBERS, DIVISORS])
+
+
+@pytest.mark.parametrize("fmod", [0, 1])
+def test_remainder_of_integers_takes_the_sign_of_the_divisor_or_of_the_number(fmod: int) -> None:
+    check_operator("Mod", [NUMBERS, DIVISORS], fmod=fmod)
+
+
+def test_power_keeps_the_type_of_its_base() -> None:
+    check_operator("Pow", [positive(2, 3), floats(3)])
+    check_operator("Pow", [positive(2, 3), np.asarray(2, np.int64)])
+    check_operator("Pow", [NUMBERS, np.asarray(2.0, np.float32)])
+
+
+@pytest.mark.parametrize("low", [None, np.asarray(-1.0, np.float32)])
+@pytest.mark.parametrize("high", [None, np.asarray(2.0, np.float32)])
+def test_clip_with_either_limit(low: Array | None, high: Array | None) -> None:
+    check_operator("Clip", [X, low, high])
+
+
+def test_where_broadcasts_all_three() -> None:
+    check_operator("Where", [TRUE, floats(3), np.asarray(9.0, np.float32)])
+
+
+def test_dropout_passes_everything_through() -> None:
+    check_operator("Dropout", [X])
+
+
+def test_unknown_element_type_is_named() -> None:
+    with pytest.raises(torch_ops.UnknownOperatorError, match="'Cast' with to=16"):
+        torch_ops.apply("Cast", [torch.zeros(1)], {"to": 16})

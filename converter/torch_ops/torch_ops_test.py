@@ -1,0 +1,77 @@
+from __future__ import annotations
+
+from typing import Any
+
+import onnx
+import pytest
+import torch
+from torch.autograd import gradcheck
+
+from converter import torch_ops
+from converter.torch_ops import layers, movement, pointwise, pooling, resize
+
+EVERY_RULE = {**pointwise.FLOAT, **pointwise.OTHER, **layers.TABLE, **pooling.TABLE, **resize.TABLE, **movement.TABLE}
+
+
+def random(*shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def test_an_operator_without_a_rule_is_named() -> None:
+    assert not torch_ops.known("GridSample")
+    with pytest.raises(torch_ops.UnknownOperatorError, match="'GridSample'"):
+        torch_ops.apply("GridSample", [torch.zeros(1)], {})
+
+
+def test_an_attribute_that_no_rule_honours_is_named() -> None:
+    assert torch_ops.known("Relu")
+    with pytest.raises(torch_ops.UnknownOperatorError, match=r"'Relu' with slope=0\.1"):
+        torch_ops.apply("Relu", [torch.zeros(1)], {"slope": 0.1})
+
+
+@pytest.mark.parametrize("op_type", sorted(EVERY_RULE))
+def test_every_attribute_of_the_specification_is_honoured_or_ignored_on_purpose(op_type: str) -> None:
+    rule = EVERY_RULE[op_type]
+    schema = onnx.defs.get_schema(op_type, max_inclusive_version=20)
+    refused = {"output_shape"} if op_type == "ConvTranspose" else set()
+    assert set(schema.attributes) == rule.honours | set(rule.ignores) | refused
+
+
+def test_no_two_tables_claim_an_operator() -> None:
+    tables = (pointwise.FLOAT, pointwise.OTHER, layers.TABLE, pooling.TABLE, resize.TABLE, movement.TABLE)
+    assert sum(len(t) for t in tables) == len(EVERY_RULE)
+
+
+@pytest.mark.parametrize(
+    ("op_type", "shapes", "constants", "attrs"),
+    [
+        ("Conv", [(1, 4, 5, 5), (6, 2, 3, 3), (6,)], [], {"group": 2, "pads": [1, 0, 1, 2], "strides": [2, 1]}),
+        ("ConvTranspose", [(1, 2, 3, 3), (2, 2, 3, 3), (2,)], [], {"strides": [2, 2], "pads": [1, 1, 0, 0]}),
+        ("Gemm", [(2, 3), (4, 3), (4,)], [], {"transB": 1, "alpha": 0.5}),
+        ("MatMul", [(2, 2, 3), (3, 4)], [], {}),
+        ("Softmax", [(2, 5)], [], {}),
+        ("LayerNormalization", [(2, 6), (6,), (6,)], [], {}),
+        ("InstanceNormalization", [(2, 2, 3, 3), (2,), (2,)], [], {}),
+        ("Gelu", [(7,)], [], {}),
+        ("HardSwish", [(7,)], [], {}),
+        ("Clip", [(7,)], [torch.tensor(-1.0), torch.tensor(1.0)], {}),
+        ("AveragePool", [(1, 2, 5, 5)], [], {"kernel_shape": [3, 3], "pads": [1, 1, 1, 1], "strides": [2, 2]}),
+        ("MaxPool", [(1, 2, 5, 5)], [], {"kernel_shape": [3, 3], "pads": [1, 1, 1, 1]}),
+        ("ReduceMean", [(2, 3)], [torch.tensor([1])], {}),
+        ("ReduceL2", [(2, 3)], [torch.tensor([1])], {}),
+        ("Resize", [(1, 1, 3, 3)], [None, torch.tensor([1.0, 1.0, 2.0, 1.5])], {"mode": "linear"}),
+        ("Pad", [(2, 3)], [torch.tensor([0, 2, 1, 1])], {"mode": "reflect"}),
+        ("Slice", [(4, 5)], [torch.tensor([4]), torch.tensor([0]), torch.tensor([1]), torch.tensor([-2])], {}),
+        ("Gather", [(4, 3)], [torch.tensor([[0, -1], [2, 0]])], {}),
+        ("Expand", [(3, 1)], [torch.tensor([2, 3, 4])], {}),
+        ("Split", [(2, 5)], [torch.tensor([2, 3])], {"axis": 1}),
+        ("Transpose", [(2, 3, 4)], [], {"perm": [2, 0, 1]}),
+        ("Concat", [(2, 3), (2, 1)], [], {"axis": 1}),
+        ("DepthToSpace", [(1, 4, 2, 2)], [], {"blocksize": 2}),
+        ("Einsum", [(2, 3), (3, 4)], [], {"equation": "ij,jk->ik"}),
+    ],
+    ids=lambda v: v if isinstance(v, str) else None,
+)
+def test_gradients_agree_with_differences(op_type: str, shapes: list[tuple[int, ...]], constants: list[Any], attrs: dict[str, Any]) -> None:
+    tensors = [random(*shape, seed=i).requires_grad_() for i, shape in enumerate(shapes)]
+    assert gradcheck(lambda *inputs: tuple(torch_ops.apply(op_type, [*inputs, *constants], attrs)), tensors)

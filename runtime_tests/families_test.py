@@ -1,0 +1,41 @@
+"""Every family's network, exported and converted at a small size, for both targets."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import onnx
+import pytest
+
+from converter.options import Options
+from tools.families import FAMILIES, convert_family, markdown
+
+SIZE = 64
+
+
+@pytest.mark.parametrize("target", ["arm64", "x86"])
+@pytest.mark.parametrize("network", FAMILIES)
+def test_a_family_converts_and_runs_as_planned(network: str, target: str, tmp_path_factory: pytest.TempPathFactory) -> None:
+    folder = tmp_path_factory.getbasetemp()
+    result = convert_family(network, folder, Options(samples=8, target=target, threads=2), size=SIZE)
+    verdict = result.report.verdict
+    assert verdict is not None
+    assert verdict.parity_reference == "a simulation of the plan"
+    assert verdict.parity_db > 45
+    assert verdict.census.coverage > 0.8
+    assert "QLinearSoftmax" not in verdict.census.kernels
+    assert all(output.sqnr_db > 15 for output in verdict.outputs)
+    converted = onnx.load(folder / f"{network}_{SIZE}_{target}_{Options().method}.onnx")
+    assert {node.op_type for node in converted.graph.node} & {"QuantizeLinear"}
+    assert f"| {network} | {SIZE} | {target} |" in markdown([result])
+
+
+def test_formats_of_targets_differ_where_kernels_do(tmp_path: Path) -> None:
+    """Signed activations for ARM64, unsigned ones for x86."""
+    kinds = {}
+    for target in ("arm64", "x86"):
+        convert_family("mobilevit_xxs", tmp_path, Options(samples=4, target=target, threads=2), size=SIZE)
+        model = onnx.load(tmp_path / f"mobilevit_xxs_{SIZE}_{target}_{Options().method}.onnx")
+        constants = {i.name: i.data_type for i in model.graph.initializer}
+        kinds[target] = {constants[n.input[2]] for n in model.graph.node if n.op_type == "QuantizeLinear"}
+    assert kinds == {"arm64": {onnx.TensorProto.INT8}, "x86": {onnx.TensorProto.UINT8}}

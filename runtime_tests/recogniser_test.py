@@ -1,0 +1,83 @@
+"""The trained recogniser of the demo: real weights, dynamic height and width, metadata that must survive."""
+
+from __future__ import annotations
+
+import platform
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+from converter.options import Options
+from converter.pipeline import convert
+from converter.report import Report
+from converter.runtime import open_session, run_session
+from converter.targets import TARGETS
+from tools.demo import pixels
+from tools.recogniser import alphabet, character_accuracy, fetch_model, greedy_decode
+from tools.text_lines import render_lines
+
+LINES = 40
+
+
+@pytest.fixture(scope="module")
+def recogniser(request: pytest.FixtureRequest) -> Path:
+    assert request.config.cache is not None
+    try:
+        return fetch_model(request.config.cache.mkdir("recogniser"))
+    except OSError as error:
+        pytest.skip(f"the recogniser's wheel cannot be fetched: {error}")
+
+
+@pytest.fixture(scope="module")
+def converted(recogniser: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Report]:
+    folder = tmp_path_factory.mktemp("recogniser")
+    np.savez(folder / "lines.npz", x=np.stack([pixels(line) for line in render_lines(40, seed=1000)]))
+    output = folder / "int8.onnx"
+    return output, convert(recogniser, output, Options(calib=folder / "lines.npz", threads=2))
+
+
+def _characters(model: Path, settings: dict[str, str]) -> float:
+    lines = render_lines(LINES, seed=2)
+    session = open_session(model, settings=settings)
+    letters = alphabet(model)
+    texts = [greedy_decode(next(iter(run_session(session, {"x": pixels(line)[None]}).values())), letters)[0] for line in lines]
+    return character_accuracy([line.text for line in lines], texts)
+
+
+def test_it_reads_as_well_in_integer(recogniser: Path, converted: tuple[Path, Report]) -> None:
+    """A quick look; the demo compares 300 lines."""
+    output, _ = converted
+    settings = dict(TARGETS["arm64"].session_settings.get(platform.machine(), {}))
+    assert _characters(output, settings) >= _characters(recogniser, {}) - 1.0
+
+
+def test_parity_and_coverage(converted: tuple[Path, Report]) -> None:
+    verdict = converted[1].verdict
+    assert verdict is not None
+    assert verdict.parity_db > 45
+    assert verdict.census.coverage > 0.99
+
+
+def test_every_spelled_out_activation_was_recognised(converted: tuple[Path, Report]) -> None:
+    operators = [op.op_type for op in converted[1].plan.ops.values()]
+    assert operators.count("HardSwish") == 28
+    assert operators.count("LayerNormalization") == 5
+    assert operators.count("Softmax") == 3
+
+
+def test_interface_and_metadata_survive(recogniser: Path, converted: tuple[Path, Report]) -> None:
+    before, after = onnx.load(recogniser), onnx.load(converted[0])
+    assert after.graph.input == before.graph.input
+    assert [o.name for o in after.graph.output] == [o.name for o in before.graph.output]
+    kept = {p.key: p.value for p in after.metadata_props}
+    assert kept["character"] == {p.key: p.value for p in before.metadata_props}["character"]
+    assert kept["bridgequant.method"] == Options().method
+
+
+def test_other_widths_still_run(converted: tuple[Path, Report]) -> None:
+    session = open_session(converted[0])
+    for batch, width in ((1, 200), (3, 480)):
+        (result,) = run_session(session, {"x": np.zeros((batch, 3, 48, width), np.float32)}).values()
+        assert result.shape[0] == batch and result.shape[1] == width // 8
