@@ -61,7 +61,9 @@ class Quantized:
         return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=9)
 
 
-def sound_conv(*, bias_scale: Any = None, weight_scale: Any = S_W, weight_zero: Any = 0, before: str = "", after: str = "") -> onnx.ModelProto:
+def sound_conv(
+    *, bias_scale: Any = None, weight_scale: Any = S_W, weight_zero: Any = 0, before: str = "", after: str = ""
+) -> onnx.ModelProto:
     """DQ, Conv, Q around a sound convolution of eight channels, or with one thing changed."""
     g = Quantized()
     channels = np.linspace(0.01, 0.1, 8)
@@ -91,7 +93,9 @@ def gemm(bias_scale: Any) -> onnx.ModelProto:
 def product(*, per_axis: str = "") -> onnx.ModelProto:
     g = Quantized()
     channels = np.linspace(0.01, 0.1, 8)
-    sides = [g.pair("x", f"{side}_real", channels if per_axis == side else S_X, **({"axis": 1} if per_axis == side else {})) for side in "ab"]
+    sides = [
+        g.pair("x", f"{side}_real", channels if per_axis == side else S_X, **({"axis": 1} if per_axis == side else {})) for side in "ab"
+    ]
     return g.model((8, 8), g.pair(g.add("MatMul", *sides, name="y"), "out", S_Y))
 
 

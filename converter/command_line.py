@@ -10,11 +10,16 @@ import sys
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from converter.errors import ConverterError
 from converter.flags import parse_flags
 from converter.interruption import Interruption
+from converter.paths import check_input, check_outputs
 from converter.progress import Progress
+
+if TYPE_CHECKING:
+    from converter.options import Options
 
 __all__ = ["main"]
 
@@ -31,6 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except SystemExit as stop:  # --help and --version
         return stop.code if isinstance(stop.code, int) else 0
     before = _identity(flags.output)
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # nobody asked for a model's conversion to be reported to anyone
     with Interruption() as interruption:
         try:
             _run(flags, interruption)
@@ -50,37 +56,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(flags: argparse.Namespace, interruption: Interruption) -> None:
-    from converter.options import Options
-    from converter.paths import check_input, check_outputs
-    from converter.preprocess import parse_preprocess
-    from converter.terminal import watch
-
     to_stdout = flags.json == "-"
     json_out = None if flags.json is None or to_stdout else Path(flags.json)
-    preprocess = parse_preprocess(flags.preprocess) if flags.preprocess is not None else None
     check_input(flags.source)
     check_outputs({"OUT": flags.output}, {"IN": flags.source})
-    options = Options(
-        calib=flags.calib,
-        samples=flags.samples,
-        preprocess=preprocess,
-        input_shapes=_input_shapes(flags.input_shape),
-        method=flags.method,
-        bits=flags.bits,
-        target=flags.target,
-        exclude=tuple(flags.exclude),
-        min_sqnr=flags.min_sqnr,
-        seed=flags.seed,
-        threads=flags.threads,
-        plan_in=flags.plan_in,
-    )
+    with interruption.deferred():  # as everywhere where libraries are loaded
+        options = _options(flags)
+        from converter.terminal import watch
     with watch(quiet=flags.quiet) as plain:
         progress = _watchful(plain, interruption)
         progress.stage("start")
-        from converter.pipeline import convert
-        from converter.report import report_json
-        from converter.tables import float_operator_lines, render, report_tables
-
+        with interruption.deferred():
+            import onnxruntime  # noqa: F401
+        with interruption.deferred():
+            import torch  # noqa: F401
+        with interruption.deferred():
+            from converter.pipeline import convert
+            from converter.report import report_json
+            from converter.tables import float_operator_lines, render, report_tables
         report = convert(
             flags.source, flags.output, options, dry_run=flags.dry_run, progress=progress, plan_out=flags.plan_out, json_out=json_out
         )
@@ -95,12 +88,30 @@ def _run(flags: argparse.Namespace, interruption: Interruption) -> None:
             _print("".join(f"{line}\n" for line in ["", *lines]))
 
 
-def _input_shapes(texts: Sequence[str]) -> dict[str, tuple[int, ...]]:
-    if not texts:
-        return {}
-    from converter.shapes import parse_input_shapes
+def _options(flags: argparse.Namespace) -> Options:
+    from converter.options import Options
+    from converter.preprocess import parse_preprocess
 
-    return parse_input_shapes(texts)
+    preprocess = parse_preprocess(flags.preprocess) if flags.preprocess is not None else None
+    input_shapes: dict[str, tuple[int, ...]] = {}
+    if flags.input_shape:
+        from converter.shapes import parse_input_shapes
+
+        input_shapes = parse_input_shapes(flags.input_shape)
+    return Options(
+        calib=flags.calib,
+        samples=flags.samples,
+        preprocess=preprocess,
+        input_shapes=input_shapes,
+        method=flags.method,
+        bits=flags.bits,
+        target=flags.target,
+        exclude=tuple(flags.exclude),
+        min_sqnr=flags.min_sqnr,
+        seed=flags.seed,
+        threads=flags.threads,
+        plan_in=flags.plan_in,
+    )
 
 
 def _watchful(progress: Progress, interruption: Interruption) -> Progress:

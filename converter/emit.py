@@ -34,7 +34,7 @@ def emit(model: ir.Model, plan: Plan, metadata: Mapping[str, str]) -> ir.Model:
     Args:
         model: canonical float model.
         plan: settled for this model.
-        metadata: ``metadata_props`` of the result, in order.
+        metadata: ``metadata_props`` of the result.
     """
     graph = _Builder(model.graph, plan).build()
     result = ir.Model(graph, ir_version=OUTPUT_IR_VERSION, producer_name="bridgequant")

@@ -74,7 +74,9 @@ def test_all_pairs_of_codes_agree(op_type: str, signed: bool, tmp_path: Path) ->
 
 
 @SIGNED
-@pytest.mark.parametrize("shapes", [((1, 16, 32, 32), (1, 16, 1, 1)), ((16, 256), (256,)), ((1,), (16, 256)), ((1, 8, 1, 1), (1, 1, 32, 32))])
+@pytest.mark.parametrize(
+    "shapes", [((1, 16, 32, 32), (1, 16, 1, 1)), ((16, 256), (256,)), ((1,), (16, 256)), ((1, 8, 1, 1), (1, 1, 32, 32))]
+)
 def test_broadcast_additions_agree(shapes: tuple[tuple[int, ...], tuple[int, ...]], signed: bool, tmp_path: Path) -> None:
     generator = np.random.default_rng(6)
     for _ in range(20):

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from types import FrameType, TracebackType
 from typing import Any
 
@@ -24,12 +25,23 @@ class Interruption:
 
     def __init__(self) -> None:
         self.received = 0
+        self._deferring = False
         self._before: dict[int, Callable[[int, FrameType | None], Any] | int | None] = {}
 
     def check(self) -> None:
         """Raise the interruption again if a library swallowed it."""
         if self.received:
             raise KeyboardInterrupt
+
+    @contextlib.contextmanager
+    def deferred(self) -> Iterator[None]:
+        """Hold interruptions back until the end: raised while a library of C++ is being loaded, they would abort the process."""
+        self._deferring = True
+        try:
+            yield
+        finally:
+            self._deferring = False
+        self.check()
 
     def __enter__(self) -> Interruption:
         for number in _SIGNALS:
@@ -47,5 +59,5 @@ class Interruption:
 
     def _stop(self, number: int, frame: FrameType | None) -> None:
         self.received += 1
-        if self.received != 2:
+        if not self._deferring and self.received != 2:
             raise KeyboardInterrupt

@@ -22,7 +22,7 @@ def chain(length: int = 6, *size: int) -> ir.Model:
 def test_ranges_are_those_of_all_samples() -> None:
     sketch = Sketch()
     model = sketch.model(sketch.add("Mul", sketch.input("x", 1, 3), sketch.constant([2.0]), name="double"))
-    feeds = [{"x": np.float32([[-1, 0, 1]])}, {"x": np.float32([[0.5, 5, 0]])}]
+    feeds = [{"x": np.asarray([[-1, 0, 1]], np.float32)}, {"x": np.asarray([[0.5, 5, 0]], np.float32)}]
     seen = observe(model, feeds, threads=1)
     assert seen.samples == 2
     assert (seen.tensors["x"].minimum, seen.tensors["x"].maximum, seen.tensors["x"].shape) == (-1.0, 5.0, (1, 3))
@@ -83,7 +83,12 @@ def test_groups_bound_the_memory_and_change_nothing(monkeypatch: pytest.MonkeyPa
 def test_a_tensor_of_unknown_size_is_taken_to_be_the_largest(monkeypatch: pytest.MonkeyPatch) -> None:
     sketch = Sketch()
     x = sketch.input("x", 4, 8)
-    kept = sketch.add("Compress", x, sketch.add("Greater", sketch.add("ReduceMax", x, sketch.constant([1], np.int64), keepdims=0), sketch.constant(-9.0)), axis=0)
+    kept = sketch.add(
+        "Compress",
+        x,
+        sketch.add("Greater", sketch.add("ReduceMax", x, sketch.constant([1], np.int64), keepdims=0), sketch.constant(-9.0)),
+        axis=0,
+    )
     model = sketch.model(sketch.add("Sigmoid", sketch.add("Exp", kept)))
     monkeypatch.setattr(observe_module, "_BYTES_AT_ONCE", 4 * 8 * 4)
     groups = observe_module._groups(model, ["reducemax_0.0", "compress_2.0", "exp_3.0"], feeds_for(model)[0])
@@ -94,7 +99,7 @@ def test_a_tensor_that_is_not_finite_is_named() -> None:
     sketch = Sketch()
     model = sketch.model(sketch.add("Exp", sketch.add("Log", sketch.input("x", 1, 3), name="log")))
     with pytest.raises(CalibrationError, match=r"tensor 'log\.0' is not finite") as caught:
-        observe(model, [{"x": np.float32([[1, 2, 3]])}, {"x": np.float32([[1, -2, 3]])}], threads=1)
+        observe(model, [{"x": np.asarray([[1, 2, 3]], np.float32)}, {"x": np.asarray([[1, -2, 3]], np.float32)}], threads=1)
     assert caught.value.where == "calibration sample 1"
 
 

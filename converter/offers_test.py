@@ -40,7 +40,10 @@ REFUSALS: dict[str, tuple[Callable[[Sketch], str], str]] = {
     "conv in three dimensions": (lambda s: s.add("Conv", s.input("x", 1, 2, 4, 4, 4), s.normal(3, 2, 1, 1, 1)), "in 3 dimensions"),
     "transposed conv": (lambda s: s.add("ConvTranspose", image(s), s.normal(4, 2, 2, 2)), "no integer kernel for ConvTranspose"),
     "gemm with computed weights": (lambda s: s.add("Gemm", s.input("x", 3, 4), computed(s, 4, 5)), "its weights are computed"),
-    "gemm with a matrix as bias": (lambda s: s.add("Gemm", s.input("x", 3, 4), s.normal(4, 5), s.normal(3, 5)), "not one number per output"),
+    "gemm with a matrix as bias": (
+        lambda s: s.add("Gemm", s.input("x", 3, 4), s.normal(4, 5), s.normal(3, 5)),
+        "not one number per output",
+    ),
     "gemm with a scalar bias": (lambda s: s.add("Gemm", s.input("x", 3, 4), s.normal(4, 5), s.constant(1.0)), "not one number per output"),
     "gemm with a computed bias": (lambda s: s.add("Gemm", s.input("x", 3, 4), s.normal(4, 5), computed(s, 5)), "its bias is computed"),
     "gemm with alpha": (lambda s: s.add("Gemm", s.input("x", 3, 4), s.normal(4, 5), alpha=0.5), "no alpha, beta or transposed input"),
@@ -51,8 +54,14 @@ REFUSALS: dict[str, tuple[Callable[[Sketch], str], str]] = {
     "matmul with a constant on the left": (lambda s: s.add("MatMul", s.normal(3, 4), s.input("x", 4, 5)), "its left operand is a constant"),
     "matmul of two vectors": (lambda s: s.add("MatMul", s.input("x", 4), s.input("y", 4)), "not a matrix"),
     "concat with a constant": (lambda s: s.add("Concat", image(s), s.normal(1, 1, 6, 6), axis=1), "one of its inputs is a constant"),
-    "gather from a table": (lambda s: s.add("Gather", s.normal(9, 4), s.add("Cast", s.input("x", 3), to=7)), "none of its float inputs is computed"),
-    "split with an idle output": (lambda s: s.split("Split", image(s), outputs=2, axis=1, num_outputs=2)[0], "one of its outputs is not used"),
+    "gather from a table": (
+        lambda s: s.add("Gather", s.normal(9, 4), s.add("Cast", s.input("x", 3), to=7)),
+        "none of its float inputs is computed",
+    ),
+    "split with an idle output": (
+        lambda s: s.split("Split", image(s), outputs=2, axis=1, num_outputs=2)[0],
+        "one of its outputs is not used",
+    ),
     "linear resize": (
         lambda s: s.add("Resize", image(s), "", s.constant([1, 1, 2, 2]), mode="linear"),
         "interpolating Resize is not faster",

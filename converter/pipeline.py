@@ -113,11 +113,13 @@ def _converted(
     result = None
     if not dry_run:
         progress.stage("emit")
-        emitted = emit(canonical.model, plan, provenance(source, plan, samples, preprocess, options))
+        metadata = provenance(source, plan, samples, preprocess, options)
+        emitted = emit(canonical.model, plan, metadata)
         progress.stage("verify")
         verdict = verify(source, canonical.model, emitted, plan, offers, samples.held_aside, target, threads=options.threads)
         _enforce(verdict, options)
         model: onnx.ModelProto = ir.to_proto(emitted)
+        onnx.helper.set_model_props(model, metadata)  # to_proto sorts them, the input file's order shall stay
         progress.stage("measure")
         result = _Result(model, verdict, latency_ratio(source.model, model, samples.held_aside[0]))
     report = _report(source, output, options, samples, canonical, plan, result, remarks)

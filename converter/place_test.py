@@ -135,7 +135,9 @@ def mixed_model() -> ir.Model:
     y = sketch.silu(x)
     y = sketch.add("Relu", sketch.conv(y, 8, name="second"), name="relu")
     y = sketch.add("Mul", sketch.add("Add", y, x, name="residual"), sketch.constant(0.5), name="half")
-    tokens = sketch.add("Transpose", sketch.add("Reshape", y, sketch.constant([1, 8, 64], np.int64), name="flat"), perm=[0, 2, 1], name="turn")
+    tokens = sketch.add(
+        "Transpose", sketch.add("Reshape", y, sketch.constant([1, 8, 64], np.int64), name="flat"), perm=[0, 2, 1], name="turn"
+    )
     normal = sketch.add("LayerNormalization", tokens, sketch.normal(8), name="norm")
     scores = sketch.add("MatMul", normal, sketch.add("Transpose", normal, perm=[0, 2, 1]), name="scores")
     mixed = sketch.add("MatMul", sketch.add("Softmax", scores, name="softmax"), normal, name="mixed")

@@ -38,9 +38,7 @@ OPS = st.builds(
     st.dictionaries(st.integers(0, 5), grids(), max_size=2),
     NAMES,
 )
-PLANS = st.builds(
-    Plan, NAMES, NAMES, NAMES, st.dictionaries(NAMES, FLOATS | GRIDDED, max_size=4), st.dictionaries(NAMES, OPS, max_size=4)
-)
+PLANS = st.builds(Plan, NAMES, NAMES, NAMES, st.dictionaries(NAMES, FLOATS | GRIDDED, max_size=4), st.dictionaries(NAMES, OPS, max_size=4))
 
 
 @given(plan=PLANS)
@@ -61,7 +59,9 @@ def example() -> Plan:
 
 
 def test_the_text_is_readable() -> None:
-    assert plan_to_json(example()) == """{
+    assert (
+        plan_to_json(example())
+        == """{
  "format": "bridgequant-plan",
  "version": 1,
  "method": "mse",
@@ -117,6 +117,7 @@ def test_the_text_is_readable() -> None:
  }
 }
 """
+    )
 
 
 def test_names_that_look_like_lists_are_left_alone() -> None:

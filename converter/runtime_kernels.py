@@ -26,9 +26,23 @@ FloatKernel = Callable[[str, Sequence[Any], Mapping[str, Any]], list[torch.Tenso
 _IR_VERSION = 9
 _INEXACT = frozenset(
     [
-        "AveragePool", "Conv", "Erf", "Exp", "Gelu", "Gemm", "GlobalAveragePool", "InstanceNormalization", "LayerNormalization",
-        "MatMul", "ReduceMean", "ReduceSum", "Sigmoid", "Softmax", "Sqrt", "Tanh",
-    ]  # fmt: skip
+        "AveragePool",
+        "Conv",
+        "Erf",
+        "Exp",
+        "Gelu",
+        "Gemm",
+        "GlobalAveragePool",
+        "InstanceNormalization",
+        "LayerNormalization",
+        "MatMul",
+        "ReduceMean",
+        "ReduceSum",
+        "Sigmoid",
+        "Softmax",
+        "Sqrt",
+        "Tanh",
+    ]
 )
 """Operators on which two correct implementations may differ in the last bits."""
 

@@ -69,13 +69,15 @@ class Sketch:
     def silu(self, x: str) -> str:
         return self.add("Mul", x, self.add("Sigmoid", x))
 
-    def model(self, *outputs: str) -> ir.Model:
-        infos = [helper.make_tensor_value_info(o, FLOAT, None) for o in outputs]
+    def model(self, *outputs: str, dtype: int = FLOAT) -> ir.Model:
+        stored = {i.name: i.dims for i in self.initializers}
+        infos = [helper.make_tensor_value_info(o, dtype, stored.get(o)) for o in outputs]
         graph = helper.make_graph(self.nodes, "sketch", self.inputs, infos, self.initializers)
         proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=9)
         proto = onnx.shape_inference.infer_shapes(proto, data_prop=True)
         onnx.checker.check_model(proto)
-        return ir.from_proto(proto)
+        model: ir.Model = ir.from_proto(proto)
+        return model
 
 
 def feeds_for(model: ir.Model, count: int = 4, seed: int = 1) -> list[dict[str, npt.NDArray[Any]]]:

@@ -63,7 +63,8 @@ def _read(model: Path, lines: Sequence[TextLine], settings: dict[str, str], name
     session = open_session(model, settings=settings)
     characters = alphabet(model)
     texts: list[str] = []
-    for line in track(lines, description=f"read with {name}", console=Console(stderr=True), disable=not sys.stderr.isatty(), transient=True):
+    console = Console(stderr=True)
+    for line in track(lines, description=f"read with {name}", console=console, disable=not console.is_terminal, transient=True):
         (probabilities,) = run_session(session, {"x": pixels(line)[None]}).values()
         texts += greedy_decode(probabilities, characters)
     return texts
@@ -107,7 +108,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _print(readings: Sequence[_Reading], reports: Sequence[tuple[Path, Report]], count: int) -> None:
     console = Console(width=None if sys.stdout.isatty() else 110)
-    table = Table(title=f"text-line recogniser, {count} rendered lines that calibrated nothing, calibrated on 32 others", title_justify="left")
+    table = Table(title=f"text-line recogniser, {count} lines; calibrated on 32 others", title_justify="left")
     for heading in ("model", "exact lines", "characters", "size", f"float time / its time on this {platform.machine()}"):
         table.add_column(heading, justify="left" if heading == "model" else "right")
     for reading in readings:

@@ -53,23 +53,26 @@ def fuse_activations(model: ir.Model) -> list[str]:
 
 
 def _fuse(graph: ir.Graph, recognise: Callable[[torch.Tensor, Cone], Replacement | None]) -> list[str]:
-    changed: list[str] = []
+    changed = []
     position = {node: i for i, node in enumerate(graph)}
     for node in list(graph):
         if node.graph is not graph or not _scalar_function(node):
             continue
-        for cone in cones(node.outputs[0], position, _scalar_function):
-            if all(n.op_type in _LINEAR for n in cone.nodes) or _is_canonical(cone) or not _keeps_shape(cone):
-                continue
-            y = evaluate(cone, _POINTS)
-            build = recognise(y, cone) if y is not None and y.shape == _POINTS.shape else None
-            if build is None:
-                continue
-            changed.append(str(cone.output.name))
-            replace(cone.output, build(cone), reversed(cone.nodes))
-            position = {n: i for i, n in enumerate(graph)}
-            break
+        found = [(cone, build) for cone in cones(node.outputs[0], position, _scalar_function) if (build := _recognise(cone, recognise))]
+        if not found:
+            continue
+        cone, build = found[-1]  # the largest: factors and offsets in front belong to a HardSigmoid
+        changed.append(str(cone.output.name))
+        replace(cone.output, build(cone), reversed(cone.nodes))
+        position = {n: i for i, n in enumerate(graph)}
     return changed
+
+
+def _recognise(cone: Cone, recognise: Callable[[torch.Tensor, Cone], Replacement | None]) -> Replacement | None:
+    if all(n.op_type in _LINEAR for n in cone.nodes) or _is_canonical(cone) or not _keeps_shape(cone):
+        return None
+    y = evaluate(cone, _POINTS)
+    return recognise(y, cone) if y is not None and y.shape == _POINTS.shape else None
 
 
 def _scalar_function(node: ir.Node) -> bool:

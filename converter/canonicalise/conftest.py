@@ -94,20 +94,18 @@ def rewrite(
     Returns:
         the rewritten model, and what the rewrite says it changed.
     """
-    before = model.SerializeToString()
-    changed_model: ir.Model = ir.from_proto(model)
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    changed_model: ir.Model = ir.from_proto(copy)
     changed = edit(changed_model)
     remove_dead(changed_model)
     result: onnx.ModelProto = ir.to_proto(changed_model)
     onnx.checker.check_model(result, full_check=True)
     for kind in ("input", "output"):
         assert [v.name for v in getattr(result.graph, kind)] == [v.name for v in getattr(model.graph, kind)]
-    produced = {o for n in result.graph.node for o in n.output}
-    assert {name for name in changed if name in produced} or not changed or len(produced) < len(model.graph.node)
     if not changed:
         assert op_types(result) == op_types(model)
     assert_equal_outputs(model, result, random_feed(model, sizes))
-    assert model.SerializeToString() == before, "the model given was changed"
     return result, changed
 
 

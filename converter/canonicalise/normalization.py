@@ -35,7 +35,7 @@ def fuse_normalizations(model: ir.Model) -> list[str]:
     for node in list(graph):
         if node.graph is not graph or not _pointwise_by_rows(node):
             continue
-        for cone in cones(node.outputs[0], order, _allowed):
+        for cone in reversed(list(cones(node.outputs[0], order, _allowed))):  # the largest may begin with the maximum
             if not any(n.op_type in {*_REDUCTIONS, "LayerNormalization"} for n in cone.nodes) or not _keeps_shape(cone):
                 continue
             new = _as_layer_norm(graph, cone) or _as_softmax(cone)

@@ -23,7 +23,7 @@ _HEAVY = 1 << 12
 """Bytes above which an initializer is kept out of calls that only look at shapes."""
 
 _REDEFINED = {"GroupNormalization"}
-"""Operators that are older than the canonical opset, but whose younger version has no way back."""
+"""Operators whose younger version has no way back to the canonical opset; for one spelling, their older versions expand too."""
 
 _TWINS = {"GlobalMaxPool": "GlobalAveragePool"}
 """Operators that the converter has no adapter for although nothing but their types changed, and one alike that it has."""
@@ -43,11 +43,9 @@ def to_canonical_opset(model: onnx.ModelProto) -> onnx.ModelProto:
     result.CopyFrom(model)
     _freeze_initializers(result)
     opset = next(o.version for o in result.opset_import if o.domain in ("", "ai.onnx"))
+    result = _expand_definitions(infer_shapes(result), opset)
     if opset == CANONICAL_OPSET:
-        return infer_shapes(result)
-    result = infer_shapes(result)
-    if opset > CANONICAL_OPSET:
-        result = _expand_younger(result, opset)
+        return result
     twins = _disguise(result) if opset > CANONICAL_OPSET else {}
     try:
         result = _without_weights(lambda m: version_converter.convert_version(m, CANONICAL_OPSET), result)
@@ -91,7 +89,7 @@ def _state_old_resize(model: onnx.ModelProto) -> None:
         node.attribute.extend(helper.make_attribute(name, value) for name, value in stated.items())
 
 
-def _expand_younger(model: onnx.ModelProto, opset: int) -> onnx.ModelProto:
+def _expand_definitions(model: onnx.ModelProto, opset: int) -> onnx.ModelProto:
     """Replace operators younger than the canonical opset by their definitions."""
     younger = []
     for node in model.graph.node:

@@ -18,7 +18,13 @@ def solve() -> Solve:
     """A function that puts one tensor sample ``x`` and one weight ``w`` [channels, values] to a method."""
 
     def run(
-        choose: Callable[[Problem], Choice], sample: Any, weight: Any = ((1.0,),), *, bits: int = 8, weight_bits: int = 8, signed: bool = True
+        choose: Callable[[Problem], Choice],
+        sample: Any,
+        weight: Any = ((1.0,),),
+        *,
+        bits: int = 8,
+        weight_bits: int = 8,
+        signed: bool = True,
     ) -> Choice:
         x: npt.NDArray[np.float32] = np.asarray(sample, np.float32)
         stats = TensorStats(float(x.min()), float(x.max()), x, x.shape)

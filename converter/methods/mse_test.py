@@ -27,7 +27,7 @@ def draw(kind: str, seed: int) -> npt.NDArray[np.float32]:
         "constant": np.full(10, 0.7),
         "two clusters": np.append(generator.normal(-5, 0.1, 3000), generator.normal(9, 0.1, 1000)),
     }[kind]
-    return (x * 10.0 ** generator.uniform(-3, 3)).astype(np.float32)
+    return np.asarray(x * 10.0 ** generator.uniform(-3, 3), np.float32)
 
 
 def squared_error(x: npt.NDArray[np.float32], grid: Grid) -> float:

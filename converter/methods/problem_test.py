@@ -22,8 +22,8 @@ def test_every_method_answers_every_question(method: str) -> None:
     constants = {
         ("conv", 1): Constant(generator.standard_normal((6, 3, 3, 3)).astype(np.float32), 0, 7),
         ("gemm", 1): Constant(generator.standard_normal((5, 4)).astype(np.float32), 1, 8),
-        ("add", 1): Constant(np.float32([[1.0, 3.0]]), None, 8, signed=False),
-        ("add", 0): Constant(np.float32(-2.5), None, 8, signed=False),
+        ("add", 1): Constant(np.asarray([[1.0, 3.0]], np.float32), None, 8, signed=False),
+        ("add", 0): Constant(np.asarray(-2.5, np.float32), None, 8, signed=False),
     }
     dead = TensorStats(0.0, 0.0, np.zeros(9, np.float32), (9,))
     choice = METHODS[method](Problem({"x": TensorStats(-3.0, 3.0, sample, (500,)), "dead": dead}, constants, 8, False))

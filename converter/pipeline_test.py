@@ -1,0 +1,233 @@
+"""Conversions from end to end: what is kept, what is added, and what the emitted model can do."""
+
+from __future__ import annotations
+
+import functools
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+from converter import __version__, pipeline
+from converter.conftest import SaveHybrid, hybrid_model, make_model
+from converter.errors import CalibrationError, ConverterError, ModelError
+from converter.latency import latency_ratio
+from converter.options import Options
+from converter.pipeline import convert
+from converter.progress import Progress
+from converter.report import Report
+from converter.runtime import open_session, run_session
+from converter.verify import sqnr
+
+
+@pytest.fixture(autouse=True)
+def few_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pipeline, "latency_ratio", functools.partial(latency_ratio, seconds=0.0))
+
+
+def options(**changes: Any) -> Options:
+    return Options(**{"samples": 4, "threads": 1, "method": "minmax", **changes})
+
+
+def signature(model: onnx.ModelProto) -> list[bytes]:
+    return [v.SerializeToString(deterministic=True) for v in (*model.graph.input, *model.graph.output)]
+
+
+def pictures(*shape: int) -> dict[str, Any]:
+    """Smooth pictures, as the network was calibrated with: scores then lie in the range that was seen."""
+    generator = np.random.default_rng(1)
+    coarse = generator.uniform(0.2, 0.8, (*shape[:2], 4, 4))
+    return {"image": np.kron(coarse, np.ones((1, 1, shape[2] // 4, shape[3] // 4))).astype(np.float32)}
+
+
+def compared(one: Path, other: Path, feed: dict[str, Any]) -> float:
+    a, b = (run_session(open_session(path), feed)["logits"] for path in (one, other))
+    assert a.shape == b.shape
+    return sqnr(a, b)
+
+
+# What is kept
+
+
+@pytest.mark.parametrize("switches", [{}, {"dynamic_batch": True}, {"dynamic_batch": True, "dynamic_size": True}, {"opset": 20}])
+def test_the_interface_is_kept(save_hybrid: SaveHybrid, tmp_path: Path, switches: dict[str, Any]) -> None:
+    source = save_hybrid(**switches)
+    convert(source, tmp_path / "out.onnx", options(input_shapes={"image": (1, 3, 32, 32)}))
+    before, after = onnx.load(source), onnx.load(tmp_path / "out.onnx")
+    assert [(v.name, v.type) for v in before.graph.input] == [(v.name, v.type) for v in after.graph.input]
+    assert [(v.name, v.type) for v in before.graph.output] == [(v.name, v.type) for v in after.graph.output]
+
+
+def test_several_inputs_and_outputs_keep_their_order(tmp_path: Path) -> None:
+    nodes = [
+        helper.make_node("Relu", ["b"], ["r"]),
+        helper.make_node("Add", ["r", "a"], ["z"]),
+        helper.make_node("ArgMax", ["z"], ["k"], axis=-1),
+        helper.make_node("Identity", ["b"], ["y"]),
+    ]
+    shape = ["n", 6]
+    model = make_model(
+        nodes,
+        [("b", TensorProto.FLOAT, shape), ("a", TensorProto.FLOAT, shape)],
+        [("z", TensorProto.FLOAT, shape), ("k", TensorProto.INT64, ["n", 1]), ("y", TensorProto.FLOAT, shape)],
+    )
+    onnx.save(model, tmp_path / "in.onnx")
+    convert(tmp_path / "in.onnx", tmp_path / "out.onnx", options())
+    after = onnx.load(tmp_path / "out.onnx")
+    assert signature(model) == signature(after)
+
+
+def test_metadata_are_kept_and_provenance_is_added(save_hybrid: SaveHybrid, tmp_path: Path) -> None:
+    metadata = {"z": "last", "bridgequant.preprocess": "symmetric", "a": "first", "bridgequant.classes": "[]"}
+    onnx.save(hybrid_model(metadata=metadata), tmp_path / "in.onnx")
+    report = convert(tmp_path / "in.onnx", tmp_path / "out.onnx", options(seed=3, target="x86"))
+    after = {p.key: p.value for p in onnx.load(tmp_path / "out.onnx").metadata_props}
+    assert list(after.items())[:4] == list(metadata.items())
+    assert {k: v for k, v in after.items() if k not in metadata} == {
+        "bridgequant.version": __version__,
+        "bridgequant.method": "minmax",
+        "bridgequant.bits": "W8A8",
+        "bridgequant.target": "x86",
+        "bridgequant.calibration": report.calibration_digest,
+        "bridgequant.seed": "3",
+        "bridgequant.source": after["bridgequant.source"],
+    }
+    assert str(tmp_path) not in str(after)
+
+
+def test_the_digest_follows_the_data(save_hybrid: SaveHybrid, tmp_path: Path) -> None:
+    def digest(**changes: Any) -> str:
+        return convert(save_hybrid(), tmp_path / "out.onnx", options(**changes), dry_run=True).calibration_digest
+
+    assert digest() == digest() != digest(seed=1)
+
+
+def test_the_same_conversion_gives_the_same_bytes(save_hybrid: SaveHybrid, tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        convert(save_hybrid(), tmp_path / f"{name}.onnx", options())
+    assert (tmp_path / "a.onnx").read_bytes() == (tmp_path / "b.onnx").read_bytes()
+
+
+def test_the_input_file_is_not_touched(save_hybrid: SaveHybrid, tmp_path: Path) -> None:
+    before = save_hybrid().read_bytes()
+    convert(save_hybrid(), tmp_path / "out.onnx", options())
+    assert save_hybrid().read_bytes() == before
+
+
+# What the emitted model can do
+
+
+def test_it_answers_like_the_float_model_in_integer(save_hybrid: SaveHybrid, tmp_path: Path) -> None:
+    report = convert(save_hybrid(), tmp_path / "out.onnx", options(samples=16))
+    assert report.verdict is not None and report.verdict.census.coverage > 0.5
+    assert report.verdict.outputs[0].sqnr_db > 20
+    assert compared(save_hybrid(), tmp_path / "out.onnx", pictures(1, 3, 32, 32)) > 15
+
+
+@pytest.mark.parametrize("shape", [(1, 3, 32, 32), (3, 3, 32, 32), (1, 3, 48, 64), (2, 3, 64, 40)])
+def test_open_dimensions_stay_open(save_hybrid: SaveHybrid, tmp_path_factory: pytest.TempPathFactory, shape: tuple[int, ...]) -> None:
+    source = save_hybrid(dynamic_batch=True, dynamic_size=True)
+    output = tmp_path_factory.getbasetemp() / "pipeline_open.onnx"
+    if not output.exists():
+        convert(source, output, options(samples=16, input_shapes={"image": (1, 3, 32, 32)}))
+    assert compared(source, output, pictures(*shape)) > 12
+
+
+def test_external_data_are_read_and_not_needed_afterwards(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    onnx.save(hybrid_model(), tmp_path / "plain.onnx")
+    onnx.save(hybrid_model(), tmp_path / "in" / "in.onnx", save_as_external_data=True, location="weights.bin", size_threshold=0)
+    report = convert(tmp_path / "in" / "in.onnx", tmp_path / "out.onnx", options())
+    assert report.float_bytes == sum(p.stat().st_size for p in (tmp_path / "in").iterdir())
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["in", "out.onnx", "plain.onnx"]
+    assert compared(tmp_path / "plain.onnx", tmp_path / "out.onnx", pictures(1, 3, 32, 32)) > 15
+
+
+# Exclusions
+
+
+def float_products(path: Path, **_: Any) -> set[str]:
+    """Names of the products of an emitted model that read no weight through a DequantizeLinear."""
+    graph = onnx.load(path).graph
+    makers = {o: n.op_type for n in graph.node for o in n.output}
+    products = [n for n in graph.node if n.op_type in ("Conv", "Gemm", "MatMul")]
+    return {n.name for n in products if makers.get(n.input[1]) != "DequantizeLinear"}
+
+
+@pytest.mark.parametrize("opset", [13, 17])
+@pytest.mark.parametrize("name", ["/stem/conv/Conv", "/block/depthwise/conv/Conv", "/mlp/fc1/MatMul", "/classifier/Gemm"])
+def test_excluded_products_are_really_float(save_hybrid: SaveHybrid, tmp_path: Path, opset: int, name: str) -> None:
+    report = convert(save_hybrid(opset=opset), tmp_path / "out.onnx", options(exclude=(name,)))
+    assert report.verdict is not None
+    named = {op.name: op for op in report.verdict.census.float_ops if op.macs}
+    assert name in float_products(tmp_path / "out.onnx")
+    assert named[name].reason == "excluded by the user"
+
+
+def test_excluding_all_products_leaves_no_integer_product(save_hybrid: SaveHybrid, tmp_path: Path) -> None:
+    report = convert(save_hybrid(), tmp_path / "out.onnx", options(exclude=("Conv", "Gemm", "MatMul")))
+    assert report.verdict is not None and report.verdict.census.coverage == 0.0
+    assert not [k for k in report.verdict.census.kernels if k.startswith(("QLinearConv", "QGemm", "QLinearMatMul", "MatMulInteger"))]
+    report = convert(save_hybrid(), tmp_path / "out.onnx", options(exclude=("*",)))
+    assert report.verdict is not None and report.verdict.outputs[0].sqnr_db > 60
+    assert not {"QuantizeLinear", "DequantizeLinear"} & {n.op_type for n in onnx.load(tmp_path / "out.onnx").graph.node}
+
+
+# The course of a conversion
+
+
+def test_stages_come_in_order(save_hybrid: SaveHybrid, tmp_path: Path) -> None:
+    stages: list[str] = []
+    steps: list[tuple[int, int]] = []
+    progress = Progress(stages.append, lambda done, total: steps.append((done, total)))
+    convert(save_hybrid(), tmp_path / "out.onnx", options(), progress=progress)
+    assert stages == ["load", "canonicalise", "observe", "plan", "emit", "verify", "measure"]
+    assert steps[-1] == (4, 4)
+
+
+def test_a_dry_run_writes_nothing_and_needs_no_emission(save_hybrid: SaveHybrid, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pipeline, "emit", None)
+    report = convert(save_hybrid(), tmp_path / "out.onnx", options(), dry_run=True)
+    assert report.verdict is None and report.latency is None and report.output == "" and report.integer_bytes == 0
+    assert report.plan.ops and list(tmp_path.iterdir()) == []
+
+
+def test_a_refusal_of_the_runtime_says_what_to_do(save_hybrid: SaveHybrid, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: Any) -> None:
+        raise ModelError("ONNX Runtime does not load the model: no")
+
+    monkeypatch.setattr(pipeline, "canonicalise", fail)
+    with pytest.raises(ModelError) as caught:
+        convert(save_hybrid(), tmp_path / "out.onnx", options())
+    assert caught.value.where == str(save_hybrid()) and caught.value.hint
+
+
+def test_a_low_quality_is_warned_about(save_hybrid: SaveHybrid, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pipeline, "LOW_SQNR_DB", 150.0)
+    report = convert(save_hybrid(), tmp_path / "out.onnx", options())
+    assert "'logits' is far from float" in report.warnings[0]
+
+
+def test_one_sample_is_told(save_hybrid: SaveHybrid, tmp_path: Path) -> None:
+    np.save(tmp_path / "data.npy", np.zeros((1, 3, 32, 32), np.float32) + 0.5)
+    report = convert(save_hybrid(), tmp_path / "out.onnx", options(calib=tmp_path / "data.npy"), dry_run=True)
+    assert any("one sample" in note for note in report.notes)
+
+
+def test_errors_of_the_public_function_are_of_one_tree(tmp_path: Path, save_hybrid: SaveHybrid) -> None:
+    with pytest.raises(ModelError):
+        convert(tmp_path / "absent", tmp_path / "out.onnx", options())
+    with pytest.raises(CalibrationError):
+        convert(save_hybrid(), tmp_path / "out.onnx", options(calib=tmp_path / "absent"))
+    assert issubclass(CalibrationError, ConverterError)
+
+
+def test_sizes_are_those_of_the_files(save_hybrid: SaveHybrid, tmp_path: Path) -> None:
+    report: Report = convert(save_hybrid(), tmp_path / "out.onnx", options())
+    assert report.float_bytes == save_hybrid().stat().st_size
+    assert report.integer_bytes == (tmp_path / "out.onnx").stat().st_size
+    assert report.latency is not None and math.isfinite(report.latency.ratio)

@@ -1,0 +1,165 @@
+from __future__ import annotations
+
+import dataclasses
+import json
+import platform
+from typing import Any
+
+import pytest
+
+from converter import tables
+from converter.canonicalise import Rewrite
+from converter.census import Census, FloatOp
+from converter.grids import Grid
+from converter.latency import LatencyRatio
+from converter.plan import OpPlan, Plan, TensorPlan
+from converter.report import Report, report_json
+from converter.tables import float_operator_lines, render, report_tables
+from converter.verify import OutputQuality, Verdict
+
+KERNEL = "ONNX Runtime's CPU provider has no integer kernel for Softmax"
+CHEAPER = "cheaper in float on this target, given its neighbours"
+
+
+def example(**changes: Any) -> Report:
+    ops = {f"/blocks.{i}/attention/with/a/long/path/MatMul": OpPlan("MatMul", "float", reason=CHEAPER) for i in range(8)}
+    ops |= {"/stem/Conv": OpPlan("Conv", "integer", "codes", {1: Grid((0.1,), (0,))}), "/late/Conv": OpPlan("Conv", "integer", "codes")}
+    ops |= {"/attn/Softmax": OpPlan("Softmax", "float", reason=KERNEL)}
+    products = [FloatOp(n, op.op_type, 60_000 - i, op.reason) for i, (n, op) in enumerate(ops.items()) if op.op_type == "MatMul"]
+    unfused = FloatOp("/late/Conv", "Conv", 70_000, "planned in integer, but the runtime did not fuse it")
+    census = Census({"QLinearConv": 1}, 1_500_000, 2_000_000, (unfused, *products, FloatOp("/attn/Softmax", "Softmax", 0, KERNEL)))
+    verdict = Verdict((OutputQuality("logits", 31.84, 0.96875),), 87.0, "a simulation of the plan", census, 8)
+    plan = Plan("mse", "W8A8", "arm64", {"x": TensorPlan("float", reason="r")}, ops)
+    rewrites = (Rewrite("simplify", 11, True, 0.0), Rewrite("fuse activations", 0, True, 0.0), Rewrite("bad", 2, False, 0.1))
+    report = Report(
+        source="in.onnx",
+        output="out.onnx",
+        version="1",
+        method="mse",
+        bits="W8A8",
+        target="arm64",
+        calibration="images from [photos] (40 found), preprocessing imagenet: 32 for calibration, 8 held aside",
+        calibration_digest="ab",
+        seed=0,
+        opset=(17, 20),
+        rewrites=rewrites,
+        canonical_error=2e-7,
+        plan=plan,
+        verdict=verdict,
+        float_bytes=5_190_000,
+        integer_bytes=1_900_000,
+        latency=LatencyRatio(1.854, 1.7, 2.0, 50),
+        notes=("noted before",),
+        warnings=("mind the gap",),
+    )
+    return dataclasses.replace(report, **changes)
+
+
+def text(report: Report, width: int = 80) -> str:
+    return render(report_tables(report), width, terminal=False)
+
+
+def words(report: Report) -> str:
+    return " ".join(text(report).split())
+
+
+def test_the_summary_says_what_matters() -> None:
+    flat = words(example())
+    assert "in.onnx -> out.onnx" in flat
+    assert "output logits 31.8 dB SQNR, top-1 agreement 96.9%" in flat and "8 held-aside samples" in flat
+    assert "75.0% of 2.0 M multiply-accumulates" in flat
+    assert "5.19 MB -> 1.90 MB (37%)" in flat
+    assert "float / int8 = 1.85 (1.70 to 2.00)" in flat
+    assert "simplify 11; opset 17 -> 20" in flat and "fuse activations" not in flat
+    assert "images from [photos] (40 found)" in flat
+    assert "warning: mind the gap" in flat and "noted before" not in flat
+
+
+@pytest.mark.parametrize("width", [60, 80, 100, 200])
+def test_lines_fit_and_have_no_trailing_blanks(width: int) -> None:
+    lines = text(example(), width).splitlines()
+    assert max(map(len, lines)) <= width
+    assert all(line == line.rstrip() and line.isascii() for line in lines)
+
+
+def test_continued_lines_stay_in_their_column() -> None:
+    lines = text(example()).splitlines()
+    start = next(i for i, line in enumerate(lines) if line.startswith("calibration"))
+    column = lines[start].index("images")
+    assert lines[start + 1].startswith(" " * column) and lines[start + 1][column] != " "
+
+
+def test_operators_are_counted_by_type_with_the_reason() -> None:
+    lines = [line.split(maxsplit=3) for line in text(example(), 200).splitlines()]
+    rows = {line[0]: line[1:] for line in lines if len(line) >= 3}
+    assert rows["MatMul"] == ["0", "8", CHEAPER]
+    assert rows["Conv"][:2] == ["1", "1"] and "did not fuse" in rows["Conv"][2]
+    assert rows["Softmax"] == ["0", "1", "ONNX Runtime's CPU provider has no integer kernel"]
+
+
+def test_the_largest_float_products_are_named() -> None:
+    printed = text(example(), 120)
+    assert "/late/Conv" in printed and "70.0 k" in printed
+    assert "/blocks.3/attention/with/a/long/path/MatMul" in printed
+    assert "/blocks.4/attention" not in printed and "and 4 more: see them with -v" in printed
+
+
+def test_without_float_products_there_is_no_list_of_them() -> None:
+    report = example()
+    assert report.verdict is not None
+    census = dataclasses.replace(report.verdict.census, float_ops=())
+    assert "products in float" not in text(example(verdict=dataclasses.replace(report.verdict, census=census)))
+
+
+def test_several_outputs_and_long_names() -> None:
+    report = example()
+    assert report.verdict is not None
+    outputs = (OutputQuality("a", 10.0, None), OutputQuality("a_very_long_output_name_of_a_detector", 20.0, None))
+    flat = words(example(verdict=dataclasses.replace(report.verdict, outputs=outputs, samples=1)))
+    assert "output a 10.0 dB SQNR output a_very_long_output_name_of_a_detector: 20.0 dB SQNR" in flat
+    assert "each on 1 held-aside sample " in flat
+
+
+def test_a_dry_run_has_no_results() -> None:
+    flat = words(example(output="", verdict=None, latency=None, integer_bytes=0, warnings=()))
+    assert "dry run" in flat and "SQNR" not in flat and "latency" not in flat and "MatMul 0 8" in flat
+
+
+@pytest.mark.parametrize(
+    ("machine", "ratio", "slow", "away"), [("aarch64", 0.8, True, False), ("x86_64", 0.8, False, True), ("aarch64", 1.2, False, False)]
+)
+def test_latency_is_judged_on_the_target_only(monkeypatch: pytest.MonkeyPatch, machine: str, ratio: float, slow: bool, away: bool) -> None:
+    monkeypatch.setattr(platform, "machine", lambda: machine)
+    flat = words(example(latency=LatencyRatio(ratio, ratio, ratio, 9)))
+    assert ("slower than float" in flat) == slow
+    assert ("measure on arm64" in flat) == away
+
+
+def test_verbose_lines_group_by_type_and_reason() -> None:
+    report = example()
+    assert report.verdict is not None
+    lines = float_operator_lines(report.verdict.census.float_ops)
+    assert lines[:2] == ["Conv in float, 1: planned in integer, but the runtime did not fuse it", "  /late/Conv (70.0 k MACs)"]
+    assert "MatMul in float, 8: " + CHEAPER in lines and "  /attn/Softmax" in lines
+    assert len(lines) == 3 + 10
+
+
+@pytest.mark.parametrize(("number", "printed"), [(0, "0"), (999, "999"), (1000, "1.0 k"), (442_500, "442.5 k"), (407_400_000, "407.4 M")])
+def test_counts(number: int, printed: str) -> None:
+    assert tables._count(number) == printed
+
+
+def test_colours_are_for_terminals() -> None:
+    assert "\x1b[" in render(report_tables(example()), 80, terminal=True)
+    assert "\x1b[" not in text(example())
+
+
+def test_json_has_everything_and_is_strict() -> None:
+    record = json.loads(report_json(example(canonical_error=float("inf"))), parse_constant=lambda name: pytest.fail(name))
+    assert record["canonical_error"] is None
+    assert record["outputs"] == [{"name": "logits", "sqnr_db": 31.84, "agreement": 0.96875}]
+    assert record["integer_macs"] == 1_500_000 and record["total_macs"] == 2_000_000 and record["integer_coverage"] == 0.75
+    assert record["operators"]["/stem/Conv"] == {"op_type": "Conv", "runs": "integer", "reason": ""}
+    assert len(record["float_operators"]) == 10 and record["latency_ratio"]["machine"] == platform.machine()
+    assert record["notes"] == ["noted before"] and record["warnings"] == ["mind the gap"]
+    assert json.loads(report_json(example(verdict=None, latency=None)))["latency_ratio"] is None

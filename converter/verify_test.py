@@ -1,0 +1,226 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import pytest
+
+from converter.canonicalise import canonicalise
+from converter.conftest import SaveHybrid
+from converter.emit import emit
+from converter.errors import VerificationError
+from converter.load import Source, load
+from converter.runtime import Feed
+from converter.sketch_test import Planned, Sketch, feeds_for, plan_for
+from converter.verify import Verdict, sqnr, verify
+
+
+@dataclass(frozen=True)
+class Case:
+    """A conversion just before verification."""
+
+    source: Source
+    planned: Planned
+    feeds: list[Feed]
+
+    def emitted(self) -> ir.Model:
+        model: ir.Model = ir.from_proto(ir.to_proto(emit(self.planned.model, self.planned.plan, self.source.metadata)))
+        return model
+
+    def verify(self, model: ir.Model) -> Verdict:
+        p = self.planned
+        return verify(self.source, p.model, model, p.plan, p.offers, self.feeds, p.target, threads=1)
+
+
+@pytest.fixture(scope="module")
+def case(save_hybrid: SaveHybrid) -> Case:
+    source = load(save_hybrid())
+    generator = np.random.default_rng(0)
+    feeds: list[Feed] = [{"image": generator.random((1, 3, 32, 32), dtype=np.float32)} for _ in range(10)]
+    model = canonicalise(source.model, feeds[:1]).model
+    return Case(source, plan_for(model, cheapest=True, method="mse", feeds=feeds[:6]), feeds[6:])
+
+
+def initializers(model: ir.Model, kind: str, suffix: str) -> list[ir.Value]:
+    """Constants of an element type whose names end so."""
+    wanted = getattr(ir.DataType, kind)
+    return [
+        v for n, v in model.graph.initializers.items() if v.const_value is not None and v.const_value.dtype == wanted and n.endswith(suffix)
+    ]
+
+
+def overwrite(value: ir.Value, change: Callable[[np.ndarray], np.ndarray]) -> None:
+    assert value.const_value is not None
+    array = value.const_value.numpy()
+    value.const_value = ir.tensor(np.asarray(change(array), array.dtype), name=value.name)
+
+
+def test_a_sound_conversion_passes(case: Case) -> None:
+    verdict = case.verify(case.emitted())
+    assert verdict.samples == 4
+    assert verdict.parity_db > 60.0
+    assert "simulation" in verdict.parity_reference
+    (logits,) = verdict.outputs
+    assert logits.name == "logits" and logits.sqnr_db > 15.0
+    assert logits.agreement is not None and 0.0 <= logits.agreement <= 1.0
+    assert 0.5 < verdict.census.coverage <= 1.0
+
+
+def test_verification_errors_have_exit_code_5() -> None:
+    assert VerificationError("x").exit_code == 5
+
+
+def test_tampered_weights_break_parity(case: Case) -> None:
+    model = case.emitted()
+    # the classifier's weights: few enough products to judge by eye, and directly before the output
+    (weight,) = [v for v in initializers(model, "INT8", "_quantized") if "classifier" in str(v.name)]
+    overwrite(weight, lambda a: -a)
+    with pytest.raises(VerificationError, match="does not compute what was planned"):
+        case.verify(model)
+
+
+def test_a_tampered_scale_breaks_parity(case: Case) -> None:
+    model = case.emitted()
+    q = next(n for n in model.graph if n.op_type == "QuantizeLinear" and n.inputs[0] is not None and n.inputs[0].is_graph_input())
+    scale = q.inputs[1]
+    assert scale is not None
+    overwrite(scale, lambda a: a * 2)
+    with pytest.raises(VerificationError, match="does not compute what was planned"):
+        case.verify(model)
+
+
+def test_a_small_output_is_not_hidden_by_a_large_one(tmp_path: Path) -> None:
+    """Ten thousandths as large, and wrong: pooled with the other it would drown."""
+    sketch = Sketch()
+    x = sketch.input("x", 1, 8, 6, 6)
+    large = sketch.conv(sketch.add("Mul", x, sketch.constant(1e4)), 8, name="large")
+    small = sketch.conv(x, 8, name="small")
+    model = sketch.model(large, small)
+    case = saved(model, tmp_path / "two.onnx")
+    assert case.verify(case.emitted()).parity_db > 100.0
+    broken = case.emitted()
+    (weight,) = [v for v in initializers(broken, "INT8", "_quantized") if str(v.name).startswith("small")]
+    overwrite(weight, lambda a: -a)
+    with pytest.raises(VerificationError, match="does not compute what was planned"):
+        case.verify(broken)
+
+
+def test_an_output_that_is_zero_throughout_is_no_alarm(tmp_path: Path) -> None:
+    sketch = Sketch()
+    x = sketch.input("x", 1, 8, 6, 6)
+    model = sketch.model(sketch.conv(x, 8), sketch.add("Mul", sketch.add("Abs", x), sketch.constant(0.0), name="dead"))
+    case = saved(model, tmp_path / "dead.onnx")
+    assert case.verify(case.emitted()).parity_db > 100.0
+
+
+def test_a_model_that_does_not_load_is_refused(case: Case) -> None:
+    model = case.emitted()
+    node = next(n for n in model.graph if n.op_type == "Softmax")
+    node.attributes["axis"] = ir.AttrInt64("axis", 9)
+    with pytest.raises(VerificationError, match="does not run"):
+        case.verify(model)
+
+
+def test_a_model_that_fails_on_a_sample_is_refused(case: Case) -> None:
+    model = case.emitted()
+    shape = next(v for v in initializers(model, "INT64", "") if v.const_value is not None and v.const_value.size == 3)
+    overwrite(shape, lambda a: np.asarray([7, 7, 7]))
+    with pytest.raises(VerificationError, match="does not run"):
+        case.verify(model)
+
+
+def test_an_unsafe_graph_is_refused_before_it_is_run(case: Case) -> None:
+    model = case.emitted()
+    overwrite(initializers(model, "FLOAT", "_scale")[0], lambda a: a * 0)
+    with pytest.raises(VerificationError, match="unsafe"):
+        case.verify(model)
+
+
+def saved(model: ir.Model, path: Path) -> Case:
+    onnx.save(ir.to_proto(model), path)
+    return Case(load(path), plan_for(model), list(feeds_for(model, 3, seed=7)))
+
+
+@pytest.mark.parametrize("number", [np.nan, np.inf])
+def test_an_output_that_is_not_finite_is_refused(number: float, tmp_path: Path) -> None:
+    sketch = Sketch()
+    x = sketch.conv(sketch.input("x", 1, 8, 6, 6), 8)
+    case = saved(sketch.model(sketch.add("LayerNormalization", x, sketch.constant(np.ones(6)))), tmp_path / "norm.onnx")
+    model = case.emitted()
+    overwrite(
+        next(v for v in initializers(model, "FLOAT", "") if v.const_value is not None and v.const_value.shape == [6]), lambda a: a * number
+    )
+    with pytest.raises(VerificationError, match="not finite"):
+        case.verify(model)
+
+
+def test_a_model_without_float_outputs_passes(tmp_path: Path) -> None:
+    sketch = Sketch()
+    labels = sketch.add("ArgMax", sketch.conv(sketch.input("x", 1, 8, 6, 6), 8), axis=1)
+    model = sketch.model(labels, dtype=onnx.TensorProto.INT64)
+    case = saved(model, tmp_path / "labels.onnx")
+    verdict = case.verify(case.emitted())
+    assert verdict.outputs == ()
+    assert "no float output" in verdict.parity_reference
+
+
+@pytest.mark.parametrize("change", ["name of an input", "name of an output", "type", "dimension", "one output more"])
+def test_a_changed_interface_is_refused(case: Case, change: str) -> None:
+    model = case.emitted()
+    graph = model.graph
+    if change == "name of an input":
+        graph.inputs[0].name = "picture"
+    elif change == "name of an output":
+        graph.outputs[0].name = "scores"
+    elif change == "type":
+        graph.inputs[0].type = ir.TensorType(ir.DataType.DOUBLE)
+    elif change == "dimension":
+        graph.inputs[0].shape = ir.Shape([2, 3, 32, 32])
+    else:
+        graph.outputs.append(next(n for n in graph if n.op_type == "Softmax").outputs[0])
+    with pytest.raises(VerificationError, match=r"the model's (in|out)puts changed"):
+        case.verify(model)
+
+
+@pytest.mark.parametrize("change", ["drop", "alter"])
+def test_changed_metadata_are_refused(case: Case, change: str) -> None:
+    model = case.emitted()
+    if change == "drop":
+        del model.metadata_props["author"]
+    else:
+        model.metadata_props["author"] = "somebody else"
+    with pytest.raises(VerificationError, match="metadata changed") as caught:
+        case.verify(model)
+    assert caught.value.where == "key 'author'"
+
+
+def test_an_operator_that_the_simulation_lacks_is_compared_otherwise(tmp_path: Path) -> None:
+    sketch = Sketch()
+    x = sketch.conv(sketch.input("x", 1, 8, 6, 6), 8)
+    model = sketch.model(sketch.conv(sketch.add("Shrink", x), 8))
+    case = saved(model, tmp_path / "shrink.onnx")
+    verdict = case.verify(case.emitted())
+    assert "Shrink" in verdict.parity_reference
+    assert verdict.parity_db > 45.0
+
+
+def test_the_plan_that_is_verified_is_the_plan_that_was_emitted(case: Case) -> None:
+    """A plan with one other grid describes another computation."""
+    name, fate = next((n, t) for n, t in case.planned.plan.tensors.items() if n == "image")
+    assert fate.grid is not None
+    tensors = {**case.planned.plan.tensors, name: replace(fate, grid=fate.grid.rescaled(0.25))}
+    other = replace(case.planned, plan=case.planned.plan.with_ops(tensors, case.planned.plan.ops))
+    with pytest.raises(VerificationError, match="does not compute what was planned"):
+        Case(case.source, other, case.feeds).verify(case.emitted())
+
+
+@pytest.mark.parametrize(
+    ("signal", "other", "expected"),
+    [([1.0, 1.0], [1.0, 1.0], 200.0), ([10.0], [9.0], 20.0), ([0.0], [0.0], 200.0), ([0.0], [1.0], -200.0), ([3.0, 4.0], [3.0, 4.5], 20.0)],
+)
+def test_sqnr_by_hand(signal: list[float], other: list[float], expected: float) -> None:
+    assert sqnr(np.asarray(signal), np.asarray(other)) == pytest.approx(expected)
