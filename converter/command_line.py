@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
 import os
 import shutil
 import sys
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from converter.errors import ConverterError
 from converter.flags import parse_flags
@@ -37,7 +38,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return stop.code if isinstance(stop.code, int) else 0
     before = _identity(flags.output)
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # nobody asked for a model's conversion to be reported to anyone
-    with Interruption() as interruption:
+    # only a process of our own may be ended from within a signal handler
+    with Interruption(functools.partial(_leave, flags.output) if arguments is None else None) as interruption:
         try:
             _run(flags, interruption)
             return 0
@@ -152,6 +154,14 @@ def _fail(error: ConverterError) -> int:
     if sys.stderr is not None:
         sys.stderr.write(f"{error}\n")
     return error.exit_code
+
+
+def _leave(output: Path) -> NoReturn:
+    """End the process while libraries are being loaded: nothing has been written and nothing needs tidying up."""
+    show_cursor = "\x1b[?25h\r\x1b[K" if os.isatty(2) else ""
+    with contextlib.suppress(OSError):
+        os.write(2, f"{show_cursor}interrupted; {output} was not written\n".encode(errors="backslashreplace"))
+    os._exit(_INTERRUPTED)
 
 
 def _identity(path: Path) -> tuple[int, int] | None:

@@ -19,12 +19,16 @@ class Interruption:
     The second is taken for impatience, so that it does not break the tidying up; from the third on they raise again.
     Signals that the caller ignores stay ignored, as ``nohup`` and background jobs of a shell rely on it.
 
+    Args:
+        leave: ends the process at once, for signals that come while libraries are being loaded; without it they are deferred.
+
     Attributes:
         received: how many signals came. An exception while it is above zero may be a library's rendering of the interruption.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, leave: Callable[[], None] | None = None) -> None:
         self.received = 0
+        self._leave = leave
         self._deferring = False
         self._before: dict[int, Callable[[int, FrameType | None], Any] | int | None] = {}
 
@@ -35,7 +39,7 @@ class Interruption:
 
     @contextlib.contextmanager
     def deferred(self) -> Iterator[None]:
-        """Hold interruptions back until the end: raised while a library of C++ is being loaded, they would abort the process."""
+        """Raise no interruption before the end: raised while a library of C++ is being loaded, it would abort the process."""
         self._deferring = True
         try:
             yield
@@ -59,5 +63,8 @@ class Interruption:
 
     def _stop(self, number: int, frame: FrameType | None) -> None:
         self.received += 1
-        if not self._deferring and self.received != 2:
+        if self._deferring:
+            if self._leave is not None:
+                self._leave()
+        elif self.received != 2:
             raise KeyboardInterrupt

@@ -42,6 +42,25 @@ def test_a_swallowed_interruption_is_raised_again() -> None:
             interruption.check()
 
 
+def test_while_libraries_are_loaded_interruptions_wait() -> None:
+    passed = []
+    with Interruption() as interruption, pytest.raises(KeyboardInterrupt):
+        with interruption.deferred():
+            signal.raise_signal(signal.SIGINT)
+            passed.append(True)
+        passed.append(False)
+    assert passed == [True]
+
+
+def test_or_the_process_leaves_at_once() -> None:
+    left = []
+    with Interruption(lambda: left.append(True)) as interruption, pytest.raises(KeyboardInterrupt):
+        with interruption.deferred():
+            signal.raise_signal(signal.SIGTERM)
+            assert left
+        pytest.fail("a process that goes on after all is interrupted")
+
+
 def test_ignored_signals_stay_ignored() -> None:
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:

@@ -78,11 +78,12 @@ def _state_old_resize(model: onnx.ModelProto) -> None:
     Coordinates scale from the corner; the nearest neighbour is the lower one or, as ONNX Runtime has it, the upper one
     when the image shrinks.
     """
-    initializers = {i.name: i for i in model.graph.initializer}
+    constants = {i.name: i for i in model.graph.initializer}
+    constants.update((n.output[0], a.t) for n in model.graph.node if n.op_type == "Constant" for a in n.attribute if a.name == "value")
     for node in model.graph.node:
         if node.op_type != "Resize":
             continue
-        scales = initializers.get(node.input[2])
+        scales = constants.get(node.input[2])
         factors = numpy_helper.to_array(scales) if scales is not None else np.ones(1)
         shrinks = bool(factors.min() < 1 and factors.max() <= 1)
         stated = {"coordinate_transformation_mode": "asymmetric", "nearest_mode": "ceil" if shrinks else "floor"}
@@ -114,7 +115,14 @@ def _expand_definitions(model: onnx.ModelProto, opset: int) -> onnx.ModelProto:
         inlined: onnx.ModelProto = onnx.inliner.inline_selected_functions(light, sorted(set(younger)), inline_schema_functions=True)
         return inlined
 
-    return infer_shapes(_without_weights(inline, model))
+    try:
+        return infer_shapes(_without_weights(inline, model))
+    except Exception as error:  # the inliner is C++ too
+        name = younger[0][1]
+        first = str(error).strip().splitlines()[-1]
+        raise ModelError(
+            f"operator '{name}' cannot be replaced by its definition: {first}", where=_culprit(model, name), hint=_HINT
+        ) from error
 
 
 def _is_younger(op_type: str) -> bool:
