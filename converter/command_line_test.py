@@ -19,7 +19,7 @@ from onnx import TensorProto, helper
 
 from converter import command_line, pipeline
 from converter.command_line import main
-from converter.conftest import SaveHybrid, WriteImages, hybrid_model, make_model
+from converter.conftest import SaveHybrid, Values, WriteImages, hybrid_model, make_model
 from converter.errors import VerificationError
 from converter.latency import latency_ratio
 from converter.runtime import open_session, run_session
@@ -280,6 +280,13 @@ def test_disk_full(run: Run, source: Path, tmp_path: Path, monkeypatch: pytest.M
     assert names(tmp_path) == ["out.onnx"] and (tmp_path / "out.onnx").read_bytes() == b"old"
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
+def test_the_report_is_written_before_the_model(run: Run, source: Path, tmp_path: Path) -> None:
+    """So that an error means that no model was written; a device is never replaced."""
+    check_refusal(run(source, tmp_path / "out.onnx", "--json", "/dev/full", *QUICK), 2, "No space left on device", "/dev/full")
+    assert names(tmp_path) == [] and not Path("/dev/full").is_file()
+
+
 # Refusals: models; load_test.py has them all
 
 
@@ -355,7 +362,7 @@ def test_nothing_to_quantize(run: Run, tmp_path: Path) -> None:
 
 def test_integer_and_several_inputs(run: Run, tmp_path: Path) -> None:
     nodes = [helper.make_node("Gather", ["table", "tokens"], ["e"]), helper.make_node("Add", ["e", "bias"], ["y"])]
-    inputs = [("tokens", TensorProto.INT64, [1, 5]), ("bias", FLOAT, ["n", 5, 8])]
+    inputs: Values = [("tokens", TensorProto.INT64, [1, 5]), ("bias", FLOAT, ["n", 5, 8])]
     table = {"table": np.random.default_rng(0).standard_normal((2, 8)).astype(np.float32)}
     source = write(tmp_path / "in.onnx", make_model(nodes, inputs, [("y", FLOAT, ["n", 5, 8])], initializers=table))
     assert run(source, tmp_path / "out.onnx", *QUICK).code == 0
@@ -381,7 +388,7 @@ def bad_calibration(folder: Path, kind: str) -> Path:
     if kind == "shape":
         values = values[..., :16]
     elif kind == "dtype":
-        values = values.astype(np.uint8)  # type: ignore[assignment]
+        values = values.astype(np.uint8)
     elif kind in ("nan", "inf"):
         values[2, 1, 3, 4] = np.nan if kind == "nan" else np.inf
     path = folder / ("data.txt" if kind == "suffix" else "data.npz")
@@ -499,6 +506,14 @@ def test_stdout_that_takes_nothing(source: Path, tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(sys, "stdout", Closed(error))
     assert main([str(source), str(tmp_path / "out.onnx"), *QUICK]) == code
     assert names(tmp_path) == ["out.onnx"]
+
+
+def test_no_streams_at_all(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdout", None)
+    monkeypatch.setattr(sys, "stderr", None)
+    assert main([str(source), str(tmp_path / "out.onnx"), *QUICK]) == 0
+    assert main([str(tmp_path), str(tmp_path / "out.onnx")]) == 3
+    assert main([str(source), str(tmp_path / "out.onnx"), "--json", "-", *QUICK]) == 0
 
 
 def test_stdout_in_another_encoding(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -24,6 +24,7 @@ CHANNELS, TOKEN_WIDTH, HEADS, CLASSES, SIZE = 8, 16, 2, 10, 32
 Array = npt.NDArray[Any]
 SaveHybrid = Callable[..., Path]
 WriteImages = Callable[..., Path]
+Values = Sequence[tuple[str, int, Sequence[int | str | None] | None]]
 
 
 def hybrid_model(
@@ -80,8 +81,8 @@ def hybrid_model(
 
 def make_model(
     nodes: Sequence[onnx.NodeProto],
-    inputs: Sequence[tuple[str, int, Sequence[int | str | None] | None]],
-    outputs: Sequence[tuple[str, int, Sequence[int | str | None] | None]],
+    inputs: Values,
+    outputs: Values,
     *,
     initializers: dict[str, Array] | None = None,
     opset: int = 17,

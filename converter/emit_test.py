@@ -171,3 +171,16 @@ def test_weights_that_nobody_reads_any_more_are_dropped() -> None:
     used = {i for n in proto.graph.node for i in n.input}
     assert set(arrays(proto)) <= used
     assert not any(a.dtype == np.float32 and a.size > 8 for a in arrays(proto).values()), "a float weight was left in the file"
+
+
+def test_weights_are_symmetric_per_output_channel_with_exact_bias_scales() -> None:
+    sketch = Sketch()
+    proto = emitted(plan_for(sketch.model(sketch.conv(sketch.input("x", 1, 8, 6, 6), 8, outputs=12))))
+    stored, made = arrays(proto), makers(proto)
+    (conv,) = [n for n in proto.graph.node if n.op_type == "Conv"]
+    x, weight, bias = ([stored.get(name) for name in made[value].input] for value in conv.input)
+    assert x[1] is not None and weight[1] is not None and weight[0] is not None and bias[0] is not None and bias[1] is not None
+    assert weight[0].dtype == np.int8 and weight[0].min() >= -127
+    assert weight[1].shape == (12,) and weight[2] is not None and not weight[2].any()
+    assert bias[0].dtype == np.int32
+    np.testing.assert_array_equal(bias[1], np.float32(x[1]) * weight[1])

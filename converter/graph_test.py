@@ -17,7 +17,8 @@ def conv_and_relu() -> ir.Graph:
     draft = Draft(x=(1, 2, 4, 4))
     features = draft.add("Conv", "x", weights(3, 2, 3, 3), pads=[1, 1, 1, 1], auto_pad="NOTSET")
     model = draft.model(draft.add("Relu", features), draft.add("Neg", features))
-    return ir.from_proto(model).graph
+    read: ir.Model = ir.from_proto(model)
+    return read.graph
 
 
 def test_initializers_are_constants_and_computed_tensors_are_not() -> None:

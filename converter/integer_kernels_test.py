@@ -11,7 +11,8 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from converter.sketch_test import TARGET_NAMES, Sketch, emitted, kernels_of, parity, plan_for
+from converter.runtime import open_session, run_session
+from converter.sketch_test import TARGET_NAMES, Sketch, emitted, feeds_for, kernels_of, parity, plan_for
 
 Build = Callable[[Sketch], tuple[str, ...]]
 EXACT_DB = 200.0
@@ -69,6 +70,12 @@ def shared_weights(s: Sketch) -> tuple[str, ...]:
     return (s.add("Conv", x, weight, bias, pads=[1] * 4),)
 
 
+def dead_channels(s: Sketch) -> tuple[str, ...]:
+    """Channels without weights or with tiny ones, under biases that plain int32 codes could not hold."""
+    weight = s.generator.standard_normal((8, 8, 3, 3)) * np.asarray([1, 0, 1e-12, 1e-30, 1, 1e-9, 0, 1]).reshape(8, 1, 1, 1)
+    return (s.add("Conv", image(s), s.constant(weight), s.constant([1, 3, -3, 5, 0, 1e4, 0, -1]), name="dead"),)
+
+
 def linear(s: Sketch, *, transposed: int, bias: bool, codes: bool) -> tuple[str, ...]:
     weight = s.normal(*((16, 24) if transposed else (24, 16)), scale=0.2)
     y = s.add("Gemm", s.input("x", 5, 24), weight, *([s.normal(16)] if bias else []), transB=transposed)
@@ -110,6 +117,7 @@ FORMS: dict[str, tuple[Build, dict[str, int]]] = {
     "depthwise conv": (lambda s: (s.conv(image(s, channels=16), 16, group=16),), {"QLinearConv": 1, Q: 1, DQ: 1}),
     "depthwise conv, odd channels": (lambda s: (s.conv(image(s, channels=13), 13, group=13),), {"QLinearConv": 1, Q: 1, DQ: 1}),
     "depthwise conv, two outputs a channel": (lambda s: (s.conv(image(s), 8, group=8, outputs=16),), {"QLinearConv": 1, Q: 1, DQ: 1}),
+    "conv with dead channels": (dead_channels, {"QLinearConv": 1, Q: 1, DQ: 1}),
     "conv in one dimension": (
         lambda s: (s.add("Conv", s.input("x", 1, 8, 20), s.normal(12, 8, 3, scale=0.2), s.normal(12), pads=[1, 1]),),
         {"QLinearConv": 1, Q: 1, DQ: 1},
@@ -270,15 +278,12 @@ def test_a_deep_network_of_integer_kernels_agrees(target: str, tmp_path: Path) -
     assert parity(planned, proto) > 100.0
 
 
-def test_weights_are_symmetric_per_output_channel_with_exact_bias_scales() -> None:
-    planned = plan_for(built(FORMS["conv"][0]))
-    proto = emitted(planned)
-    arrays = {i.name: np.asarray(ir.from_proto(i).numpy()) for i in proto.graph.initializer}
-    makers = {n.output[0]: n for n in proto.graph.node}
-    (conv,) = [n for n in proto.graph.node if n.op_type == "Conv"]
-    x, weight, bias = ([arrays.get(name) for name in makers[value].input] for value in conv.input)
-    assert x[1] is not None and weight[1] is not None and weight[0] is not None and bias[0] is not None and bias[1] is not None
-    assert weight[0].dtype == np.int8 and weight[0].min() >= -127
-    assert weight[1].shape == (12,) and weight[2] is not None and not weight[2].any()
-    assert bias[0].dtype == np.int32
-    np.testing.assert_array_equal(bias[1], np.float32(x[1]) * weight[1])
+def test_dead_channels_still_give_their_bias() -> None:
+    """Against float, not against the simulation: both could agree on nonsense."""
+    planned = plan_for(built(dead_channels))
+    feed = feeds_for(planned.model, 1)[0]
+    wanted, got = (run_session(open_session(m, threads=1), feed)["dead.0"] for m in (ir.to_proto(planned.model), emitted(planned)))
+    grid = planned.plan.tensors["dead.0"].grid
+    assert grid is not None
+    for channel in (1, 2, 3, 5, 6):
+        assert np.abs(got[0, channel] - wanted[0, channel]).max() <= 0.51 * grid.scale[0]

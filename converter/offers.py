@@ -17,7 +17,7 @@ import onnx_ir as ir
 
 from converter.graph import attributes, constant, data_inputs, is_float, scalar, sole_consumer
 from converter.methods.problem import Constant
-from converter.observe import Observations
+from converter.observe import Observations, TensorStats
 from converter.targets import Cost, Target
 
 __all__ = ["MOVEMENT", "Form", "Offer", "Refusal", "offer", "relabel_factor"]
@@ -39,6 +39,9 @@ _LARGEST_FACTOR = 2.0**20
 """Relabelling by more than this, or less than its inverse, could leave the range of sound scales."""
 
 _STEPS = 255
+
+_LARGEST_MULTIPLIER = 4.0
+"""Of the integer GlobalAveragePool. The runtime fails at 256; methods may bring the grids apart by some ten times."""
 
 
 @dataclass(frozen=True)
@@ -222,8 +225,7 @@ def _binary(node: ir.Node, context: _Context, _: Earlier) -> Offer | Refusal:
 def _drowns(array: npt.NDArray[Any], node: ir.Node, seen: Observations) -> bool:
     ((_, value),) = data_inputs(node)
     stats = seen.tensors[str(value.name)]
-    largest = max(abs(stats.minimum), abs(stats.maximum))
-    return bool(np.abs(array).max(initial=0.0) > _STEPS * largest > 0.0)
+    return bool(np.abs(array).max(initial=0.0) > _STEPS * _reach(stats) > 0.0)
 
 
 def _pointwise(node: ir.Node, context: _Context, _: Earlier) -> Offer | Refusal:
@@ -231,8 +233,16 @@ def _pointwise(node: ir.Node, context: _Context, _: Earlier) -> Offer | Refusal:
 
 
 def _global_average(node: ir.Node, context: _Context, _: Earlier) -> Offer | Refusal:
-    summed = _size(str(node.inputs[0].name) if node.inputs[0] is not None else "", context.seen)
-    return Offer("pointwise", {}, False, *context.cost(node, "GlobalAveragePool", summed))
+    ((_index, value),) = data_inputs(node)
+    before, after = (context.seen.tensors[str(v.name)] for v in (value, node.outputs[0]))
+    averaged = math.prod(before.shape[2:])
+    if _reach(before) > _LARGEST_MULTIPLIER * _reach(after) * averaged:
+        return Refusal("its averages are too small beside its inputs for the integer kernel's multiplier")
+    return Offer("pointwise", {}, False, *context.cost(node, "GlobalAveragePool", math.prod(before.shape)))
+
+
+def _reach(stats: TensorStats) -> float:
+    return max(stats.maximum, 0.0) - min(stats.minimum, 0.0)
 
 
 def _hardswish(node: ir.Node, context: _Context, _: Earlier) -> Offer | Refusal:

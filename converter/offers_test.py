@@ -68,6 +68,10 @@ REFUSALS: dict[str, tuple[Callable[[Sketch], str], str]] = {
     ),
     "average pool": (lambda s: s.add("AveragePool", image(s), kernel_shape=[3, 3]), "slower than float"),
     "max pool": (lambda s: s.add("MaxPool", image(s), kernel_shape=[3, 3]), "slower than float"),
+    "averages of nearly nothing": (
+        lambda s: s.add("GlobalAveragePool", s.add("InstanceNormalization", image(s), s.constant(np.ones(4)), s.constant(np.zeros(4)))),
+        "too small beside its inputs",
+    ),
     "softmax": (lambda s: s.add("Softmax", image(s)), "slower than float"),
     "erf": (lambda s: s.add("Erf", image(s)), "no integer kernel for Erf"),
     "relu on an input": (lambda s: s.add("Relu", image(s)), "only as the end of an integer operator"),

@@ -69,7 +69,7 @@ def test_several_inputs_and_outputs_keep_their_order(tmp_path: Path) -> None:
         helper.make_node("ArgMax", ["z"], ["k"], axis=-1),
         helper.make_node("Identity", ["b"], ["y"]),
     ]
-    shape = ["n", 6]
+    shape: list[int | str | None] = ["n", 6]
     model = make_model(
         nodes,
         [("b", TensorProto.FLOAT, shape), ("a", TensorProto.FLOAT, shape)],

@@ -82,6 +82,10 @@ def test_the_plan_is_as_it_was_after_a_second_round(written: tuple[Path, Path, R
     assert json.loads((tmp_path / "again.json").read_text()) == written[2] == json.loads(plan_to_json(report.plan))
 
 
+def run_in_float(plan: Record, name: str) -> None:
+    plan["ops"][name]["runs"] = "float"
+
+
 def test_operators_of_every_kind_can_be_set_to_float_or_are_refused_by_name(written: tuple[Path, Path, Record], tmp_path: Path) -> None:
     """Only "runs" is edited: what the integer form needed may stay in the file."""
     honoured = 0
@@ -89,7 +93,7 @@ def test_operators_of_every_kind_can_be_set_to_float_or_are_refused_by_name(writ
     for name in kinds.values():
         (tmp_path / "out.onnx").unlink(missing_ok=True)
         try:
-            model = converted(written, tmp_path, lambda plan, name=name: plan["ops"][name].update(runs="float"))
+            model = converted(written, tmp_path, functools.partial(run_in_float, name=name))
         except UsageError as error:
             assert "operator" in error.what and not (tmp_path / "out.onnx").exists()
             continue
@@ -210,7 +214,7 @@ def test_a_plan_of_another_model(written: tuple[Path, Path, Record], tmp_path: P
 
 def test_random_damage_never_crashes(written: tuple[Path, Path, Record], tmp_path: Path) -> None:
     generator = np.random.default_rng(0)
-    values = [None, -1, 0.5, "text", [], {}, True, [1, 2], "integer", "float"]
+    values: list[Any] = [None, -1, 0.5, "text", [], {}, True, [1, 2], "integer", "float"]
 
     def damage(plan: Record) -> None:
         place: Any = plan

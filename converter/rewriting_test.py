@@ -62,7 +62,7 @@ def test_the_new_tensor_takes_place_name_and_readers() -> None:
 def test_an_output_of_the_model_keeps_its_name_and_its_open_shape() -> None:
     before, model = two_nodes()
     graph = model.graph
-    new = insert_before(graph[1], "Mul", [graph[0].outputs[0], add_initializer(graph, "minus", np.float32([-1]))], name="other")
+    new = insert_before(graph[1], "Mul", [graph[0].outputs[0], add_initializer(graph, "minus", np.asarray([-1], np.float32))], name="other")
     replace(graph[1].outputs[0], new, [graph[1]])
     after = ir.to_proto(model)
     assert after.graph.output[0] == before.graph.output[0]

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -122,7 +123,8 @@ def test_sizes_of_calibration_arrays_are_used(tmp_path: Path, save_hybrid: SaveH
     if kind == "npy":
         np.save(path, arrays)
     else:
-        np.savez(path, **{"image" if kind == "npz" else "anything": arrays})
+        by_name: dict[str, Any] = {"image" if kind == "npz" else "anything": arrays}
+        np.savez(path, **by_name)
     assert settled(model, calib=path) == ({"image": (1, 3, 40, 48)}, "")
 
 

@@ -6,7 +6,6 @@ import time
 
 import pytest
 
-from converter import terminal
 from converter.progress import SILENT
 from converter.terminal import LONG, watch
 
@@ -21,7 +20,7 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
-    monkeypatch.setattr(terminal.time, "monotonic", clock)
+    monkeypatch.setattr(time, "monotonic", clock)
     return clock
 
 
@@ -71,6 +70,17 @@ def test_bars_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     text = stream.getvalue()
     assert "observe" in text and "3/32" in text and "[/plan]" in text
     assert "note: folder [red]x[/blue]" in text
+
+
+def test_a_failure_shows_the_cursor_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    stream = Terminal()
+    monkeypatch.setattr(sys, "stderr", stream)
+    with pytest.raises(ValueError), watch(quiet=False) as progress:
+        progress.stage("load")
+        raise ValueError
+    text = stream.getvalue()
+    assert text.rindex("\x1b[?25h") > text.rindex("\x1b[?25l")
 
 
 def test_no_stderr_at_all(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -238,29 +238,6 @@ def test_a_wrong_rewrite_is_undone_and_the_others_stay(monkeypatch: pytest.Monke
     assert_equal_outputs(model, ir.to_proto(canonical.model), IMAGE, tolerance=TOLERANCE)
 
 
-@pytest.mark.parametrize(
-    ("value", "expected", "gap"),
-    [
-        ([1.0, 2.0], [1.0, 2.0], 0.0),
-        ([1.0, 2.5], [1.0, 2.0], 0.25),
-        ([1.0, np.nan], [1.0, 2.0], np.inf),
-        ([1.0, np.nan], [1.0, np.nan], 0.0),
-        ([1.0, np.inf], [1.0, -np.inf], np.inf),
-        ([1.0], [1.0, 1.0], np.inf),
-        ([], [], 0.0),
-    ],
-)
-def test_differences_of_outputs(value: list[float], expected: list[float], gap: float) -> None:
-    assert module._gap(np.asarray(value, np.float32), np.asarray(expected, np.float32)) == gap
-
-
-def test_differences_of_integers_and_types() -> None:
-    classes = np.asarray([1, 2, 3, 4])
-    assert module._gap(np.asarray([1, 2, 3, 5]), classes) == 0.25
-    assert module._gap(classes.astype(np.int32), classes) == np.inf
-    assert module._gap(None, classes) == np.inf
-
-
 def test_integer_outputs_are_proven_too(monkeypatch: pytest.MonkeyPatch) -> None:
     draft = Draft(x=(2, 8))
     model = draft.model(draft.add("ArgMax", draft.add("Gemm", "x", weights(8, 8), weights(8)), axis=1))
@@ -273,6 +250,13 @@ def test_integer_outputs_are_proven_too(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(module, "_STEPS", {**module._STEPS, "reverse": reverse})
     canonical = canonicalise(model, [random_feed(model)])
     assert [r.name for r in canonical.rewrites if not r.kept] == ["reverse"]
+
+
+def test_probabilities_near_zero_do_not_undo_a_rewrite() -> None:
+    draft = Draft(x=(64, 8))
+    logits = draft.add("Sub", draft.add("Gemm", "x", 0.2 * weights(8, 8), weights(8)), 10.0)
+    model = draft.model(draft.add("Div", 1.0, draft.add("Add", draft.add("Exp", draft.add("Neg", logits)), 1.0)))
+    assert op_types(canonical_form(model)) == ["Gemm", "Sigmoid"]
 
 
 def test_the_same_bytes_in_every_process() -> None:

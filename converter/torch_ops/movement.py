@@ -52,7 +52,7 @@ def _reshape(x: Inputs, a: Attributes) -> Tensor:
 
 
 def _transpose(x: Inputs, a: Attributes) -> Tensor:
-    result: Tensor = x[0].permute(*a.get("perm", reversed(range(x[0].ndim))))
+    result: Tensor = x[0].permute(a.get("perm", list(reversed(range(x[0].ndim)))))
     return result
 
 
@@ -102,7 +102,7 @@ def _gather(x: Inputs, a: Attributes) -> Tensor:
     axis = a.get("axis", 0) % x[0].ndim
     index = torch.where(x[1] < 0, x[1] + x[0].shape[axis], x[1])
     picked = x[0].index_select(axis, index.reshape(-1))
-    result: Tensor = picked.reshape(*x[0].shape[:axis], *index.shape, *x[0].shape[axis + 1 :])
+    result: Tensor = picked.reshape([*x[0].shape[:axis], *index.shape, *x[0].shape[axis + 1 :]])
     return result
 
 

@@ -85,6 +85,10 @@ def test_gather(axis: int, index: Array) -> None:
     check_operator("Gather", [X, index], axis=axis)
 
 
+def test_gather_one_number_of_a_vector() -> None:
+    check_operator("Gather", [ints(5, 6, 7), np.asarray(-1, np.int64)])
+
+
 @pytest.mark.parametrize("shape", [(2, 3, 4), (3, 1), (5, 1, 3, 1), (1, 1, 4)], ids=str)
 def test_expand(shape: tuple[int, ...]) -> None:
     check_operator("Expand", [floats(3, 1) if len(shape) != 4 else floats(2, 3, 4), ints(*shape)])
@@ -138,3 +142,14 @@ def test_range() -> None:
 def test_unknown_border_is_named() -> None:
     with pytest.raises(torch_ops.UnknownOperatorError, match="mode=mirror"):
         torch_ops.apply("Pad", [torch.zeros(2), torch.tensor([1, 1])], {"mode": "mirror"})
+
+
+def test_numbers_without_dimensions() -> None:
+    number = np.asarray(2.5, np.float32)
+    check_operator("Transpose", [number])
+    check_operator("Reshape", [number, ints(1, 1)])
+    check_operator("Reshape", [floats(1, 1), np.zeros(0, np.int64)])
+    check_operator("Unsqueeze", [number, ints(0)])
+    check_operator("Squeeze", [floats(1)])
+    check_operator("Expand", [number, ints(2, 3)])
+    check_operator("Shape", [number])
