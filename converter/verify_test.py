@@ -16,7 +16,7 @@ from converter.errors import VerificationError
 from converter.load import Source, load
 from converter.runtime import Feed
 from converter.sketch_test import Planned, Sketch, feeds_for, plan_for
-from converter.verify import Verdict, sqnr, verify
+from converter.verify import Verdict, parity_is_broken, sqnr, verify
 
 
 @dataclass(frozen=True)
@@ -224,3 +224,17 @@ def test_the_plan_that_is_verified_is_the_plan_that_was_emitted(case: Case) -> N
 )
 def test_sqnr_by_hand(signal: list[float], other: list[float], expected: float) -> None:
     assert sqnr(np.asarray(signal), np.asarray(other)) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("parity_db", "quality_db", "broken"),
+    [
+        (200.0, 31.0, False),
+        (40.0, 31.0, False),
+        (29.0, 29.5, True),  # as far from the plan as from float: the runtime computes something else
+        (17.0, 3.0, False),  # far from both, but much closer to the plan: chaos
+        (8.0, 3.0, True),
+    ],
+)
+def test_a_defect_is_told_from_chaos(parity_db: float, quality_db: float, broken: bool) -> None:
+    assert parity_is_broken(parity_db, quality_db) is broken
