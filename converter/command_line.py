@@ -47,6 +47,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return _fail(error)
         except KeyboardInterrupt:
             return _interrupted(flags.output, before)
+        except MemoryError:
+            what = "there is not enough memory for this model and these samples"
+            return _fail(ConverterError(what, hint="give fewer --samples, a smaller --input-shape, or run it on a larger machine"))
         except Exception as error:
             if interruption.received:  # some libraries wrap what the signal raised
                 return _interrupted(flags.output, before)
@@ -85,9 +88,8 @@ def _run(flags: argparse.Namespace, interruption: Interruption) -> None:
         terminal = sys.stdout.isatty()
         width = shutil.get_terminal_size((_WIDTH, 24)).columns if terminal else _WIDTH
         _print(render(report_tables(report), width, terminal=terminal))
-        if flags.verbose and report.verdict is not None:
-            lines = float_operator_lines(report.verdict.census.float_ops)
-            _print("".join(f"{line}\n" for line in ["", *lines]))
+        if flags.verbose:
+            _print("".join(f"{line}\n" for line in ["", *float_operator_lines(report)]))
 
 
 def _options(flags: argparse.Namespace) -> Options:

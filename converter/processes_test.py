@@ -45,6 +45,7 @@ def finished(*words: object, folder: Path, **environment: str) -> subprocess.Com
         (["absent.onnx", "out.onnx"], 3),
         (["pyproject.toml", "out.onnx", "--bits", "W4A4"], 2),
         (["pyproject.toml", "out.onnx", "--target", "gpu"], 2),
+        (["pyproject.toml", "out.onnx", "--method", "magic"], 2),
         (["pyproject.toml", "pyproject.toml"], 2),
     ],
 )

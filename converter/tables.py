@@ -46,8 +46,10 @@ def report_tables(report: Report) -> RenderableType:
     return Group(*parts)
 
 
-def float_operator_lines(ops: Sequence[FloatOp]) -> list[str]:
-    """All operators that stayed float by name, under a line for each type and reason."""
+def float_operator_lines(report: Report) -> list[str]:
+    """All operators that stayed float (on a dry run: shall stay) by name, under a line for each type and reason."""
+    planned = [FloatOp(name, op.op_type, 0, op.reason) for name, op in report.plan.ops.items() if op.runs == "float"]
+    ops = report.verdict.census.float_ops if report.verdict is not None else planned
     groups: dict[tuple[str, str], list[str]] = {}
     for op in ops:
         name = f"{op.name} ({_count(op.macs)} MACs)" if op.macs else op.name

@@ -138,10 +138,12 @@ def test_latency_is_judged_on_the_target_only(monkeypatch: pytest.MonkeyPatch, m
 def test_verbose_lines_group_by_type_and_reason() -> None:
     report = example()
     assert report.verdict is not None
-    lines = float_operator_lines(report.verdict.census.float_ops)
+    lines = float_operator_lines(report)
     assert lines[:2] == ["Conv in float, 1: planned in integer, but the runtime did not fuse it", "  /late/Conv (70.0 k MACs)"]
     assert "MatMul in float, 8: " + CHEAPER in lines and "  /attn/Softmax" in lines
     assert len(lines) == 3 + 10
+    planned = float_operator_lines(example(verdict=None))
+    assert "  /attn/Softmax" in planned and "  /late/Conv" not in planned
 
 
 @pytest.mark.parametrize(("number", "printed"), [(0, "0"), (999, "999"), (1000, "1.0 k"), (442_500, "442.5 k"), (407_400_000, "407.4 M")])

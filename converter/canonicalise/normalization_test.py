@@ -197,11 +197,13 @@ def test_root_mean_square_normalization_is_another_function() -> None:
     unchanged(draft, draft.add("Mul", output, weights(WIDTH)))
 
 
-def test_epsilon_outside_the_root_is_another_function() -> None:
+@pytest.mark.parametrize("epsilon", [1e-5, 1e-12])
+def test_epsilon_outside_the_root_is_another_function(epsilon: float) -> None:
+    """However small it is, it keeps flat rows from being divided by zero."""
     draft = Draft(x=SHAPE)
     centred = draft.add("Sub", "x", reduced(draft, "ReduceMean", "x"))
     deviation = draft.add("Sqrt", reduced(draft, "ReduceMean", draft.add("Mul", centred, centred)))
-    unchanged(draft, draft.add("Div", centred, draft.add("Add", deviation, 1e-5)))
+    unchanged(draft, draft.add("Div", centred, draft.add("Add", deviation, epsilon)))
 
 
 def test_a_sum_with_something_added_is_no_softmax() -> None:

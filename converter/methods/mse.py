@@ -10,13 +10,16 @@ side by side, and with their number, sum and sum of squares known from running t
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from converter.grids import SMALLEST_SCALE
 from converter.methods.problem import Choice, Problem, choose_by_ranges
-from converter.observe import TensorStats
+
+if TYPE_CHECKING:
+    from converter.observe import TensorStats
 
 __all__ = ["choose", "weight_magnitudes"]
 

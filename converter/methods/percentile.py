@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 
 from converter.methods.minmax import magnitudes
 from converter.methods.problem import Choice, Problem, choose_by_ranges
-from converter.observe import TensorStats
+
+if TYPE_CHECKING:
+    from converter.observe import TensorStats
 
 __all__ = ["choose"]
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from converter.grids import Grid, affine_grid, symmetric_grid
-from converter.observe import TensorStats
+
+if TYPE_CHECKING:
+    from converter.observe import TensorStats
 
 __all__ = ["Choice", "Constant", "Problem", "choose_by_ranges"]
 
