@@ -163,7 +163,7 @@ def _reference(model: onnx.ModelProto, converted: onnx.ModelProto, feeds: Sequen
 def _read(proto: onnx.ModelProto) -> ir.Model:
     """The model with constants as initializers and every node under a name of its own."""
     model: ir.Model = ir.from_proto(proto)
-    common_passes.LiftConstantsToInitializersPass()(model)
+    common_passes.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
     taken = {n.name for n in model.graph if n.name}
     seen: set[str] = set()
     for node in model.graph:

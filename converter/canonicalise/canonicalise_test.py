@@ -37,6 +37,7 @@ def canonical_form(model: onnx.ModelProto, sizes: dict[str, int] | None = None) 
     names = [n.name for n in result.graph.node]
     assert all(names)
     assert len(set(names)) == len(names)
+    assert "Constant" not in op_types(result)
     for kind in ("input", "output"):
         assert [v.SerializeToString() for v in getattr(result.graph, kind)] == [v.SerializeToString() for v in getattr(model.graph, kind)]
     assert_equal_outputs(model, result, feed, tolerance=TOLERANCE)
@@ -65,6 +66,21 @@ def test_open_dimensions_stay_open_and_the_model_runs_at_other_sizes(opset: int)
     assert [d.dim_param or d.dim_value for d in result.graph.input[0].type.tensor_type.shape.dim] == ["n", 3, "h", "w"]
     for sizes in ({"n": 3, "h": 32, "w": 32}, {"n": 2, "h": 48, "w": 16}):
         assert_equal_outputs(model, result, random_feed(model, sizes), tolerance=TOLERANCE)
+
+
+def test_an_output_that_is_declared_open_stays_open_even_if_its_size_is_known() -> None:
+    draft = Draft(x=(1, 4))
+    model = draft.model(draft.add("Relu", "x"))
+    model.graph.output[0].type.tensor_type.shape.dim[0].dim_param = "batch"
+    result = canonical_form(model)
+    assert result.graph.output[0].type.tensor_type.shape.dim[0].dim_param == "batch"
+
+
+def test_small_constants_are_initializers_too() -> None:
+    draft = Draft(x=(1, 4, 6))
+    shape = draft.add("Constant", value=onnx.numpy_helper.from_array(np.asarray([0, 8, 3])))
+    result = canonical_form(draft.model(draft.add("Reshape", draft.add("Add", "x", draft.add("Constant", value_float=1.5)), shape)))
+    assert op_types(result) == ["Add", "Reshape"]
 
 
 def test_nodes_without_names_get_names() -> None:
