@@ -19,6 +19,9 @@ __all__ = ["LONG", "watch"]
 LONG = 2.0
 """Seconds from which a stage is worth a line where there is no terminal."""
 
+_INPUT_STAGES = ("start", "load", "canonicalise", "observe")
+"""Stages that end in an error message when the input is bad; what they took is told once it has proven good."""
+
 
 @contextlib.contextmanager
 def watch(*, quiet: bool) -> Iterator[Progress]:
@@ -57,12 +60,17 @@ class _Lines:
     def __init__(self) -> None:
         self.begin = self.start = time.monotonic()
         self.name = ""
+        self.held: list[str] = []
         self.notes: list[str] = []
 
     def stage(self, name: str) -> None:
         now = time.monotonic()
         if self.name and now - self.start >= LONG:
-            self._write(f"[{now - self.begin:6.1f} s] {self.name} took {now - self.start:.1f} s")
+            self.held.append(f"[{now - self.begin:6.1f} s] {self.name} took {now - self.start:.1f} s")
+        if name not in _INPUT_STAGES:
+            for line in self.held:
+                self._write(line)
+            self.held.clear()
         self.name, self.start = name, now
 
     def note(self, text: str) -> None:

@@ -46,8 +46,9 @@ def test_short_stages_are_not_told_and_notes_come_last(clock: Clock, capsys: pyt
 def test_a_failure_is_not_buried_under_chatter(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(ValueError), watch(quiet=False) as progress:
         progress.note("mind this")
-        progress.stage("load")
-        clock.now += 60
+        for name in ("start", "load", "canonicalise", "observe"):
+            progress.stage(name)
+            clock.now += 60
         raise ValueError
     assert capsys.readouterr() == ("", "")
 

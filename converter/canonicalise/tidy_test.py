@@ -85,3 +85,9 @@ def test_case_3_a_flat_tensor_that_is_seen_stays(inside: int) -> None:
     draft = Draft(x=("n", 2, "h", "w"))
     output = softmax_of_flat(draft, 3)
     assert tidied(draft, output, draft.nodes[inside].output[0]) == ["Flatten", "Softmax", "Shape", "Reshape"]
+
+
+def test_case_3_the_shape_of_another_tensor_is_another_shape() -> None:
+    draft = Draft(x=(2, 2, 3, 4), z=(4, 3, 4))
+    output = draft.add("Reshape", draft.add("Softmax", draft.add("Flatten", "x", axis=3), axis=-1), draft.add("Shape", "z"))
+    assert tidied(draft, output) == ["Flatten", "Softmax", "Shape", "Reshape"]

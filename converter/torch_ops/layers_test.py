@@ -18,6 +18,8 @@ from converter.torch_ops.conftest import check_operator, floats, positive
         {"pads": [1, 0, 2, 3]},
         {"dilations": [2, 3], "pads": [2, 3, 2, 3]},
         {"auto_pad": "VALID", "strides": [2, 2]},
+        {"auto_pad": "SAME_UPPER"},
+        {"auto_pad": "SAME_LOWER"},
         {"auto_pad": "SAME_UPPER", "strides": [2, 2]},
         {"auto_pad": "SAME_LOWER", "strides": [2, 2]},
         {"kernel_shape": [3, 2], "pads": [1, 1, 1, 1], "strides": [3, 2]},
