@@ -119,10 +119,10 @@ def canonicalise(model: onnx.ModelProto, feeds: Sequence[Feed]) -> Canonical:
     current, counts = _read(start), {}
     for name, step in _STEPS.items():
         current, counts[name] = step(current)
-    error = difference(ir.to_proto(current), reference)
+    error = _error(current, reference)
     if error > TOLERANCE:
         reference = measure_noise(reference)
-        error = difference(ir.to_proto(current), reference)
+        error = _error(current, reference)
     if error <= TOLERANCE:
         rewrites = tuple(Rewrite(name, count, True, error) for name, count in counts.items())
     else:
@@ -143,11 +143,17 @@ def _one_by_one(start: onnx.ModelProto, reference: Reference) -> tuple[ir.Model,
     for name, step in _STEPS.items():
         before = ir.to_proto(current)
         candidate, count = step(current)
-        error = difference(ir.to_proto(candidate), reference)
+        error = _error(candidate, reference)
         kept = error <= TOLERANCE
         rewrites.append(Rewrite(name, count, kept, error))
         current, last = (candidate, error) if kept else (_read(before), last)
     return current, tuple(rewrites), last
+
+
+def _error(model: ir.Model, reference: Reference) -> float:
+    """The difference to the reference; infinite if an operator is not of the canonical opset, even if the runtime has it."""
+    standard = (n.domain == "" and onnx.defs.has(n.op_type, max_inclusive_version=CANONICAL_OPSET) for n in model.graph)
+    return difference(ir.to_proto(model), reference) if all(standard) else float("inf")
 
 
 def _reference(model: onnx.ModelProto, converted: onnx.ModelProto, feeds: Sequence[Feed]) -> Reference:

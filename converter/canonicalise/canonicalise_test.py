@@ -56,6 +56,7 @@ def test_a_hybrid_network_of_any_opset_comes_to_one_form(opset: int, one_form: C
     assert found == one_form
     assert found["LayerNormalization"] == 2
     assert found["Gelu"] == found["Softmax"] == 1
+    assert (found["Gemm"], found["MatMul"]) == (7, 2)  # every linear layer with its bias; scores and mixing
     assert not {"BatchNormalization", "Erf", "Pow", "Sqrt", "ReduceMean", "Div", "Sub"} & set(found)
 
 
@@ -130,6 +131,18 @@ def test_constants_are_folded_wherever_they_come_from() -> None:
     scale = draft.add("Unsqueeze", draft.add("Unsqueeze", draft.constant(weights(4)), np.asarray([1])), np.asarray([2]))
     output = draft.add("Mul", draft.add("Conv", gelu, weights(4, 4, 1, 1)), scale)
     assert op_types(canonical_form(draft.model(output))) == ["Gelu", "Conv"]
+
+
+def test_only_standard_operators_come_out_of_simplification() -> None:
+    """Root mean square normalization and rotation by position have operators, but not in the canonical opset."""
+    draft = Draft(opset=17, x=(1, 4, 6, 8))
+    mean = draft.add("ReduceMean", draft.add("Pow", "x", 2.0), axes=[-1])
+    y = draft.add("Mul", draft.add("Div", "x", draft.add("Sqrt", draft.add("Add", mean, 1e-6))), weights(8))
+    first = draft.add("Slice", y, np.asarray([0]), np.asarray([4]), np.asarray([3]))
+    second = draft.add("Slice", y, np.asarray([4]), np.asarray([8]), np.asarray([3]))
+    turned = draft.add("Concat", draft.add("Neg", second), first, axis=-1)
+    cosine, sine = weights(1, 1, 6, 8, seed=1), weights(1, 1, 6, 8, seed=2)
+    canonical_form(draft.model(draft.add("Add", draft.add("Mul", y, cosine), draft.add("Mul", turned, sine))))
 
 
 NOTHING_TO_DO: list[Callable[[Draft], str]] = [
@@ -231,9 +244,25 @@ def break_apart(model: ir.Model) -> tuple[ir.Model, int]:
     return model, 1
 
 
+def use_an_operator_of_the_runtime(model: ir.Model) -> tuple[ir.Model, int]:
+    """A rewrite that computes the same, but not in standard ONNX."""
+    for node in model.graph:
+        if node.op_type == "Gelu":
+            node.domain = "com.microsoft"
+            node.attributes.clear()
+            model.opset_imports["com.microsoft"] = 1
+    return model, 1
+
+
 @pytest.mark.parametrize(
     ("wrong", "behind"),
-    [(break_apart, "fold constants"), (spoil, "fold factors and offsets"), (break_apart, "simplify"), (spoil, "fold what that uncovered")],
+    [
+        (break_apart, "fold constants"),
+        (spoil, "fold factors and offsets"),
+        (break_apart, "simplify"),
+        (spoil, "fold what that uncovered"),
+        (use_an_operator_of_the_runtime, "tidy spellings"),
+    ],
 )
 def test_a_wrong_rewrite_is_undone_and_the_others_stay(monkeypatch: pytest.MonkeyPatch, wrong: module.Step, behind: str) -> None:
     steps: dict[str, module.Step] = {}

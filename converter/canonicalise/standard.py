@@ -28,6 +28,22 @@ _REDEFINED = {"GroupNormalization"}
 _TWINS = {"GlobalMaxPool": "GlobalAveragePool"}
 """Operators that the converter has no adapter for although nothing but their types changed, and one alike that it has."""
 
+_NOT_WANTED = (
+    # operators that the canonical opset does not have
+    "fuse_attention",
+    "fuse_gqa",
+    "fuse_rms_norm",
+    "fuse_rope",
+    # what the project's own rewrites do without renaming tensors
+    "fuse_gelu",
+    "fuse_layer_norm",
+    "fuse_mul_into_conv",
+    "fuse_preceding_mul_into_conv",
+    # three layers with a bias each become one without, and three additions
+    "fuse_qkv",
+)
+"""Passes of onnxsim that are left out."""
+
 _HINT = f"export the model with opset {CANONICAL_OPSET} or 17"
 
 
@@ -189,7 +205,7 @@ def refuse_control_flow(model: ir.Model) -> None:
 def simplify(model: onnx.ModelProto) -> onnx.ModelProto:
     """Fold constants and BatchNorm, drop identities: onnxsim, its chatter kept off the terminal."""
     with contextlib.redirect_stdout(io.StringIO()):
-        simplified, _ = onnxsim.simplify(model, check_n=0, certify=False)
+        simplified, _ = onnxsim.simplify(model, check_n=0, certify=False, skipped_optimizers=list(_NOT_WANTED))
     result: onnx.ModelProto = simplified
     return result
 
