@@ -116,7 +116,7 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--out", type=Path, required=True, help="folder for weights, log and resumable state")
     parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--size", type=int, default=64, help="pixels the images are enlarged to (default 64)")
-    parser.add_argument("--lr", type=float, default=3e-3, help="highest learning rate (default 0.003)")
+    parser.add_argument("--lr", type=float, default=1e-3, help="highest learning rate (default 0.001)")
     parser.add_argument("--weight-decay", type=float, default=0.05)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=0, help="0: as many as there are cores")
