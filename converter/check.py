@@ -6,6 +6,9 @@
 3. A weight with several zero points: fused, then fails at run time.
 4. A quantized initializer, or the DQ of one, that two nodes share: fails to load under some session settings.
 5. A scale that is zero, denormal, negative or not finite.
+6. A per-axis Q straight behind an operator that the runtime would join with it: fails to load.
+7. A per-axis Q read by a scalar DQ, which a layer takes for the codes of a scalar Q, as it may if the Q is on axis 1 and
+   both have the same zero point throughout. Otherwise the numbers would be wrong.
 """
 
 from __future__ import annotations
@@ -13,8 +16,9 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
+from converter.barriers import TAKEN
 from converter.errors import VerificationError
-from converter.graph import constant
+from converter.graph import attributes, constant
 from converter.integer_bias import bias_scale
 
 __all__ = ["check_emitted"]
@@ -35,6 +39,8 @@ def check_emitted(model: ir.Model) -> None:
             value = node.inputs[0]
             if constant(value) is not None and value is not None and max(len(value.uses()), len(node.outputs[0].uses())) > 1:
                 raise _refusal(node, f"the quantized constant '{value.name}' is shared between nodes")
+            if node.op_type == "QuantizeLinear" and constant(value) is None and _per_axis(node):
+                _check_per_axis(node)
         if node.op_type in _LAYERS:
             _check_layer(node)
 
@@ -64,6 +70,31 @@ def _dequantize(value: ir.Value | None) -> ir.Node | None:
 def _per_axis(node: ir.Node) -> bool:
     scale = constant(node.inputs[1])
     return scale is not None and scale.size > 1
+
+
+def _check_per_axis(node: ir.Node) -> None:
+    producer = node.inputs[0].producer() if node.inputs[0] is not None else None
+    if producer is not None and producer.op_type in TAKEN and any(_dequantize(v) is not None for v in producer.inputs):
+        raise _refusal(node, f"a per-axis QuantizeLinear stands straight behind the {producer.op_type} '{producer.name}'")
+    for reader in _readers_of_codes(node.outputs[0]):
+        if reader.op_type != "DequantizeLinear":
+            raise _refusal(reader, "it reads the codes of a per-axis QuantizeLinear")
+        if _per_axis(reader):
+            continue
+        zero_points = _zero_points(node)
+        if attributes(node).get("axis", 1) != 1 or len(zero_points) != 1 or _zero_points(reader) != zero_points:
+            raise _refusal(reader, "its one scale does not stand for those of the per-axis QuantizeLinear in front of it")
+
+
+def _zero_points(node: ir.Node) -> set[int]:
+    array = constant(node.inputs[2]) if len(node.inputs) > 2 else None
+    return {0} if array is None else {int(z) for z in array.reshape(-1)}
+
+
+def _readers_of_codes(codes: ir.Value) -> list[ir.Node]:
+    """Who reads codes, looking through Clip."""
+    readers = [use.node for use in codes.uses()]
+    return [r for n in readers for r in (_readers_of_codes(n.outputs[0]) if n.op_type == "Clip" else [n])]
 
 
 def _check_layer(node: ir.Node) -> None:

@@ -123,6 +123,28 @@ def scaled(scale: Any) -> onnx.ModelProto:
     return g.model((1, 8), g.pair("x", "out", scale))
 
 
+def per_channel(*, zero: Any = 0, read_zero: int = 0, axis: int = 1, reader: str = "", producer: str = "") -> onnx.ModelProto:
+    """A Q with one scale per channel, read by a DQ with one for all, in front of a convolution; or with one thing changed."""
+    g = Quantized()
+    x = "x"
+    if producer:
+        x = g.add(producer, g.pair("x", "left"), g.pair("x", "right"), name="sum")
+    codes = g.q(x, "codes", np.linspace(0.01, 0.1, 8), zero, axis=axis)
+    if reader == "Clip":
+        codes = g.add("Clip", codes, g.constant("low", -31, np.int8), g.constant("high", 31, np.int8), name="clipped")
+    elif reader:
+        codes = g.add(reader, codes, name="moved")
+    y = g.add("Conv", g.dq(codes, "x_real", 1.0, read_zero), g.weight("w", (8, 8, 1, 1)), name="y")
+    return g.model((1, 8, 8, 6), g.pair(y, "out", S_Y))
+
+
+def for_a_float_operator() -> onnx.ModelProto:
+    """One scale per channel on both sides, read by an operator that has no integer form."""
+    g = Quantized()
+    x = g.pair("x", "x_real", np.linspace(0.01, 0.1, 8), zero=np.arange(8), axis=1)
+    return g.model((2, 8), g.add("Gelu", x, name="y"))
+
+
 def scales() -> np.ndarray[Any, Any]:
     return np.full(8, np.float32(S_X) * np.float32(S_W), np.float32)
 
@@ -134,6 +156,10 @@ SOUND: dict[str, Callable[[], onnx.ModelProto]] = {
     "gemm": lambda: gemm(scales()),
     "product": product,
     "two layers": two_layers,
+    "one scale per channel": per_channel,
+    "one scale per channel and a zero point": lambda: per_channel(zero=-100, read_zero=-100),
+    "one scale per channel and fewer bits": lambda: per_channel(reader="Clip"),
+    "one scale per channel for a float operator": for_a_float_operator,
     "smallest normal scale": lambda: scaled(np.finfo(np.float32).tiny),
 }
 
@@ -152,6 +178,11 @@ UNSAFE: dict[str, tuple[Callable[[], onnx.ModelProto], str]] = {
         lambda: gemm(np.append(scales()[:7], np.nextafter(scales()[0], np.float32(1)))),
         "bias scale",
     ),
+    "scales per channel, several zero points": (lambda: per_channel(zero=[0, 1] * 4), "does not stand for"),
+    "scales per channel, another zero point": (lambda: per_channel(read_zero=3), "does not stand for"),
+    "scales per channel, another axis": (lambda: per_channel(axis=2), "does not stand for"),
+    "scales per channel, codes moved": (lambda: per_channel(reader="Transpose"), "reads the codes of a per-axis"),
+    "scales per channel behind an addition": (lambda: per_channel(producer="Add"), "straight behind the Add"),
     "shared codes": (lambda: two_layers(share="codes"), "shared between nodes"),
     "shared DQ": (lambda: two_layers(share="dq"), "shared between nodes"),
     "zero scale": (lambda: scaled(0.0), "not a positive normal number"),

@@ -200,8 +200,7 @@ def test_the_guess_of_open_sizes_is_told(run: Run, save_hybrid: SaveHybrid, tmp_
 @pytest.mark.parametrize(
     ("words", "text"),
     [
-        (["--bits", "W4A4"], "W4A4 is not supported"),
-        (["--bits", "W8A4"], "use W8A8"),
+        (["--bits", "W3A4"], "4 to 8 bits each"),
         (["--bits", "W9A9"], "not a bit width"),
         (["--method", "magic"], "minmax"),
         (["--target", "gpu"], "arm64, x86"),

@@ -15,12 +15,14 @@ import onnx_ir as ir
 
 from converter.barriers import add_barriers
 from converter.canonicalise.standard import CANONICAL_OPSET
+from converter.folds import channel_grid, inserted_factors
 from converter.graph import constant, data_inputs, scalar
 from converter.grids import Grid, quantize
 from converter.integer_bias import integer_bias
 from converter.integer_forms import HARD_SIGMOID_OFFSET, clamp_codes, gate_grid, offset_grid
 from converter.plan import OpPlan, Plan, TensorPlan
 from converter.quantized_graph import QuantizedGraph
+from converter.stored import bias_of, weight_codes
 
 __all__ = ["OUTPUT_IR_VERSION", "emit"]
 
@@ -53,7 +55,8 @@ class _Codes:
 class _Builder:
     """Appends nodes to a new graph, in the order of the old one.
 
-    ``real`` holds what stands for a value of the old graph as float numbers, ``codes`` what stands for it as integers.
+    ``real`` holds what stands for a value of the old graph as float numbers, ``codes`` what stands for it as integers, and
+    ``copies`` of which other value it is a copy to those who read float numbers.
     """
 
     def __init__(self, old: ir.Graph, plan: Plan) -> None:
@@ -61,6 +64,7 @@ class _Builder:
         self.plan = plan
         self.real: dict[ir.Value, ir.Value] = {}
         self.codes: dict[ir.Value, _Codes] = {}
+        self.copies: dict[ir.Value, ir.Value] = {}
         # every name of the old graph is taken from the start: a new name must never shadow a later old one
         values = [*old.inputs, *old.initializers.values(), *(o for n in old for o in n.outputs)]
         self.new = QuantizedGraph([*(str(v.name) for v in values), *(str(n.name) for n in old)])
@@ -103,6 +107,7 @@ class _Builder:
         """What a float operator reads."""
         if value is None:
             return None
+        value = self.copies.get(value, value)
         if value in self.real:
             return self.real[value]
         if value in self.codes:
@@ -135,13 +140,29 @@ class _Builder:
         fate = self._fate(value)
         if fate is None or fate.grid is None or value in self.codes:
             return
+        if inserted_factors(value.producer()) is not None:
+            self._encode_per_channel(value, fate.grid)
+            return
         grid, container = fate.grid, np.iinfo(fate.grid.dtype)
+        moved = fate.fate == "shared" and op is not None
         # codes that were only moved keep inside the limits of the grid they share
-        limits = (int(container.min), int(container.max)) if fate.fate == "shared" else (grid.qmin, grid.qmax)
-        self.codes[value] = _Codes(self.new.quantize(self.real[value], grid, str(value.name), limits), grid)
+        limits = (int(container.min), int(container.max)) if moved else (grid.qmin, grid.qmax)
+        source = self._float(value, f"{value.name}_source")
+        assert source is not None
+        self.codes[value] = _Codes(self.new.quantize(source, grid, str(value.name), limits), grid)
         if op is not None and op.writes == "codes":
             # the float number behind the codes is for nobody: it would keep the runtime from fusing
-            del self.real[value]
+            self.real.pop(value, None)
+            self.copies.pop(value, None)
+
+    def _encode_per_channel(self, value: ir.Value, grid: Grid) -> None:
+        """Let a Q with one scale per channel do the multiplication in front of it; who reads the codes sees one scale."""
+        node = value.producer()
+        assert node is not None
+        source = self._float(node.inputs[0], f"{value.name}_source")
+        assert source is not None
+        codes = self.new.quantize(source, channel_grid(node, grid), str(value.name), (grid.qmin, grid.qmax))
+        self.codes[value] = _Codes(codes, grid)
 
     def _copy_node(self, node: ir.Node, inputs: Sequence[ir.Value | None]) -> None:
         copy = ir.Node(
@@ -162,6 +183,9 @@ class _Builder:
     # Operators
 
     def _float_node(self, node: ir.Node) -> None:
+        if self._needs_no_node(node):
+            self._alias(node, None)
+            return
         self._copy_node(node, [self._float(v, str(node.name)) for v in node.inputs])
         for output in node.outputs:
             self._encode(output, None)
@@ -175,6 +199,9 @@ class _Builder:
         if op.op_type in ("Relu", "Clip"):
             self._absorbed(node)
             return
+        if op.op_type == "Identity":
+            self._alias(node, op)
+            return
         if op.op_type == "HardSwish":
             self._hardswish(node)
         else:
@@ -182,34 +209,51 @@ class _Builder:
         for output in node.outputs:
             self._encode(output, op)
 
+    def _needs_no_node(self, node: ir.Node) -> bool:
+        """True for a float copy. One under 8-bit codes stays: without the Clip behind it, its DQ and Q would meet another pair."""
+        if node.op_type != "Identity" or self._op(node) is None or node.outputs[0].is_graph_output():
+            return False
+        fate = self._fate(node.outputs[0])
+        return fate is None or fate.grid is None or fate.grid.confined
+
+    def _alias(self, node: ir.Node, op: OpPlan | None) -> None:
+        """A copy is what its original is, on a grid of its own if it has one."""
+        x, output = node.inputs[0], node.outputs[0]
+        assert x is not None
+        if op is not None:
+            self.real[output] = self._decode(self.codes[x], f"{x.name}_{node.name}")
+        else:
+            self.copies[output] = self.copies.get(x, x)
+        self._encode(output, op)
+
     def _integer_inputs(self, node: ir.Node, op: OpPlan) -> list[ir.Value | None]:
         grids = dict(op.constants)
         bias: ir.Value | None = None
         if op.op_type in ("Conv", "Gemm", "MatMul") and 1 in grids:
             assert node.inputs[0] is not None
-            bias, grids[1] = self._bias(node, self.codes[node.inputs[0]].grid, grids[1])
+            bias, grids[1] = self._bias(node, op, self.codes[node.inputs[0]].grid, grids[1])
         inputs: list[ir.Value | None] = []
         for index, value in enumerate(node.inputs):
             if index == 2 and bias is not None:
                 inputs.append(bias)
             elif index in grids:
-                inputs.append(self._constant(node, index, grids[index]))
+                inputs.append(self._constant(node, op, index, grids[index]))
             elif value is not None and value in self.codes:
                 inputs.append(self._decode(self.codes[value], f"{value.name}_{node.name}"))
             else:
                 inputs.append(self._float(value, str(node.name)))
         return inputs
 
-    def _constant(self, node: ir.Node, index: int, grid: Grid) -> ir.Value:
+    def _constant(self, node: ir.Node, op: OpPlan, index: int, grid: Grid) -> ir.Value:
         value = node.inputs[index]
         array = constant(value)
         assert value is not None and array is not None
         name = f"{node.name}_{value.name}"
-        return self.new.dequantize(self.new.initializer(f"{name}_quantized", quantize(array, grid)), grid, name)
+        return self.new.dequantize(self.new.initializer(f"{name}_quantized", weight_codes(op, index, array, grid)), grid, name)
 
-    def _bias(self, node: ir.Node, x_grid: Grid, weights: Grid) -> tuple[ir.Value | None, Grid]:
+    def _bias(self, node: ir.Node, op: OpPlan, x_grid: Grid, weights: Grid) -> tuple[ir.Value | None, Grid]:
         value = node.inputs[2] if len(node.inputs) > 2 else None
-        array = constant(value)
+        array = bias_of(op, constant(value))
         if value is None or array is None:
             return None, weights
         weights, codes, scale = integer_bias(array, x_grid.scale[0], weights)
@@ -230,7 +274,7 @@ class _Builder:
         x = node.inputs[0]
         assert x is not None
         new, codes, name = self.new, self.codes[x], str(node.name)
-        shift, gate = offset_grid(codes.grid), gate_grid(codes.grid)
+        shift, gate = offset_grid(signed=codes.grid.signed), gate_grid(signed=codes.grid.signed)
         three = new.initializer(f"{name}_offset_quantized", quantize(np.asarray(HARD_SIGMOID_OFFSET, np.float32), shift))
         left = self._decode(codes, f"{name}_gate_input")
         total = new.add("Add", [left, new.dequantize(three, shift, f"{name}_offset")], f"{name}_gate", ir.DataType.FLOAT)

@@ -66,7 +66,7 @@ def _parser() -> _Parser:
 
     add = parser.add_argument_group("conversion").add_argument
     add("--method", default="", metavar="NAME", help="how ranges are chosen: minmax, percentile, mse (default mse)")
-    add("--bits", default="W8A8", metavar="WxAy", help="bits of weights and activations; this version supports W8A8 only")
+    add("--bits", default="W8A8", metavar="WxAy", help="bits of weights and of what enters layers, 4 to 8 each (default: W8A8)")
     add("--target", default="arm64", metavar="NAME", help="integer kernels to write for: arm64, x86 (default arm64)")
     add("--exclude", action="append", default=[], metavar="PATTERN", help="keep operators float, by name glob or type; repeatable")
     add("--min-sqnr", type=_number, metavar="DB", help="write nothing (exit 6) if an output is closer to float by fewer decibels")

@@ -8,7 +8,11 @@ from typing import Any
 import numpy.typing as npt
 import onnx_ir as ir
 
-__all__ = ["attributes", "constant", "consumers", "data_inputs", "is_float", "is_graph_output", "scalar", "sole_consumer"]
+__all__ = ["attributes", "constant", "consumers", "data_inputs", "is_float", "is_graph_output", "relabel_factor", "scalar", "sole_consumer"]
+
+
+_LARGEST_FACTOR = 2.0**20
+"""Relabelling by more than this, or less than its inverse, could leave the range of sound scales."""
 
 
 def constant(value: ir.Value | None) -> npt.NDArray[Any] | None:
@@ -36,6 +40,19 @@ def attributes(node: ir.Node) -> dict[str, Any]:
             value = list(value)
         result[name] = value
     return result
+
+
+def relabel_factor(node: ir.Node) -> float | None:
+    """The factor, if the node multiplies a computed tensor by one positive number of ordinary size."""
+    if node.op_type != "Mul":
+        return None
+    for value, other in (node.inputs, node.inputs[::-1]):
+        factor, array = scalar(value), constant(value)
+        if factor is None or array is None or other is None or constant(other) is not None:
+            continue
+        widens = array.ndim > (len(other.shape) if other.shape is not None else 0)
+        return factor if 1 / _LARGEST_FACTOR <= factor <= _LARGEST_FACTOR and not widens else None
+    return None
 
 
 def consumers(value: ir.Value) -> list[tuple[ir.Node, int]]:

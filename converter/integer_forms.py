@@ -13,14 +13,21 @@ __all__ = ["HARD_SIGMOID_OFFSET", "clamp_codes", "gate_grid", "offset_grid"]
 HARD_SIGMOID_OFFSET = 3.0
 
 
-def gate_grid(like: Grid) -> Grid:
-    """The grid of relu6(x + 3) inside an integer HardSwish: 0 to 6 over all codes."""
-    return Grid((float(np.float32(6.0 / (2**like.bits - 1))),), (like.qmin,), like.bits, like.signed)
+def gate_grid(*, signed: bool) -> Grid:
+    """The grid of relu6(x + 3) inside an integer HardSwish: 0 to 6 over all codes of the container.
+
+    It enters no layer, so it has 8 bits whatever the width of x is, and its container alone keeps it within its limits.
+    """
+    return _from_zero(6.0, signed=signed)
 
 
-def offset_grid(like: Grid) -> Grid:
-    """A grid on which the constant 3 is exact: its highest code."""
-    return Grid((float(np.float32(HARD_SIGMOID_OFFSET / (like.qmax - like.qmin))),), (like.qmin,), like.bits, like.signed)
+def offset_grid(*, signed: bool) -> Grid:
+    """A grid on which the constant 3 is exact: the highest code of the container."""
+    return _from_zero(HARD_SIGMOID_OFFSET, signed=signed)
+
+
+def _from_zero(highest: float, *, signed: bool) -> Grid:
+    return Grid((float(np.float32(highest / 255)),), (-128 if signed else 0,), 8, signed)
 
 
 def clamp_codes(op_type: str, limits: Sequence[float | None], grid: Grid) -> tuple[int, int]:

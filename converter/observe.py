@@ -16,7 +16,7 @@ from converter.errors import CalibrationError
 from converter.graph import constant, is_float
 from converter.runtime import Feed, open_session, run_session
 
-__all__ = ["Observations", "TensorStats", "observe"]
+__all__ = ["Observations", "TensorStats", "observe", "values_of"]
 
 _VALUES_KEPT = 16384
 _BYTES_AT_ONCE = 1 << 29
@@ -95,6 +95,18 @@ def observe(
             collect(number, run_session(session, feed, group))
             progress((place * len(feeds) + number + 1) // len(groups), len(feeds))
     return Observations({name: collected[name].stats() for name in names}, len(feeds))
+
+
+def values_of(model: ir.Model, feeds: Sequence[Feed], names: Sequence[str], *, threads: int = 0) -> dict[str, npt.NDArray[np.float32]]:
+    """Whole tensors by name, from the runtime; float32 with the samples in front, so that memory grows with both."""
+    given = {str(v.name) for v in model.graph.inputs}
+    computed = [n for n in names if n not in given]
+    parts: dict[str, list[npt.NDArray[np.float32]]] = {n: [feed[n] for feed in feeds] for n in names if n in given}
+    session = open_session(_expose(model, computed), threads=threads)
+    for feed in feeds:
+        for name, value in run_session(session, feed, computed).items():
+            parts.setdefault(name, []).append(value)
+    return {name: np.stack(values) for name, values in parts.items()}
 
 
 class _Collector:

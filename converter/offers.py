@@ -15,28 +15,32 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from converter.graph import attributes, constant, data_inputs, is_float, scalar, sole_consumer
+from converter.folds import inserted_factors
+from converter.graph import attributes, constant, data_inputs, is_float, is_graph_output, relabel_factor, scalar, sole_consumer
 from converter.methods.problem import Constant
 from converter.observe import Observations, TensorStats
 from converter.targets import Cost, Target
 
-__all__ = ["MOVEMENT", "Form", "Offer", "Refusal", "offer", "relabel_factor"]
+__all__ = ["MOVEMENT", "PASSING", "Form", "Offer", "Refusal", "offer", "passes_codes", "relabel_factor"]
 
-Form = Literal["weighted", "product", "pointwise", "movement", "concat", "absorbed", "relabel", "hardswish"]
+Form = Literal["weighted", "product", "pointwise", "movement", "concat", "absorbed", "relabel", "hardswish", "requantize"]
 """How the integer form is spelled.
 
 weighted: Conv, Gemm, MatMul with constant weights. product: MatMul of two computed tensors. pointwise: any operator
 that the runtime replaces one for one. movement: the output keeps the input's grid. concat: inputs may differ.
 absorbed: a clamp that the grid of the producer's output does. relabel: multiplication by a positive constant, which
-only renames the scale. hardswish: an addition and a multiplication.
+only renames the scale. hardswish: an addition and a multiplication. requantize: a copy with a grid of its own.
 """
+
+PASSING: tuple[Form, ...] = ("movement", "relabel")
+"""Forms whose output holds the codes of their one computed input."""
 
 MOVEMENT = frozenset(["Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten", "Slice", "Gather", "Expand", "Tile", "Split", "Resize"])
 _POINTWISE = frozenset(["Sigmoid", "LeakyRelu"])
 _SLOW = frozenset(["AveragePool", "MaxPool", "Softmax"])
 
-_LARGEST_FACTOR = 2.0**20
-"""Relabelling by more than this, or less than its inverse, could leave the range of sound scales."""
+_CONTAINER_BITS = 8
+"""Of what is multiplied by no weight, such as the constants of Add and Mul: narrower codes would gain nothing."""
 
 _STEPS = 255
 
@@ -82,8 +86,8 @@ def offer(
         model: canonical float model.
         seen: for the shapes.
         target: for its types and costs.
-        activation_bits: 4 to 8.
-        weight_bits: 4 to 8; a target may allow fewer.
+        activation_bits: 4 to 8, of what enters layers.
+        weight_bits: 4 to 8; a target may allow fewer beside activations of that width.
         excluded: names of canonical nodes that the user keeps float.
     """
     context = _Context(seen, target, activation_bits, weight_bits)
@@ -107,6 +111,10 @@ class _Context:
     target: Target
     activation_bits: int
     weight_bits: int
+
+    @property
+    def dense_weight_bits(self) -> int:
+        return self.target.dense_weight_bits(self.activation_bits)
 
     def cost(self, node: ir.Node, kind: str, macs: int = 0) -> tuple[float, float]:
         """Cost of the float and of the integer form."""
@@ -158,7 +166,7 @@ def _conv(node: ir.Node, context: _Context, _: Earlier) -> Offer | Refusal:
     if weight.ndim not in (3, 4):
         return Refusal(f"no integer kernel for a convolution in {weight.ndim - 2} dimensions", macs)
     depthwise = weight.shape[1] == 1 and attributes(node).get("group", 1) == weight.shape[0]
-    widest = context.target.depthwise_weight_bits if depthwise else context.target.dense_weight_bits
+    widest = context.target.depthwise_weight_bits if depthwise else context.dense_weight_bits
     float_cost, integer_cost = context.cost(node, "DepthwiseConv" if depthwise else "Conv", macs)
     weights = Constant(weight, 0, min(context.weight_bits, widest))
     return Offer("weighted", {1: weights}, False, float_cost, integer_cost, macs)
@@ -182,7 +190,7 @@ def _linear(node: ir.Node, context: _Context, earlier: Earlier) -> Offer | Refus
             return Refusal("its bias is not one number per output", macs)
     axis = 0 if attrs.get("transB", 0) else 1
     float_cost, integer_cost = context.cost(node, "Linear", macs)
-    weights = Constant(weight, axis, min(context.weight_bits, context.target.dense_weight_bits))
+    weights = Constant(weight, axis, min(context.weight_bits, context.dense_weight_bits))
     return Offer("weighted", {1: weights}, True, float_cost, integer_cost, macs)
 
 
@@ -196,20 +204,9 @@ def _product(node: ir.Node, context: _Context, _: Earlier) -> Offer | Refusal:
     return Offer("product", {}, True, float_cost, integer_cost, macs)
 
 
-def relabel_factor(node: ir.Node) -> float | None:
-    """The factor, if the node multiplies a computed tensor by one positive number of ordinary size."""
-    if node.op_type != "Mul":
-        return None
-    for value, other in (node.inputs, node.inputs[::-1]):
-        factor, array = scalar(value), constant(value)
-        if factor is None or array is None or other is None or constant(other) is not None:
-            continue
-        widens = array.ndim > (len(other.shape) if other.shape is not None else 0)
-        return factor if 1 / _LARGEST_FACTOR <= factor <= _LARGEST_FACTOR and not widens else None
-    return None
-
-
 def _binary(node: ir.Node, context: _Context, _: Earlier) -> Offer | Refusal:
+    if inserted_factors(node) is not None:
+        return Refusal("its factors become scales of the Q behind it")
     if relabel_factor(node) is not None:
         return Offer("relabel", {}, False, context.cost(node, "Mul")[0], 0.0)
     constants = {}
@@ -218,7 +215,7 @@ def _binary(node: ir.Node, context: _Context, _: Earlier) -> Offer | Refusal:
         if array is not None:
             if node.op_type == "Add" and _drowns(array, node, context.seen):
                 return Refusal("its constant, a mask perhaps, is so large that no step of the grid would be left for the other operand")
-            constants[index] = Constant(array, None, context.activation_bits, context.target.signed_activations)
+            constants[index] = Constant(array, None, _CONTAINER_BITS, context.target.signed_activations)
     return Offer("pointwise", constants, False, *context.cost(node, node.op_type))
 
 
@@ -249,15 +246,33 @@ def _hardswish(node: ir.Node, context: _Context, _: Earlier) -> Offer | Refusal:
     return Offer("hardswish", {}, False, *context.cost(node, "HardSwish"))
 
 
-def _movement(node: ir.Node, context: _Context, _: Earlier) -> Offer | Refusal:
-    attrs = attributes(node)
-    if node.op_type == "Resize" and attrs.get("mode", "nearest") != "nearest":
-        return Refusal("interpolating Resize is not faster in integer")
+def passes_codes(node: ir.Node) -> bool:
+    """True if the integer form of a node would be one of :data:`PASSING`."""
+    return (node.op_type in MOVEMENT and not _obstacle(node)) or relabel_factor(node) is not None
+
+
+def _obstacle(node: ir.Node) -> str:
+    """Why an operator that moves data cannot move codes; empty if it can."""
+    if node.op_type == "Resize" and attributes(node).get("mode", "nearest") != "nearest":
+        return "interpolating Resize is not faster in integer"
     if [i for i, _ in data_inputs(node)] != [0]:
-        return Refusal("its data operand is a constant")
+        return "its data operand is a constant"
     if node.op_type == "Split" and any(not o.uses() and not o.is_graph_output() for o in node.outputs):
-        return Refusal("one of its outputs is not used, and the integer form needs them all")
-    return Offer("movement", {}, False, *context.cost(node, node.op_type))
+        return "one of its outputs is not used, and the integer form needs them all"
+    return ""
+
+
+def _movement(node: ir.Node, context: _Context, _: Earlier) -> Offer | Refusal:
+    obstacle = _obstacle(node)
+    return Refusal(obstacle) if obstacle else Offer("movement", {}, False, *context.cost(node, node.op_type))
+
+
+def _requantize(node: ir.Node, context: _Context, earlier: Earlier) -> Offer | Refusal:
+    # two grids of 8 bits in a row the runtime would merge into one of its own making
+    if context.activation_bits == _CONTAINER_BITS or is_graph_output(node.outputs[0]):
+        return _no_kernel(node, context, earlier)
+    size = _size(str(node.outputs[0].name), context.seen)
+    return Offer("requantize", {}, False, 0.0, (context.target.dequantize_element + context.target.quantize_element) * size)
 
 
 def _concat(node: ir.Node, context: _Context, _: Earlier) -> Offer | Refusal:
@@ -289,6 +304,7 @@ _OFFERS: Mapping[str, _Rule] = {
     "GlobalAveragePool": _global_average,
     "HardSwish": _hardswish,
     "Concat": _concat,
+    "Identity": _requantize,
     "Relu": _clamp,
     "Clip": _clamp,
     **dict.fromkeys(_POINTWISE, _pointwise),

@@ -8,14 +8,15 @@ import onnx_ir as ir
 import pytest
 
 from converter.observe import observe
-from converter.offers import Offer, Refusal, offer, relabel_factor
+from converter.offers import PASSING, Offer, Refusal, offer, passes_codes, relabel_factor
 from converter.sketch_test import Sketch, feeds_for
 from converter.targets import TARGETS
 
 
 def offers_of(model: ir.Model, target: str = "arm64", **rest: Any) -> dict[str, Offer | Refusal]:
     seen = observe(model, feeds_for(model), threads=1)
-    return offer(model, seen, TARGETS[target], activation_bits=8, weight_bits=rest.pop("weight_bits", 8), **rest)
+    bits = {name: rest.pop(name, 8) for name in ("activation_bits", "weight_bits")}
+    return offer(model, seen, TARGETS[target], **bits, **rest)
 
 
 def last(build: Callable[[Sketch], str], target: str = "arm64") -> Offer | Refusal:
@@ -147,6 +148,48 @@ def test_weights_get_no_more_bits_than_the_target_has(target: str, group: int, o
     entry = offers_of(model, target, weight_bits=asked)["conv"]
     assert isinstance(entry, Offer)
     assert (entry.constants[1].bits, entry.constants[1].axis, entry.constants[1].signed) == (bits, 0, None)
+
+
+@pytest.mark.parametrize(("activation_bits", "bits"), [(8, (7, 7, 8)), (7, (8, 8, 8)), (6, (8, 8, 8)), (4, (8, 8, 8))])
+def test_beside_narrow_activations_weights_can_be_wider(activation_bits: int, bits: tuple[int, int, int]) -> None:
+    sketch = Sketch()
+    x = sketch.conv(sketch.conv(image(sketch, 8), 8, name="dense"), 8, group=8, name="depthwise")
+    model = sketch.model(sketch.add("MatMul", x, sketch.normal(6, 5), name="linear"))
+    entries = offers_of(model, "x86", activation_bits=activation_bits)
+    assert [entries[n].constants[1].bits for n in ("dense", "linear", "depthwise")] == list(bits)  # type: ignore[union-attr]
+
+
+def test_a_copy_is_offered_where_its_grid_is_narrow() -> None:
+    sketch = Sketch()
+    x = image(sketch)
+    model = sketch.model(sketch.add("Erf", sketch.add("Identity", x, name="copy")), sketch.add("Identity", x, name="output"))
+    narrow = offers_of(model, activation_bits=7)
+    copy = narrow["copy"]
+    assert isinstance(copy, Offer) and (copy.form, copy.float_cost) == ("requantize", 0.0)
+    assert copy.integer_cost == pytest.approx(144 * (2.75 + 1.37))
+    assert isinstance(narrow["output"], Refusal)
+    refused = offers_of(model)["copy"]
+    assert isinstance(refused, Refusal) and "no integer kernel for Identity" in refused.reason
+
+
+PASSED_ON: dict[str, tuple[Callable[[Sketch], str], bool]] = {
+    "transpose": (lambda s: s.add("Transpose", image(s)), True),
+    "nearest resize": (lambda s: s.add("Resize", image(s), "", s.constant([1, 1, 2, 2]), mode="nearest"), True),
+    "linear resize": (lambda s: s.add("Resize", image(s), "", s.constant([1, 1, 2, 2]), mode="linear"), False),
+    "positive factor": (lambda s: s.add("Mul", image(s), s.constant(0.5)), True),
+    "negative factor": (lambda s: s.add("Mul", image(s), s.constant(-0.5)), False),
+    "split with an idle output": (lambda s: s.split("Split", image(s), outputs=2, axis=1, num_outputs=2)[0], False),
+    "sigmoid": (lambda s: s.add("Sigmoid", image(s)), False),
+}
+
+
+@pytest.mark.parametrize(("build", "passes"), PASSED_ON.values(), ids=PASSED_ON)
+def test_who_passes_codes_on(build: Callable[[Sketch], str], passes: bool) -> None:
+    sketch = Sketch()
+    (node,) = sketch.model(build(sketch)).graph
+    assert passes_codes(node) == passes
+    entry = offers_of(sketch.model(str(node.outputs[0].name)))[str(node.name)]
+    assert (isinstance(entry, Offer) and entry.form in PASSING) == passes
 
 
 @pytest.mark.parametrize(("transposed", "axis"), [(0, 1), (1, 0)])

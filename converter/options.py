@@ -14,7 +14,6 @@ from converter.targets import TARGETS
 
 __all__ = ["Options", "parse_bits"]
 
-_SUPPORTED_BITS = ((8, 8),)
 _MOST_THREADS = 256
 
 
@@ -28,7 +27,7 @@ class Options:
         preprocess: of images; None for what the model's metadata says, else scaling to 0..1.
         input_shapes: sizes of symbolic dimensions during calibration, by input name.
         method: one of :data:`converter.methods.METHODS`; an empty string stands for the best and is replaced by its name.
-        bits: ``W8A8``.
+        bits: of weights and of what enters layers, ``W4A4`` to ``W8A8``.
         target: one of :data:`converter.targets.TARGETS`.
         exclude: operators that stay float: globs over names in the input file, or over operator types.
         min_sqnr: least SQNR of every output in dB; None for no bound.
@@ -52,10 +51,7 @@ class Options:
 
     def __post_init__(self) -> None:
         _one_of("--target", self.target, TARGETS)
-        if parse_bits(self.bits) not in _SUPPORTED_BITS:
-            raise UsageError(
-                f"{self.bits.upper()} is not supported by this version", where="--bits", hint="use W8A8, the only width so far"
-            )
+        parse_bits(self.bits)
         object.__setattr__(self, "bits", self.bits.upper())
         if self.samples < 1:
             raise UsageError(f"{self.samples} samples are too few", where="--samples", hint="give 1 or more")

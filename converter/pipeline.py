@@ -13,25 +13,25 @@ from converter.canonicalise import CANONICAL_OPSET, Canonical, canonicalise
 from converter.emit import emit
 from converter.errors import BoundMissedError, ModelError, UsageError
 from converter.exclude import excluded_nodes
+from converter.forks import fork_entering
 from converter.latency import LatencyRatio, latency_ratio
 from converter.load import Source, load
-from converter.methods import METHODS, Problem
 from converter.observe import Observations, observe
-from converter.offers import Offer, Refusal, offer
 from converter.options import Options, parse_bits
 from converter.origins import name_after_source
 from converter.paths import check_input, check_outputs, write_files
-from converter.place import place
 from converter.plan import Plan, plan_from_json, plan_to_json
-from converter.plan_check import adopt_plan, check_plan
+from converter.planning import Planned, adopted, make_plan
 from converter.preprocess import Preprocess, parse_preprocess
 from converter.progress import SILENT, Progress
 from converter.provenance import PREPROCESS_KEY, provenance
 from converter.report import LOW_SQNR_DB, Report, report_json
 from converter.samples import SampleSet, load_samples
 from converter.shapes import calibration_shapes
+from converter.study import Section
 from converter.targets import TARGETS, Target
 from converter.verify import Verdict, verify
+from converter.widths import CONTAINER_BITS
 
 __all__ = ["PREPROCESS_KEY", "convert"]
 
@@ -106,17 +106,22 @@ def _converted(
     canonical = canonicalise(source.model, samples.calibration[:_PROOF_SAMPLES])
     name_after_source(source.model, canonical.model)
     excluded = excluded_nodes(options.exclude, source.model, canonical.model)
+    if parse_bits(options.bits)[1] < CONTAINER_BITS:
+        fork_entering(canonical.model, excluded)
     progress.stage("observe")
     seen = observe(canonical.model, samples.calibration, seed=options.seed, threads=options.threads, progress=progress.step)
     progress.stage("plan")
-    plan, offers = _plan(canonical, seen, target, options, excluded, given)
+    sections: tuple[Section, ...] = ()
+    planned = _plan(canonical.model, seen, samples, sections, target, options, excluded, given, progress)
+    plan = planned.plan
+    remarks = [*remarks, *planned.remarks]
     result = None
     if not dry_run:
         progress.stage("emit")
         metadata = provenance(source, plan, samples, preprocess, options)
-        emitted = emit(canonical.model, plan, metadata)
+        emitted = emit(planned.model, plan, metadata)
         progress.stage("verify")
-        verdict = verify(source, canonical.model, emitted, plan, offers, samples.held_aside, target, threads=options.threads)
+        verdict = verify(source, planned.model, emitted, plan, planned.offers, samples.held_aside, target, threads=options.threads)
         _enforce(verdict, options)
         model: onnx.ModelProto = ir.to_proto(emitted)
         onnx.helper.set_model_props(model, metadata)  # to_proto sorts them, the input file's order shall stay
@@ -147,17 +152,22 @@ def _samples(source: Source, options: Options, progress: Progress) -> tuple[Samp
 
 
 def _plan(
-    canonical: Canonical, seen: Observations, target: Target, options: Options, excluded: frozenset[str], given: Plan | None
-) -> tuple[Plan, dict[str, Offer | Refusal]]:
-    weight_bits, activation_bits = parse_bits(options.bits)
-    offers = offer(canonical.model, seen, target, activation_bits=activation_bits, weight_bits=weight_bits, excluded=excluded)
+    model: ir.Model,
+    seen: Observations,
+    samples: SampleSet,
+    sections: tuple[Section, ...],
+    target: Target,
+    options: Options,
+    excluded: frozenset[str],
+    given: Plan | None,
+    progress: Progress,
+) -> Planned:
+    def look(model: ir.Model) -> Observations:
+        return observe(model, samples.calibration, seed=options.seed, threads=options.threads)
+
     if given is not None and options.plan_in is not None:
-        plan = adopt_plan(given, excluded)
-        check_plan(plan, canonical.model, offers, target, options.plan_in)
-        return plan, offers
-    constants = {(n, i): c for n, o in offers.items() if isinstance(o, Offer) for i, c in o.constants.items()}
-    choice = METHODS[options.method](Problem(seen.tensors, constants, activation_bits, target.signed_activations))
-    return place(canonical.model, offers, choice, seen, target, method=options.method, bits=options.bits), offers
+        return adopted(given, model, seen, look, target, options, excluded)
+    return make_plan(model, seen, look, samples.calibration, sections, target, options, excluded, progress=progress.step)
 
 
 def _read_plan(path: Path, options: Options) -> Plan:

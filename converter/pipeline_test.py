@@ -15,7 +15,9 @@ from onnx import TensorProto, helper
 from converter import __version__, pipeline
 from converter.conftest import SaveHybrid, hybrid_model, make_model
 from converter.errors import CalibrationError, ConverterError, ModelError
+from converter.fold import Fold
 from converter.latency import latency_ratio
+from converter.methods import FOLDING, Problem
 from converter.options import Options
 from converter.pipeline import convert
 from converter.progress import Progress
@@ -231,3 +233,26 @@ def test_sizes_are_those_of_the_files(save_hybrid: SaveHybrid, tmp_path: Path) -
     assert report.float_bytes == save_hybrid().stat().st_size
     assert report.integer_bytes == (tmp_path / "out.onnx").stat().st_size
     assert report.latency is not None and math.isfinite(report.latency.ratio)
+
+
+# Folds
+
+
+def fold_everywhere(problem: Problem) -> dict[str, Fold]:
+    """Folds at every site."""
+    sites = problem.sites.items()
+    return {n: Fold(tuple(np.geomspace(0.5, 2.0, s.channels)), (0.1,) * s.channels if s.shift else ()) for n, s in sites}
+
+
+@pytest.mark.parametrize("target", ["arm64", "x86"])
+def test_a_method_can_fold_and_its_plan_can_be_given_back(
+    save_hybrid: SaveHybrid, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, target: str
+) -> None:
+    monkeypatch.setitem(FOLDING, "minmax", fold_everywhere)
+    report = convert(save_hybrid(), tmp_path / "out.onnx", options(target=target), plan_out=tmp_path / "plan.json")
+    assert {name for name in report.plan.ops if name.endswith("_scaled_Mul")}
+    assert len(report.plan.folds) == 10
+    assert report.verdict is not None and report.verdict.parity_db > 45.0
+    convert(save_hybrid(), tmp_path / "again.onnx", options(target=target, plan_in=tmp_path / "plan.json"))
+    one, other = (onnx.load(tmp_path / f"{name}.onnx") for name in ("out", "again"))
+    assert one.graph == other.graph

@@ -8,12 +8,16 @@ Each operator is integer or float and pays the cost of its form. Each tensor pay
 
 The cheapest assignment is a minimum s-t cut, solved exactly, of a graph with one vertex per operator (source side:
 integer) and two per tensor: ``some`` lies on the source side if some reader is integer, ``all`` only if all readers are.
+
+A copy (``requantize``) is looked through: its readers count as readers of the original. So what runs in integer does not
+depend on the width of activations, and conversions of different widths can be compared. A copy follows from the rest: it
+is integer where it stands between an operator that writes codes and one that reads them.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Literal
 
 import networkx
@@ -23,13 +27,14 @@ from converter.graph import constant, consumers, is_float, is_graph_output, sole
 from converter.grids import Grid
 from converter.methods.problem import Choice
 from converter.observe import Observations
-from converter.offers import Offer, Refusal, relabel_factor
+from converter.offers import PASSING, Offer, Refusal, relabel_factor
 from converter.plan import OpPlan, Plan, TensorPlan
 from converter.targets import Target
 
 __all__ = ["cut", "place", "settle"]
 
 _CHEAPER = "cheaper in float on this target, given its neighbours"
+_COPY = "a copy for layers, which needs no node: it is quantized from float numbers"
 
 
 def place(
@@ -65,6 +70,8 @@ def cut(model: ir.Model, offers: Mapping[str, Offer | Refusal], seen: Observatio
     for node in model.graph:
         name = str(node.name)
         entry = offers.get(name)
+        if _is_copy(node, offers):
+            continue
         if isinstance(entry, Offer):
             network.add_edge("source", ("op", name), capacity=entry.float_cost)
             network.add_edge(("op", name), "sink", capacity=entry.integer_cost)
@@ -72,7 +79,7 @@ def cut(model: ir.Model, offers: Mapping[str, Offer | Refusal], seen: Observatio
             network.add_edge(("op", name), "sink")  # no capacity: infinite
     values = [*model.graph.inputs, *(o for n in model.graph for o in n.outputs)]
     for value in values:
-        if is_float(value) and constant(value) is None:
+        if is_float(value) and constant(value) is None and not _is_copy(value.producer(), offers):
             _price_tensor(network, value, offers, seen, target)
     for node in model.graph:
         entry = offers.get(str(node.name))
@@ -82,7 +89,33 @@ def cut(model: ir.Model, offers: Mapping[str, Offer | Refusal], seen: Observatio
             network.add_edge(("op", str(node.name)), ("op", str(producer.name)))
     _, (integer_side, _) = networkx.minimum_cut(network, "source", "sink")
     order = (str(n.name) for n in model.graph)
-    return frozenset(name for name in order if ("op", name) in integer_side and isinstance(offers.get(name), Offer))
+    integer = {name for name in order if ("op", name) in integer_side and isinstance(offers.get(name), Offer)}
+    for node in model.graph:
+        if _is_copy(node, offers) and _copies_codes(node, offers, integer):
+            integer.add(str(node.name))
+    return frozenset(integer)
+
+
+def _is_copy(node: ir.Node | None, offers: Mapping[str, Offer | Refusal]) -> bool:
+    entry = offers.get(str(node.name)) if node is not None else None
+    return isinstance(entry, Offer) and entry.form == "requantize"
+
+
+def _readers(value: ir.Value, offers: Mapping[str, Offer | Refusal]) -> list[ir.Node]:
+    """The nodes that read a value or a copy of it, once for each use."""
+    return [reader for node, _ in consumers(value) for reader in (_readers(node.outputs[0], offers) if _is_copy(node, offers) else [node])]
+
+
+def _copies_codes(copy: ir.Node, offers: Mapping[str, Offer | Refusal], integer: Collection[str]) -> bool:
+    """True if what is copied has codes without this copy, and somebody reads the codes of the copy."""
+    x = copy.inputs[0]
+    producer = x.producer() if x is not None else None
+    if x is None or producer is None or str(producer.name) not in integer:
+        return False
+    entry = offers[str(producer.name)]
+    others = [node for node, _ in consumers(x) if node is not copy]
+    written = not (isinstance(entry, Offer) and entry.may_write_float) or any(str(n.name) in integer for n in others)
+    return written and any(str(n.name) in integer for n in _readers(copy.outputs[0], offers))
 
 
 def _price_tensor(
@@ -91,7 +124,8 @@ def _price_tensor(
     name = str(value.name)
     size = math.prod(seen.tensors[name].shape) if name in seen.tensors else 0
     quantize, dequantize = target.quantize_element * size, target.dequantize_element * size
-    users = [("op", str(node.name)) for node, _ in consumers(value) if str(node.name) in offers]
+    readers = _readers(value, offers)
+    users = [("op", str(node.name)) for node in readers if str(node.name) in offers]
     producer = value.producer()
     entry = offers.get(str(producer.name)) if producer is not None else None
     made = ("op", str(producer.name)) if producer is not None and entry is not None else "sink"
@@ -101,7 +135,7 @@ def _price_tensor(
     for user in dict.fromkeys(users):
         network.add_edge(user, some)
         network.add_edge(every, user)
-    if is_graph_output(value) or len(users) < len(consumers(value)):
+    if is_graph_output(value) or len(users) < len(readers):
         network.add_edge(every, "sink")
     if isinstance(entry, Offer) and entry.may_write_float:
         # mixed readers pay the DQ on the way from `some` to `all`; what Q costs more than DQ is left for a float producer
@@ -123,7 +157,7 @@ def settle(model: ir.Model, offers: Mapping[str, Offer | Refusal], choice: Choic
         if isinstance(entry, Refusal):
             ops[name] = OpPlan(node.op_type, "float", reason=entry.reason)
         elif isinstance(entry, Offer) and name not in integer:
-            ops[name] = OpPlan(node.op_type, "float", reason=_CHEAPER)
+            ops[name] = OpPlan(node.op_type, "float", reason=_COPY if entry.form == "requantize" else _CHEAPER)
         elif isinstance(entry, Offer):
             grids = {index: choice.constants[name, index] for index in entry.constants}
             ops[name] = OpPlan(node.op_type, "integer", _writes(node, entry, offers, integer), grids)
@@ -168,7 +202,7 @@ def _fate(
     if writes_codes and producer is not None:
         entry = offers[str(producer.name)]
         form = entry.form if isinstance(entry, Offer) else ""
-        if form in ("movement", "relabel"):
+        if form in PASSING:
             (source,) = [str(v.name) for v in producer.inputs if v is not None and is_float(v) and constant(v) is None]
             grid = tensors[source].grid
             assert grid is not None

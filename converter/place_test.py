@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from converter.graph import consumers
 from converter.grids import Grid
 from converter.observe import Observations, TensorStats
 from converter.offers import Offer, Refusal
@@ -94,6 +95,75 @@ def test_the_cut_is_as_cheap_as_the_cheapest_of_all_assignments(
     found = cut(model, offers, seen, TARGET)
     assert found <= set(free)
     assert cost_of(found, model, offers, seen) == cheapest
+
+
+# Copies
+
+
+def with_copies(
+    model: ir.Model, offers: dict[str, Offer | Refusal], seen: Observations, originals: set[str]
+) -> tuple[ir.Model, dict[str, Offer | Refusal], Observations]:
+    """The same graph, in which every second reader of the tensors named reads a copy."""
+    graph = ir.from_proto(ir.to_proto(model)).graph
+    offers, tensors = dict(offers), dict(seen.tensors)
+    for value in [*graph.inputs, *(o for n in graph for o in n.outputs)]:
+        absorbing = [n for n, _ in consumers(value) if isinstance(e := offers[str(n.name)], Offer) and e.form == "absorbed"]
+        if value.name not in originals or absorbing or not consumers(value):
+            continue
+        readers = consumers(value)[::2]
+        copy = ir.node("Identity", [value], name=f"copy of {value.name}")
+        copy.outputs[0].name, copy.outputs[0].type = f"{value.name}_entering", value.type
+        for node, index in readers:
+            node.replace_input_with(index, copy.outputs[0])
+        graph.insert_before(graph[0], [copy]) if value.producer() is None else graph.insert_after(value.producer(), [copy])
+        offers[str(copy.name)] = Offer("requantize", integer_cost=1000.0)
+        tensors[str(copy.outputs[0].name)] = tensors[str(value.name)]
+    return ir.Model(graph, ir_version=9), offers, Observations(tensors, 1)
+
+
+@given(case=placements(), drawn=st.sets(st.integers(-1, 6)))
+@settings(max_examples=100, deadline=None)
+def test_copies_change_nothing_about_what_runs_in_integer(
+    case: tuple[ir.Model, dict[str, Offer | Refusal], Observations], drawn: set[int]
+) -> None:
+    model, offers, seen = case
+    copied = with_copies(model, offers, seen, {"x" if i < 0 else f"op{i}.0" for i in drawn})
+    found = cut(*copied, TARGET)
+    assert cost_of(found & set(offers), model, offers, seen) == cost_of(cut(model, offers, seen, TARGET), model, offers, seen)
+    for node in copied[0].graph:
+        if node.op_type == "Identity" and node.name in found:
+            producer = node.inputs[0].producer()  # type: ignore[union-attr]
+            assert producer is not None and producer.name in found, "a copy of float numbers does not need codes"
+
+
+def copied_linear(s: Sketch, *, layer: str) -> ir.Model:
+    """A linear layer that can write float numbers, a float operator and a copy behind it, and a layer behind the copy."""
+    x = s.add("MatMul", s.input("x", 4, 32), s.normal(32, 32), name="linear")
+    copy = s.add("Identity", x, name="copy")
+    behind = s.add("MatMul", copy, s.normal(32, 32), name="layer") if layer == "integer" else s.add("Softmax", copy, name="layer")
+    return s.model(s.add("Erf", x), behind)
+
+
+@pytest.mark.parametrize("layer", ["integer", "float"])
+def test_a_copy_alone_makes_nobody_write_codes(layer: str) -> None:
+    """The copy is quantized from the float numbers that the linear layer writes for the float operator, or not at all."""
+    sketch = Sketch()
+    plan = plan_for(copied_linear(sketch, layer=layer), bits=(8, 6), cheapest=True).plan
+    assert (plan.ops["linear"].runs, plan.ops["linear"].writes, plan.ops["copy"].runs) == ("integer", "float", "float")
+    assert plan.tensors["linear.0"].fate == "float"
+    assert plan.tensors["copy.0"].fate == ("measured" if layer == "integer" else "float")
+
+
+@pytest.mark.parametrize("layer", ["integer", "float"])
+def test_a_copy_of_codes_is_integer_if_codes_are_read(layer: str) -> None:
+    sketch = Sketch()
+    x = sketch.conv(sketch.input("x", 1, 16, 16, 16), 16, name="first")
+    copy = sketch.add("Identity", x, name="copy")
+    behind = sketch.conv(copy, 16, name="layer") if layer == "integer" else sketch.add("Softmax", copy, name="layer")
+    plan = plan_for(sketch.model(sketch.add("Erf", x), behind), bits=(8, 6), cheapest=True).plan
+    assert plan.ops["first"].writes == "codes"
+    assert plan.ops["copy"].runs == layer
+    assert plan.tensors["copy.0"].fate == ("measured" if layer == "integer" else "float")
 
 
 # What a plan says

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from converter.errors import UsageError
+from converter.fold import Fold
 from converter.grids import Grid
 
 __all__ = ["Fate", "OpPlan", "Plan", "TensorPlan", "plan_from_json", "plan_to_json"]
@@ -53,6 +54,8 @@ class OpPlan:
         writes: ``codes`` (its output is quantized), ``float``, or ``inside`` (its output exists only within a fused group).
         constants: grid of each constant float operand that is stored as integers, by input index.
         reason: why it runs in float, else an empty string.
+        codes: of the weights (input 1), as :mod:`converter.stored` writes them; empty to round to the nearest.
+        bias: instead of the model's own, one number per output channel; empty to keep that.
     """
 
     op_type: str
@@ -60,6 +63,8 @@ class OpPlan:
     writes: Literal["codes", "float", "inside"] = "float"
     constants: dict[int, Grid] = field(default_factory=dict)
     reason: str = ""
+    codes: str = ""
+    bias: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -72,6 +77,7 @@ class Plan:
         target: name of the target it was placed for.
         tensors: fate of each float tensor, by name in the canonical graph.
         ops: fate of each operator, by node name in the canonical graph.
+        folds: applied to the canonical graph beforehand, by key tensor; tensors and operators are those of the folded graph.
     """
 
     method: str
@@ -79,6 +85,7 @@ class Plan:
     target: str
     tensors: dict[str, TensorPlan]
     ops: dict[str, OpPlan]
+    folds: dict[str, Fold] = field(default_factory=dict)
 
     def with_ops(self, tensors: dict[str, TensorPlan], ops: dict[str, OpPlan]) -> Plan:
         """A copy with other tensors and operators."""
@@ -89,7 +96,7 @@ def plan_to_json(plan: Plan) -> str:
     """The plan as indented JSON with a stable order; lists of numbers stand on one line."""
 
     def lean(record: dict[str, Any]) -> dict[str, Any]:
-        return {k: v for k, v in record.items() if v not in ("", None, {}) or k == "op_type"}
+        return {k: v for k, v in record.items() if v not in ("", None, {}, (), []) or k == "op_type"}
 
     def grid(value: Grid | None) -> dict[str, Any] | None:
         if value is None:
@@ -98,9 +105,13 @@ def plan_to_json(plan: Plan) -> str:
         return {**record, "scale": list(value.scale), "zero_point": list(value.zero_point)}
 
     tensors = {name: lean({**asdict(t), "grid": grid(t.grid)}) for name, t in plan.tensors.items()}
-    ops = {name: lean({**asdict(o), "constants": {str(i): grid(g) for i, g in o.constants.items()}}) for name, o in plan.ops.items()}
+    ops = {
+        name: lean({**asdict(o), "bias": list(o.bias), "constants": {str(i): grid(g) for i, g in o.constants.items()}})
+        for name, o in plan.ops.items()
+    }
     record = {"format": FORMAT, "version": VERSION, "method": plan.method, "bits": plan.bits, "target": plan.target}
-    text = json.dumps({**record, "tensors": tensors, "ops": ops}, indent=1)
+    folds = {name: {"scale": list(f.scale), **({"shift": list(f.shift)} if f.shift else {})} for name, f in plan.folds.items()}
+    text = json.dumps({**record, **({"folds": folds} if folds else {}), "tensors": tensors, "ops": ops}, indent=1)
     # a line break never stands inside a JSON string, so this finds lists only
     return re.sub(r"\[\n\s*([-+.eE\d,\s]*?)\s*\n\s*\]", lambda found: "[" + " ".join(found[1].split()) + "]", text) + "\n"
 
@@ -118,7 +129,8 @@ def plan_from_json(text: str, where: Path) -> Plan:
             raise UsageError(f"not a plan of format {FORMAT} version {VERSION}", where=f"--plan-in {where}", hint=hint)
         tensors = {name: _tensor(t) for name, t in _dict(record, "tensors").items()}
         ops = {name: _op(o) for name, o in _dict(record, "ops").items()}
-        return Plan(_text(record, "method"), _text(record, "bits"), _text(record, "target"), tensors, ops)
+        folds = {name: _fold(f) for name, f in _dict(record, "folds").items()}
+        return Plan(_text(record, "method"), _text(record, "bits"), _text(record, "target"), tensors, ops, folds)
     except json.JSONDecodeError as error:
         raise UsageError(f"the plan is not JSON: {error}", where=f"--plan-in {where}", hint=hint) from None
     except RecursionError:
@@ -135,7 +147,7 @@ def _text(record: dict[str, Any], key: str, default: str | None = None) -> str:
 
 
 def _dict(record: dict[str, Any], key: str) -> dict[str, Any]:
-    value = record.get(key, {}) if key == "constants" else record[key]
+    value = record.get(key, {}) if key in ("constants", "folds") else record[key]
     if not isinstance(value, dict) or not all(isinstance(v, dict) for v in value.values()):
         raise TypeError(f"'{key}' is not an object of objects")
     return value
@@ -162,6 +174,13 @@ def _grid(record: Any) -> Grid:
     return Grid(scale, zero_point, _number(record["bits"], int), signed, None if axis is None else _number(axis, int), narrow)
 
 
+def _fold(record: dict[str, Any]) -> Fold:
+    scale, shift = record["scale"], record.get("shift", [])
+    if not isinstance(scale, list) or not isinstance(shift, list):
+        raise TypeError("scale and shift are lists")
+    return Fold(tuple(float(_number(s, int, float)) for s in scale), tuple(float(_number(m, int, float)) for m in shift))
+
+
 def _tensor(record: dict[str, Any]) -> TensorPlan:
     fate = record["fate"]
     if fate not in _FATES or (fate == "float") != (record.get("grid") is None):
@@ -175,4 +194,8 @@ def _op(record: dict[str, Any]) -> OpPlan:
     if runs not in ("integer", "float") or writes not in ("codes", "float", "inside"):
         raise ValueError(f"runs '{runs}', writes '{writes}'")
     constants = {int(i): _grid(g) for i, g in _dict(record, "constants").items()}
-    return OpPlan(_text(record, "op_type"), runs, writes, constants, _text(record, "reason", ""))
+    bias = record.get("bias", [])
+    if not isinstance(bias, list):
+        raise TypeError("bias is a list")
+    numbers = tuple(float(_number(b, int, float)) for b in bias)
+    return OpPlan(_text(record, "op_type"), runs, writes, constants, _text(record, "reason", ""), _text(record, "codes", ""), numbers)

@@ -9,14 +9,18 @@ from pathlib import Path
 import onnx_ir as ir
 
 from converter.errors import UsageError
+from converter.fold import Site
+from converter.folds import apply_folds, channel_grid, inserted_factors
 from converter.graph import constant, data_inputs, is_float, sole_consumer
 from converter.grids import Grid
 from converter.methods.problem import Constant
-from converter.offers import Offer, Refusal, relabel_factor
+from converter.offers import PASSING, Offer, Refusal, relabel_factor
+from converter.options import parse_bits
 from converter.plan import OpPlan, Plan
 from converter.targets import Target
+from converter.widths import tensor_bits
 
-__all__ = ["adopt_plan", "check_plan"]
+__all__ = ["adopt_plan", "check_plan", "fold_as_planned"]
 
 _HINT = "write a plan with --plan-out for this model and edit that"
 Refuse = Callable[[str], UsageError]
@@ -31,6 +35,18 @@ def adopt_plan(plan: Plan, excluded: Collection[str]) -> Plan:
             op = replace(op, runs="float", reason="excluded by the user")
         ops[name] = op if op.runs == "integer" else OpPlan(op.op_type, "float", reason=op.reason or "float in the plan that was given")
     return plan.with_ops(plan.tensors, ops)
+
+
+def fold_as_planned(plan: Plan, model: ir.Model, sites: Mapping[str, Site], where: Path) -> ir.Model:
+    """Apply the folds of a plan; the model itself if there are none.
+
+    Raises:
+        UsageError: a fold has no site in this model or does not fit it.
+    """
+    try:
+        return apply_folds(model, sites, plan.folds) if plan.folds else model
+    except ValueError as error:
+        raise UsageError(f"the plan does not fit the model: {error}", where=f"--plan-in {where}", hint=_HINT) from None
 
 
 def check_plan(plan: Plan, model: ir.Model, offers: Offers, target: Target, where: Path) -> None:
@@ -55,6 +71,11 @@ def check_plan(plan: Plan, model: ir.Model, offers: Offers, target: Target, wher
     for name in plan.tensors:
         if name not in tensors:
             raise refuse(f"the plan does not fit the model: tensor '{name}' is unknown")
+    widest = tensor_bits(model, offers, parse_bits(plan.bits)[1])
+    for name, tensor in plan.tensors.items():
+        if tensor.grid is not None and tensor.grid.bits > widest.get(name, 8):
+            limit = f"can have {widest[name]} bits at most in {plan.bits}"
+            raise refuse(f"tensor '{name}' enters a layer and {limit}, the plan says {tensor.grid.bits}")
     for name, op in plan.ops.items():
         node, entry = nodes[name], offers.get(name)
         if op.op_type != node.op_type:
@@ -76,6 +97,7 @@ def _check_integer(node: ir.Node, op: OpPlan, entry: Offer, offers: Offers, plan
     for _, value in data_inputs(node):
         if entry.form != "absorbed":  # a clamp reads what the group holds inside
             _check_tensor(str(value.name), plan, target, refuse, f"read by the integer operator '{name}'")
+            _check_inserted(value, plan, refuse)
     if op.writes == "codes":
         for output in node.outputs:
             if is_float(output) and constant(output) is None and (output.uses() or output.is_graph_output()):
@@ -85,6 +107,16 @@ def _check_integer(node: ir.Node, op: OpPlan, entry: Offer, offers: Offers, plan
         _check_inside(node, offers, plan, refuse)
     elif not entry.may_write_float:
         raise refuse(f"operator '{name}' cannot write float numbers from its integer kernel")
+
+
+def _check_inserted(value: ir.Value, plan: Plan, refuse: Refuse) -> None:
+    node, grid = value.producer(), plan.tensors[str(value.name)].grid
+    if node is None or grid is None or inserted_factors(node) is None:
+        return
+    try:
+        channel_grid(node, grid)
+    except ValueError as error:
+        raise refuse(f"tensor '{value.name}' cannot have one scale per channel: {error}") from None
 
 
 def _check_constant(what: str, grid: Grid, constant_: Constant, refuse: Refuse) -> None:
@@ -109,12 +141,14 @@ def _check_tensor(name: str, plan: Plan, target: Target, refuse: Refuse, role: s
 
 
 def _check_follows(output: ir.Value, node: ir.Node, entry: Offer, plan: Plan, refuse: Refuse) -> None:
-    """Movements keep their input's grid and multiplications by a constant rescale it; nothing else is derived."""
+    """Movements keep their input's grid and multiplications by a constant rescale it; nothing else shares or derives one."""
     fate = plan.tensors[str(output.name)]
     factor = relabel_factor(node) if entry.form == "relabel" else None
-    if entry.form not in ("movement", "relabel"):
+    if entry.form not in PASSING:
         if fate.fate == "derived":
             raise refuse(f"tensor '{output.name}' cannot be derived: operator '{node.name}' does not multiply by a positive constant")
+        if fate.fate == "shared":
+            raise refuse(f"tensor '{output.name}' cannot be shared: operator '{node.name}' does more than move data")
         return
     source = next(str(v.name) for _, v in data_inputs(node))
     before = plan.tensors[source].grid

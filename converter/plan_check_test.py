@@ -43,6 +43,14 @@ def written(save_hybrid: SaveHybrid, tmp_path_factory: pytest.TempPathFactory) -
     return save_hybrid(), folder / "out.onnx", json.loads(plan_to_json(report.plan))
 
 
+@pytest.fixture(scope="module")
+def narrow(save_hybrid: SaveHybrid, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Record]:
+    """The same in 6 bits."""
+    folder = tmp_path_factory.mktemp("narrow")
+    report = convert(save_hybrid(), folder / "out.onnx", options(method="minmax", bits="W6A6"))
+    return save_hybrid(), folder / "out.onnx", json.loads(plan_to_json(report.plan))
+
+
 def converted(written: tuple[Path, Path, Record], folder: Path, edit: Edit = lambda plan: None, **changes: Any) -> bytes:
     plan = copy.deepcopy(written[2])
     edit(plan)
@@ -51,9 +59,9 @@ def converted(written: tuple[Path, Path, Record], folder: Path, edit: Edit = lam
     return (folder / "out.onnx").read_bytes()
 
 
-def refusal(written: tuple[Path, Path, Record], folder: Path, edit: Edit) -> UsageError:
+def refusal(written: tuple[Path, Path, Record], folder: Path, edit: Edit, **changes: Any) -> UsageError:
     with pytest.raises(UsageError) as caught:
-        converted(written, folder, edit)
+        converted(written, folder, edit, **changes)
     assert "--plan-in" in caught.value.where and caught.value.hint
     assert not (folder / "out.onnx").exists()
     return caught.value
@@ -148,6 +156,10 @@ def shift_movement(plan: Record) -> None:
     plan["tensors"][name]["grid"]["scale"] = [0.5]
 
 
+def share_computed(plan: Record) -> None:
+    plan["tensors"][f"{first(plan, 'Mul', writes='codes')}_output_0"].update(fate="shared", source="image")
+
+
 EDITS: dict[str, tuple[Edit, str]] = {
     "target": (lambda p: p.update(target="x86"), "--target x86"),
     "bits": (lambda p: p.update(bits="W4A8"), "W4A8"),
@@ -171,6 +183,7 @@ EDITS: dict[str, tuple[Edit, str]] = {
     "zero point": (lambda p: p["tensors"]["image"]["grid"].update(zero_point=[1000]), "zero point"),
     "bits of a grid": (lambda p: p["tensors"]["image"]["grid"].update(bits=16), "bits"),
     "moved grid": (shift_movement, "must share the grid"),
+    "shared behind a layer": (share_computed, "does more than move data"),
     "integer LayerNorm": (lambda p: p["ops"][first(p, "LayerNormalization")].update(runs="integer"), "LayerNormalization"),
     "no weights": (lambda p: p["ops"][first(p, "Conv")].pop("constants"), "constant inputs [1]"),
     "too few weight scales": (
@@ -189,6 +202,41 @@ EDITS: dict[str, tuple[Edit, str]] = {
 def test_plans_that_cannot_be_followed(written: tuple[Path, Path, Record], tmp_path: Path, name: str) -> None:
     edit, text = EDITS[name]
     assert text in str(refusal(written, tmp_path, edit))
+
+
+def test_a_narrow_plan_that_comes_back_gives_the_same_bytes(narrow: tuple[Path, Path, Record], tmp_path: Path) -> None:
+    assert converted(narrow, tmp_path, bits="W6A6") == narrow[1].read_bytes()
+    assert first(narrow[2], "Identity", runs="integer")
+
+
+def test_a_copy_can_be_set_to_float(narrow: tuple[Path, Path, Record], tmp_path: Path) -> None:
+    """Which comes to the same: its Q then reads the float numbers of the same DQ."""
+    name = first(narrow[2], "Identity", runs="integer")
+    model = onnx.load_from_string(converted(narrow, tmp_path, functools.partial(run_in_float, name=name), bits="W6A6"))
+    before = onnx.load(narrow[1])
+    assert [n.op_type for n in model.graph.node] == [n.op_type for n in before.graph.node]
+
+
+def narrower(plan: Record) -> None:
+    for name, tensor in plan["tensors"].items():
+        if tensor["fate"] == "measured" and name.endswith("_entering"):
+            tensor["grid"].update(bits=4, zero_point=[0])
+
+
+def test_tensors_may_be_narrower_than_asked(narrow: tuple[Path, Path, Record], tmp_path: Path) -> None:
+    graph = onnx.load_from_string(converted(narrow, tmp_path, narrower, bits="W6A6")).graph
+    values = {i.name: onnx.numpy_helper.to_array(i) for i in graph.initializer}
+    limits = {tuple(int(values[v]) for v in n.input[1:]) for n in graph.node if n.op_type == "Clip" and "_entering" in n.name}
+    assert limits == {(-8, 7)}
+
+
+@pytest.mark.parametrize("suffix", ["_entering", "Mul_output_0"])
+def test_what_enters_a_layer_cannot_be_wider_than_asked(suffix: str, narrow: tuple[Path, Path, Record], tmp_path: Path) -> None:
+    """Wider activations could saturate beside 8-bit weights, and two 8-bit grids in a row would be merged."""
+    tensors: Record = narrow[2]["tensors"]
+    name = next(n for n, t in tensors.items() if n.endswith(suffix) and t["fate"] == "measured" and t["grid"]["bits"] == 6)
+    error = refusal(narrow, tmp_path, lambda plan: plan["tensors"][name]["grid"].update(bits=8), bits="W6A6")
+    assert f"tensor '{name}' enters a layer and can have 6 bits at most in W6A6, the plan says 8" in str(error)
 
 
 @pytest.mark.parametrize(
@@ -235,3 +283,47 @@ def test_random_damage_never_crashes(written: tuple[Path, Path, Record], tmp_pat
             assert isinstance(error, ConverterError) and error.where
             outcomes.add(type(error).__name__)
     assert "UsageError" in outcomes
+
+
+# Folds
+
+
+@pytest.mark.parametrize(
+    ("fold", "complaint"),
+    [
+        ({"nowhere": {"scale": [1.0]}}, "tensor 'nowhere' has no site to fold"),
+        ({"/block/act/Mul_output_0": {"scale": [1.0, 2.0]}}, "has 2 scales for 8 channels"),
+        ({"/block/act/Mul_output_0": {"scale": [-1.0] * 8}}, "a scale that is not a positive number"),
+        ({"/block/act/Mul_output_0": {"scale": [1.0] * 8, "shift": [0.0] * 8}}, "has a shift, which is not exact there"),
+    ],
+)
+def test_a_fold_that_does_not_fit_is_refused(written: tuple[Path, Path, Record], tmp_path: Path, fold: Record, complaint: str) -> None:
+    error = refusal(written, tmp_path, lambda plan: plan.update(folds=fold))
+    assert complaint in error.what
+
+
+def test_an_inserted_fold_needs_entries_for_what_it_adds(written: tuple[Path, Path, Record], tmp_path: Path) -> None:
+    fold = {"/block/act/Mul_output_0": {"scale": [2.0] * 8}}
+    error = refusal(written, tmp_path, lambda plan: plan.update(folds=fold))
+    assert "operator '/block/act/Mul_output_0_scaled_Mul' is missing" in error.what
+
+
+def scaled_plan(plan: Record, step: float) -> None:
+    """One fold that is inserted, with the grid of the tensor it adds."""
+    tensor = "/block/act/Mul_output_0"
+    plan["folds"] = {tensor: {"scale": [0.25, 4.0] * 4}}
+    plan["ops"][f"{tensor}_scaled_Mul"] = {"op_type": "Mul", "runs": "float"}
+    grid = {"scale": [step], "zero_point": [0], "bits": 8, "signed": True}
+    plan["tensors"][f"{tensor}_scaled"] = {"fate": "measured", "grid": grid}
+
+
+def test_a_plan_with_an_inserted_fold_is_followed(written: tuple[Path, Path, Record], tmp_path: Path) -> None:
+    model = onnx.load_from_string(converted(written, tmp_path, lambda plan: scaled_plan(plan, 0.125)))
+    arrays = {i.name: onnx.numpy_helper.to_array(i) for i in model.graph.initializer}
+    (scales,) = [arrays[n.input[1]] for n in model.graph.node if n.op_type == "QuantizeLinear" and arrays[n.input[1]].size > 1]
+    assert scales.tolist() == [0.03125, 0.5] * 4
+
+
+def test_a_scale_per_channel_that_is_too_small_is_refused(written: tuple[Path, Path, Record], tmp_path: Path) -> None:
+    error = refusal(written, tmp_path, lambda plan: scaled_plan(plan, 2.0**-59))
+    assert "cannot have one scale per channel" in error.what

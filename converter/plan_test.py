@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from converter.errors import UsageError
+from converter.fold import Fold
 from converter.grids import SMALLEST_SCALE, Grid
 from converter.plan import OpPlan, Plan, TensorPlan, plan_from_json, plan_to_json
 
@@ -38,7 +39,16 @@ OPS = st.builds(
     st.dictionaries(st.integers(0, 5), grids(), max_size=2),
     NAMES,
 )
-PLANS = st.builds(Plan, NAMES, NAMES, NAMES, st.dictionaries(NAMES, FLOATS | GRIDDED, max_size=4), st.dictionaries(NAMES, OPS, max_size=4))
+NUMBERS = st.lists(st.floats(-1e6, 1e6), max_size=3).map(tuple)
+PLANS = st.builds(
+    Plan,
+    NAMES,
+    NAMES,
+    NAMES,
+    st.dictionaries(NAMES, FLOATS | GRIDDED, max_size=4),
+    st.dictionaries(NAMES, OPS, max_size=4),
+    st.dictionaries(NAMES, st.builds(Fold, NUMBERS, NUMBERS), max_size=2),
+)
 
 
 @given(plan=PLANS)
@@ -196,3 +206,19 @@ def test_a_damaged_plan_is_refused(damage: Callable[[dict[str, Any]], None], mes
 def test_what_is_not_a_plan_is_refused(text: str) -> None:
     with pytest.raises(UsageError):
         plan_from_json(text, HERE)
+
+
+def test_a_plan_without_folds_says_nothing_about_them() -> None:
+    """As plans did before there were any."""
+    assert "folds" not in json.loads(plan_to_json(example()))
+    assert plan_from_json(plan_to_json(example()), HERE).folds == {}
+
+
+@pytest.mark.parametrize(
+    "fold",
+    [{}, {"scale": 1.0}, {"scale": ["1"]}, {"scale": [True]}, {"scale": [1.0], "shift": 0.5}, {"scale": [1.0], "shift": [None]}, [1.0]],
+)
+def test_a_damaged_fold_is_refused(fold: Any) -> None:
+    record = {**json.loads(plan_to_json(example())), "folds": {"x": fold}}
+    with pytest.raises(UsageError, match="the plan is damaged"):
+        plan_from_json(json.dumps(record), HERE)

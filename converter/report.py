@@ -12,6 +12,7 @@ from converter.canonicalise import Rewrite
 from converter.latency import LatencyRatio
 from converter.plan import Plan
 from converter.verify import Verdict
+from converter.widths import width_counts
 
 __all__ = ["LOW_SQNR_DB", "Report", "report_json"]
 
@@ -73,6 +74,7 @@ def report_json(report: Report) -> str:
     }
     record["opset"] = list(report.opset)
     record["rewrites"] = [asdict(r) for r in report.rewrites]
+    record["tensor_bits"], record["weight_bits"] = width_counts(report.plan)
     record["operators"] = {name: {"op_type": op.op_type, "runs": op.runs, "reason": op.reason} for name, op in report.plan.ops.items()}
     if report.verdict is not None:
         census = report.verdict.census

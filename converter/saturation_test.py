@@ -1,4 +1,4 @@
-"""x86: AVX2 adds two products of 8-bit numbers in 16 bits. With 7-bit weights nothing saturates, whatever the values are."""
+"""x86: AVX2 adds two products of 8-bit numbers in 16 bits. With 7-bit weights or activations nothing saturates, whatever the values are."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from converter.sketch_test import Planned, Sketch, emitted, parity, plan_for
+from converter.runtime import open_session, run_session
+from converter.simulate import simulate
+from converter.sketch_test import Planned, Sketch, emitted, feeds_for, parity, plan_for
 
 CPU = Path("/proc/cpuinfo")
 FLAGS = set(CPU.read_text().split()) if CPU.exists() else set()
@@ -43,10 +45,10 @@ LAYERS: dict[str, Callable[[Sketch, np.ndarray], str]] = {
 }
 
 
-def planned(layer: Callable[[Sketch, np.ndarray], str], extremes: np.ndarray, bits: int = 8) -> Planned:
+def planned(layer: Callable[[Sketch, np.ndarray], str], extremes: np.ndarray, activation_bits: int = 8) -> Planned:
     """A layer whose weights all have the largest magnitude; the inputs reach both ends of their grid."""
     sketch = Sketch()
-    return plan_for(sketch.model(layer(sketch, extremes)), "x86", bits=(bits, 8))
+    return plan_for(sketch.model(layer(sketch, extremes)), "x86", bits=(8, activation_bits))
 
 
 @pytest.mark.parametrize("layer", LAYERS.values(), ids=LAYERS)
@@ -55,6 +57,23 @@ def planned(layer: Callable[[Sketch, np.ndarray], str], extremes: np.ndarray, bi
 def test_the_default_session_equals_the_simulation(layer: Callable[[Sketch, np.ndarray], str], extremes: list[float]) -> None:
     case = planned(layer, np.asarray(extremes))
     assert parity(case, emitted(case), settings={}) == 200.0
+
+
+@pytest.mark.parametrize("activation_bits", [7, 6])
+@pytest.mark.parametrize("name", LAYERS)
+@given(extremes=st.lists(EXTREME, min_size=1, max_size=40))
+@settings(max_examples=5, deadline=None)
+def test_eight_bit_weights_do_not_saturate_beside_narrow_activations(name: str, activation_bits: int, extremes: list[float]) -> None:
+    """Whatever the inputs are: the Clip keeps far ones within the narrow grid."""
+    case = planned(LAYERS[name], np.asarray(extremes), activation_bits)
+    (weights,) = case.plan.ops["layer"].constants.values()
+    assert weights.bits == 8
+    session = open_session(emitted(case), threads=1)
+    for feed in feeds_for(case.model, 3, seed=7):
+        for factor in (1.0, 100.0, -100.0):
+            far = {n: np.float32(factor) * np.abs(x) for n, x in feed.items()}
+            for output, value in simulate(case.model, case.plan, far).items():
+                np.testing.assert_array_equal(run_session(session, far)[output], value)
 
 
 @saturates

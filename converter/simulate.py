@@ -11,12 +11,14 @@ import onnx_ir as ir
 import torch
 
 from converter import integer_arithmetic, torch_ops
+from converter.folds import channel_grid, inserted_factors
 from converter.graph import attributes, constant
-from converter.grids import Grid, fake_quantize
+from converter.grids import Grid, dequantize, fake_quantize
 from converter.integer_bias import bias_scale, integer_bias
 from converter.integer_forms import HARD_SIGMOID_OFFSET, gate_grid
 from converter.plan import OpPlan, Plan
 from converter.runtime_kernels import FloatKernel
+from converter.stored import bias_of, weight_codes
 
 __all__ = ["fake_quantize_tensor", "simulate"]
 
@@ -28,6 +30,13 @@ def fake_quantize_tensor(x: Tensor, grid: Grid) -> Tensor:
     scale, zero_point = (torch.from_numpy(a) for a in grid.per_channel(x.ndim))
     codes = torch.clamp(torch.round(x / scale) + zero_point, grid.qmin, grid.qmax)
     return (codes - zero_point) * scale
+
+
+def _quantize_per_channel(x: Tensor, grid: Grid, read_as: Grid) -> Tensor:
+    """Codes on a grid with one scale per channel, read with the single scale of another; float32, same shape."""
+    scale, zero_point = (torch.from_numpy(a) for a in grid.per_channel(x.ndim))
+    codes = torch.clamp(torch.round(x / scale) + zero_point, grid.qmin, grid.qmax)
+    return (codes - zero_point) * torch.tensor(read_as.scale[0], dtype=torch.float32)
 
 
 @torch.no_grad()
@@ -89,6 +98,11 @@ class _Run:
         """What an integer operator sees: the tensor on its grid, if it has one."""
         x = self.read(value)
         grid = self.grid(value) if value is not None else None
+        node = value.producer() if value is not None else None
+        if node is not None and grid is not None and inserted_factors(node) is not None:
+            source = self.read(node.inputs[0])
+            assert source is not None
+            return _quantize_per_channel(source, channel_grid(node, grid), grid)
         return x if x is None or grid is None else fake_quantize_tensor(x, grid)
 
     def store(self, node: ir.Node, outputs: list[Tensor], op: OpPlan | None) -> None:
@@ -101,7 +115,7 @@ class _Run:
             x = self.read_codes(node.inputs[0])
             grid = self.grid(node.inputs[0]) if node.inputs[0] is not None else None
             assert x is not None and grid is not None
-            gate = fake_quantize_tensor(x + HARD_SIGMOID_OFFSET, gate_grid(grid))
+            gate = fake_quantize_tensor(x + HARD_SIGMOID_OFFSET, gate_grid(signed=grid.signed))
             self.store(node, [x * (gate / 6.0)], op)
             return
         if op.op_type in ("Conv", "Gemm", "MatMul"):
@@ -141,14 +155,14 @@ class _Run:
         left, right = node.inputs[0], node.inputs[1]
         x, x_grid = self.read_codes(left), self.grid(left) if left is not None else None
         assert x is not None and x_grid is not None and right is not None
-        bias = constant(node.inputs[2]) if len(node.inputs) > 2 else None
+        bias = bias_of(op, constant(node.inputs[2])) if len(node.inputs) > 2 else None
         codes: npt.NDArray[Any] | None = None
         if 1 in op.constants:
             array, w_grid = constant(right), op.constants[1]
             assert array is not None
             if bias is not None:
                 w_grid, codes, _ = integer_bias(bias, x_grid.scale[0], w_grid)
-            w = torch.from_numpy(fake_quantize(array, w_grid))
+            w = torch.from_numpy(dequantize(weight_codes(op, 1, array, w_grid), w_grid))
         else:
             computed, grid = self.read_codes(right), self.grid(right)
             assert computed is not None and grid is not None

@@ -17,6 +17,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from converter.check import check_emitted
 from converter.emit import emit
+from converter.forks import fork_entering
 from converter.methods import METHODS, Problem
 from converter.observe import Observations, observe
 from converter.offers import Offer, Refusal, offer
@@ -26,6 +27,7 @@ from converter.runtime import Feed, open_session, run_session
 from converter.simulate import simulate
 from converter.targets import TARGETS, Target
 from converter.verify import sqnr
+from converter.widths import CONTAINER_BITS, tensor_bits
 
 FLOAT = TensorProto.FLOAT
 TARGET_NAMES = ("arm64", "x86")
@@ -109,16 +111,22 @@ def plan_for(
     excluded: Collection[str] = (),
     feeds: Sequence[Feed] = (),
 ) -> Planned:
-    """Plan a model: everything that is offered in integer, or the cheapest placement, or the operators named."""
-    chosen = TARGETS[target]
+    """Plan a model: everything that is offered in integer, or the cheapest placement, or the operators named.
+
+    With fewer than 8 bits for activations, the model given is forked.
+    """
+    chosen, label = TARGETS[target], f"W{bits[0]}A{bits[1]}"
+    if bits[1] < CONTAINER_BITS:
+        fork_entering(model, excluded)
     seen = observe(model, feeds or feeds_for(model), threads=1)
     offers = offer(model, seen, chosen, activation_bits=bits[1], weight_bits=bits[0], excluded=excluded)
     constants = {(n, i): c for n, o in offers.items() if isinstance(o, Offer) for i, c in o.constants.items()}
-    choice = METHODS[method](Problem(seen.tensors, constants, bits[1], chosen.signed_activations))
+    widths = tensor_bits(model, offers, bits[1])
+    choice = METHODS[method](Problem(seen.tensors, constants, widths, chosen.signed_activations))
     if cheapest:
-        return Planned(model, seen, offers, place(model, offers, choice, seen, chosen, method=method, bits="W8A8"), chosen)
+        return Planned(model, seen, offers, place(model, offers, choice, seen, chosen, method=method, bits=label), chosen)
     names = frozenset(n for n, o in offers.items() if isinstance(o, Offer)) if integer is None else frozenset(integer)
-    return Planned(model, seen, offers, settle(model, offers, choice, names, Plan(method, "W8A8", target, {}, {})), chosen)
+    return Planned(model, seen, offers, settle(model, offers, choice, names, Plan(method, label, target, {}, {})), chosen)
 
 
 def emitted(planned: Planned, metadata: dict[str, str] | None = None) -> onnx.ModelProto:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import platform
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from rich.console import Console, Group, RenderableType
 from rich.table import Table
@@ -14,6 +14,7 @@ from rich.text import Text
 from converter.census import FloatOp
 from converter.report import Report
 from converter.verify import Verdict
+from converter.widths import CONTAINER_BITS, width_counts
 
 __all__ = ["float_operator_lines", "render", "report_tables"]
 
@@ -84,6 +85,9 @@ def _summary(report: Report) -> Table:
         if not _at_home(report.target):
             row("", f"on {platform.machine()}, which the file is not for: measure on {report.target}")
     row("plan", f"{report.method}, {report.bits}, target {report.target}, seed {report.seed}")
+    tensors, weights = width_counts(report.plan)
+    if {*tensors, *weights} - {CONTAINER_BITS}:
+        row("widths", f"quantized tensors: {_widths(tensors)}; layers' weights: {_widths(weights)}")
     row("calibration", report.calibration)
     fired = ", ".join(f"{r.name} {r.count}" for r in report.rewrites if r.count and r.kept)
     row("rewrites", f"{fired or 'none'}; opset {report.opset[0]} -> {report.opset[1]}; exact to {report.canonical_error:.0e}")
@@ -144,6 +148,10 @@ def _products(products: Sequence[FloatOp]) -> Table:
 
 def _count(number: int) -> str:
     return f"{number / 1e6:.1f} M" if number >= 1e6 else f"{number / 1e3:.1f} k" if number >= 1e3 else str(number)
+
+
+def _widths(counts: Mapping[int, int]) -> str:
+    return ", ".join(f"{count} in {bits} bits" for bits, count in counts.items()) or "none"
 
 
 def _size(size: int) -> str:

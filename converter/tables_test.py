@@ -75,6 +75,16 @@ def test_the_summary_says_what_matters() -> None:
     assert "warning: mind the gap" in flat and "noted before" not in flat
 
 
+def test_widths_are_told_where_something_is_narrow() -> None:
+    assert "widths" not in words(example())
+    plan = example().plan
+    narrow = Grid((0.1,), (0,), 6)
+    ops = {**plan.ops, "/next/Conv": OpPlan("Conv", "integer", "codes", {1: Grid((0.1,), (0,), 4)})}
+    tensors = {"a": TensorPlan("measured", narrow), "b": TensorPlan("shared", narrow, "a"), "c": TensorPlan("measured", Grid((0.1,), (0,)))}
+    flat = words(example(plan=plan.with_ops(tensors, ops)))
+    assert "widths quantized tensors: 2 in 6 bits, 1 in 8 bits; layers' weights: 1 in 4 bits, 1 in 8 bits calibration" in flat
+
+
 @pytest.mark.parametrize("width", [60, 80, 100, 200])
 def test_lines_fit_and_have_no_trailing_blanks(width: int) -> None:
     lines = text(example(), width).splitlines()

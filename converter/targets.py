@@ -31,8 +31,8 @@ class Target:
         name: as on the command line.
         description: for the report.
         signed_activations: int8 codes if true, uint8 otherwise.
-        dense_weight_bits: widest weights that no dense kernel saturates on.
-        depthwise_weight_bits: the same for depthwise convolutions.
+        largest_pair: largest sum of two products that a dense kernel holds on its way to 32 bits; None where it has 32 all along.
+        depthwise_weight_bits: widest weights that no depthwise kernel saturates on.
         quantize_element: cost of QuantizeLinear per element.
         dequantize_element: cost of DequantizeLinear per element.
         costs: by operator kind; the keys are ONNX operators, ``DepthwiseConv``, and ``Linear`` (Gemm and MatMul with constant weights).
@@ -42,12 +42,21 @@ class Target:
     name: str
     description: str
     signed_activations: bool
-    dense_weight_bits: int
+    largest_pair: int | None
     depthwise_weight_bits: int
     quantize_element: float
     dequantize_element: float
     costs: Mapping[str, Cost]
     session_settings: Mapping[str, Mapping[str, str]]
+
+    def dense_weight_bits(self, activation_bits: int) -> int:
+        """Widest weights, 8 bits or fewer, that no dense kernel saturates on beside activations of that width.
+
+        Weights are symmetric; activations have the lowest codes of their container where a pair is limited.
+        """
+        activation = 2**activation_bits - 1
+        fits = (b for b in range(8, 1, -1) if self.largest_pair is None or 2 * activation * (2 ** (b - 1) - 1) <= self.largest_pair)
+        return next(fits)
 
 
 _MOVEMENT = (
@@ -58,7 +67,7 @@ _ARM64 = Target(
     name="arm64",
     description="ARM64 with dot product (Cortex-A75 and newer), int8 activations and weights",
     signed_activations=True,
-    dense_weight_bits=8,
+    largest_pair=None,
     depthwise_weight_bits=8,
     quantize_element=2.75,
     dequantize_element=1.37,
@@ -86,7 +95,7 @@ _X86 = Target(
     name="x86",
     description="x86-64 with AVX2 and without VNNI, uint8 activations, 7-bit weights where 8 would saturate",
     signed_activations=False,
-    dense_weight_bits=7,
+    largest_pair=2**15 - 1,
     depthwise_weight_bits=8,
     quantize_element=280.0,
     dequantize_element=130.0,

@@ -10,7 +10,8 @@ targets = pytest.mark.parametrize("target", TARGETS.values(), ids=TARGETS)
 
 @targets
 def test_every_operator_that_is_offered_has_a_cost(target: Target) -> None:
-    assert set(_OFFERS) - _SLOW <= {*target.costs, "Gemm", "MatMul"}
+    # a copy costs a DQ and a Q, which are priced apart
+    assert set(_OFFERS) - _SLOW - {"Identity"} <= {*target.costs, "Gemm", "MatMul"}
     assert {"DepthwiseConv", "Linear", "MatMul"} <= set(target.costs)
 
 
@@ -28,9 +29,14 @@ def test_a_q_costs_no_less_than_a_dq(target: Target) -> None:
 
 
 def test_the_facts_about_types() -> None:
-    assert TARGETS["arm64"].signed_activations and TARGETS["arm64"].dense_weight_bits == 8
-    assert not TARGETS["x86"].signed_activations and TARGETS["x86"].dense_weight_bits == 7
+    assert TARGETS["arm64"].signed_activations and not TARGETS["x86"].signed_activations
     assert {t.depthwise_weight_bits for t in TARGETS.values()} == {8}
+
+
+def test_weights_that_do_not_saturate_by_hand() -> None:
+    """In 16 bits, 2 x 255 x 63 = 32130 and 2 x 127 x 127 = 32258 fit below 32768; 2 x 255 x 127 = 64770 does not."""
+    assert [TARGETS["x86"].dense_weight_bits(a) for a in (8, 7, 6, 5, 4)] == [7, 8, 8, 8, 8]
+    assert [TARGETS["arm64"].dense_weight_bits(a) for a in (8, 4)] == [8, 8]
 
 
 def test_names_agree_with_keys() -> None:

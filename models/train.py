@@ -27,7 +27,6 @@ from models.registry import create
 
 __all__ = ["augment", "main", "normalise", "parameter_groups", "top1"]
 
-_BATCH = 128
 _SHIFT = 4
 _SMOOTHING = 0.1
 
@@ -82,6 +81,7 @@ def _train_epoch(
     schedule: torch.optim.lr_scheduler.LRScheduler,
     data: tuple[torch.Tensor, torch.Tensor],
     size: int,
+    batch: int,
     seed: int,
 ) -> float:
     pixels, labels = data
@@ -89,10 +89,10 @@ def _train_epoch(
     order = torch.randperm(len(pixels), generator=generator)
     model.train()
     losses = []
-    for start in range(0, len(order) - _BATCH + 1, _BATCH):
-        picked = order[start : start + _BATCH]
-        batch = normalise(augment(pixels[picked], generator), size).contiguous(memory_format=torch.channels_last)
-        loss = functional.cross_entropy(model(batch), labels[picked], label_smoothing=_SMOOTHING)
+    for start in range(0, len(order) - batch + 1, batch):
+        picked = order[start : start + batch]
+        images = normalise(augment(pixels[picked], generator), size).contiguous(memory_format=torch.channels_last)
+        loss = functional.cross_entropy(model(images), labels[picked], label_smoothing=_SMOOTHING)
         optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(model.parameters(), 5.0)
@@ -116,6 +116,7 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--out", type=Path, required=True, help="folder for weights, log and resumable state")
     parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--size", type=int, default=64, help="pixels the images are enlarged to (default 64)")
+    parser.add_argument("--batch", type=int, default=64, help="images a step (default 64)")
     parser.add_argument("--lr", type=float, default=1e-3, help="highest learning rate (default 0.001)")
     parser.add_argument("--weight-decay", type=float, default=0.05)
     parser.add_argument("--seed", type=int, default=0)
@@ -140,12 +141,13 @@ def main(arguments: list[str] | None = None) -> int:
     model.to(memory_format=torch.channels_last)
     optimiser = torch.optim.AdamW(parameter_groups(model, options.weight_decay), lr=options.lr)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimiser, max_lr=options.lr, total_steps=options.epochs * (len(train[0]) // _BATCH), pct_start=0.2
+        optimiser, max_lr=options.lr, total_steps=options.epochs * (len(train[0]) // options.batch), pct_start=0.2
     )
     options.out.mkdir(parents=True, exist_ok=True)
     recipe = {
         "command": f"python -m models.train {options.name} --data {options.data.name} --out {options.out.name} "
-        f"--epochs {options.epochs} --size {options.size} --lr {options.lr} --weight-decay {options.weight_decay} --seed {options.seed}",
+        f"--epochs {options.epochs} --size {options.size} --batch {options.batch} --lr {options.lr} "
+        f"--weight-decay {options.weight_decay} --seed {options.seed}",
         "classes": classes,
         "torch": torch.__version__.split("+")[0],
     }
@@ -162,7 +164,7 @@ def main(arguments: list[str] | None = None) -> int:
         first = state["epoch"]
     for epoch in range(first, options.epochs):
         start = time.monotonic()
-        loss = _train_epoch(model, optimiser, schedule, train, options.size, seed=options.seed * 1000 + epoch)
+        loss = _train_epoch(model, optimiser, schedule, train, options.size, options.batch, seed=options.seed * 1000 + epoch)
         seconds = time.monotonic() - start
         score = top1(model, *test, options.size)
         row = {"epoch": epoch + 1, "loss": round(loss, 4), "top1": round(score, 2), "seconds": round(seconds, 1)}

@@ -8,15 +8,27 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from converter.methods import minmax, mse, percentile
+from converter.fold import Fold
+from converter.methods import minmax, mse, percentile, q_hyvit
 from converter.methods.problem import Choice, Problem
+from converter.plan import Plan
 
-__all__ = ["DEFAULT_METHOD", "METHODS", "Choice", "Problem"]
+__all__ = ["DEFAULT_METHOD", "FOLDING", "METHODS", "REFINING", "STUDYING", "Choice", "Problem"]
 
 METHODS: dict[str, Callable[[Problem], Choice]] = {
     "minmax": minmax.choose,
     "percentile": percentile.choose,
     "mse": mse.choose,
+    "q-hyvit": q_hyvit.choose,
 }
+
+STUDYING = frozenset(["q-hyvit"])
+"""Methods that look at layers and blocks, and need to be told about them."""
+
+FOLDING: dict[str, Callable[[Problem], dict[str, Fold]]] = {"q-hyvit": q_hyvit.fold}
+"""Methods that choose per-channel folds before they choose grids."""
+
+REFINING: dict[str, Callable[[Problem, Plan], Plan]] = {"q-hyvit": q_hyvit.refine}
+"""Methods that improve constants once it is settled which operators run in integer."""
 
 DEFAULT_METHOD = "mse"

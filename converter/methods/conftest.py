@@ -29,6 +29,6 @@ def solve() -> Solve:
         x: npt.NDArray[np.float32] = np.asarray(sample, np.float32)
         stats = TensorStats(float(x.min()), float(x.max()), x, x.shape)
         constants = {("layer", 1): Constant(np.asarray(weight, np.float32), 0, weight_bits)}
-        return choose(Problem({"x": stats}, constants, bits, signed))
+        return choose(Problem({"x": stats}, constants, {"x": bits}, signed))
 
     return run

@@ -39,7 +39,7 @@ def squared_error(x: npt.NDArray[np.float32], grid: Grid) -> float:
 def test_the_error_is_never_larger_than_that_of_minmax(kind: str, seed: int, bits: int, signed: bool) -> None:
     x = draw(kind, seed)
     weights = Constant(x[: x.size // 10 * 10].reshape(10, -1), 0, bits)
-    problem = Problem({"x": TensorStats(float(x.min()), float(x.max()), x, x.shape)}, {("w", 1): weights}, bits, signed)
+    problem = Problem({"x": TensorStats(float(x.min()), float(x.max()), x, x.shape)}, {("w", 1): weights}, {"x": bits}, signed)
     best, plain = mse.choose(problem), minmax.choose(problem)
     # the two formulas for the error differ in float32 rounding of the values on the grid
     assert squared_error(x, best.tensors["x"]) <= squared_error(x, plain.tensors["x"]) * (1 + 1e-6)

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
+from converter.fold import Site
 from converter.grids import Grid, affine_grid, symmetric_grid
 
 if TYPE_CHECKING:
     from converter.observe import TensorStats
+    from converter.study import Study
 
 __all__ = ["Choice", "Constant", "Problem", "choose_by_ranges"]
 
@@ -47,14 +49,18 @@ class Problem:
     Attributes:
         tensors: observations by tensor name.
         constants: by (operator name, input index).
-        activation_bits: 4 to 8.
+        bits: of each tensor's grid, 4 to 8, by tensor name.
         signed: whether activations have signed codes.
+        sites: where a per-channel scale, or shift, can be folded into the constants around a tensor, by that tensor's name.
+        study: the network as functions, for methods that look at layers; None for others, or where it cannot be had.
     """
 
     tensors: dict[str, TensorStats]
     constants: dict[tuple[str, int], Constant]
-    activation_bits: int
+    bits: dict[str, int]
     signed: bool
+    sites: dict[str, Site] = field(default_factory=dict)
+    study: Study | None = None
 
 
 @dataclass(frozen=True)
@@ -78,7 +84,7 @@ def choose_by_ranges(
         magnitudes: (float32 [channels, values], bits) to what a symmetric grid shall reach, float64 [channels].
     """
     tensors = {
-        name: affine_grid(*activation_range(stats, problem.activation_bits), bits=problem.activation_bits, signed=problem.signed)
+        name: affine_grid(*activation_range(stats, problem.bits[name]), bits=problem.bits[name], signed=problem.signed)
         for name, stats in problem.tensors.items()
     }
     constants = {}

@@ -26,8 +26,8 @@ def test_every_method_answers_every_question(method: str) -> None:
         ("add", 0): Constant(np.asarray(-2.5, np.float32), None, 8, signed=False),
     }
     dead = TensorStats(0.0, 0.0, np.zeros(9, np.float32), (9,))
-    choice = METHODS[method](Problem({"x": TensorStats(-3.0, 3.0, sample, (500,)), "dead": dead}, constants, 8, False))
-    assert set(choice.tensors) == {"x", "dead"}
+    choice = METHODS[method](Problem({"x": TensorStats(-3.0, 3.0, sample, (500,)), "dead": dead}, constants, {"x": 8, "dead": 5}, False))
+    assert {name: grid.bits for name, grid in choice.tensors.items()} == {"x": 8, "dead": 5}
     assert not any(g.signed or g.axis is not None for g in choice.tensors.values())
     assert (choice.constants["conv", 1].axis, len(choice.constants["conv", 1].scale), choice.constants["conv", 1].bits) == (0, 6, 7)
     assert (choice.constants["gemm", 1].axis, len(choice.constants["gemm", 1].scale)) == (1, 4)

@@ -1,0 +1,92 @@
+"""Judge grids by the weighted error of a layer's output, many candidates in one matrix product.
+
+The error of a candidate is sum(g^2 (O - O_q)^2) over sampled output places, with the squared gradients g^2 of the loss
+(Q-HyViT, arXiv 2303.12557, eq. 6; the diagonal as in PTQ4ViT, arXiv 2111.12293, section 3.3).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from converter.grids import Grid
+from converter.sensitivity import LayerSample
+
+__all__ = ["Judge", "activation_errors", "judge_of", "on_grid", "thinned", "weight_errors"]
+
+Tensor = torch.Tensor
+
+_AT_ONCE = 1 << 22
+"""Numbers in one product of all candidates: more would leave the cache for nothing."""
+
+
+@dataclass(frozen=True)
+class Judge:
+    """A sampled layer and what it should give.
+
+    Attributes:
+        left: float32 [G, S, K].
+        right: float32 [G, K, M].
+        target: float32 [G, S, M], the float product.
+        importance: float32 [G, S, M], scaled so that sums stand for all places and not only the sampled ones.
+    """
+
+    left: Tensor
+    right: Tensor
+    target: Tensor
+    importance: Tensor
+
+
+def judge_of(sample: LayerSample) -> Judge:
+    """Prepare a layer."""
+    share = sample.positions / max(1, sample.left.shape[1] * (1 if sample.weighted else sample.left.shape[0]))
+    return Judge(sample.left, sample.right, sample.left @ sample.right, sample.importance * share)
+
+
+def thinned(judge: Judge, step: int) -> Judge:
+    """The same layer at every ``step``-th place."""
+    return Judge(judge.left[:, ::step], judge.right, judge.target[:, ::step], judge.importance[:, ::step] * step)
+
+
+def on_grid(x: Tensor, grid: Grid, factor: float = 1.0) -> Tensor:
+    """The nearest numbers on a per-tensor grid times a factor."""
+    scale, zero = grid.scale[0] * factor, grid.zero_point[0]
+    return torch.clamp(torch.round(x / scale), grid.qmin - zero, grid.qmax - zero) * scale
+
+
+def activation_errors(judge: Judge, operand: int, other: Tensor, grids: Sequence[Grid], factor: float = 1.0) -> Tensor:
+    """Errors of a layer with each of many per-tensor grids on one operand; float64 [candidates].
+
+    Args:
+        judge: the layer.
+        operand: 0 for the rows, 1 for the second operand of a product.
+        other: the other operand as it will be, on its grid.
+        grids: candidates, all of one width and container.
+        factor: of the numbers of the grid at this reading.
+    """
+    x = judge.right if operand else judge.left
+    scale = torch.tensor([g.scale[0] * factor for g in grids]).reshape(-1, 1, 1, 1)
+    zero = torch.tensor([float(g.zero_point[0]) for g in grids]).reshape(-1, 1, 1, 1)
+    low, high = grids[0].qmin - zero, grids[0].qmax - zero
+    step = max(1, _AT_ONCE // max(x.numel(), judge.target.numel()))
+    parts = []
+    for start in range(0, len(grids), step):
+        part = slice(start, start + step)
+        codes = torch.maximum(torch.minimum(torch.round(x / scale[part]), high[part]), low[part])
+        rounded = codes.mul_(scale[part])
+        got = other @ rounded if operand else rounded @ other
+        parts.append((got.sub_(judge.target).square_() * judge.importance).double().sum((1, 2, 3)))
+    return torch.cat(parts)
+
+
+def weight_errors(judge: Judge, left: Tensor, right: Tensor) -> Tensor:
+    """Error of each output channel with other weights; float64 [G, M].
+
+    Args:
+        judge: the layer.
+        left: the rows as they will be, float32 [G, S, K].
+        right: the weights to judge, float32 [G, K, M].
+    """
+    return (judge.importance * (left @ right - judge.target).square()).double().sum(1)

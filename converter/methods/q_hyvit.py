@@ -1,0 +1,160 @@
+"""Q-HyViT: scale, granularity and scheme of every activation together, judged where it counts.
+
+Lee, Kwon, Park, Yu, Park, Song: Q-HyViT, arXiv 2303.12557. Every candidate is judged by the squared-gradient-weighted
+error of the output of the layer that reads it; inside a bridge block, by that of the block's output, with all that
+comes before in the block quantized too. Activations and weights take turns for three rounds.
+
+Where this differs from the paper: the second derivative is taken at the float network (:mod:`converter.sensitivity`);
+a per-channel grid is offered only where folding it into constants is exact, and is judged with the weights folded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+
+from converter.fold import Fold
+from converter.grids import Grid
+from converter.methods import mse
+from converter.methods.block_search import search_section
+from converter.methods.fold_search import choose_folds
+from converter.methods.layer_error import Judge, judge_of
+from converter.methods.layer_search import Reader, best_weights, quantized_operand, ranked_activations
+from converter.methods.problem import Choice, Problem
+from converter.methods.reconstruct import matrix_to_weight, reconstruct
+from converter.network import Step
+from converter.plan import Plan
+from converter.sensitivity import LayerSample, capture, capture_values, layers_of
+from converter.stored import codes_to_text
+from converter.study import Study
+
+__all__ = ["choose", "fold", "refine"]
+
+Tensor = torch.Tensor
+
+_ROUNDS = 3
+_ROWS = 1024
+_FOLD_ROWS = 512
+
+_EASY_BITS = 8
+"""Weights of so many bits need no better rounding than to the nearest."""
+
+
+@dataclass
+class _State:
+    """Grids so far: of activations by root tensor, weights by layer as scales and as rounded matrices."""
+
+    tensors: dict[str, Grid]
+    scales: dict[str, Tensor]
+    weights: dict[str, Tensor]
+
+
+def fold(problem: Problem) -> dict[str, Fold]:
+    """The granularity: which tensors get a scale, and a shift, per channel."""
+    study = problem.study
+    if study is None or not problem.sites:
+        return {}
+    samples, _ = _captured(study, _layers(study), (), rows=_FOLD_ROWS)
+    return choose_folds(problem, {name: judge_of(sample) for name, sample in samples.items()})
+
+
+def choose(problem: Problem) -> Choice:
+    """Plan with grids of least weighted output error; as MSE does where nothing is multiplied."""
+    start = mse.choose(problem)
+    study = problem.study
+    if study is None:
+        return start
+    layers = _layers(study)
+    sections = [s for s in study.sections if set(s.steps).intersection(layers)]
+    outputs = [o for s in sections for o in s.outputs]
+    samples, importance = _captured(study, layers, outputs)
+    judges = {name: judge_of(sample) for name, sample in samples.items()}
+    readers = _readers_by_root(study, samples)
+    state = _State(dict(start.tensors), {}, {n: j.right for n, j in judges.items() if samples[n].weighted})
+    for _ in range(_ROUNDS):
+        for name in (n for n in study.weights if n in judges):
+            left = _operand(state, study, judges, name, 0)
+            state.scales[name], state.weights[name] = best_weights(judges[name], left, problem.constants[name, 1].bits)
+        ranked = {root: _ranked(problem, state, study, judges, samples, users, root) for root, users in readers.items()}
+        state.tensors.update({root: grids[0] for root, grids in ranked.items()})
+        for section in sections:
+            state.tensors.update(search_section(study, section, importance, ranked, state.tensors, _constants(study, state)))
+    found = {(name, 1): tuple(float(s) for s in scales.reshape(-1)) for name, scales in state.scales.items()}
+    constants = {key: replace(grid, scale=found[key]) if key in found else grid for key, grid in start.constants.items()}
+    return Choice(state.tensors, constants)
+
+
+def refine(problem: Problem, plan: Plan) -> Plan:
+    """Choose the codes of the weights anew, each layer given what comes before it, where they have fewer than 8 bits."""
+    study = problem.study
+    assert study is not None
+    grids = {name: fate.grid for name, fate in plan.tensors.items() if fate.grid is not None}
+    weights = {name: plan.ops[name].constants[1] for name in study.weights}
+    rounding = any(grid.bits < _EASY_BITS for grid in weights.values())
+    if not rounding or study.values is not None:
+        return plan
+    refined = reconstruct(study, grids, weights, rounding=True, bias=False)
+    ops = dict(plan.ops)
+    for name, layer in refined.items():
+        assert layer.codes is not None
+        ops[name] = replace(ops[name], codes=codes_to_text(layer.codes.numpy()))
+    return plan.with_ops(plan.tensors, ops)
+
+
+def _captured(
+    study: Study, layers: Sequence[str], outputs: Sequence[str], rows: int = _ROWS
+) -> tuple[dict[str, LayerSample], dict[str, Tensor]]:
+    if study.values is not None:
+        return capture_values(study.network, layers, study.values, rows=rows, seed=study.seed), {}
+    return capture(study.network, layers, study.feed, outputs=outputs, rows=rows, seed=study.seed)
+
+
+def _layers(study: Study) -> list[str]:
+    return [n for n in layers_of(study.network) if _readers_of_layer(study, n)]
+
+
+def _readers_of_layer(study: Study, name: str) -> list[Reader]:
+    return [Reader(name, i, study.readings[name, i]) for i in (0, 1) if (name, i) in study.readings]
+
+
+def _readers_by_root(study: Study, samples: Mapping[str, LayerSample]) -> dict[str, list[Reader]]:
+    result: dict[str, list[Reader]] = {}
+    for name in samples:
+        for reader in _readers_of_layer(study, name):
+            result.setdefault(reader.reading.root, []).append(reader)
+    return result
+
+
+def _operand(state: _State, study: Study, judges: Mapping[str, Judge], name: str, operand: int) -> Tensor:
+    """An operand as the layer will read it: weights, or an activation on its grid."""
+    if operand == 1 and name in state.weights:
+        return state.weights[name]
+    reading = study.readings.get((name, operand))
+    grid = None if reading is None else state.tensors[reading.root]
+    return quantized_operand(judges[name], operand, grid, 1.0 if reading is None else reading.factor)
+
+
+def _ranked(
+    problem: Problem,
+    state: _State,
+    study: Study,
+    judges: Mapping[str, Judge],
+    samples: Mapping[str, LayerSample],
+    users: list[Reader],
+    root: str,
+) -> list[Grid]:
+    others = {(u.name, 1 - u.operand): _operand(state, study, judges, u.name, 1 - u.operand) for u in users}
+    stats = problem.tensors[root]
+    return ranked_activations(users, judges, others, state.tensors[root], stats.minimum, stats.maximum)
+
+
+def _constants(study: Study, state: _State) -> dict[str, Tensor]:
+    """Weights on their grids, in the shapes of the network's constants, by name."""
+    steps: dict[str, Step] = {s.name: s for s in study.network.steps}
+    result = {}
+    for name in state.scales:
+        step = steps[name]
+        result[step.inputs[1]] = matrix_to_weight(step, state.weights[name], study.network.constants[step.inputs[1]].shape)
+    return result

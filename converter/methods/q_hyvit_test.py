@@ -1,0 +1,131 @@
+"""The whole method on a small hybrid network: better than ranges, exact where it folds, honest where it cannot look."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+
+from converter.canonicalise import canonicalise
+from converter.conftest import hybrid_model
+from converter.emit import emit
+from converter.fold_sites import find_sites
+from converter.folds import Fold, apply_folds
+from converter.forks import fork_entering
+from converter.methods import METHODS, Problem
+from converter.observe import observe
+from converter.options import Options, parse_bits
+from converter.planning import Planned, make_plan
+from converter.runtime import Feed, open_session, run_session
+from converter.sketch_test import Sketch, feeds_for, settings_for
+from converter.study import Section
+from converter.targets import TARGETS
+from converter.verify import sqnr
+
+FEEDS: list[Feed] = [{"image": np.random.default_rng(i).random((1, 3, 32, 32), dtype=np.float32)} for i in range(12)]
+
+
+def hybrid(spread: float = 1.0, activation_bits: int = 8) -> ir.Model:
+    """The small hybrid network; with a spread, its channels' ranges differ by as much wherever that leaves the function."""
+    model = canonicalise(hybrid_model(), FEEDS[:1]).model
+    if spread > 1.0:
+        generator = np.random.default_rng(1)
+        sites = {n: s for n, s in find_sites(model).items() if s.kind == "fold"}
+        folds = {n: Fold(tuple(np.exp(generator.uniform(-0.5, 0.5, s.channels) * np.log(spread)))) for n, s in sites.items()}
+        model = apply_folds(model, sites, folds)
+    if activation_bits < 8:
+        fork_entering(model, frozenset())
+    return model
+
+
+def planned(model: ir.Model, method: str, bits: str = "W8A8", sections: tuple[Section, ...] = (), seed: int = 0) -> Planned:
+    def look(model: ir.Model) -> Any:
+        return observe(model, FEEDS[:8], threads=1)
+
+    options = Options(method=method, bits=bits, seed=seed)
+    return make_plan(model, look(model), look, FEEDS[:8], sections, TARGETS["arm64"], options, frozenset())
+
+
+def quality(model: ir.Model, result: Planned) -> float:
+    """SQNR of the emitted model in the runtime against the float model, on other samples."""
+    floats = open_session(ir.to_proto(model), threads=1)
+    session = open_session(ir.to_proto(emit(result.model, result.plan, {})), threads=1, settings=settings_for(TARGETS["arm64"]))
+    pairs = [(run_session(floats, f)["logits"], run_session(session, f)["logits"]) for f in FEEDS[8:]]
+    return sqnr(np.concatenate([a for a, _ in pairs]), np.concatenate([b for _, b in pairs]))
+
+
+@pytest.mark.parametrize("bits", ["W6A6", "W5A5", "W4A8"])
+def test_it_is_nearer_to_float_than_minmax(bits: str) -> None:
+    model = hybrid(activation_bits=parse_bits(bits)[1])
+    assert quality(model, planned(model, "q-hyvit", bits)) > quality(model, planned(model, "minmax", bits)) + 1.0
+
+
+def test_it_folds_where_channels_differ_and_gets_back_what_ranges_lose() -> None:
+    model = hybrid(spread=100.0)
+    result = planned(model, "q-hyvit")
+    assert len(result.plan.folds) >= 3
+    assert quality(model, result) > quality(model, planned(model, "minmax")) + 6.0
+
+
+def test_folds_leave_the_float_function() -> None:
+    model = hybrid(spread=100.0)
+    result = planned(model, "q-hyvit")
+    before, after = (
+        run_session(open_session(ir.to_proto(m), threads=1, optimise=False), FEEDS[9])["logits"] for m in (model, result.model)
+    )
+    np.testing.assert_allclose(after, before, rtol=1e-4, atol=1e-4 * np.abs(before).max())
+
+
+def test_a_bridge_block_is_judged_by_its_output() -> None:
+    """With the whole network as one block, the choice among the best grids of each layer is made by the logits."""
+    model = hybrid(activation_bits=5)
+    names = tuple(str(n.name) for n in model.graph)
+    whole = planned(model, "q-hyvit", "W5A5", (Section(names, ("logits",)),))
+    alone = planned(model, "q-hyvit", "W5A5")
+    changed = [n for n, t in whole.plan.tensors.items() if t.grid != alone.plan.tensors[n].grid]
+    assert changed
+    assert quality(model, whole) > quality(model, alone) - 1.0
+
+
+def test_rounding_is_prescribed_below_8_bits_only() -> None:
+    model = hybrid()
+    layers = ("Conv", "Gemm", "MatMul")
+    for bits, coded in (("W8A8", False), ("W4A8", True)):
+        plan = planned(model, "q-hyvit", bits).plan
+        integer = [op for op in plan.ops.values() if op.runs == "integer" and op.op_type in layers and 1 in op.constants]
+        assert integer and all(bool(op.codes) == coded for op in integer)
+
+
+def test_the_same_seed_gives_the_same_plan_and_another_nearly_the_same_quality() -> None:
+    model = hybrid(activation_bits=6)
+    one, other, third = (planned(model, "q-hyvit", "W6A6", seed=seed) for seed in (0, 0, 1))
+    assert one.plan == other.plan
+    assert abs(quality(model, one) - quality(model, third)) < 3.0
+
+
+def test_a_network_that_cannot_be_differentiated_is_judged_by_the_layers_output_and_that_is_said() -> None:
+    sketch = Sketch()
+    x = sketch.conv(sketch.input("image", 1, 3, 8, 8), 3, outputs=8)
+    x = sketch.add("Celu", x)
+    model = sketch.model(sketch.conv(x, 8))
+    feeds = feeds_for(model, 6)
+
+    def look(model: ir.Model) -> Any:
+        return observe(model, feeds, threads=1)
+
+    def plan(method: str) -> Planned:
+        options = Options(method=method, bits="W4A4")
+        return make_plan(model, look(model), look, feeds, (), TARGETS["arm64"], options, frozenset())
+
+    result, ranges = plan("q-hyvit"), plan("mse")
+    assert "output error" in result.remarks[0] and "Celu" in result.remarks[0]
+    assert result.plan.ops != ranges.plan.ops
+
+
+def test_without_a_study_it_answers_as_mse_does() -> None:
+    stats = observe(hybrid(), FEEDS[:2], threads=1).tensors
+    problem = Problem(stats, {}, dict.fromkeys(stats, 8), True)
+    assert METHODS["q-hyvit"](problem).tensors == METHODS["mse"](replace(problem)).tensors

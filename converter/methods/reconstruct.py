@@ -1,0 +1,163 @@
+"""Refine constants layer by layer, in the order in which they run, on what the quantized network before them gives.
+
+Rounding: instead of to the nearest code, weights are rounded one input at a time, and the error of each is made up for
+by those that are still to be rounded, given how the inputs go together (GPTQ, Frantar et al., arXiv 2210.17323,
+section 3; the layer-wise objective is that of AdaRound, arXiv 2004.10568, eq. 13).
+
+Bias correction: what a layer's outputs are off on average is taken from its bias (Nagel et al., arXiv 1906.04721,
+section 4.2).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import torch
+
+from converter.grids import Grid
+from converter.methods.layer_error import on_grid
+from converter.network import Network, Step, run_samples
+from converter.sensitivity import layer_matrix, layer_rows
+from converter.study import Study
+
+__all__ = ["Refined", "compensated_rounding", "matrix_to_weight", "reconstruct"]
+
+Tensor = torch.Tensor
+
+_ROWS = 4096
+_DAMPING = 0.01
+
+
+@dataclass(frozen=True)
+class Refined:
+    """Better constants of one layer.
+
+    Attributes:
+        codes: of the weights, int8, in their shape; None to round to the nearest.
+        bias: float32 [channels]; None to leave it.
+    """
+
+    codes: Tensor | None
+    bias: Tensor | None
+
+
+def reconstruct(
+    study: Study, grids: Mapping[str, Grid], weight_grids: Mapping[str, Grid], *, rounding: bool, bias: bool
+) -> dict[str, Refined]:
+    """Refine all weighted layers.
+
+    Args:
+        study: the network, its samples and readings.
+        grids: of activations, by root tensor.
+        weight_grids: by layer.
+        rounding: choose the weights' codes anew.
+        bias: correct biases.
+    """
+    network = study.network
+    left = _readings(network)
+    real, coded = dict(study.feed), dict(study.feed)
+    refined: dict[str, Refined] = {}
+    for step in network.steps:
+        constants: dict[str, Tensor] = {}
+        read = {i: _read(study, grids, step, i, coded[n]) for i, n in enumerate(step.inputs) if n in coded}
+        if step.name in weight_grids:
+            rows = _rows(step, network, read[0], real[step.inputs[0]], study.seed)
+            refined[step.name], constants = _refine(step, network, weight_grids[step.name], rows, rounding, bias)
+        one = Network((step,), network.constants, tuple(n for n in step.inputs if n in coded), tuple(n for n in step.outputs if n))
+        if one.inputs:
+            real |= run_samples(one, {n: real[n] for n in one.inputs})
+            names = {i: f"{step.inputs[i]}:{i}" for i in read}
+            renamed = replace(step, inputs=tuple(names.get(i, n) for i, n in enumerate(step.inputs)))
+            other = Network((renamed,), network.constants, tuple(names.values()), one.outputs)
+            coded |= run_samples(other, {names[i]: v for i, v in read.items()}, constants=constants)
+        for name in step.inputs:
+            left[name] -= 1
+            if not left[name]:
+                real.pop(name, None)
+                coded.pop(name, None)
+    return refined
+
+
+def _readings(network: Network) -> dict[str, int]:
+    count = dict.fromkeys(network.outputs, 1)
+    for step in network.steps:
+        for name in step.inputs:
+            count[name] = count.get(name, 0) + 1
+    return count
+
+
+def _read(study: Study, grids: Mapping[str, Grid], step: Step, index: int, value: Tensor) -> Tensor:
+    reading = study.readings.get((step.name, index))
+    return value if reading is None else on_grid(value, grids[reading.root], reading.factor)
+
+
+def _rows(step: Step, network: Network, coded: Tensor, real: Tensor, seed: int) -> tuple[Tensor, Tensor]:
+    """Rows of the layer's input at the same places, quantized and float; float32 [G, S, K]."""
+    weight = network.constants[step.inputs[1]]
+    both = layer_rows(step, coded, weight, None), layer_rows(step, real, weight, None)
+    count = both[0].shape[1]
+    if count <= _ROWS:
+        return both
+    places = torch.randperm(count, generator=torch.Generator().manual_seed(seed))[:_ROWS]
+    return both[0][:, places], both[1][:, places]
+
+
+def _refine(
+    step: Step, network: Network, grid: Grid, rows: tuple[Tensor, Tensor], rounding: bool, bias: bool
+) -> tuple[Refined, dict[str, Tensor]]:
+    weight = network.constants[step.inputs[1]]
+    matrix = layer_matrix(step, weight)
+    scale = torch.tensor(grid.scale, dtype=torch.float32).expand(matrix.shape[0] * matrix.shape[2]).reshape(matrix.shape[0], 1, -1)
+    if rounding:
+        codes = compensated_rounding(rows[0], matrix, scale, grid.qmin, grid.qmax)
+    else:
+        codes = torch.clamp(torch.round(matrix / scale), grid.qmin, grid.qmax)
+    constants = {step.inputs[1]: matrix_to_weight(step, codes * scale, weight.shape)}
+    corrected = None
+    if bias and len(step.inputs) > 2 and step.inputs[2]:
+        off = (rows[1] @ matrix - rows[0] @ (codes * scale)).mean(1).reshape(-1)
+        corrected = network.constants[step.inputs[2]] + off
+        constants[step.inputs[2]] = corrected
+    stored = matrix_to_weight(step, codes, weight.shape).to(torch.int8) if rounding else None
+    return Refined(stored, corrected), constants
+
+
+def matrix_to_weight(step: Step, matrix: Tensor, shape: torch.Size) -> Tensor:
+    """The inverse of :func:`converter.sensitivity.layer_matrix`: float32 [G, K, M] to a weight's shape."""
+    if step.op_type == "Conv":
+        return matrix.transpose(1, 2).reshape(shape)
+    return matrix[0].T.contiguous() if step.attributes.get("transB", 0) else matrix[0]
+
+
+def compensated_rounding(left: Tensor, right: Tensor, scale: Tensor, lowest: int, highest: int) -> Tensor:
+    """Codes of weights, each rounded so that it makes up for the errors of those before it.
+
+    Args:
+        left: rows that the weights multiply, float32 [G, S, K].
+        right: weights, float32 [G, K, M].
+        scale: of the output channels, float32 [G, 1, M].
+        lowest: code.
+        highest: code.
+
+    Returns:
+        integers, float32 [G, K, M].
+    """
+    inputs = right.shape[1]
+    rows = left.double()
+    moment = rows.transpose(1, 2) @ rows
+    diagonal = moment.diagonal(dim1=1, dim2=2)
+    damping = _DAMPING * diagonal.mean(1, keepdim=True).expand(-1, inputs) + 1e-9
+    # the inputs that matter most come first, while there is most left to make up with
+    order = torch.argsort(diagonal, dim=1, descending=True, stable=True)
+    moment = moment + torch.diag_embed(damping)
+    moment = torch.gather(torch.gather(moment, 1, order[:, :, None].expand_as(moment)), 2, order[:, None, :].expand_as(moment))
+    upper = torch.linalg.cholesky(torch.linalg.inv(moment), upper=True)
+    ordered = order[:, :, None].expand(-1, -1, right.shape[2])
+    weights = torch.gather((right / scale).double(), 1, ordered)
+    codes = torch.empty_like(weights)
+    for k in range(inputs):
+        codes[:, k] = torch.clamp(torch.round(weights[:, k]), lowest, highest)
+        error = (weights[:, k] - codes[:, k]) / upper[:, k, k, None]
+        weights[:, k + 1 :] -= upper[:, k, k + 1 :, None] * error[:, None]
+    return torch.empty_like(codes).scatter_(1, ordered, codes).float()

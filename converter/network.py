@@ -1,0 +1,181 @@
+"""The canonical model as torch functions of its tensors: differentiable, batched, with every reading open to a hook.
+
+A model is taken apart into steps, one an operator, that refer to each other by tensor names only; methods can replay
+all of them or a section, with other constants, and put a grid on anything that an operator reads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+import torch
+
+from converter import torch_ops
+from converter.graph import attributes, constant
+
+__all__ = ["Hook", "Network", "Step", "network_of", "run", "run_samples", "section"]
+
+Tensor = torch.Tensor
+
+Hook = Callable[["Step", int, Tensor], Tensor]
+"""Given a step, the index of one of its inputs and the value there, the value that the step shall read instead."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """One operator.
+
+    Attributes:
+        name: of the operator, unique.
+        op_type: a key of the table of torch functions.
+        inputs: tensor names; an empty string where an optional input is absent.
+        outputs: tensor names; an empty string where an output is not named.
+        attributes: plain Python values.
+    """
+
+    name: str
+    op_type: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    attributes: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Network:
+    """Steps in an order in which they can run.
+
+    Attributes:
+        steps: the operators.
+        constants: by tensor name.
+        inputs: names of the tensors that must be given.
+        outputs: names of the tensors that a run returns unless others are asked for.
+    """
+
+    steps: tuple[Step, ...]
+    constants: Mapping[str, Tensor]
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+
+
+def network_of(model: ir.Model, only: Collection[str] | None = None) -> Network:
+    """Take a canonical model apart.
+
+    Args:
+        model: canonical float model.
+        only: operators to take, which then cannot be run one after the other; all if None.
+
+    Raises:
+        torch_ops.UnknownOperatorError: an operator has no torch function.
+    """
+    steps = []
+    constants: dict[str, Tensor] = {}
+    for node in model.graph:
+        if node.op_type == "Constant" or (only is not None and node.op_type not in only):
+            continue
+        if not torch_ops.known(node.op_type):
+            raise torch_ops.UnknownOperatorError(f"operator '{node.op_type}'")
+        for value in node.inputs:
+            array = constant(value)
+            if value is not None and array is not None:
+                constants[str(value.name)] = torch.from_numpy(np.array(array))
+        inputs = tuple("" if v is None else str(v.name) for v in node.inputs)
+        steps.append(Step(str(node.name), node.op_type, inputs, tuple(str(v.name or "") for v in node.outputs), attributes(node)))
+    names = tuple(str(v.name) for v in model.graph.inputs)
+    return Network(tuple(steps), constants, names, tuple(str(v.name) for v in model.graph.outputs))
+
+
+def section(network: Network, outputs: Sequence[str], given: Collection[str]) -> Network:
+    """The steps that lead from some tensors to others.
+
+    Args:
+        network: the whole.
+        outputs: tensors to compute.
+        given: tensors that are known; nothing before them runs.
+
+    Returns:
+        a network whose inputs are those of the given tensors and of the model's inputs that are needed.
+    """
+    needed = set(outputs) - set(given)
+    kept: list[Step] = []
+    for step in reversed(network.steps):
+        if needed.intersection(step.outputs):
+            kept.append(step)
+            needed.update(n for n in step.inputs if n and n not in network.constants and n not in given)
+    made = {n for step in kept for n in step.outputs}
+    read = {n for step in kept for n in step.inputs if n} | set(outputs)
+    order = [*network.inputs, *(n for step in network.steps for n in step.outputs)]
+    inputs = tuple(n for n in order if n in read and (n in given or n not in made))
+    return replace(network, steps=tuple(reversed(kept)), inputs=inputs, outputs=tuple(outputs))
+
+
+def run(
+    network: Network,
+    feed: Mapping[str, Tensor],
+    *,
+    wanted: Sequence[str] | None = None,
+    hook: Hook | None = None,
+    constants: Mapping[str, Tensor] | None = None,
+) -> dict[str, Tensor]:
+    """Run on one sample.
+
+    Args:
+        network: what to run.
+        feed: inputs by name.
+        wanted: tensors to return; the outputs if None.
+        hook: sees, and may replace, every value that is read.
+        constants: to use instead of the network's own, by name.
+
+    Returns:
+        the wanted tensors by name.
+
+    Raises:
+        torch_ops.UnknownOperatorError: an attribute that the torch function does not cover.
+    """
+    names = network.outputs if wanted is None else wanted
+    values: dict[str, Tensor] = {**network.constants, **(constants or {}), **feed}
+    left = _readings(network, names)
+    for step in network.steps:
+        inputs: list[Tensor | None] = []
+        for index, name in enumerate(step.inputs):
+            value = values[name] if name else None
+            inputs.append(value if value is None or hook is None else hook(step, index, value))
+        values.update(zip(step.outputs, torch_ops.apply(step.op_type, inputs, step.attributes), strict=False))
+        for name in step.inputs:
+            left[name] -= 1
+            if not left[name]:
+                values.pop(name, None)  # read for the last time: the memory is worth more
+    return {name: values[name] for name in names}
+
+
+def run_samples(
+    network: Network,
+    feed: Mapping[str, Tensor],
+    *,
+    wanted: Sequence[str] | None = None,
+    hook: Hook | None = None,
+    constants: Mapping[str, Tensor] | None = None,
+) -> dict[str, Tensor]:
+    """Run on many samples at once: every input and every result has one axis more, the samples, in front.
+
+    The graph itself may be fixed to one batch size: the samples are mapped over it.
+    """
+    names = tuple(network.outputs if wanted is None else wanted)
+
+    def one(sample: dict[str, Tensor]) -> dict[str, Tensor]:
+        return run(network, sample, wanted=names, hook=hook, constants=constants)
+
+    result: dict[str, Tensor] = torch.func.vmap(one, out_dims=0)(dict(feed))
+    return result
+
+
+def _readings(network: Network, wanted: Sequence[str]) -> dict[str, int]:
+    """How often each tensor is read; wanted ones once more."""
+    count: dict[str, int] = dict.fromkeys(wanted, 1)
+    for step in network.steps:
+        for name in step.inputs:
+            count[name] = count.get(name, 0) + 1
+    return count

@@ -1,0 +1,138 @@
+"""Plan: ask a method for folds, grids and refined constants, and settle the answer into a plan."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import onnx_ir as ir
+
+from converter.fold_sites import find_sites
+from converter.folds import apply_folds
+from converter.methods import FOLDING, METHODS, REFINING, STUDYING, Problem, minmax
+from converter.observe import Observations
+from converter.offers import Offer, Refusal, offer
+from converter.options import Options, parse_bits
+from converter.place import place
+from converter.plan import Plan
+from converter.plan_check import adopt_plan, check_plan, fold_as_planned
+from converter.runtime import Feed
+from converter.study import Section, study_of, study_of_layers
+from converter.targets import Target
+from converter.torch_ops import UnknownOperatorError
+from converter.widths import tensor_bits
+
+__all__ = ["Planned", "adopted", "make_plan"]
+
+Look = Callable[[ir.Model], Observations]
+Offers = dict[str, Offer | Refusal]
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A plan and what it is for.
+
+    Attributes:
+        model: the canonical model with the plan's folds applied.
+        plan: settled for it.
+        offers: what could run in integer there.
+        remarks: what the user should know about how it was made.
+    """
+
+    model: ir.Model
+    plan: Plan
+    offers: Offers
+    remarks: tuple[str, ...] = ()
+
+
+def make_plan(
+    model: ir.Model,
+    seen: Observations,
+    look: Look,
+    feeds: Sequence[Feed],
+    sections: Sequence[Section],
+    target: Target,
+    options: Options,
+    excluded: frozenset[str],
+    *,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Planned:
+    """Let the method of the options make a plan.
+
+    Args:
+        model: canonical float model.
+        seen: its observations.
+        look: observes another model on the same samples.
+        feeds: calibration samples.
+        sections: bridge blocks of the model.
+        target: kernels and costs.
+        options: method, widths, seed.
+        excluded: names of nodes that stay float.
+        progress: called with (steps done, steps in all).
+    """
+    remarks: list[str] = []
+
+    def asked(model: ir.Model, seen: Observations) -> tuple[Problem, Offers]:
+        return _problem(model, seen, feeds, sections, target, options, excluded, remarks)
+
+    problem, offers = asked(model, seen)
+    folds = FOLDING[options.method](problem) if options.method in FOLDING else {}
+    if folds:
+        model = apply_folds(model, find_sites(model, _shapes(seen)), folds)
+        seen = look(model)
+        problem, offers = asked(model, seen)
+    choice = METHODS[options.method](problem)
+    plan = replace(place(model, offers, choice, seen, target, method=options.method, bits=options.bits), folds=folds)
+    if options.method in REFINING and problem.study is not None:
+        plan = REFINING[options.method](problem, plan)
+    return Planned(model, plan, offers, tuple(dict.fromkeys(remarks)))
+
+
+def adopted(
+    given: Plan, model: ir.Model, seen: Observations, look: Look, target: Target, options: Options, excluded: frozenset[str]
+) -> Planned:
+    """Use a plan that was read from a file.
+
+    Raises:
+        converter.errors.UsageError: it does not fit the model or the target.
+    """
+    assert options.plan_in is not None
+    plan = adopt_plan(given, excluded)
+    folded = fold_as_planned(plan, model, find_sites(model, _shapes(seen)), options.plan_in)
+    offers = _offers(folded, look(folded) if plan.folds else seen, target, options, excluded)
+    check_plan(plan, folded, offers, target, options.plan_in)
+    return Planned(folded, plan, offers)
+
+
+def _offers(model: ir.Model, seen: Observations, target: Target, options: Options, excluded: frozenset[str]) -> Offers:
+    weight_bits, activation_bits = parse_bits(options.bits)
+    return offer(model, seen, target, activation_bits=activation_bits, weight_bits=weight_bits, excluded=excluded)
+
+
+def _problem(
+    model: ir.Model,
+    seen: Observations,
+    feeds: Sequence[Feed],
+    sections: Sequence[Section],
+    target: Target,
+    options: Options,
+    excluded: frozenset[str],
+    remarks: list[str],
+) -> tuple[Problem, Offers]:
+    offers = _offers(model, seen, target, options, excluded)
+    constants = {(n, i): c for n, o in offers.items() if isinstance(o, Offer) for i, c in o.constants.items()}
+    bits = tensor_bits(model, offers, parse_bits(options.bits)[1])
+    problem = Problem(seen.tensors, constants, bits, target.signed_activations, find_sites(model, _shapes(seen)))
+    if options.method not in STUDYING:
+        return problem, offers
+    skeleton = place(model, offers, minmax.choose(problem), seen, target, method="", bits=options.bits)
+    try:
+        study = study_of(model, skeleton, feeds, sections, options.seed)
+    except UnknownOperatorError as error:
+        study = study_of_layers(model, skeleton, feeds, options.seed)
+        remarks.append(f"layers were judged by their output error alone, as the network cannot be differentiated: {error}")
+    return replace(problem, study=study), offers
+
+
+def _shapes(seen: Observations) -> Mapping[str, tuple[int, ...]]:
+    return {name: stats.shape for name, stats in seen.tensors.items()}

@@ -1,0 +1,284 @@
+"""Sensitivity: how much the outputs of each layer matter to the loss, and samples of what each layer multiplies.
+
+The loss is the KL divergence between the outputs of the float and of a perturbed network, read as class scores, or
+the squared error over the mean square of the outputs where they are no scores. Its gradient at the float network is
+zero, so the objective E[dO^T H dO] (Q-HyViT, arXiv 2303.12557, eq. 5) rests on the second derivative, of which the
+method takes the squared gradient for the diagonal. Here that is done without bias: the second derivative of the KL
+divergence by the scores is diag(p) - p p^T, which is the mean of v v^T for v = sqrt(p) r - p (sqrt(p) . r) with random
+signs r; v pulled back to a layer's output and squared is an estimate of the diagonal of the Gauss-Newton matrix there.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch.nn import functional
+
+from converter.network import Network, Step, run_samples
+from converter.torch_ops.layers import pad_spatial, spatial_pads
+
+__all__ = ["LayerSample", "capture", "capture_values", "layer_matrix", "layer_rows", "layers_of", "loss_kind", "probe"]
+
+Tensor = torch.Tensor
+
+_CHUNK = 8
+"""Samples run at once."""
+
+
+@dataclass(frozen=True)
+class LayerSample:
+    """A layer as matrix products at sampled places: ``left[g] @ right[g]`` for every g.
+
+    Attributes:
+        name: of the operator.
+        operands: names of the activations it reads: one for a weighted layer, two for a product.
+        left: float32 [G, S, K], rows of the first operand; G: groups of a convolution, or sampled matrices of a product.
+        right: float32 [G, K, M], weights without bias, or the second operand.
+        importance: float32 [G, S, M], mean squared gradient of the loss by the product.
+        positions: number of places the S rows stand for, per sample.
+    """
+
+    name: str
+    operands: tuple[str, ...]
+    left: Tensor
+    right: Tensor
+    importance: Tensor
+    positions: int
+
+    @property
+    def weighted(self) -> bool:
+        """True for a layer with constant weights."""
+        return len(self.operands) == 1
+
+
+def layers_of(network: Network) -> tuple[str, ...]:
+    """Names of the steps that multiply a computed matrix with weights or with another computed one."""
+    kinds = ("Conv", "Gemm", "MatMul")
+    return tuple(s.name for s in network.steps if s.op_type in kinds and s.inputs[0] not in network.constants)
+
+
+def loss_kind(scores: Tensor) -> str:
+    """``KL divergence`` where the last axis looks like class scores, else ``squared error``.
+
+    Args:
+        scores: float32 [samples, ..., classes], an output of the float network.
+    """
+    # behind the sample axis: [batch, classes], or [batch, positions, classes]
+    return "KL divergence" if scores.ndim in (3, 4) and scores.shape[-1] >= 2 else "squared error"
+
+
+def probe(outputs: Mapping[str, Tensor], generator: torch.Generator) -> dict[str, Tensor]:
+    """A random vector v for every output, with the mean of v v^T equal to the loss's second derivative; same shapes."""
+    result = {}
+    for name, value in outputs.items():
+        scores = value.detach()
+        signs = torch.randint(0, 2, scores.shape, generator=generator).to(scores) * 2 - 1
+        if loss_kind(scores) == "KL divergence":
+            share = _probabilities(scores)
+            root = share.sqrt()
+            result[name] = root * signs - share * (root * signs).sum(-1, keepdim=True)
+        else:
+            result[name] = signs / scores.square().mean().clamp(min=1e-12).sqrt() / math.sqrt(scores[0].numel())
+    return result
+
+
+def _probabilities(scores: Tensor) -> Tensor:
+    """Class probabilities: the scores themselves if a softmax has been applied already."""
+    flat = scores.reshape(-1, scores.shape[-1])
+    if bool((flat >= 0).all()) and bool((flat.sum(-1) - 1).abs().max() < 1e-3):
+        return scores
+    return functional.softmax(scores, -1)
+
+
+def layer_matrix(step: Step, weight: Tensor) -> Tensor:
+    """Weights as float32 [G, K, M]."""
+    if step.op_type == "Conv":
+        groups = step.attributes.get("group", 1)
+        return weight.reshape(groups, weight.shape[0] // groups, -1).transpose(1, 2)
+    return (weight.T if step.attributes.get("transB", 0) else weight)[None]
+
+
+def layer_rows(step: Step, x: Tensor, weight: Tensor, places: Tensor | None) -> Tensor:
+    """Input of a weighted layer as the rows that its weights multiply.
+
+    Args:
+        step: the layer.
+        x: float32, the operand with the sample axis in front.
+        weight: for the kernel's shape.
+        places: int64 [samples, P], which output positions of each sample; None for all.
+
+    Returns:
+        float32 [G, samples * P, K].
+    """
+    samples = x.shape[0]
+    if step.op_type != "Conv":
+        rows = x.reshape(samples, -1, x.shape[-1])
+        return _pick(rows, places).reshape(1, -1, x.shape[-1])
+    groups, kernel = step.attributes.get("group", 1), tuple(weight.shape[2:])
+    x = x.reshape(-1, *x.shape[2:])  # a batch axis of one
+    strides = step.attributes.get("strides", [1] * len(kernel))
+    dilations = step.attributes.get("dilations", [1] * len(kernel))
+    x = pad_spatial(x, spatial_pads(x, step.attributes, kernel, strides, dilations))
+    if x.ndim == 3:
+        x, kernel, strides, dilations = x[:, :, None], (1, *kernel), [1, *strides], [1, *dilations]
+    if math.prod(kernel) == 1:
+        columns = x[:, :, :: strides[0], :: strides[1]].flatten(2)
+    else:
+        columns = functional.unfold(x, kernel, dilation=tuple(dilations), stride=tuple(strides))
+    rows = columns.reshape(samples, -1, columns.shape[1], columns.shape[2])  # [samples, batch, C k, positions]
+    rows = rows.movedim(2, 3).reshape(samples, -1, columns.shape[1])
+    picked = _pick(rows, places).reshape(-1, groups, columns.shape[1] // groups)
+    return picked.transpose(0, 1)
+
+
+def _output_rows(step: Step, y: Tensor, groups: int, places: Tensor | None) -> Tensor:
+    """Output of a weighted layer at the same places; float32 [G, samples * P, M]."""
+    samples = y.shape[0]
+    if step.op_type == "Conv":
+        channels = y.shape[2]
+        rows = y.reshape(samples, y.shape[1], channels, -1).movedim(2, 3).reshape(samples, -1, channels)
+    else:
+        rows = y.reshape(samples, -1, y.shape[-1])
+    picked = _pick(rows, places)
+    return picked.reshape(-1, groups, picked.shape[-1] // groups).transpose(0, 1)
+
+
+def _pick(rows: Tensor, places: Tensor | None) -> Tensor:
+    return rows if places is None else torch.gather(rows, 1, places[:, :, None].expand(-1, -1, rows.shape[2]))
+
+
+def capture(
+    network: Network,
+    layers: Sequence[str],
+    feed: Mapping[str, Tensor],
+    *,
+    outputs: Sequence[str] = (),
+    rows: int = 1024,
+    probes: int = 4,
+    seed: int = 0,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> tuple[dict[str, LayerSample], dict[str, Tensor]]:
+    """Run the float network forwards and backwards over all samples and keep what judging needs.
+
+    Args:
+        network: float.
+        layers: names of the steps to sample.
+        feed: inputs with the sample axis in front.
+        outputs: more tensors whose importance is wanted in full.
+        rows: rows kept of each layer over all samples.
+        probes: random vectors pulled back; more make the importance less noisy.
+        seed: of the probes and places.
+        progress: called with (samples done, samples in all).
+
+    Returns:
+        samples by layer; importance of the other tensors, with the sample axis in front.
+    """
+    wanted = {step.name: step for step in network.steps if step.name in set(layers)}
+    total = next(iter(feed.values())).shape[0]
+    parts: dict[str, list[tuple[Tensor, Tensor, Tensor, int]]] = {name: [] for name in wanted}
+    full: dict[str, list[Tensor]] = {name: [] for name in outputs}
+    for start in range(0, total, _CHUNK):
+        chunk = {name: value[start : start + _CHUNK] for name, value in feed.items()}
+        values, importance = _backward(network, list(wanted.values()), chunk, outputs, probes, torch.Generator().manual_seed(seed + start))
+        generator = torch.Generator().manual_seed(seed + start)
+        share = max(1, rows // total)
+        for name, step in wanted.items():
+            parts[name].append(_sample(step, network, values, importance[step.outputs[0]], share, generator))
+        for name in full:
+            full[name].append(importance[name])
+        progress(min(start + _CHUNK, total), total)
+    samples = {}
+    for name, pieces in parts.items():
+        step = wanted[name]
+        product = step.inputs[1] not in network.constants
+        axis = 0 if product else 1
+        left = torch.cat([p[0] for p in pieces], axis)
+        right = torch.cat([p[1] for p in pieces], 0) if product else pieces[0][1]
+        operands = (step.inputs[0], step.inputs[1]) if product else (step.inputs[0],)
+        samples[name] = LayerSample(name, operands, left, right, torch.cat([p[2] for p in pieces], axis), pieces[0][3])
+    return samples, {name: torch.cat(pieces) for name, pieces in full.items()}
+
+
+def capture_values(
+    network: Network, layers: Sequence[str], values: Mapping[str, Tensor], *, rows: int = 1024, seed: int = 0
+) -> dict[str, LayerSample]:
+    """Sample layers whose operands are known, where nothing can be differentiated: all outputs of a layer matter alike.
+
+    Args:
+        network: holds the layers.
+        layers: names of the steps to sample.
+        values: their operands, the sample axis in front.
+        rows: rows kept of each layer over all samples.
+        seed: of the places.
+    """
+    wanted = set(layers)
+    result = {}
+    for step in (s for s in network.steps if s.name in wanted):
+        operands = tuple(n for n in step.inputs[:2] if n not in network.constants)
+        feed = {n: values[n] for n in operands}
+        output = run_samples(replace(network, steps=(step,), inputs=operands, outputs=step.outputs[:1]), feed)[step.outputs[0]]
+        importance = torch.full_like(output, 1.0 / max(float(output.square().sum()), 1e-12))
+        share = max(1, rows // output.shape[0])
+        left, right, part, positions = _sample(step, network, values, importance, share, torch.Generator().manual_seed(seed))
+        result[step.name] = LayerSample(step.name, operands, left, right, part, positions)
+    return result
+
+
+def _backward(
+    network: Network,
+    steps: Sequence[Step],
+    feed: Mapping[str, Tensor],
+    outputs: Sequence[str],
+    probes: int,
+    generator: torch.Generator,
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Values that the layers read and write, and mean squared pulled-back probes at what they write."""
+    read = [n for s in steps for n in s.inputs[:2] if n and n not in network.constants]
+    written = list(dict.fromkeys([s.outputs[0] for s in steps] + list(outputs)))
+    wanted = list(dict.fromkeys([*read, *written, *network.outputs]))
+    inputs = {n: v.clone().requires_grad_() if v.is_floating_point() else v for n, v in feed.items()}
+    values = run_samples(network, inputs, wanted=wanted)
+    scores = {n: values[n] for n in network.outputs if values[n].is_floating_point()}
+    squares = {n: torch.zeros_like(values[n]) for n in written}
+    points = [values[n] for n in written]
+    for number in range(probes):
+        vectors = probe(scores, generator)
+        loss = sum((scores[n] * vectors[n]).sum() for n in scores)
+        assert isinstance(loss, Tensor)
+        gradients = torch.autograd.grad(loss, points, retain_graph=number + 1 < probes, allow_unused=True)
+        for name, gradient in zip(written, gradients, strict=True):
+            if gradient is not None:
+                squares[name] += gradient.square() / probes
+    return {n: v.detach() for n, v in values.items()}, squares
+
+
+def _sample(
+    step: Step, network: Network, values: Mapping[str, Tensor], importance: Tensor, share: int, generator: torch.Generator
+) -> tuple[Tensor, Tensor, Tensor, int]:
+    x = values[step.inputs[0]]
+    if step.inputs[1] in network.constants:
+        weight = network.constants[step.inputs[1]]
+        right = layer_matrix(step, weight)
+        spatial = importance.shape[3:] if step.op_type == "Conv" else importance.shape[1:-1]
+        batch = importance.shape[1] if step.op_type == "Conv" else 1
+        count = math.prod(spatial) * batch
+        places = None
+        if count > share:
+            places = torch.stack([torch.randperm(count, generator=generator)[:share] for _ in range(x.shape[0])])
+        left = layer_rows(step, x, weight, places)
+        return left, right, _output_rows(step, importance, right.shape[0], places), count
+    y = values[step.inputs[1]]
+    shape = importance.shape[:-2]
+    left = x.expand(*shape, *x.shape[-2:]).reshape(-1, *x.shape[-2:])
+    right = y.expand(*shape, *y.shape[-2:]).reshape(-1, *y.shape[-2:])
+    weights = importance.reshape(-1, *importance.shape[-2:])
+    matrices = math.prod(shape) // x.shape[0]
+    # whole matrices of the second operand, some rows of the first
+    keep = min(matrices, max(1, share // 8))
+    chosen = torch.cat([i * matrices + torch.randperm(matrices, generator=generator)[:keep] for i in range(x.shape[0])])
+    lines = min(left.shape[1], max(8, share // keep))
+    row = torch.randperm(left.shape[1], generator=generator)[:lines]
+    return left[chosen][:, row], right[chosen], weights[chosen][:, row], matrices * left.shape[1]

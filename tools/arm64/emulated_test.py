@@ -1,0 +1,88 @@
+"""The emulated machine itself. Skipped unless ``python -m tools.arm64.setup`` was run."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from converter.errors import ModelError
+from tools.arm64 import guest
+from tools.arm64.compare import compare
+from tools.arm64.count import count
+from tools.arm64.emulator import CORES, command_line, emulate, read_marks
+from tools.arm64.environment import environment
+from tools.arm64.per_op import count_per_op
+from tools.arm64.setup import ONNXRUNTIME, guest_variables, missing_steps
+from tools.arm64.split import empty_model
+
+ENV = environment()
+pytestmark = pytest.mark.skipif(bool(missing_steps(ENV)), reason="the ARM64 emulation is not set up (python -m tools.arm64.setup)")
+
+LOOP = """
+import ctypes, mmap, struct, sys
+sys.path.insert(0, {folder!r})
+import guest
+code = struct.pack("<3I", 0xF1000400, 0x54FFFFE1, 0xD65F03C0)  # again: subs x0, x0, #1; b.ne again; ret
+memory = mmap.mmap(-1, mmap.PAGESIZE, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
+memory.write(code)
+loop = ctypes.CFUNCTYPE(None, ctypes.c_long)(ctypes.addressof(ctypes.c_char.from_buffer(memory)))
+mark = guest.marker()
+loop(10)
+for region, turns in enumerate((10, 20_010, 1_000_010)):
+    mark(region, guest.BEGIN)
+    loop(turns)
+    mark(region, guest.END)
+"""
+
+
+def test_a_loop_takes_the_instructions_it_has(tmp_path: Path) -> None:
+    """Two instructions a turn, in machine code written by hand; the call around it is the same each time."""
+    (tmp_path / "loop.py").write_text(LOOP.format(folder=str(Path(guest.__file__).parent)))
+    command = command_line(ENV, "cortex-a53", tmp_path / "marks.txt", [str(tmp_path / "loop.py")])
+    subprocess.run(command, env=guest_variables(ENV), check=True)
+    short, longer, longest = read_marks((tmp_path / "marks.txt").read_text()).values()
+    assert longer - short == pytest.approx(2 * 20_000, abs=300)
+    assert longest - short == pytest.approx(2 * 1_000_000, abs=300)
+
+
+def test_counts_are_the_same_from_run_to_run_and_differ_between_cores_only_where_kernels_do(model: Path, tmp_path: Path) -> None:
+    empty = tmp_path / "empty.onnx"
+    empty.write_bytes(empty_model().SerializeToString())
+    nothing, first = count([empty, model], "cortex-a76", runs=2)
+    (again,) = count([model], "cortex-a76")
+    (old,) = count([model], "cortex-a53")
+    assert again.median == pytest.approx(first.median, rel=1e-3)
+    assert old.median == pytest.approx(first.median, rel=1e-2)  # float kernels are the same
+    assert nothing.median < 50_000 < first.median
+    assert "asimddp" in first.machine.capabilities
+    assert "asimddp" not in old.machine.capabilities
+    assert first.machine.onnxruntime == ONNXRUNTIME
+
+
+def test_nodes_add_up_to_the_whole(model: Path) -> None:
+    found = count_per_op(model, "cortex-a76")
+    assert [node.error for node in found.nodes] == [None] * len(found.nodes)
+    # between nodes the runtime takes some hundred instructions, which only in so small a model are many
+    assert abs(found.remainder) < 1500 * len(found.nodes)
+
+
+def test_cores_and_this_machine_predict_the_same(model: Path) -> None:
+    found = compare(model, ["cortex-a53", "max,sme=off"], samples=2)
+    assert all((each.predictions, each.equal) == (2, 2) for each in found)
+    assert all(each.largest < 1e-4 * each.scale for each in found)
+
+
+def test_the_emulator_knows_every_core() -> None:
+    answer = subprocess.run(["qemu-aarch64", "-cpu", "help"], capture_output=True, text=True, check=True).stdout
+    assert {core.partition(",")[0] for core in CORES} <= set(answer.split())
+
+
+def test_a_model_that_fails_inside_is_explained(model: Path, tmp_path: Path) -> None:
+    broken = tmp_path / "broken.onnx"
+    broken.write_bytes(model.read_bytes().replace(b"Sigmoid", b"Sigmoix"))
+    with pytest.raises(ModelError, match="it does not run on max: .*Sigmoix") as caught:
+        count([broken], "max")
+    assert len(str(caught.value).splitlines()) == 3
+    assert emulate([], "max", ENV)[0] == []

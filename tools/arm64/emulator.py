@@ -1,0 +1,147 @@
+"""Run jobs in the emulated ARM64 machine and bring back what the plugin counted."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from converter.errors import ConverterError, UsageError
+from tools.arm64 import guest
+from tools.arm64.environment import Environment
+from tools.arm64.external import run_program
+from tools.arm64.setup import EMULATOR, guest_variables, require
+
+__all__ = ["CORES", "Job", "JobResult", "Machine", "check_core", "command_line", "emulate", "read_marks"]
+
+CORES: Mapping[str, str] = {
+    "cortex-a53": "ARMv8.0: neither dot product nor half precision",
+    "cortex-a72": "ARMv8.0, as cortex-a53",
+    "cortex-a76": "ARMv8.2: int8 dot product, half precision",
+    "neoverse-n1": "ARMv8.2, as cortex-a76",
+    "max,sme=off": "all the emulator has but SME: int8 matrix product, bf16, SVE2",
+    "max": "all the emulator has, SME included",
+}
+"""Cores that can be asked for, as the emulator calls them, and what sets them apart for the runtime."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One model to run.
+
+    Attributes:
+        model: the file.
+        inputs: files of :func:`tools.arm64.guest.save_tensors`; samples along a new axis 0.
+        outputs: where the outputs go, in the same form.
+        optimised: where the runtime writes the graph that it made for the core.
+        as_is: run the graph as it stands, without optimisation.
+        bound: read from and write to given memory, without the copies at the model's borders.
+        view: with ``bound``, the first output lies where the first input does.
+        runs: marked runs for each sample.
+    """
+
+    model: Path
+    inputs: tuple[Path, ...] = ()
+    outputs: Path | None = None
+    optimised: Path | None = None
+    as_is: bool = False
+    bound: bool = False
+    view: bool = False
+    runs: int = 1
+
+
+@dataclass(frozen=True)
+class JobResult:
+    """Instructions of each marked run, sample by sample; and why the job ended early, if it did."""
+
+    instructions: tuple[int, ...]
+    error: str | None
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What ran.
+
+    Attributes:
+        core: one of :data:`CORES`.
+        capabilities: optional instructions the core reported, in Linux's words.
+        onnxruntime, numpy, python: versions inside.
+    """
+
+    core: str
+    capabilities: tuple[str, ...]
+    onnxruntime: str
+    numpy: str
+    python: str
+
+
+def check_core(core: str) -> str:
+    """Return the core.
+
+    Raises:
+        UsageError: it is not one of :data:`CORES`.
+    """
+    if core not in CORES:
+        raise UsageError(f"core '{core}' is not known", where="--core", hint=f"choose from: {'; '.join(CORES)}")
+    return core
+
+
+def command_line(env: Environment, core: str, marks: Path, arguments: Sequence[str]) -> list[str]:
+    """The emulator's command line: the guest's interpreter with ``arguments``; marks go to a file."""
+    plugin = f"{env.plugin},out={marks}"
+    return [EMULATOR, "-L", str(env.root), "-cpu", core, "-plugin", plugin, str(env.python), "-S", "-B", *arguments]
+
+
+def emulate(jobs: Sequence[Job], core: str, env: Environment) -> tuple[list[JobResult], Machine]:
+    """Run jobs in one process of the emulated machine.
+
+    Raises:
+        UsageError: unknown core, or the environment is not set up.
+        ConverterError: the machine itself failed. A job that fails says so in its result instead.
+    """
+    check_core(core)
+    require(env)
+    with tempfile.TemporaryDirectory(prefix="arm64-") as name:
+        folder = Path(name)
+        job_list, report, marks = (folder / part for part in ("jobs.json", "report.json", "marks.txt"))
+        if "," in str(marks) or "," in str(env.plugin):
+            raise UsageError("the emulator takes no paths with commas", where=f"{marks}, {env.plugin}", hint="set TMPDIR, or --root")
+        job_list.write_text(json.dumps([dataclasses.asdict(job) for job in jobs], default=_path_text))
+        command = command_line(env, core, marks, [str(Path(guest.__file__).absolute()), str(job_list), str(report)])
+        hint = "run it again; if it stays so, run python -m tools.arm64.setup in a new folder"
+        run_program(command, "the emulated machine", hint=hint, install="qemu-user", variables=guest_variables(env))
+        content = json.loads(report.read_text())
+        counted = read_marks(marks.read_text())
+    results = [JobResult(tuple(counted[region] for region in job["regions"]), job["error"]) for job in content["jobs"]]
+    versions = {part: content[part] for part in ("onnxruntime", "numpy", "python")}
+    return results, Machine(core, tuple(content["capabilities"]), **versions)
+
+
+def _path_text(value: Any) -> str:
+    """Absolute, as the guest need not be where we are."""
+    return str(Path(value).absolute())
+
+
+def read_marks(text: str) -> dict[int, int]:
+    """Instructions of each region, from the lines that the plugin writes. Regions may lie within others.
+
+    Regions that did not end are left out: what ran in them failed.
+
+    Raises:
+        ConverterError: a second thread lived while a region was counted, so that counts are not exact.
+    """
+    begun: dict[int, int] = {}
+    counted: dict[int, int] = {}
+    for line in text.splitlines():
+        region, edge, instructions, threads = map(int, line.split())
+        if threads != 1:
+            raise ConverterError(f"{threads} threads were alive in region {region}", hint="counts are exact for one thread only")
+        if edge == guest.BEGIN:
+            begun[region] = instructions
+        else:
+            counted[region] = instructions - begun[region]
+    return counted
