@@ -26,6 +26,7 @@ __all__ = ["main"]
 
 _INTERRUPTED = 130
 _WIDTH = 100  # of tables that go to a file
+_PIPE_WIDTH = 240  # of lists that go to other programs, which want one line an entry
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -61,6 +62,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(flags: argparse.Namespace, interruption: Interruption) -> None:
+    if flags.explain:
+        _explain(flags, interruption)
+        return
     to_stdout = flags.json == "-"
     json_out = None if flags.json is None or to_stdout else Path(flags.json)
     check_input(flags.source)
@@ -92,6 +96,23 @@ def _run(flags: argparse.Namespace, interruption: Interruption) -> None:
             _print("".join(f"{line}\n" for line in ["", *float_operator_lines(report)]))
 
 
+def _explain(flags: argparse.Namespace, interruption: Interruption) -> None:
+    check_input(flags.source)
+    with interruption.deferred():
+        options = _options(flags)
+        from converter.terminal import watch
+    with watch(quiet=flags.quiet) as plain:
+        progress = _watchful(plain, interruption)
+        progress.stage("start")
+        with interruption.deferred():
+            from converter.explain import explain, structure_tables
+            from converter.tables import render
+        structure = explain(flags.source, options, progress=progress)
+    terminal = sys.stdout is not None and sys.stdout.isatty()
+    width = shutil.get_terminal_size((_WIDTH, 24)).columns if terminal else _PIPE_WIDTH
+    _print(render(structure_tables(structure), width, terminal=terminal))
+
+
 def _options(flags: argparse.Namespace) -> Options:
     from converter.options import Options
     from converter.preprocess import parse_preprocess
@@ -115,6 +136,8 @@ def _options(flags: argparse.Namespace) -> Options:
         seed=flags.seed,
         threads=flags.threads,
         plan_in=flags.plan_in,
+        adaptive_rounding=flags.adaptive_rounding,
+        bias_correction=flags.bias_correction,
     )
 
 
@@ -158,25 +181,27 @@ def _fail(error: ConverterError) -> int:
     return error.exit_code
 
 
-def _leave(output: Path) -> NoReturn:
+def _leave(output: Path | None) -> NoReturn:
     """End the process while libraries are being loaded: nothing has been written and nothing needs tidying up."""
     show_cursor = "\x1b[?25h\r\x1b[K" if os.isatty(2) else ""
     with contextlib.suppress(OSError):
-        os.write(2, f"{show_cursor}interrupted; {output} was not written\n".encode(errors="backslashreplace"))
+        what = "" if output is None else f"; {output} was not written"
+        os.write(2, f"{show_cursor}interrupted{what}\n".encode(errors="backslashreplace"))
     os._exit(_INTERRUPTED)
 
 
-def _identity(path: Path) -> tuple[int, int] | None:
+def _identity(path: Path | None) -> tuple[int, int] | None:
     """What changes when a file is replaced."""
     try:
-        status = path.stat()
+        status = os.stat(os.devnull if path is None else path)
     except OSError:
         return None
     return status.st_ino, status.st_mtime_ns
 
 
-def _interrupted(output: Path, before: tuple[int, int] | None) -> int:
+def _interrupted(output: Path | None, before: tuple[int, int] | None) -> int:
     written = _identity(output) not in (None, before)
+    what = "" if output is None else f"; {output} was {'complete and is written' if written else 'not written'}"
     if sys.stderr is not None:
-        sys.stderr.write(f"interrupted; {output} was {'complete and is written' if written else 'not written'}\n")
+        sys.stderr.write(f"interrupted{what}\n")
     return _INTERRUPTED

@@ -56,7 +56,7 @@ def _parser() -> _Parser:
     )
     add = parser.add_argument
     add("source", metavar="IN.onnx", type=Path, help="float model")
-    add("output", metavar="OUT.onnx", type=Path, help="int8 model; replaced if it exists")
+    add("output", metavar="OUT.onnx", type=Path, nargs="?", help="int8 model; replaced if it exists")
 
     add = parser.add_argument_group("calibration").add_argument
     add("--calib", type=Path, metavar="PATH", help="folder or zip of images, .npz or .npy (default: built-in synthetic samples)")
@@ -65,9 +65,11 @@ def _parser() -> _Parser:
     add("--input-shape", action="append", default=[], metavar="NAME:DIMS", help="size of an open input, as x:1,3,48,320; repeatable")
 
     add = parser.add_argument_group("conversion").add_argument
-    add("--method", default="", metavar="NAME", help="how ranges are chosen: minmax, percentile, mse (default mse)")
+    add("--method", default="", metavar="NAME", help="how grids are chosen: minmax, percentile, mse, q-hyvit (default q-hyvit)")
     add("--bits", default="W8A8", metavar="WxAy", help="bits of weights and of what enters layers, 4 to 8 each (default: W8A8)")
     add("--target", default="arm64", metavar="NAME", help="integer kernels to write for: arm64, x86 (default arm64)")
+    add("--adaptive-rounding", action=argparse.BooleanOptionalAction, default=True, help="q-hyvit, weights below 8 bits (default: on)")
+    add("--bias-correction", action=argparse.BooleanOptionalAction, default=False, help="q-hyvit: correct mean errors (default: off)")
     add("--exclude", action="append", default=[], metavar="PATTERN", help="keep operators float, by name glob or type; repeatable")
     add("--min-sqnr", type=_number, metavar="DB", help="write nothing (exit 6) if an output is closer to float by fewer decibels")
     add("--seed", type=_whole, default=0, metavar="N", help="of all random choices (default 0)")
@@ -78,6 +80,7 @@ def _parser() -> _Parser:
     add("--plan-in", type=Path, metavar="FILE", help="use this plan, perhaps edited, instead of making one")
     add("--json", metavar="FILE", help="write the report as JSON; - is stdout")
     add("--dry-run", action="store_true", help="stop after planning: write no model")
+    add("--explain", action="store_true", help="list the bridge blocks and layers found in IN.onnx, and convert nothing")
     loudness = parser.add_mutually_exclusive_group()
     loudness.add_argument("-q", "--quiet", action="store_true", help="no progress and no tables")
     loudness.add_argument(
@@ -95,6 +98,10 @@ def parse_flags(words: Sequence[str]) -> argparse.Namespace:
         SystemExit: ``--help`` or ``--version`` was asked for and answered.
     """
     flags = _parser().parse_args(words)
+    if flags.output is None and not flags.explain:
+        raise UsageError("the following arguments are required: OUT.onnx", hint="see --help")
+    if flags.output is not None and flags.explain:
+        raise UsageError("nothing is converted and no model written", where="--explain with OUT.onnx", hint="leave one of the two out")
     if flags.plan_in is not None and flags.method:
         raise UsageError("a plan that is read needs no method", where="--method with --plan-in", hint="give one of the two")
     return flags

@@ -132,13 +132,13 @@ def _rows_sum_to_one(value: ir.Value) -> bool:
 
 
 def _addition_behind(node: ir.Node, channels: int) -> tuple[ir.Node, int] | None:
-    """The addition of one number per channel that serves a layer as its bias, and the index of that operand."""
+    """The addition of constants with all channels that serves a layer as its bias, and the index of that operand."""
     follower = sole_consumer(node.outputs[0])
     if follower is None or follower.op_type != "Add":
         return None
     for index, value in enumerate(follower.inputs):
         array = constant(value)
-        if array is not None and array.ndim > 0 and array.size == array.shape[-1] == channels:
+        if array is not None and array.ndim > 0 and array.shape[-1] == channels:
             return follower, index
     return None
 

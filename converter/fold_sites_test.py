@@ -10,7 +10,8 @@ import pytest
 
 from converter.fold import Site
 from converter.fold_sites import find_sites
-from converter.folds_test import BETWEEN, MAKERS, READERS, C, attention, normalised, to_tokens
+from converter.folds import apply_folds
+from converter.folds_test import BETWEEN, MAKERS, READERS, C, attention, difference, normalised, random_folds, to_tokens
 from converter.sketch_test import Sketch
 
 Build = Callable[[Sketch, str], str]
@@ -44,6 +45,8 @@ def test_every_maker_is_found(maker: str) -> None:
         ("two convs", False),  # one of them has a border
         ("linear", False),  # no bias to take it up
         ("linear with bias", True),
+        ("linear with positions", True),
+        ("linear with a number", False),
         ("gemm of means", True),
         ("gemm of maxima", False),  # with a factor alpha
     ],
@@ -179,6 +182,18 @@ def test_attention_weights_that_do_not_sum_to_one_pass_no_shift() -> None:
     assert network(Sketch(), lambda s, p: s.add("Softmax", p, axis=2)).shift
     assert not network(Sketch(), lambda s, p: s.add("Softmax", p, axis=1)).shift
     assert not network(Sketch(), lambda s, p: s.add("Sigmoid", p)).shift
+
+
+def test_attention_weights_with_factors_of_their_own_leave_them_to_the_value() -> None:
+    """Talking heads: a convolution over heads behind the Softmax could give factors too, but the product has one side's only."""
+    s = Sketch()
+    x = s.input("x", 1, 2, 9, 4)
+    value = s.add("MatMul", x, s.normal(4, 4))
+    weights = s.conv(s.add("Softmax", s.add("MatMul", x, s.normal(4, 9)), axis=-1), 2, size=1, name="talking")
+    model = s.model(s.add("MatMul", s.add("MatMul", weights, value), s.normal(4, 3)))
+    sites = find_sites(model)
+    assert [(site.kind, site.channels, site.shift) for site in sites.values()] == [("inserted", 2, False), ("fold", 4, False)]
+    assert difference(model, apply_folds(model, sites, random_folds(model))) < 1e-5
 
 
 def test_open_dimensions_need_observed_shapes() -> None:

@@ -119,6 +119,12 @@ BETWEEN: dict[str, Part] = {
     "tokens and back": lambda s, x: to_map(s, to_tokens(s, x)),
 }
 
+
+def linear(s: Sketch, x: str) -> str:
+    """Channels last, then five outputs, [1, height, width, 5]."""
+    return s.add("MatMul", s.add("Transpose", x, perm=[0, 2, 3, 1]), s.normal(C, 5))
+
+
 READERS: dict[str, Part] = {
     "conv": lambda s, x: s.conv(x, C, outputs=4),
     "conv without border": lambda s, x: s.conv(x, C, outputs=4, size=1, bias=False),
@@ -126,8 +132,10 @@ READERS: dict[str, Part] = {
     "depthwise conv": lambda s, x: s.conv(x, C, group=C),
     "depthwise with two outputs": lambda s, x: s.conv(x, C, group=C, outputs=2 * C),
     "two convs": lambda s, x: s.add("Add", s.conv(x, C, size=1), s.conv(x, C)),
-    "linear": lambda s, x: s.add("MatMul", s.add("Transpose", x, perm=[0, 2, 3, 1]), s.normal(C, 5)),
-    "linear with bias": lambda s, x: s.add("Add", s.add("MatMul", s.add("Transpose", x, perm=[0, 2, 3, 1]), s.normal(C, 5)), s.normal(5)),
+    "linear": lambda s, x: linear(s, x),
+    "linear with bias": lambda s, x: s.add("Add", linear(s, x), s.normal(5)),
+    "linear with positions": lambda s, x: s.add("Add", linear(s, x), s.normal(6, 1, 5)),
+    "linear with a number": lambda s, x: s.add("Add", linear(s, x), s.normal(1)),
     "gemm of means": lambda s, x: s.add("Gemm", s.add("Flatten", s.add("GlobalAveragePool", x)), s.normal(5, C), s.normal(5), transB=1),
     "gemm of maxima": lambda s, x: s.add("Gemm", s.add("Flatten", s.add("GlobalMaxPool", x)), s.normal(C, 5), alpha=0.5),
 }

@@ -34,6 +34,8 @@ class Options:
         seed: of all random choices.
         threads: of the runtime; 0 leaves the choice to it.
         plan_in: a plan to use instead of making one.
+        adaptive_rounding: let q-hyvit round weights of fewer than 8 bits so that their errors make up for each other.
+        bias_correction: let q-hyvit take from biases what a layer's outputs are off on average.
     """
 
     calib: Path | None = None
@@ -48,6 +50,8 @@ class Options:
     seed: int = 0
     threads: int = 0
     plan_in: Path | None = None
+    adaptive_rounding: bool = True
+    bias_correction: bool = False
 
     def __post_init__(self) -> None:
         _one_of("--target", self.target, TARGETS)

@@ -28,6 +28,7 @@ from converter.provenance import PREPROCESS_KEY, provenance
 from converter.report import LOW_SQNR_DB, Report, report_json
 from converter.samples import SampleSet, load_samples
 from converter.shapes import calibration_shapes
+from converter.structure import find_structure
 from converter.study import Section
 from converter.targets import TARGETS, Target
 from converter.verify import Verdict, verify
@@ -111,7 +112,8 @@ def _converted(
     progress.stage("observe")
     seen = observe(canonical.model, samples.calibration, seed=options.seed, threads=options.threads, progress=progress.step)
     progress.stage("plan")
-    sections: tuple[Section, ...] = ()
+    shapes = {name: stats.shape for name, stats in seen.tensors.items()}
+    sections = tuple(Section(block.nodes, block.outputs) for block in find_structure(canonical.model, shapes).blocks)
     planned = _plan(canonical.model, seen, samples, sections, target, options, excluded, given, progress)
     plan = planned.plan
     remarks = [*remarks, *planned.remarks]

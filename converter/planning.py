@@ -131,7 +131,8 @@ def _problem(
     except UnknownOperatorError as error:
         study = study_of_layers(model, skeleton, feeds, options.seed)
         remarks.append(f"layers were judged by their output error alone, as the network cannot be differentiated: {error}")
-    return replace(problem, study=study), offers
+    switched = replace(problem, adaptive_rounding=options.adaptive_rounding, bias_correction=options.bias_correction)
+    return replace(switched, study=study), offers
 
 
 def _shapes(seen: Observations) -> Mapping[str, tuple[int, ...]]:

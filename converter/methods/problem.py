@@ -53,6 +53,8 @@ class Problem:
         signed: whether activations have signed codes.
         sites: where a per-channel scale, or shift, can be folded into the constants around a tensor, by that tensor's name.
         study: the network as functions, for methods that look at layers; None for others, or where it cannot be had.
+        adaptive_rounding: round weights of fewer than 8 bits so that their errors make up for each other.
+        bias_correction: take from biases what a layer's outputs are off on average.
     """
 
     tensors: dict[str, TensorStats]
@@ -61,6 +63,8 @@ class Problem:
     signed: bool
     sites: dict[str, Site] = field(default_factory=dict)
     study: Study | None = None
+    adaptive_rounding: bool = True
+    bias_correction: bool = False
 
 
 @dataclass(frozen=True)

@@ -87,19 +87,20 @@ def choose(problem: Problem) -> Choice:
 
 
 def refine(problem: Problem, plan: Plan) -> Plan:
-    """Choose the codes of the weights anew, each layer given what comes before it, where they have fewer than 8 bits."""
+    """Choose the codes of weights, and biases, anew, each layer given what comes before it, as far as that is switched on."""
     study = problem.study
     assert study is not None
     grids = {name: fate.grid for name, fate in plan.tensors.items() if fate.grid is not None}
     weights = {name: plan.ops[name].constants[1] for name in study.weights}
-    rounding = any(grid.bits < _EASY_BITS for grid in weights.values())
-    if not rounding or study.values is not None:
+    rounding = problem.adaptive_rounding and any(grid.bits < _EASY_BITS for grid in weights.values())
+    if study.values is not None or not (rounding or problem.bias_correction):
         return plan
-    refined = reconstruct(study, grids, weights, rounding=True, bias=False)
+    refined = reconstruct(study, grids, weights, rounding=rounding, bias=problem.bias_correction)
     ops = dict(plan.ops)
     for name, layer in refined.items():
-        assert layer.codes is not None
-        ops[name] = replace(ops[name], codes=codes_to_text(layer.codes.numpy()))
+        codes = "" if layer.codes is None else codes_to_text(layer.codes.numpy())
+        bias = () if layer.bias is None else tuple(float(b) for b in layer.bias)
+        ops[name] = replace(ops[name], codes=codes, bias=bias)
     return plan.with_ops(plan.tensors, ops)
 
 

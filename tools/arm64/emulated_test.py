@@ -7,11 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from converter.errors import ModelError
 from tools.arm64 import guest
 from tools.arm64.compare import compare
 from tools.arm64.count import count
-from tools.arm64.emulator import CORES, command_line, emulate, read_marks
+from tools.arm64.emulator import CORES, command_line, read_marks
 from tools.arm64.environment import environment
 from tools.arm64.per_op import count_per_op
 from tools.arm64.setup import ONNXRUNTIME, guest_variables, missing_steps
@@ -47,17 +46,14 @@ def test_a_loop_takes_the_instructions_it_has(tmp_path: Path) -> None:
     assert longest - short == pytest.approx(2 * 1_000_000, abs=300)
 
 
-def test_counts_are_the_same_from_run_to_run_and_differ_between_cores_only_where_kernels_do(model: Path, tmp_path: Path) -> None:
+def test_counts_are_the_same_from_process_to_process(model: Path, tmp_path: Path) -> None:
     empty = tmp_path / "empty.onnx"
     empty.write_bytes(empty_model().SerializeToString())
-    nothing, first = count([empty, model], "cortex-a76", runs=2)
-    (again,) = count([model], "cortex-a76")
-    (old,) = count([model], "cortex-a53")
+    nothing, first = count([empty, model], "cortex-a76")
+    _, again = count([empty, model], "cortex-a76")
     assert again.median == pytest.approx(first.median, rel=1e-3)
-    assert old.median == pytest.approx(first.median, rel=1e-2)  # float kernels are the same
     assert nothing.median < 50_000 < first.median
     assert "asimddp" in first.machine.capabilities
-    assert "asimddp" not in old.machine.capabilities
     assert first.machine.onnxruntime == ONNXRUNTIME
 
 
@@ -68,21 +64,12 @@ def test_nodes_add_up_to_the_whole(model: Path) -> None:
     assert abs(found.remainder) < 1500 * len(found.nodes)
 
 
-def test_cores_and_this_machine_predict_the_same(model: Path) -> None:
-    found = compare(model, ["cortex-a53", "max,sme=off"], samples=2)
-    assert all((each.predictions, each.equal) == (2, 2) for each in found)
-    assert all(each.largest < 1e-4 * each.scale for each in found)
+def test_an_old_core_and_this_machine_predict_the_same(model: Path) -> None:
+    (found,) = compare(model, ["cortex-a53"], samples=2)
+    assert (found.predictions, found.equal) == (2, 2)
+    assert found.largest < 1e-4 * found.scale
 
 
 def test_the_emulator_knows_every_core() -> None:
-    answer = subprocess.run(["qemu-aarch64", "-cpu", "help"], capture_output=True, text=True, check=True).stdout
+    answer = subprocess.run(["qemu-aarch64", "-cpu", "help"], capture_output=True, text=True).stdout  # it ends with code 1
     assert {core.partition(",")[0] for core in CORES} <= set(answer.split())
-
-
-def test_a_model_that_fails_inside_is_explained(model: Path, tmp_path: Path) -> None:
-    broken = tmp_path / "broken.onnx"
-    broken.write_bytes(model.read_bytes().replace(b"Sigmoid", b"Sigmoix"))
-    with pytest.raises(ModelError, match="it does not run on max: .*Sigmoix") as caught:
-        count([broken], "max")
-    assert len(str(caught.value).splitlines()) == 3
-    assert emulate([], "max", ENV)[0] == []
