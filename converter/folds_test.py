@@ -59,6 +59,11 @@ def to_tokens(s: Sketch, x: str) -> str:
     return s.add("Transpose", s.add("Reshape", x, s.constant([1, C, -1], np.int64)), perm=[0, 2, 1])
 
 
+def resized_and_back(s: Sketch, x: str) -> str:
+    larger = s.add("Resize", x, "", s.constant([1.0, 1.0, 2.0, 2.0]), mode="linear")
+    return s.add("MaxPool", larger, kernel_shape=[2, 2], strides=[2, 2])
+
+
 def in_two_parts(s: Sketch, x: str) -> str:
     """Upper half of the channels first."""
     left, right = s.split("Split", x, outputs=2, axis=1, num_outputs=2)
@@ -110,7 +115,7 @@ BETWEEN: dict[str, Part] = {
     "average pool with zeros": lambda s, x: s.add("AveragePool", x, kernel_shape=[3, 3], pads=[1] * 4, count_include_pad=1),
     "pooled mean": lambda s, x: s.add("ReduceMean", x, s.constant([3], np.int64)),
     "pooled sum": lambda s, x: s.add("ReduceSum", x, s.constant([-1], np.int64)),
-    "resize": lambda s, x: s.add("Resize", x, "", s.constant([1.0, 1.0, 2.0, 2.0]), mode="linear"),
+    "resize": resized_and_back,
     "shuffle": shuffle,
     "halves": in_two_parts,
     "residual": residual,

@@ -17,6 +17,7 @@ from converter.methods.problem import Constant
 from converter.offers import PASSING, Offer, Refusal, relabel_factor
 from converter.options import parse_bits
 from converter.plan import OpPlan, Plan
+from converter.stored import codes_from_text
 from converter.targets import Target
 from converter.widths import tensor_bits
 
@@ -94,6 +95,7 @@ def _check_integer(node: ir.Node, op: OpPlan, entry: Offer, offers: Offers, plan
         raise refuse(f"operator '{name}' needs grids for its constant inputs {sorted(entry.constants)}")
     for index, grid in op.constants.items():
         _check_constant(f"constant input {index} of operator '{name}'", grid, entry.constants[index], refuse)
+    _check_stored(node, op, entry, refuse)
     for _, value in data_inputs(node):
         if entry.form != "absorbed":  # a clamp reads what the group holds inside
             _check_tensor(str(value.name), plan, target, refuse, f"read by the integer operator '{name}'")
@@ -117,6 +119,24 @@ def _check_inserted(value: ir.Value, plan: Plan, refuse: Refuse) -> None:
         channel_grid(node, grid)
     except ValueError as error:
         raise refuse(f"tensor '{value.name}' cannot have one scale per channel: {error}") from None
+
+
+def _check_stored(node: ir.Node, op: OpPlan, entry: Offer, refuse: Refuse) -> None:
+    """Codes and biases that the plan prescribes."""
+    if op.codes:
+        if 1 not in entry.constants or entry.form != "weighted":
+            raise refuse(f"operator '{node.name}' has no weights to give codes for")
+        grid = op.constants[1]
+        try:
+            codes = codes_from_text(op.codes, entry.constants[1].array.shape)
+        except ValueError as error:
+            raise refuse(f"the codes of operator '{node.name}' do not fit: {error}") from None
+        if codes.size and not grid.qmin <= int(codes.min()) <= int(codes.max()) <= grid.qmax:
+            raise refuse(f"a code of operator '{node.name}' lies outside {grid.qmin}..{grid.qmax}")
+    if op.bias:
+        bias = constant(node.inputs[2]) if entry.form == "weighted" and len(node.inputs) > 2 else None
+        if bias is None or bias.size != len(op.bias):
+            raise refuse(f"operator '{node.name}' has {0 if bias is None else bias.size} biases, the plan gives {len(op.bias)}")
 
 
 def _check_constant(what: str, grid: Grid, constant_: Constant, refuse: Refuse) -> None:

@@ -21,6 +21,7 @@ from converter.options import Options
 from converter.pipeline import convert
 from converter.plan import plan_to_json
 from converter.runtime import open_session, run_session
+from converter.stored import codes_to_text
 
 Record = dict[str, Any]
 Edit = Callable[[Record], object]
@@ -327,3 +328,52 @@ def test_a_plan_with_an_inserted_fold_is_followed(written: tuple[Path, Path, Rec
 def test_a_scale_per_channel_that_is_too_small_is_refused(written: tuple[Path, Path, Record], tmp_path: Path) -> None:
     error = refusal(written, tmp_path, lambda plan: scaled_plan(plan, 2.0**-59))
     assert "cannot have one scale per channel" in error.what
+
+
+# Prescribed codes and biases
+
+
+def codes_of(shape: tuple[int, ...], code: int) -> str:
+    return codes_to_text(np.full(shape, code, np.int8))
+
+
+def test_prescribed_codes_and_biases_are_what_is_stored(written: tuple[Path, Path, Record], tmp_path: Path) -> None:
+    name = "/classifier/Gemm"
+
+    def edit(plan: Record) -> None:
+        plan["ops"][name].update(codes=codes_of((10, 16), 3), bias=[0.0] * 10)
+
+    model = onnx.load_from_string(converted(written, tmp_path, edit))
+    arrays = {i.name: onnx.numpy_helper.to_array(i) for i in model.graph.initializer}
+    stored = [a for a in arrays.values() if a.shape == (10, 16) and a.dtype == np.int8]
+    biases = [a for a in arrays.values() if a.shape == (10,) and a.dtype == np.int32]
+    assert len(stored) == 1 and (stored[0] == 3).all()
+    assert biases and not any(b.any() for b in biases)  # the scales of biases have zero points, which are int32 too
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"codes": codes_of((10, 15), 3)}, "150 codes"),
+        ({"codes": "nonsense"}, "do not fit"),
+        ({"codes": codes_of((10, 16), -128)}, "outside -127..127"),
+        ({"bias": [0.0] * 9}, "10 biases, the plan gives 9"),
+    ],
+)
+def test_prescriptions_that_do_not_fit_are_refused(
+    written: tuple[Path, Path, Record], tmp_path: Path, change: dict[str, Any], words: str
+) -> None:
+    error = refusal(written, tmp_path, lambda plan: plan["ops"]["/classifier/Gemm"].update(change))
+    assert words in error.what
+
+
+def test_what_has_no_weights_has_no_codes(written: tuple[Path, Path, Record], tmp_path: Path) -> None:
+    error = refusal(written, tmp_path, lambda plan: plan["ops"][first(plan, "Sigmoid", runs="integer")].update(codes=codes_of((1,), 0)))
+    assert "no weights" in error.what
+
+
+def test_a_plan_with_folds_and_codes_gives_the_same_model_again(save_hybrid: SaveHybrid, tmp_path: Path) -> None:
+    convert(save_hybrid(), tmp_path / "out.onnx", options(bits="W4A6", method="q-hyvit"), plan_out=tmp_path / "plan.json")
+    convert(save_hybrid(), tmp_path / "again.onnx", options(bits="W4A6", plan_in=tmp_path / "plan.json"))
+    one, other = (onnx.load(tmp_path / f"{name}.onnx") for name in ("out", "again"))
+    assert one.graph == other.graph

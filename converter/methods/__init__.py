@@ -31,4 +31,4 @@ FOLDING: dict[str, Callable[[Problem], dict[str, Fold]]] = {"q-hyvit": q_hyvit.f
 REFINING: dict[str, Callable[[Problem, Plan], Plan]] = {"q-hyvit": q_hyvit.refine}
 """Methods that improve constants once it is settled which operators run in integer."""
 
-DEFAULT_METHOD = "q-hyvit"
+DEFAULT_METHOD = "mse"

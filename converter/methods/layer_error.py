@@ -77,7 +77,7 @@ def activation_errors(judge: Judge, operand: int, other: Tensor, grids: Sequence
         codes = torch.maximum(torch.minimum(torch.round(x / scale[part]), high[part]), low[part])
         rounded = codes.mul_(scale[part])
         got = other @ rounded if operand else rounded @ other
-        parts.append((got.sub_(judge.target).square_() * judge.importance).double().sum((1, 2, 3)))
+        parts.append((got.sub_(judge.target).square_().mul_(judge.importance)).sum(3).double().sum((1, 2)))
     return torch.cat(parts)
 
 
@@ -89,4 +89,4 @@ def weight_errors(judge: Judge, left: Tensor, right: Tensor) -> Tensor:
         left: the rows as they will be, float32 [G, S, K].
         right: the weights to judge, float32 [G, K, M].
     """
-    return (judge.importance * (left @ right - judge.target).square()).double().sum(1)
+    return ((left @ right).sub_(judge.target).square_().mul_(judge.importance)).sum(1).double()

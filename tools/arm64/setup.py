@@ -31,7 +31,7 @@ EMULATOR_VERSION = "7.2"
 """The plugin interface changes with the emulator's versions; count.c speaks this one's."""
 
 ONNXRUNTIME = "1.23.2"
-"""Newer ones end with an illegal instruction when they are imported under QEMU 7.2."""
+"""1.32 ends with a segmentation fault when it is imported under QEMU 7.2."""
 
 NUMPY = "2.4.6"
 DEBIAN_PACKAGES = ("python3.11", "libstdc++6")

@@ -79,21 +79,21 @@ def test_a_broken_step_is_done_again_and_what_came_before_it_is_not(
 
 
 def test_a_new_recipe_brings_its_step_and_all_later_ones_back(env: Environment, emulator: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Even if the attempt breaks: what was built on the old result must not count as done."""
+    """Even if a later one then breaks: what was built on the old result must not count as done."""
     done: list[str] = []
-    old = recorded(done, "a", "b", "c")
-    monkeypatch.setattr(setup, "STEPS", old)
+    first, _, last = recorded(done, "a", "b", "c")
+    monkeypatch.setattr(setup, "STEPS", recorded(done, "a", "b", "c"))
     set_up(env)
     done.clear()
-    (broken,) = recorded(done, "b", fail="b", recipe="2")
-    (sound,) = recorded(done, "b", recipe="2")
-    monkeypatch.setattr(setup, "STEPS", (old[0], broken, old[2]))
-    with pytest.raises(ConverterError):
+    (changed,) = recorded(done, "b", recipe="2")
+    (broken,) = recorded(done, "c", fail="c")
+    monkeypatch.setattr(setup, "STEPS", (first, changed, broken))
+    with pytest.raises(ConverterError, match="c is broken"):
         set_up(env)
-    monkeypatch.setattr(setup, "STEPS", (old[0], sound, old[2]))
-    assert [step.name for step in missing_steps(env)] == ["b", "c"]
+    monkeypatch.setattr(setup, "STEPS", (first, changed, last))
+    assert missing_steps(env) == [last]
     set_up(env)
-    assert done == ["b", "b", "c"]
+    assert done == ["b", "c", "c"]
 
 
 def test_another_version_of_the_emulator_is_refused(env: Environment, program: Program, capsys: pytest.CaptureFixture[str]) -> None:
