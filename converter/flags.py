@@ -55,7 +55,7 @@ def _parser() -> _Parser:
         allow_abbrev=False,
     )
     add = parser.add_argument
-    add("source", metavar="IN.onnx", type=Path, help="float model")
+    add("source", metavar="IN.onnx", type=Path, nargs="?", help="float model")
     add("output", metavar="OUT.onnx", type=Path, nargs="?", help="int8 model; replaced if it exists")
 
     add = parser.add_argument_group("calibration").add_argument
@@ -98,8 +98,10 @@ def parse_flags(words: Sequence[str]) -> argparse.Namespace:
         SystemExit: ``--help`` or ``--version`` was asked for and answered.
     """
     flags = _parser().parse_args(words)
-    if flags.output is None and not flags.explain:
-        raise UsageError("the following arguments are required: OUT.onnx", hint="see --help")
+    paths = {"IN.onnx": flags.source, "OUT.onnx": flags.output}
+    missing = [name for name, path in paths.items() if path is None and not (flags.explain and name == "OUT.onnx")]
+    if missing:
+        raise UsageError(f"the following arguments are required: {', '.join(missing)}", hint="see --help")
     if flags.output is not None and flags.explain:
         raise UsageError("nothing is converted and no model written", where="--explain with OUT.onnx", hint="leave one of the two out")
     if flags.plan_in is not None and flags.method:

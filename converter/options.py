@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from converter.errors import UsageError
+from converter.method_names import DEFAULT_METHOD, METHOD_NAMES
 from converter.preprocess import Preprocess
 from converter.targets import TARGETS
 
@@ -69,10 +70,8 @@ class Options:
         self._settle_method()
 
     def _settle_method(self) -> None:
-        from converter.methods import DEFAULT_METHOD, METHODS  # late, as it loads the runtime: a wrong flag is answered at once
-
         if self.method:
-            _one_of("--method", self.method, METHODS)
+            _one_of("--method", self.method, METHOD_NAMES)
         object.__setattr__(self, "method", self.method or DEFAULT_METHOD)
 
 

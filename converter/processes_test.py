@@ -43,7 +43,7 @@ def finished(*words: object, folder: Path, **environment: str) -> subprocess.Com
         ([], 2),
         (["a", "b", "--nonsense"], 2),
         (["absent.onnx", "out.onnx"], 3),
-        (["pyproject.toml", "out.onnx", "--bits", "W4A4"], 2),
+        (["pyproject.toml", "out.onnx", "--bits", "W3A8"], 2),
         (["pyproject.toml", "out.onnx", "--target", "gpu"], 2),
         (["pyproject.toml", "out.onnx", "--method", "magic"], 2),
         (["pyproject.toml", "pyproject.toml"], 2),

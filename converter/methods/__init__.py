@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from converter.fold import Fold
+from converter.method_names import DEFAULT_METHOD
 from converter.methods import minmax, mse, percentile, q_hyvit
 from converter.methods.problem import Choice, Problem
 from converter.plan import Plan
@@ -30,5 +31,3 @@ FOLDING: dict[str, Callable[[Problem], dict[str, Fold]]] = {"q-hyvit": q_hyvit.f
 
 REFINING: dict[str, Callable[[Problem, Plan], Plan]] = {"q-hyvit": q_hyvit.refine}
 """Methods that improve constants once it is settled which operators run in integer."""
-
-DEFAULT_METHOD = "mse"

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from converter.grids import Grid, fake_quantize
+from converter.method_names import METHOD_NAMES
 from converter.methods import DEFAULT_METHOD, METHODS
 from converter.methods.problem import Constant, Problem
 from converter.observe import TensorStats
@@ -37,3 +38,4 @@ def test_every_method_answers_every_question(method: str) -> None:
 
 def test_the_default_method_exists() -> None:
     assert DEFAULT_METHOD in METHODS
+    assert tuple(METHODS) == METHOD_NAMES
