@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import io
+import tempfile
 from collections import Counter
 from collections.abc import Callable
 from functools import cache
@@ -39,14 +39,15 @@ COUNTS = {
 def exported(name: str, size: int, opset: int = 17, dynamo: bool = False) -> onnx.ModelProto:
     torch.manual_seed(0)
     model = registry.create(name, classes=10, size=size).eval()
-    stream = io.BytesIO()
     image = torch.zeros(1, 3, size, size)
     if dynamo:
         program = torch.onnx.export(model, (image,), dynamo=True, input_names=["image"], verbose=False)
         assert program is not None
         return program.model_proto
-    torch.onnx.export(model, (image,), stream, opset_version=opset, input_names=["image"], dynamo=False)
-    return onnx.load_from_string(stream.getvalue())
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.onnx"
+        torch.onnx.export(model, (image,), path, opset_version=opset, input_names=["image"], dynamo=False)
+        return onnx.load(path)
 
 
 def found(source: onnx.ModelProto) -> tuple[ir.Model, Structure]:
