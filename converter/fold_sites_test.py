@@ -99,6 +99,9 @@ REFUSED: dict[str, Build] = {
     "square": lambda s, x: s.conv(s.add("Mul", (y := s.conv(x, C)), y), C),
     "rows become channels": lambda s, x: s.conv(s.add("Transpose", s.conv(x, C), perm=[0, 2, 1, 3]), 6),
     "sum of all channels": lambda s, x: s.conv(s.add("Mul", (y := s.conv(x, C)), s.add("ReduceSum", y, s.constant([1], np.int64))), C),
+    "read by a normalization too": lambda s, x: s.add(
+        "Add", s.conv((y := s.conv(x, C)), C), s.add("InstanceNormalization", y, s.normal(C), s.normal(C))
+    ),
     "a number added": lambda s, x: s.conv(s.add("Add", s.conv(x, C), s.constant(1.0)), C),
 }
 
@@ -150,11 +153,35 @@ def test_a_concat_has_a_site_for_the_part_that_is_free_and_an_insertion_for_all(
     assert both.channels.reshape(-1).tolist() == [*range(C), *[-1] * C]
 
 
+def test_a_concat_that_is_the_only_reader_keeps_the_fold() -> None:
+    """Both would be known by the same tensor; the fold costs nothing when the model runs."""
+
+    def network(s: Sketch, x: str) -> str:
+        return s.conv(s.add("Concat", s.conv(x, C), s.silu(s.conv(x, C)), axis=1, name="both"), 2 * C, outputs=C)
+
+    ((name, site),) = sites_of(network).items()
+    assert (name, site.kind, site.channels) == ("both.0", "fold", C)
+
+
+def test_a_shift_holds_beside_an_insertion_on_the_same_weights() -> None:
+    s = Sketch()
+    x = s.input("x", 1, C, 6, 6)
+    free = s.conv(x, C, name="free")
+    both = s.conv(s.add("Concat", free, s.silu(s.conv(x, C)), axis=1, name="both"), 2 * C, outputs=C, size=1)
+    model = s.model(s.add("Add", s.conv(free, C, size=1), both))
+    sites = find_sites(model)
+    assert sites["free.0"].shift and sites["both.0"].inserted
+    for order in (list(sites), list(sites)[::-1]):
+        folds = random_folds(model)
+        assert difference(model, apply_folds(model, sites, {name: folds[name] for name in order})) < 1e-5
+
+
 def test_tensors_of_a_residual_stream_share_a_site() -> None:
     sites = between("residual")
     (stream,) = [site for site in sites.values() if site.kind == "fold"]
     assert len(stream.tensors) == 3  # the first convolution, the last of the branch, their sum
     assert stream.tensor == stream.tensors[0]
+    assert not set(stream.tensors[1:]) & set(sites)  # what is free needs no insertion, though a convolution reads it
 
 
 def test_key_and_query_cancel_and_the_other_sites_stay_apart() -> None:
@@ -194,6 +221,19 @@ def test_attention_weights_with_factors_of_their_own_leave_them_to_the_value() -
     sites = find_sites(model)
     assert [(site.kind, site.channels, site.shift) for site in sites.values()] == [("inserted", 2, False), ("fold", 4, False)]
     assert difference(model, apply_folds(model, sites, random_folds(model))) < 1e-5
+
+
+def test_a_shift_is_exact_beside_a_product_that_takes_the_inverse_scale() -> None:
+    """x enters a product, whose other operand is multiplied by the scales; x + c enters a layer, and c gives the shift."""
+    s = Sketch()
+    x, other = (s.add("MatMul", s.input(name, 1, 9, C), s.normal(C, C)) for name in "xy")
+    scores = s.add("Softmax", s.add("MatMul", x, s.add("Transpose", other, perm=[0, 2, 1])), axis=-1)
+    layer = s.add("Add", s.add("MatMul", s.add("Add", x, s.normal(C)), s.normal(C, 9)), s.normal(9))
+    model = s.model(s.add("Add", scores, layer))
+    (site,) = find_sites(model).values()
+    assert (site.kind, site.channels, site.shift) == ("fold", C, True)
+    assert any((member.powers < 0).any() for member in site.members)
+    assert difference(model, apply_folds(model, find_sites(model), random_folds(model))) < 1e-5
 
 
 def test_open_dimensions_need_observed_shapes() -> None:

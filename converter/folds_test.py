@@ -293,6 +293,10 @@ def test_an_inserted_multiplication_serves_the_convolutions_only() -> None:
     assert factors is not None and factors.tolist() == [1.0, 0.5, 0.25, 0.125]
     assert inserted_factors(folded.graph.node(0)) is None
     assert difference(model, folded) < 1e-5
+    made: set[str | None] = {"x", *folded.graph.initializers}
+    for node in folded.graph:  # in an order in which it can run
+        assert {v.name for v in node.inputs if v is not None} <= made
+        made.update(o.name for o in node.outputs)
 
 
 @pytest.mark.parametrize(
