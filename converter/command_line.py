@@ -116,6 +116,7 @@ def _explain(flags: argparse.Namespace, interruption: Interruption) -> None:
 def _options(flags: argparse.Namespace) -> Options:
     from converter.options import Options
     from converter.preprocess import parse_preprocess
+    from converter.search_parts import SearchParts
 
     preprocess = parse_preprocess(flags.preprocess) if flags.preprocess is not None else None
     input_shapes: dict[str, tuple[int, ...]] = {}
@@ -136,8 +137,7 @@ def _options(flags: argparse.Namespace) -> Options:
         seed=flags.seed,
         threads=flags.threads,
         plan_in=flags.plan_in,
-        adaptive_rounding=flags.adaptive_rounding,
-        bias_correction=flags.bias_correction,
+        parts=SearchParts(adaptive_rounding=flags.adaptive_rounding, bias_correction=flags.bias_correction),
     )
 
 

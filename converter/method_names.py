@@ -6,4 +6,4 @@ __all__ = ["DEFAULT_METHOD", "METHOD_NAMES"]
 
 METHOD_NAMES = ("minmax", "percentile", "mse", "q-hyvit")
 
-DEFAULT_METHOD = "mse"
+DEFAULT_METHOD = "q-hyvit"

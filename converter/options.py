@@ -11,6 +11,7 @@ from pathlib import Path
 from converter.errors import UsageError
 from converter.method_names import DEFAULT_METHOD, METHOD_NAMES
 from converter.preprocess import Preprocess
+from converter.search_parts import SearchParts
 from converter.targets import TARGETS
 
 __all__ = ["Options", "parse_bits"]
@@ -35,8 +36,7 @@ class Options:
         seed: of all random choices.
         threads: of the runtime; 0 leaves the choice to it.
         plan_in: a plan to use instead of making one.
-        adaptive_rounding: let q-hyvit round weights of fewer than 8 bits so that their errors make up for each other.
-        bias_correction: let q-hyvit take from biases what a layer's outputs are off on average.
+        parts: of q-hyvit's search.
     """
 
     calib: Path | None = None
@@ -51,8 +51,7 @@ class Options:
     seed: int = 0
     threads: int = 0
     plan_in: Path | None = None
-    adaptive_rounding: bool = True
-    bias_correction: bool = False
+    parts: SearchParts = field(default_factory=SearchParts)
 
     def __post_init__(self) -> None:
         _one_of("--target", self.target, TARGETS)

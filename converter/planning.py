@@ -73,12 +73,13 @@ def make_plan(
     remarks: list[str] = []
 
     def asked(model: ir.Model, seen: Observations) -> tuple[Problem, Offers]:
-        return _problem(model, seen, feeds, sections, target, options, excluded, remarks)
+        problem, offers = _problem(model, seen, feeds, sections, target, options, excluded, remarks)
+        return replace(problem, parts=options.parts, progress=progress), offers
 
     problem, offers = asked(model, seen)
     folds = FOLDING[options.method](problem) if options.method in FOLDING else {}
     if folds:
-        model = apply_folds(model, find_sites(model, _shapes(seen)), folds)
+        model = apply_folds(model, problem.sites, folds)
         seen = look(model)
         problem, offers = asked(model, seen)
     choice = METHODS[options.method](problem)
@@ -131,8 +132,7 @@ def _problem(
     except UnknownOperatorError as error:
         study = study_of_layers(model, skeleton, feeds, options.seed)
         remarks.append(f"layers were judged by their output error alone, as the network cannot be differentiated: {error}")
-    switched = replace(problem, adaptive_rounding=options.adaptive_rounding, bias_correction=options.bias_correction)
-    return replace(switched, study=study), offers
+    return replace(problem, study=study), offers
 
 
 def _shapes(seen: Observations) -> Mapping[str, tuple[int, ...]]:

@@ -24,7 +24,7 @@ __all__ = ["LayerSample", "capture", "capture_values", "layer_matrix", "layer_ro
 
 Tensor = torch.Tensor
 
-_CHUNK = 8
+_CHUNK = 4
 """Samples run at once."""
 
 
@@ -157,7 +157,7 @@ def capture(
     *,
     outputs: Sequence[str] = (),
     rows: int = 1024,
-    probes: int = 4,
+    probes: int = 2,
     seed: int = 0,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> tuple[dict[str, LayerSample], dict[str, Tensor]]:

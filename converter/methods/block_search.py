@@ -41,35 +41,47 @@ def search_section(
         the grids of the roots that the block's layers read.
     """
     inside = set(block.steps)
-    order = [s.name for s in study.network.steps if s.name in inside]
+    order = {s.name: place for place, s in enumerate(s for s in study.network.steps if s.name in inside)}
     part = _steps_of(study.network, inside, block.outputs)
     known = _samples(run_samples(study.network, _samples(study.feed), wanted=part.inputs))
     targets = run_samples(part, known)
     weights = {name: importance[name][:_SAMPLES] for name in block.outputs}
     chosen = dict(grids)
     own_constants = {n: c for n, c in constants.items() if any(n in s.inputs for s in part.steps)}
-    roots = _roots(study, order, ranked)
+    roots = _roots(study, list(order), ranked)
+    values = dict(known)
     for root in roots:
         candidates = list(ranked[root][:_CANDIDATES])
         if len(candidates) == 1:
             continue
-        readers = [k for k, r in study.readings.items() if r.root == root and k[0] in inside]
-        first = min(order.index(name) for name, _ in readers)
-        before = set(order[:first])
-        made = {o for s in part.steps if s.name in before for o in s.outputs}
-        rest = section(part, block.outputs, made | set(part.inputs))
-        front = section(part, [n for n in rest.inputs if n in made], part.inputs)
-        values = {n: known[n] for n in rest.inputs if n in known}
-        if front.outputs:
-            feed = {n: known[n] for n in front.inputs}
-            values |= run_samples(front, feed, hook=_hook(study.readings, chosen, before), constants=own_constants)
+        readers = {name for (name, _), r in study.readings.items() if r.root == root and name in inside}
+        first = min(order[name] for name in readers)
+        values = _advance(
+            part, values, [s for s in part.steps if order[s.name] < first], _hook(study.readings, chosen, inside), own_constants
+        )
+        rest = section(part, block.outputs, values)
+        feed = {n: values[n] for n in rest.inputs}
         errors = []
         for grid in candidates:
-            hook = _hook(study.readings, {**chosen, root: grid}, {name for name, _ in readers})
-            got = run_samples(rest, values, hook=hook)
+            got = run_samples(rest, feed, hook=_hook(study.readings, {**chosen, root: grid}, readers))
             errors.append(sum(float((weights[n] * (got[n] - targets[n]).square()).double().sum()) for n in block.outputs))
         chosen[root] = candidates[min(range(len(errors)), key=errors.__getitem__)]
     return {root: chosen[root] for root in roots}
+
+
+def _advance(
+    part: Network, values: Mapping[str, Tensor], steps: Sequence[Step], hook: Hook, constants: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
+    """Run those of the steps that have not run yet; what nothing behind them reads any more is dropped."""
+    done = {s.name for s in steps}
+    behind = set(part.outputs).union(*(s.inputs for s in part.steps if s.name not in done))
+    made = {o for s in steps for o in s.outputs}
+    wanted = [n for n in behind if n in made and n not in values]
+    kept = {n: v for n, v in values.items() if n in behind}
+    if not wanted:
+        return kept
+    front = section(part, sorted(wanted), values)
+    return kept | run_samples(front, {n: values[n] for n in front.inputs}, hook=hook, constants=constants)
 
 
 def _steps_of(network: Network, inside: set[str], outputs: Sequence[str]) -> Network:

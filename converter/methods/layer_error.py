@@ -18,8 +18,16 @@ __all__ = ["Judge", "activation_errors", "judge_of", "on_grid", "thinned", "weig
 
 Tensor = torch.Tensor
 
-_AT_ONCE = 1 << 22
+_AT_ONCE = 1 << 18
 """Numbers in one product of all candidates: more would leave the cache for nothing."""
+
+_MOST_PRODUCTS = 1 << 27
+"""Multiplications of one run of a layer, unless that left too few rows."""
+
+_MOST_NUMBERS = 1 << 22
+"""Numbers in the rows of a layer, unless that left too few rows."""
+
+_FEWEST_ROWS = 128
 
 
 @dataclass(frozen=True)
@@ -40,9 +48,12 @@ class Judge:
 
 
 def judge_of(sample: LayerSample) -> Judge:
-    """Prepare a layer."""
+    """Prepare a layer; a very wide one is judged at fewer places."""
     share = sample.positions / max(1, sample.left.shape[1] * (1 if sample.weighted else sample.left.shape[0]))
-    return Judge(sample.left, sample.right, sample.left @ sample.right, sample.importance * share)
+    judge = Judge(sample.left, sample.right, sample.left @ sample.right, sample.importance * share)
+    numbers = sample.left.shape[0] * sample.left.shape[2]
+    rows = max(_FEWEST_ROWS, min(_MOST_PRODUCTS // sample.right.numel(), _MOST_NUMBERS // numbers))
+    return thinned(judge, max(1, sample.left.shape[1] // rows)) if sample.weighted else judge
 
 
 def thinned(judge: Judge, step: int) -> Judge:
@@ -74,8 +85,7 @@ def activation_errors(judge: Judge, operand: int, other: Tensor, grids: Sequence
     parts = []
     for start in range(0, len(grids), step):
         part = slice(start, start + step)
-        codes = torch.maximum(torch.minimum(torch.round(x / scale[part]), high[part]), low[part])
-        rounded = codes.mul_(scale[part])
+        rounded = torch.div(x, scale[part]).round_().clamp_(low[part], high[part]).mul_(scale[part])
         got = other @ rounded if operand else rounded @ other
         parts.append((got.sub_(judge.target).square_().mul_(judge.importance)).sum(3).double().sum((1, 2)))
     return torch.cat(parts)

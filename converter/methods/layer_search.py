@@ -17,7 +17,7 @@ from converter.grids import SMALLEST_SCALE, Grid
 from converter.methods.layer_error import Judge, activation_errors, on_grid, thinned, weight_errors
 from converter.study import Reading
 
-__all__ = ["Reader", "best_activation", "best_weights", "covering", "ranked_activations", "scale_candidates"]
+__all__ = ["Reader", "best_activation", "best_weights", "covering", "ranked_activations", "ranked_again", "scale_candidates"]
 
 Tensor = torch.Tensor
 
@@ -25,6 +25,8 @@ _FACTORS = np.linspace(0.01, 1.2, 100)
 _ENDS = (0.7, 0.8, 0.9, 1.0, 1.1)
 _WEIGHT_FACTORS = np.linspace(0.4, 1.0, 31)
 _COARSE_ROWS = 256
+_COARSE_NUMBERS = 1 << 19
+_FEWEST_COARSE_ROWS = 32
 _SHORTLIST = 8
 
 
@@ -52,11 +54,11 @@ def covering(low: float, high: float, bits: int, signed: bool) -> Grid:
     return Grid((scale,), (zero,), bits, signed)
 
 
-def scale_candidates(low: float, high: float, bits: int, signed: bool) -> list[Grid]:
-    """All scales of both schemes over an observed range."""
+def scale_candidates(low: float, high: float, bits: int, signed: bool, *, asymmetric: bool = True) -> list[Grid]:
+    """All scales over an observed range, of both schemes or of the symmetric one alone."""
     whole = covering(low, high, bits, signed)
-    grids = [replace(whole, scale=(_safe(whole.scale[0] * f),)) for f in _FACTORS]
-    if low < 0.0 < high:
+    grids = [replace(whole, scale=(_safe(whole.scale[0] * f),)) for f in _FACTORS] if asymmetric else []
+    if low < 0.0 < high or not asymmetric:
         half = max(-low, high) / (2 ** (bits - 1) - 1)
         middle = 0 if signed else 2 ** (bits - 1)
         grids += [Grid((_safe(half * f),), (middle,), bits, signed) for f in _FACTORS]
@@ -68,18 +70,50 @@ def _safe(scale: float) -> float:
 
 
 def ranked_activations(
-    readers: Sequence[Reader], judges: Mapping[str, Judge], others: Mapping[tuple[str, int], Tensor], start: Grid, low: float, high: float
+    readers: Sequence[Reader],
+    judges: Mapping[str, Judge],
+    others: Mapping[tuple[str, int], Tensor],
+    start: Grid,
+    low: float,
+    high: float,
+    *,
+    asymmetric: bool = True,
 ) -> list[Grid]:
-    """The best grids for a tensor by the error of all layers that read it, best first; the given one is among those judged."""
-    candidates = [start, *scale_candidates(low, high, start.bits, start.signed)]
-    steps = {r.name: max(1, judges[r.name].left.shape[1] // _COARSE_ROWS) for r in readers}
+    """The best grids for a tensor by the error of all layers that read it, best first.
+
+    Args:
+        readers: all layers that read it.
+        judges: of the layers.
+        others: the layers' other operands as they will be, by (layer, operand).
+        start: a grid that is judged too, unless only symmetric ones are wanted.
+        low: least number observed.
+        high: greatest number observed.
+        asymmetric: False leaves the symmetric scheme alone.
+    """
+    candidates = scale_candidates(low, high, start.bits, start.signed, asymmetric=asymmetric)
+    if not asymmetric:
+        return ranked_again(readers, judges, others, _best(candidates, _errors(readers, judges, others, candidates), _SHORTLIST))
+    candidates = [start, *candidates]
+    steps = {r.name: _coarse_step(judges[r.name].left.shape) for r in readers}
     coarse = {name: thinned(judges[name], step) for name, step in steps.items()}
     thin = {(r.name, 1 - r.operand): others[r.name, 1 - r.operand][:, :: steps[r.name] if r.operand else 1] for r in readers}
     kept = _best(candidates, _errors(readers, coarse, thin, candidates), _SHORTLIST)
     first = kept[0]
     ends = [covering(first.lowest * a, first.highest * b, first.bits, first.signed) for a in _ENDS for b in _ENDS]
     finalists = list(dict.fromkeys([start, *kept, *ends]))
-    return _best(finalists, _errors(readers, judges, others, finalists), _SHORTLIST)
+    return ranked_again(readers, judges, others, finalists)
+
+
+def _coarse_step(shape: Sequence[int]) -> int:
+    groups, rows, inputs = shape
+    return max(1, rows // max(_FEWEST_COARSE_ROWS, min(_COARSE_ROWS, _COARSE_NUMBERS // (groups * inputs))))
+
+
+def ranked_again(
+    readers: Sequence[Reader], judges: Mapping[str, Judge], others: Mapping[tuple[str, int], Tensor], grids: Sequence[Grid]
+) -> list[Grid]:
+    """The best of a few grids anew, after the layers' other operands have changed."""
+    return _best(grids, _errors(readers, judges, others, grids), _SHORTLIST)
 
 
 def best_activation(

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from converter.fold import Site
 from converter.grids import Grid, affine_grid, symmetric_grid
+from converter.search_parts import SearchParts
 
 if TYPE_CHECKING:
     from converter.observe import TensorStats
@@ -53,8 +54,8 @@ class Problem:
         signed: whether activations have signed codes.
         sites: where a per-channel scale, or shift, can be folded into the constants around a tensor, by that tensor's name.
         study: the network as functions, for methods that look at layers; None for others, or where it cannot be had.
-        adaptive_rounding: round weights of fewer than 8 bits so that their errors make up for each other.
-        bias_correction: take from biases what a layer's outputs are off on average.
+        parts: which parts of the method's search are wanted.
+        progress: called with (steps done, steps in all).
     """
 
     tensors: dict[str, TensorStats]
@@ -63,8 +64,8 @@ class Problem:
     signed: bool
     sites: dict[str, Site] = field(default_factory=dict)
     study: Study | None = None
-    adaptive_rounding: bool = True
-    bias_correction: bool = False
+    parts: SearchParts = field(default_factory=SearchParts)
+    progress: Callable[[int, int], None] = lambda done, total: None
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ a per-channel grid is offered only where folding it into constants is exact, and
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -21,7 +21,7 @@ from converter.methods import mse
 from converter.methods.block_search import search_section
 from converter.methods.fold_search import choose_folds
 from converter.methods.layer_error import Judge, judge_of
-from converter.methods.layer_search import Reader, best_weights, quantized_operand, ranked_activations
+from converter.methods.layer_search import Reader, best_weights, quantized_operand, ranked_activations, ranked_again
 from converter.methods.problem import Choice, Problem
 from converter.methods.reconstruct import matrix_to_weight, reconstruct
 from converter.network import Step
@@ -37,6 +37,7 @@ Tensor = torch.Tensor
 _ROUNDS = 3
 _ROWS = 1024
 _FOLD_ROWS = 512
+_FOLD_SAMPLES = 8
 
 _EASY_BITS = 8
 """Weights of so many bits need no better rounding than to the nearest."""
@@ -54,9 +55,9 @@ class _State:
 def fold(problem: Problem) -> dict[str, Fold]:
     """The granularity: which tensors get a scale, and a shift, per channel."""
     study = problem.study
-    if study is None or not problem.sites:
+    if study is None or not problem.sites or not problem.parts.granularity:
         return {}
-    samples, _ = _captured(study, _layers(study), (), rows=_FOLD_ROWS)
+    samples, _ = _captured(_with_fewer_samples(study), _layers(study), (), rows=_FOLD_ROWS)
     return choose_folds(problem, {name: judge_of(sample) for name, sample in samples.items()})
 
 
@@ -67,20 +68,22 @@ def choose(problem: Problem) -> Choice:
     if study is None:
         return start
     layers = _layers(study)
-    sections = [s for s in study.sections if set(s.steps).intersection(layers)]
-    outputs = [o for s in sections for o in s.outputs]
-    samples, importance = _captured(study, layers, outputs)
+    sections = [s for s in study.sections if set(s.steps).intersection(layers)] if problem.parts.bridge else []
+    samples, importance = _captured(study, layers, [o for s in sections for o in s.outputs])
     judges = {name: judge_of(sample) for name, sample in samples.items()}
     readers = _readers_by_root(study, samples)
     state = _State(dict(start.tensors), {}, {n: j.right for n, j in judges.items() if samples[n].weighted})
-    for _ in range(_ROUNDS):
-        for name in (n for n in study.weights if n in judges):
-            left = _operand(state, study, judges, name, 0)
-            state.scales[name], state.weights[name] = best_weights(judges[name], left, problem.constants[name, 1].bits)
-        ranked = {root: _ranked(problem, state, study, judges, samples, users, root) for root, users in readers.items()}
+    ranked: dict[str, list[Grid]] = {}
+    for number in range(_ROUNDS):
+        _choose_weights(problem, study, judges, state)
+        for root, users in _counted(readers, number * len(readers), _ROUNDS * len(readers) + len(sections), problem):
+            others = {(u.name, 1 - u.operand): _operand(state, study, judges, u.name, 1 - u.operand) for u in users}
+            ranked[root] = _ranked(problem, users, judges, others, state.tensors[root], ranked.get(root), root)
         state.tensors.update({root: grids[0] for root, grids in ranked.items()})
-        for section in sections:
-            state.tensors.update(search_section(study, section, importance, ranked, state.tensors, _constants(study, state)))
+    for section in sections:
+        state.tensors.update(search_section(study, section, importance, ranked, state.tensors, _constants(study, state)))
+    if sections:
+        _choose_weights(problem, study, judges, state)
     found = {(name, 1): tuple(float(s) for s in scales.reshape(-1)) for name, scales in state.scales.items()}
     constants = {key: replace(grid, scale=found[key]) if key in found else grid for key, grid in start.constants.items()}
     return Choice(state.tensors, constants)
@@ -92,16 +95,21 @@ def refine(problem: Problem, plan: Plan) -> Plan:
     assert study is not None
     grids = {name: fate.grid for name, fate in plan.tensors.items() if fate.grid is not None}
     weights = {name: plan.ops[name].constants[1] for name in study.weights}
-    rounding = problem.adaptive_rounding and any(grid.bits < _EASY_BITS for grid in weights.values())
-    if study.values is not None or not (rounding or problem.bias_correction):
+    rounding = problem.parts.adaptive_rounding and any(grid.bits < _EASY_BITS for grid in weights.values())
+    if study.values is not None or not (rounding or problem.parts.bias_correction):
         return plan
-    refined = reconstruct(study, grids, weights, rounding=rounding, bias=problem.bias_correction)
+    refined = reconstruct(study, grids, weights, rounding=rounding, bias=problem.parts.bias_correction)
     ops = dict(plan.ops)
     for name, layer in refined.items():
         codes = "" if layer.codes is None else codes_to_text(layer.codes.numpy())
         bias = () if layer.bias is None else tuple(float(b) for b in layer.bias)
         ops[name] = replace(ops[name], codes=codes, bias=bias)
     return plan.with_ops(plan.tensors, ops)
+
+
+def _with_fewer_samples(study: Study) -> Study:
+    """Enough of the samples to tell channels apart."""
+    return replace(study, feed={name: value[:_FOLD_SAMPLES] for name, value in study.feed.items()})
 
 
 def _captured(
@@ -137,18 +145,33 @@ def _operand(state: _State, study: Study, judges: Mapping[str, Judge], name: str
     return quantized_operand(judges[name], operand, grid, 1.0 if reading is None else reading.factor)
 
 
+def _choose_weights(problem: Problem, study: Study, judges: Mapping[str, Judge], state: _State) -> None:
+    for name in (n for n in study.weights if n in judges):
+        left = _operand(state, study, judges, name, 0)
+        state.scales[name], state.weights[name] = best_weights(judges[name], left, problem.constants[name, 1].bits)
+
+
 def _ranked(
     problem: Problem,
-    state: _State,
-    study: Study,
-    judges: Mapping[str, Judge],
-    samples: Mapping[str, LayerSample],
     users: list[Reader],
+    judges: Mapping[str, Judge],
+    others: Mapping[tuple[str, int], Tensor],
+    start: Grid,
+    before: list[Grid] | None,
     root: str,
 ) -> list[Grid]:
-    others = {(u.name, 1 - u.operand): _operand(state, study, judges, u.name, 1 - u.operand) for u in users}
+    """The best grids of all, or of those that were best in the round before."""
+    if before is not None:
+        return ranked_again(users, judges, others, before)
     stats = problem.tensors[root]
-    return ranked_activations(users, judges, others, state.tensors[root], stats.minimum, stats.maximum)
+    return ranked_activations(users, judges, others, start, stats.minimum, stats.maximum, asymmetric=problem.parts.scheme)
+
+
+def _counted(readers: Mapping[str, list[Reader]], before: int, total: int, problem: Problem) -> Iterator[tuple[str, list[Reader]]]:
+    """The items, each reported as it comes."""
+    for number, item in enumerate(readers.items(), before):
+        problem.progress(number, total)
+        yield item
 
 
 def _constants(study: Study, state: _State) -> dict[str, Tensor]:

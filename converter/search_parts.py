@@ -1,0 +1,26 @@
+"""Which parts of the search are wanted: plain data, for users' switches and for the ablation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+__all__ = ["SearchParts"]
+
+
+@dataclass(frozen=True)
+class SearchParts:
+    """Parts of ``q-hyvit``; the first three are the paper's (arXiv 2303.12557, sections 3.2 and 3.3).
+
+    Attributes:
+        granularity: offer grids per channel where they fold exactly.
+        scheme: offer asymmetric grids beside symmetric ones for what enters layers.
+        bridge: judge what lies in a bridge block by the block's output.
+        adaptive_rounding: round weights of fewer than 8 bits so that their errors make up for each other.
+        bias_correction: take from biases what a layer's outputs are off on average.
+    """
+
+    granularity: bool = True
+    scheme: bool = True
+    bridge: bool = True
+    adaptive_rounding: bool = True
+    bias_correction: bool = False
