@@ -13,6 +13,7 @@ from converter.methods import FOLDING, METHODS, REFINING, STUDYING, Problem, min
 from converter.observe import Observations
 from converter.offers import Offer, Refusal, offer
 from converter.options import Options, parse_bits
+from converter.parallel import one_thread_each, worker_count
 from converter.place import place
 from converter.plan import Plan
 from converter.plan_check import adopt_plan, check_plan, fold_as_planned
@@ -76,6 +77,19 @@ def make_plan(
         problem, offers = _problem(model, seen, feeds, sections, target, options, excluded, remarks)
         return replace(problem, parts=options.parts, progress=progress), offers
 
+    with one_thread_each():
+        return _made(asked, model, seen, look, target, options, remarks)
+
+
+def _made(
+    asked: Callable[[ir.Model, Observations], tuple[Problem, Offers]],
+    model: ir.Model,
+    seen: Observations,
+    look: Look,
+    target: Target,
+    options: Options,
+    remarks: list[str],
+) -> Planned:
     problem, offers = asked(model, seen)
     folds = FOLDING[options.method](problem) if options.method in FOLDING else {}
     if folds:
@@ -132,7 +146,7 @@ def _problem(
     except UnknownOperatorError as error:
         study = study_of_layers(model, skeleton, feeds, options.seed)
         remarks.append(f"layers were judged by their output error alone, as the network cannot be differentiated: {error}")
-    return replace(problem, study=study), offers
+    return replace(problem, study=replace(study, workers=worker_count(options.threads))), offers
 
 
 def _shapes(seen: Observations) -> Mapping[str, tuple[int, ...]]:

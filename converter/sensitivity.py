@@ -11,20 +11,21 @@ signs r; v pulled back to a layer's output and squared is an estimate of the dia
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
 from torch.nn import functional
 
 from converter.network import Network, Step, run_samples
+from converter.parallel import in_order
 from converter.torch_ops.layers import pad_spatial, spatial_pads
 
 __all__ = ["LayerSample", "capture", "capture_values", "layer_matrix", "layer_rows", "layers_of", "loss_kind", "probe"]
 
 Tensor = torch.Tensor
 
-_CHUNK = 4
+_CHUNK = 2
 """Samples run at once."""
 
 
@@ -159,7 +160,7 @@ def capture(
     rows: int = 1024,
     probes: int = 2,
     seed: int = 0,
-    progress: Callable[[int, int], None] = lambda done, total: None,
+    workers: int = 1,
 ) -> tuple[dict[str, LayerSample], dict[str, Tensor]]:
     """Run the float network forwards and backwards over all samples and keep what judging needs.
 
@@ -171,35 +172,33 @@ def capture(
         rows: rows kept of each layer over all samples.
         probes: random vectors pulled back; more make the importance less noisy.
         seed: of the probes and places.
-        progress: called with (samples done, samples in all).
+        workers: parts of the samples that run at once.
 
     Returns:
         samples by layer; importance of the other tensors, with the sample axis in front.
     """
     wanted = {step.name: step for step in network.steps if step.name in set(layers)}
     total = next(iter(feed.values())).shape[0]
-    parts: dict[str, list[tuple[Tensor, Tensor, Tensor, int]]] = {name: [] for name in wanted}
-    full: dict[str, list[Tensor]] = {name: [] for name in outputs}
-    for start in range(0, total, _CHUNK):
+    share = max(1, rows // total)
+
+    def run(start: int) -> tuple[dict[str, tuple[Tensor, Tensor, Tensor, int]], dict[str, Tensor]]:
         chunk = {name: value[start : start + _CHUNK] for name, value in feed.items()}
         values, importance = _backward(network, list(wanted.values()), chunk, outputs, probes, torch.Generator().manual_seed(seed + start))
         generator = torch.Generator().manual_seed(seed + start)
-        share = max(1, rows // total)
-        for name, step in wanted.items():
-            parts[name].append(_sample(step, network, values, importance[step.outputs[0]], share, generator))
-        for name in full:
-            full[name].append(importance[name])
-        progress(min(start + _CHUNK, total), total)
+        taken = {name: _sample(step, network, values, importance[step.outputs[0]], share, generator) for name, step in wanted.items()}
+        return taken, {name: importance[name] for name in outputs}
+
+    done = list(in_order(run, range(0, total, _CHUNK), workers))
     samples = {}
-    for name, pieces in parts.items():
-        step = wanted[name]
+    for name, step in wanted.items():
+        pieces = [taken[name] for taken, _ in done]
         product = step.inputs[1] not in network.constants
         axis = 0 if product else 1
         left = torch.cat([p[0] for p in pieces], axis)
         right = torch.cat([p[1] for p in pieces], 0) if product else pieces[0][1]
         operands = (step.inputs[0], step.inputs[1]) if product else (step.inputs[0],)
         samples[name] = LayerSample(name, operands, left, right, torch.cat([p[2] for p in pieces], axis), pieces[0][3])
-    return samples, {name: torch.cat(pieces) for name, pieces in full.items()}
+    return samples, {name: torch.cat([whole[name] for _, whole in done]) for name in outputs}
 
 
 def capture_values(

@@ -68,6 +68,7 @@ class Study:
         sections: bridge blocks.
         seed: of random choices.
         values: what the layers read, the sample axis in front, where the network as a whole has no torch functions.
+        workers: how many things may be computed at once.
     """
 
     network: Network
@@ -77,6 +78,7 @@ class Study:
     sections: tuple[Section, ...]
     seed: int
     values: Mapping[str, Tensor] | None = None
+    workers: int = 1
 
 
 def stack(feeds: Sequence[Feed]) -> dict[str, Tensor]:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 import torch
 
 from converter.grids import Grid
 from converter.methods.layer_error import on_grid
 from converter.network import Hook, Network, Step, run_samples, section
+from converter.parallel import in_order
 from converter.study import Reading, Section, Study
 
 __all__ = ["search_section"]
@@ -61,12 +63,15 @@ def search_section(
         )
         rest = section(part, block.outputs, values)
         feed = {n: values[n] for n in rest.inputs}
-        errors = []
-        for grid in candidates:
-            got = run_samples(rest, feed, hook=_hook(study.readings, {**chosen, root: grid}, readers))
-            errors.append(sum(float((weights[n] * (got[n] - targets[n]).square()).double().sum()) for n in block.outputs))
+        hooks = [_hook(study.readings, {**chosen, root: grid}, readers) for grid in candidates]
+        results = in_order(partial(_run, rest, feed), hooks, study.workers)
+        errors = [sum(float((weights[n] * (got[n] - targets[n]).square()).double().sum()) for n in block.outputs) for got in results]
         chosen[root] = candidates[min(range(len(errors)), key=errors.__getitem__)]
     return {root: chosen[root] for root in roots}
+
+
+def _run(part: Network, feed: Mapping[str, Tensor], hook: Hook) -> dict[str, Tensor]:
+    return run_samples(part, feed, hook=hook)
 
 
 def _advance(

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -20,6 +21,7 @@ from converter.methods.layer_error import Judge, activation_errors
 from converter.methods.layer_search import best_weights, scale_candidates
 from converter.methods.problem import Problem
 from converter.network import Network, Step
+from converter.parallel import in_order
 from converter.sensitivity import layer_rows
 from converter.study import Study
 
@@ -72,7 +74,7 @@ def choose_folds(problem: Problem, judges: Mapping[str, Judge]) -> dict[str, Fol
             continue
         plain = _error(problem, uses, Fold((1.0,) * site.channels))
         candidates = _candidates(site, uses)
-        errors = [_error(problem, uses, fold) for fold in candidates]
+        errors = list(in_order(partial(_error, problem, uses), candidates, study.workers))
         if errors and min(errors) < _WORTHWHILE * plain:
             result[name] = candidates[int(np.argmin(errors))]
             taken.update(u.tensor for u in uses)

@@ -10,8 +10,9 @@ a per-channel grid is offered only where folding it into constants is exact, and
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 
@@ -25,6 +26,7 @@ from converter.methods.layer_search import Reader, best_weights, quantized_opera
 from converter.methods.problem import Choice, Problem
 from converter.methods.reconstruct import matrix_to_weight, reconstruct
 from converter.network import Step
+from converter.parallel import in_order
 from converter.plan import Plan
 from converter.sensitivity import LayerSample, capture, capture_values, layers_of
 from converter.stored import codes_to_text
@@ -76,11 +78,13 @@ def choose(problem: Problem) -> Choice:
     ranked: dict[str, list[Grid]] = {}
     for number in range(_ROUNDS):
         _choose_weights(problem, study, judges, state)
-        for root, users in _counted(readers, number * len(readers), _ROUNDS * len(readers) + len(sections), problem):
-            others = {(u.name, 1 - u.operand): _operand(state, study, judges, u.name, 1 - u.operand) for u in users}
-            ranked[root] = _ranked(problem, users, judges, others, state.tensors[root], ranked.get(root), root)
+        best = in_order(partial(_ranked, problem, study, judges, state, dict(ranked)), readers.items(), study.workers)
+        for done, (root, grids) in enumerate(zip(readers, best, strict=True), number * len(readers)):
+            ranked[root] = grids
+            problem.progress(done, _ROUNDS * len(readers) + len(sections))
         state.tensors.update({root: grids[0] for root, grids in ranked.items()})
-    for section in sections:
+    for done, section in enumerate(sections, _ROUNDS * len(readers)):
+        problem.progress(done, _ROUNDS * len(readers) + len(sections))
         state.tensors.update(search_section(study, section, importance, ranked, state.tensors, _constants(study, state)))
     if sections:
         _choose_weights(problem, study, judges, state)
@@ -117,7 +121,7 @@ def _captured(
 ) -> tuple[dict[str, LayerSample], dict[str, Tensor]]:
     if study.values is not None:
         return capture_values(study.network, layers, study.values, rows=rows, seed=study.seed), {}
-    return capture(study.network, layers, study.feed, outputs=outputs, rows=rows, seed=study.seed)
+    return capture(study.network, layers, study.feed, outputs=outputs, rows=rows, seed=study.seed, workers=study.workers)
 
 
 def _layers(study: Study) -> list[str]:
@@ -146,32 +150,29 @@ def _operand(state: _State, study: Study, judges: Mapping[str, Judge], name: str
 
 
 def _choose_weights(problem: Problem, study: Study, judges: Mapping[str, Judge], state: _State) -> None:
-    for name in (n for n in study.weights if n in judges):
-        left = _operand(state, study, judges, name, 0)
-        state.scales[name], state.weights[name] = best_weights(judges[name], left, problem.constants[name, 1].bits)
+    def best(name: str) -> tuple[Tensor, Tensor]:
+        return best_weights(judges[name], _operand(state, study, judges, name, 0), problem.constants[name, 1].bits)
+
+    names = [n for n in study.weights if n in judges]
+    for name, (scales, rounded) in zip(names, in_order(best, names, study.workers), strict=True):
+        state.scales[name], state.weights[name] = scales, rounded
 
 
 def _ranked(
     problem: Problem,
-    users: list[Reader],
+    study: Study,
     judges: Mapping[str, Judge],
-    others: Mapping[tuple[str, int], Tensor],
-    start: Grid,
-    before: list[Grid] | None,
-    root: str,
+    state: _State,
+    before: Mapping[str, list[Grid]],
+    item: tuple[str, list[Reader]],
 ) -> list[Grid]:
     """The best grids of all, or of those that were best in the round before."""
-    if before is not None:
-        return ranked_again(users, judges, others, before)
-    stats = problem.tensors[root]
+    root, users = item
+    others = {(u.name, 1 - u.operand): _operand(state, study, judges, u.name, 1 - u.operand) for u in users}
+    if root in before:
+        return ranked_again(users, judges, others, before[root])
+    stats, start = problem.tensors[root], state.tensors[root]
     return ranked_activations(users, judges, others, start, stats.minimum, stats.maximum, asymmetric=problem.parts.scheme)
-
-
-def _counted(readers: Mapping[str, list[Reader]], before: int, total: int, problem: Problem) -> Iterator[tuple[str, list[Reader]]]:
-    """The items, each reported as it comes."""
-    for number, item in enumerate(readers.items(), before):
-        problem.progress(number, total)
-        yield item
 
 
 def _constants(study: Study, state: _State) -> dict[str, Tensor]:

@@ -81,13 +81,14 @@ def test_folds_leave_the_float_function() -> None:
 
 def test_a_bridge_block_is_judged_by_its_output() -> None:
     """With the whole network as one block, the choice among the best grids of each layer is made by the logits."""
-    model = hybrid(activation_bits=5)
-    names = tuple(str(n.name) for n in model.graph)
-    whole = planned(model, "q-hyvit", "W5A5", (Section(names, ("logits",)),))
-    alone = planned(model, "q-hyvit", "W5A5")
-    changed = [n for n, t in whole.plan.tensors.items() if t.grid != alone.plan.tensors[n].grid]
-    assert changed
-    assert quality(model, whole) > quality(model, alone) - 1.0
+    gains = []
+    for bits in (4, 5, 6):
+        model = hybrid(activation_bits=bits)
+        names = tuple(str(n.name) for n in model.graph)
+        whole = planned(model, "q-hyvit", f"W{bits}A{bits}", (Section(names, ("logits",)),))
+        alone = planned(model, "q-hyvit", f"W{bits}A{bits}")
+        gains.append(quality(model, whole) - quality(model, alone))
+    assert np.mean(gains) > 0.5
 
 
 def test_rounding_is_prescribed_below_8_bits_only() -> None:

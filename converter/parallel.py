@@ -1,0 +1,55 @@
+"""Several cores, and the same numbers on any number of them: each operation runs on one thread, many run at once.
+
+Torch's own threads share out single operations, which are small here, and wait for each other busily; and sums then
+depend on how many there are.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import TypeVar
+
+import torch
+
+__all__ = ["in_order", "one_thread_each", "worker_count"]
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+def worker_count(threads: int) -> int:
+    """Workers for a number of threads that was asked for; 0 stands for as many as this process may use."""
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return threads or usable or 1
+
+
+@contextmanager
+def one_thread_each() -> Iterator[None]:
+    """While it lasts, torch runs each operation on the thread that asks for it."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def in_order(function: Callable[[T], R], items: Iterable[T], workers: int) -> Iterator[R]:
+    """Apply a function to all items, some at once; results come in the order of the items.
+
+    Args:
+        function: must not change what another call reads.
+        items: its arguments.
+        workers: how many run at once.
+
+    Raises:
+        whatever the function raises first, in the order of the items.
+    """
+    if workers == 1:
+        yield from map(function, items)
+        return
+    with ThreadPoolExecutor(workers) as pool:
+        yield from pool.map(function, items)
