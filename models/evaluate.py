@@ -34,7 +34,7 @@ from converter.preprocess import Preprocess, apply_preprocess, parse_preprocess,
 from models.command_line import Parser, exit_code, print_line, write_whole
 from models.images import LabelledImages, find_images
 
-__all__ = ["Classifier", "Score", "exact_setting", "main", "open_classifier", "output_indices", "score"]
+__all__ = ["Classifier", "Score", "answers_of", "exact_setting", "main", "open_classifier", "output_indices", "score"]
 
 _BATCH = 32
 _FLOATS = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
@@ -189,20 +189,29 @@ def score(
         CalibrationError: an image cannot be read.
     """
     start, correct, done = time.monotonic(), 0, 0
-    rows = classifier.batch or batch
     indices: npt.NDArray[np.int64] | None = None
-    for images in _prepared(data, preprocess, classifier, rows):
-        # A model with a fixed batch takes no short last one: it is filled up with zeros.
-        full = np.concatenate([images, np.zeros((rows - len(images), *images.shape[1:]), np.float32)]) if classifier.batch else images
-        answers = classifier.logits(full)[: len(images)]
+    for answers in answers_of(classifier, data, preprocess, batch=batch):
         if indices is None:
             names = tuple(json.loads(classifier.metadata.get("bridgequant.classes", "[]")))
             indices = output_indices(data, answers.shape[1], names)
-        labels = indices[list(data.labels[done : done + len(images)])]
+        labels = indices[list(data.labels[done : done + len(answers)])]
         correct += int((answers.argmax(axis=1) == labels).sum())
-        done += len(images)
-        advance(len(images))
+        done += len(answers)
+        advance(len(answers))
     return Score(done, correct, time.monotonic() - start)
+
+
+def answers_of(classifier: Classifier, data: LabelledImages, preprocess: Preprocess, *, batch: int) -> Iterator[npt.NDArray[np.float32]]:
+    """Scores of all images, some at a time, float32 [N, classes].
+
+    Raises:
+        CalibrationError: an image cannot be read.
+    """
+    rows = classifier.batch or batch
+    for images in _prepared(data, preprocess, classifier, rows):
+        # A model with a fixed batch takes no short last one: it is filled up with zeros.
+        full = np.concatenate([images, np.zeros((rows - len(images), *images.shape[1:]), np.float32)]) if classifier.batch else images
+        yield classifier.logits(full)[: len(images)]
 
 
 def _prepared(data: LabelledImages, preprocess: Preprocess, classifier: Classifier, rows: int) -> Iterator[npt.NDArray[np.float32]]:

@@ -1,0 +1,107 @@
+"""Measure the whole matrix: ``python -m tools.compare --data cifar10_test.zip --calib cifar10_train.zip --out DIR``.
+
+Each row is written as soon as it is measured; started again with the same folder, what is there is not measured again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import os
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import Progress
+
+from converter.errors import UsageError
+from converter.method_names import METHOD_NAMES
+from converter.options import parse_bits
+from models.command_line import Parser, exit_code, print_line, write_whole
+from models.images import find_images
+from tools.compare.cells import PEERS, Cell, Row, append_row, cells_of, read_rows
+from tools.compare.measure import Bench, measure
+from tools.compare.plot import plot_means
+from tools.compare.sources import STRESSED, checkpoint_names, prepare_images, prepare_model
+from tools.compare.tables import details, matrix, means
+
+__all__ = ["main"]
+
+WIDTHS = ("W8A8", "W6A6", "W5A5", "W4A8")
+
+
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = Parser(prog="python -m tools.compare", description="Compare methods on trained networks.")
+    parser.add_argument("--models", nargs="+", default=checkpoint_names(), metavar="NAME", help="checkpoints, or .onnx files")
+    parser.add_argument("--stress", action="store_true", help="the same networks with the ranges of their channels spread")
+    parser.add_argument("--methods", nargs="+", default=[*PEERS, *METHOD_NAMES], choices=[*PEERS, *METHOD_NAMES], metavar="METHOD")
+    parser.add_argument("--bits", nargs="+", default=list(WIDTHS), metavar="WxAy")
+    parser.add_argument("--data", type=Path, required=True, help="labelled test images, zip or folder")
+    parser.add_argument("--calib", type=Path, required=True, help="calibration images, zip or folder")
+    parser.add_argument("--samples", type=int, default=32, help="calibration images (default 32)")
+    parser.add_argument("--target", default="arm64")
+    parser.add_argument("--limit", type=int, help="test images, always the same ones (default: all)")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--jobs", type=int, default=len(os.sched_getaffinity(0)), help="processes (default: as many as cores)")
+    parser.add_argument("--out", type=Path, required=True, help="folder for results, models and prepared images")
+    flags = parser.parse_args(arguments)
+    for bits in flags.bits:
+        parse_bits(bits)
+    return flags
+
+
+def _bench(flags: argparse.Namespace, names: Sequence[str]) -> Bench:
+    try:
+        data = find_images(flags.data)
+    except (ValueError, OSError) as error:
+        raise UsageError(str(error), where="--data", hint="give a folder or zip of CLASS/NAME.jpg") from error
+    if flags.limit:
+        data = data.take(flags.limit)
+    folder = flags.out / "models"
+    folder.mkdir(parents=True, exist_ok=True)
+    sources = {name: prepare_model(name, folder) for name in names}
+    images = prepare_images(list(sources.values()), data, flags.out)
+    return Bench(sources, images, data, flags.calib, flags.samples, flags.target, flags.seed, folder)
+
+
+def _measure_all(bench: Bench, cells: Sequence[Cell], jobs: int, table: Path) -> None:
+    console = Console(stderr=True)
+    # a fresh interpreter for each process: one that is forked inherits locks of the runtime's threads
+    context = multiprocessing.get_context("spawn")
+    with (
+        Progress(console=console, disable=not console.is_terminal) as progress,
+        ProcessPoolExecutor(jobs, mp_context=context, max_tasks_per_child=8) as pool,
+    ):
+        task = progress.add_task("cells", total=len(cells))
+        for future in as_completed([pool.submit(measure, bench, cell) for cell in cells]):
+            row = future.result()
+            append_row(table, row)
+            progress.advance(task)
+            console.print(f"{row.model} {row.method} {row.bits} {row.failure or f'{row.top1:.2f} %'}", highlight=False)
+
+
+def _run(flags: argparse.Namespace) -> None:
+    names = [f"{n}{STRESSED}" if flags.stress else n for n in flags.models]
+    flags.out.mkdir(parents=True, exist_ok=True)
+    table = flags.out / "results.csv"
+    done = {row.cell for row in read_rows(table) if not row.failure}
+    cells = cells_of(names, flags.methods, flags.bits)
+    missing = [c for c in cells if c not in done]
+    if missing:
+        _measure_all(_bench(flags, names), missing, flags.jobs, table)
+    latest: dict[Cell, Row] = {row.cell: row for row in read_rows(table)}
+    rows = [latest[c] for c in cells]
+    text = "\n".join([means(rows), *(matrix(rows, bits) for bits in flags.bits), details(rows)])
+    write_whole(flags.out / "results.md", text.encode())
+    plot_means(rows, flags.out / "results.svg")
+    print_line(f"{means(rows)}\n{len(missing)} cells measured, {len(rows)} in {flags.out}: results.csv, results.md, results.svg")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code."""
+    return exit_code(lambda: _run(_parse(arguments)))
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,149 @@
+"""Measure one cell: convert, classify all test images, compare with float."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import torch
+
+from converter.errors import ConverterError
+from converter.load import load
+from converter.options import Options
+from converter.pipeline import convert
+from converter.preprocess import parse_preprocess
+from converter.provenance import PREPROCESS_KEY
+from converter.samples import load_samples
+from converter.shapes import calibration_shapes
+from converter.verify import sqnr
+from models.evaluate import open_classifier, output_indices
+from models.images import LabelledImages
+from tools.compare.cells import FLOAT, PEERS, Cell, Row
+from tools.compare.peers import ort_static
+
+__all__ = ["Bench", "measure"]
+
+_HOME_TARGET = "x86"
+"""The target whose files run at full speed where this is measured."""
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What all cells share.
+
+    Attributes:
+        sources: float models by name.
+        images: prepared test images by model path, .npy.
+        data: for the labels.
+        calib: calibration images.
+        samples: how many of them.
+        target: of our own conversions.
+        seed: of all random choices.
+        folder: where converted models and the float scores are kept.
+    """
+
+    sources: dict[str, Path]
+    images: dict[Path, Path]
+    data: LabelledImages
+    calib: Path
+    samples: int
+    target: str
+    seed: int
+    folder: Path
+
+
+def measure(bench: Bench, cell: Cell) -> Row:
+    """Make and judge one model; a refused or failed conversion becomes a row that says why."""
+    torch.set_num_threads(1)
+    source = bench.sources[cell.model]
+    row = Row(cell.model, cell.method, cell.bits)
+    if cell.method == FLOAT:
+        scores = _float_scores(bench, source)
+        return replace(row, top1=_top1(bench, source, scores), agreement=100.0, megabytes=source.stat().st_size / 1e6)
+    path = bench.folder / f"{source.stem}_{cell.method}_{cell.bits}.onnx"
+    try:
+        row = (_peer if cell.method in PEERS else _own)(bench, row, source, path)
+    except ConverterError as error:
+        return replace(row, failure=error.what)
+    scores, floats = _scores(bench, path, source, exact=True), _float_scores(bench, source)
+    top1 = _top1(bench, source, scores)
+    return replace(
+        row,
+        top1=top1,
+        drop=_top1(bench, source, floats) - top1,
+        sqnr_db=sqnr(floats, scores),
+        agreement=100.0 * float((floats.argmax(1) == scores.argmax(1)).mean()),
+        megabytes=path.stat().st_size / 1e6,
+    )
+
+
+def _own(bench: Bench, row: Row, source: Path, path: Path) -> Row:
+    options = Options(
+        calib=bench.calib, samples=bench.samples, method=row.method, bits=row.bits, target=bench.target, seed=bench.seed, threads=1
+    )
+    start = time.process_time()
+    report = convert(source, path, options)
+    seconds = time.process_time() - start
+    assert report.verdict is not None and report.latency is not None
+    latency = report.latency.ratio if bench.target == _HOME_TARGET else 0.0
+    return replace(row, coverage=100.0 * report.verdict.census.coverage, seconds=seconds, latency=latency)
+
+
+def _peer(bench: Bench, row: Row, source: Path, path: Path) -> Row:
+    start = time.process_time()
+    made = ort_static(source, _calibration(bench, source))
+    path.write_bytes(made.SerializeToString(deterministic=True))
+    return replace(row, seconds=time.process_time() - start)
+
+
+def _calibration(bench: Bench, source: Path) -> tuple[dict[str, npt.NDArray[np.float32]], ...]:
+    model = load(source)
+    specs, _ = calibration_shapes(model, {}, bench.calib, 1)
+    preprocess = parse_preprocess(model.metadata[PREPROCESS_KEY])
+    samples = load_samples(bench.calib, specs, count=bench.samples, preprocess=preprocess, seed=bench.seed)
+    return tuple(dict(feed) for feed in samples.calibration)
+
+
+def _float_scores(bench: Bench, source: Path) -> npt.NDArray[np.float32]:
+    """Scores of the float model on all test images, kept for the next cell."""
+    path = bench.folder / f"{source.stem}_scores.npy"
+    if path.exists():
+        kept: npt.NDArray[np.float32] = np.load(path)
+        return kept
+    scores = _scores(bench, source, source, exact=False)
+    part = path.with_suffix(f".{time.monotonic_ns()}.part.npy")
+    np.save(part, scores)
+    part.rename(path)
+    return scores
+
+
+def _scores(bench: Bench, path: Path, source: Path, *, exact: bool) -> npt.NDArray[np.float32]:
+    classifier = open_classifier(path, exact=exact and _is_quantized(path), threads=1)
+    images = np.load(bench.images[source], mmap_mode="r")
+    rows = classifier.batch or 32
+    parts = []
+    for start in range(0, len(images), rows):
+        batch = np.asarray(images[start : start + rows])
+        padding = np.zeros((rows - len(batch) if classifier.batch else 0, *batch.shape[1:]), np.float32)
+        parts.append(classifier.logits(np.concatenate([batch, padding]))[: len(batch)])
+    return np.concatenate(parts)
+
+
+def _is_quantized(path: Path) -> bool:
+    return any(n.op_type == "QuantizeLinear" for n in onnx.load(path, load_external_data=False).graph.node)
+
+
+def _top1(bench: Bench, source: Path, scores: npt.NDArray[np.float32]) -> float:
+    names = tuple(_class_names(source))
+    labels = output_indices(bench.data, scores.shape[1], names)[list(bench.data.labels)]
+    return 100.0 * float((scores.argmax(1) == labels).mean())
+
+
+def _class_names(source: Path) -> list[str]:
+    names: list[str] = json.loads(load(source).metadata.get("bridgequant.classes", "[]"))
+    return names
