@@ -116,7 +116,6 @@ def _converted(
     sections = tuple(Section(block.nodes, block.outputs) for block in find_structure(canonical.model, shapes).blocks)
     planned = _plan(canonical.model, seen, samples, sections, target, options, excluded, given, progress)
     plan = planned.plan
-    remarks = [*remarks, *planned.remarks]
     result = None
     if not dry_run:
         progress.stage("emit")
@@ -129,7 +128,7 @@ def _converted(
         onnx.helper.set_model_props(model, metadata)  # to_proto sorts them, the input file's order shall stay
         progress.stage("measure")
         result = _Result(model, verdict, latency_ratio(source.model, model, samples.held_aside[0]))
-    report = _report(source, output, options, samples, canonical, plan, result, remarks)
+    report = _report(source, output, options, samples, canonical, planned, result, remarks)
     return report, None if result is None else result.model
 
 
@@ -204,7 +203,7 @@ def _report(
     options: Options,
     samples: SampleSet,
     canonical: Canonical,
-    plan: Plan,
+    planned: Planned,
     result: _Result | None,
     remarks: list[str],
 ) -> Report:
@@ -218,16 +217,17 @@ def _report(
         source=source.path.name,
         output="" if result is None else output,
         version=__version__,
-        method=plan.method,
-        bits=plan.bits,
-        target=plan.target,
+        method=planned.plan.method,
+        bits=planned.plan.bits,
+        target=planned.plan.target,
+        loss=planned.loss,
         calibration=samples.description,
         calibration_digest=samples.digest,
         seed=options.seed,
         opset=(source.opset, CANONICAL_OPSET),
         rewrites=canonical.rewrites,
         canonical_error=canonical.error,
-        plan=plan,
+        plan=planned.plan,
         verdict=None if result is None else result.verdict,
         float_bytes=source.bytes,
         integer_bytes=0 if result is None else result.model.ByteSize(),

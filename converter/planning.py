@@ -9,6 +9,7 @@ import onnx_ir as ir
 
 from converter.fold_sites import find_sites
 from converter.folds import apply_folds
+from converter.graph import is_float
 from converter.methods import FOLDING, METHODS, REFINING, STUDYING, Problem, minmax
 from converter.observe import Observations
 from converter.offers import Offer, Refusal, offer
@@ -18,6 +19,7 @@ from converter.place import place
 from converter.plan import Plan
 from converter.plan_check import adopt_plan, check_plan, fold_as_planned
 from converter.runtime import Feed
+from converter.sensitivity import loss_kind
 from converter.study import Section, study_of, study_of_layers
 from converter.targets import Target
 from converter.torch_ops import UnknownOperatorError
@@ -37,13 +39,13 @@ class Planned:
         model: the canonical model with the plan's folds applied.
         plan: settled for it.
         offers: what could run in integer there.
-        remarks: what the user should know about how it was made.
+        loss: by which candidates were judged; empty where none was needed.
     """
 
     model: ir.Model
     plan: Plan
     offers: Offers
-    remarks: tuple[str, ...] = ()
+    loss: str = ""
 
 
 def make_plan(
@@ -71,14 +73,13 @@ def make_plan(
         excluded: names of nodes that stay float.
         progress: called with (steps done, steps in all).
     """
-    remarks: list[str] = []
 
     def asked(model: ir.Model, seen: Observations) -> tuple[Problem, Offers]:
-        problem, offers = _problem(model, seen, feeds, sections, target, options, excluded, remarks)
+        problem, offers = _problem(model, seen, feeds, sections, target, options, excluded)
         return replace(problem, parts=options.parts, progress=progress), offers
 
     with one_thread_each():
-        return _made(asked, model, seen, look, target, options, remarks)
+        return _made(asked, model, seen, look, target, options)
 
 
 def _made(
@@ -88,7 +89,6 @@ def _made(
     look: Look,
     target: Target,
     options: Options,
-    remarks: list[str],
 ) -> Planned:
     problem, offers = asked(model, seen)
     folds = FOLDING[options.method](problem) if options.method in FOLDING else {}
@@ -100,7 +100,7 @@ def _made(
     plan = replace(place(model, offers, choice, seen, target, method=options.method, bits=options.bits), folds=folds)
     if options.method in REFINING and problem.study is not None:
         plan = REFINING[options.method](problem, plan)
-    return Planned(model, plan, offers, tuple(dict.fromkeys(remarks)))
+    return Planned(model, plan, offers, "" if problem.study is None else problem.study.loss)
 
 
 def adopted(
@@ -132,7 +132,6 @@ def _problem(
     target: Target,
     options: Options,
     excluded: frozenset[str],
-    remarks: list[str],
 ) -> tuple[Problem, Offers]:
     offers = _offers(model, seen, target, options, excluded)
     constants = {(n, i): c for n, o in offers.items() if isinstance(o, Offer) for i, c in o.constants.items()}
@@ -142,11 +141,17 @@ def _problem(
         return problem, offers
     skeleton = place(model, offers, minmax.choose(problem), seen, target, method="", bits=options.bits)
     try:
-        study = study_of(model, skeleton, feeds, sections, options.seed)
+        study = replace(study_of(model, skeleton, feeds, sections, options.seed), loss=_loss(model, seen))
     except UnknownOperatorError as error:
-        study = study_of_layers(model, skeleton, feeds, options.seed)
-        remarks.append(f"layers were judged by their output error alone, as the network cannot be differentiated: {error}")
+        reason = f"output error of each layer, as the network cannot be differentiated: {error}"
+        study = replace(study_of_layers(model, skeleton, feeds, options.seed), loss=reason)
     return replace(problem, study=replace(study, workers=worker_count(options.threads))), offers
+
+
+def _loss(model: ir.Model, seen: Observations) -> str:
+    """Which loss each output counts by, for the report."""
+    names = [str(v.name) for v in model.graph.outputs if is_float(v)]
+    return ", ".join(f"{loss_kind(seen.tensors[n].shape)} of {n}" for n in names if n in seen.tensors)
 
 
 def _shapes(seen: Observations) -> Mapping[str, tuple[int, ...]]:

@@ -31,6 +31,7 @@ class Report:
         method: that chose the grids.
         bits: for example ``W8A8``.
         target: name of the target.
+        loss: by which the method judged; empty where it needed none.
         calibration: a sentence on the samples.
         calibration_digest: sha256 of the samples.
         seed: of all random choices.
@@ -52,6 +53,7 @@ class Report:
     method: str
     bits: str
     target: str
+    loss: str
     calibration: str
     calibration_digest: str
     seed: int

@@ -61,14 +61,9 @@ def layers_of(network: Network) -> tuple[str, ...]:
     return tuple(s.name for s in network.steps if s.op_type in kinds and s.inputs[0] not in network.constants)
 
 
-def loss_kind(scores: Tensor) -> str:
-    """``KL divergence`` where the last axis looks like class scores, else ``squared error``.
-
-    Args:
-        scores: float32 [samples, ..., classes], an output of the float network.
-    """
-    # behind the sample axis: [batch, classes], or [batch, positions, classes]
-    return "KL divergence" if scores.ndim in (3, 4) and scores.shape[-1] >= 2 else "squared error"
+def loss_kind(shape: Sequence[int]) -> str:
+    """``KL divergence`` for class scores, [batch, classes] or [batch, positions, classes], else ``squared error``."""
+    return "KL divergence" if len(shape) in (2, 3) and shape[-1] >= 2 else "squared error"
 
 
 def probe(outputs: Mapping[str, Tensor], generator: torch.Generator) -> dict[str, Tensor]:
@@ -77,7 +72,7 @@ def probe(outputs: Mapping[str, Tensor], generator: torch.Generator) -> dict[str
     for name, value in outputs.items():
         scores = value.detach()
         signs = torch.randint(0, 2, scores.shape, generator=generator).to(scores) * 2 - 1
-        if loss_kind(scores) == "KL divergence":
+        if loss_kind(scores.shape[1:]) == "KL divergence":
             share = _probabilities(scores)
             root = share.sqrt()
             result[name] = root * signs - share * (root * signs).sum(-1, keepdim=True)

@@ -41,10 +41,10 @@ def test_scores_that_are_probabilities_already_are_taken_as_such() -> None:
 
 @pytest.mark.parametrize(
     ("shape", "kind"),
-    [((4, 1, 10), "KL divergence"), ((4, 1, 40, 90), "KL divergence"), ((4, 1, 8, 6, 6), "squared error"), ((4, 1, 1), "squared error")],
+    [((1, 10), "KL divergence"), ((1, 40, 90), "KL divergence"), ((1, 8, 6, 6), "squared error"), ((1, 1), "squared error")],
 )
 def test_the_loss_follows_the_shape_of_the_output(shape: tuple[int, ...], kind: str) -> None:
-    assert loss_kind(torch.zeros(shape)) == kind
+    assert loss_kind(shape) == kind
 
 
 def test_the_squared_error_is_relative_to_the_outputs() -> None:

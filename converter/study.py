@@ -69,6 +69,7 @@ class Study:
         seed: of random choices.
         values: what the layers read, the sample axis in front, where the network as a whole has no torch functions.
         workers: how many things may be computed at once.
+        loss: in words, for the report.
     """
 
     network: Network
@@ -79,6 +80,7 @@ class Study:
     seed: int
     values: Mapping[str, Tensor] | None = None
     workers: int = 1
+    loss: str = ""
 
 
 def stack(feeds: Sequence[Feed]) -> dict[str, Tensor]:

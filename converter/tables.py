@@ -85,6 +85,8 @@ def _summary(report: Report) -> Table:
         if not _at_home(report.target):
             row("", f"on {platform.machine()}, which the file is not for: measure on {report.target}")
     row("plan", f"{report.method}, {report.bits}, target {report.target}, seed {report.seed}")
+    if report.loss:
+        row("judged by", report.loss)
     tensors, weights = width_counts(report.plan)
     if {*tensors, *weights} - {CONTAINER_BITS}:
         row("widths", f"quantized tensors: {_widths(tensors)}; layers' weights: {_widths(weights)}")
