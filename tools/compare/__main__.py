@@ -25,6 +25,7 @@ from tools.compare.measure import Bench, measure
 from tools.compare.plot import plot_means
 from tools.compare.sources import STRESSED, checkpoint_names, prepare_images, prepare_model
 from tools.compare.tables import details, matrix, means
+from tools.compare.variants import Variant, ablation, plain
 
 __all__ = ["main"]
 
@@ -42,7 +43,8 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--samples", type=int, default=32, help="calibration images (default 32)")
     parser.add_argument("--target", default="arm64")
     parser.add_argument("--limit", type=int, help="test images, always the same ones (default: all)")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="several: a column for each (default 0)")
+    parser.add_argument("--ablation", action="store_true", help="instead of methods, the parts of q-hyvit one after the other")
     parser.add_argument("--jobs", type=int, default=len(os.sched_getaffinity(0)), help="processes (default: as many as cores)")
     parser.add_argument("--out", type=Path, required=True, help="folder for results, models and prepared images")
     flags = parser.parse_args(arguments)
@@ -51,7 +53,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     return flags
 
 
-def _bench(flags: argparse.Namespace, names: Sequence[str]) -> Bench:
+def _bench(flags: argparse.Namespace, names: Sequence[str], variants: dict[str, Variant]) -> Bench:
     try:
         data = find_images(flags.data)
     except (ValueError, OSError) as error:
@@ -62,7 +64,7 @@ def _bench(flags: argparse.Namespace, names: Sequence[str]) -> Bench:
     folder.mkdir(parents=True, exist_ok=True)
     sources = {name: prepare_model(name, folder) for name in names}
     images = prepare_images(list(sources.values()), data, flags.out)
-    return Bench(sources, images, data, flags.calib, flags.samples, flags.target, flags.seed, folder)
+    return Bench(sources, images, data, flags.calib, flags.samples, flags.target, variants, flags.seeds[0], folder)
 
 
 def _measure_all(bench: Bench, cells: Sequence[Cell], jobs: int, table: Path) -> None:
@@ -86,10 +88,13 @@ def _run(flags: argparse.Namespace) -> None:
     flags.out.mkdir(parents=True, exist_ok=True)
     table = flags.out / "results.csv"
     done = {row.cell for row in read_rows(table) if not row.failure}
-    cells = cells_of(names, flags.methods, flags.bits)
+    peers = [m for m in flags.methods if m in PEERS and not flags.ablation]
+    ours = [m for m in flags.methods if m not in PEERS]
+    variants = ablation(flags.seeds[0]) if flags.ablation else plain(ours, flags.seeds)
+    cells = cells_of(names, [*peers, *variants], flags.bits)
     missing = [c for c in cells if c not in done]
     if missing:
-        _measure_all(_bench(flags, names), missing, flags.jobs, table)
+        _measure_all(_bench(flags, names, variants), missing, flags.jobs, table)
     latest: dict[Cell, Row] = {row.cell: row for row in read_rows(table)}
     rows = [latest[c] for c in cells]
     text = "\n".join([means(rows), *(matrix(rows, bits) for bits in flags.bits), details(rows)])

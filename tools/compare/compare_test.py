@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import zipfile
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from tools.compare.__main__ import main
 from tools.compare.cells import Cell, Row, append_row, cells_of, read_rows
 from tools.compare.plot import plot_means
 from tools.compare.tables import details, matrix, means
+from tools.compare.variants import Variant, ablation, plain
 
 ROWS = [
     Row("a", "float", "", top1=80.0, agreement=100.0, megabytes=4.0),
@@ -39,6 +41,16 @@ def test_the_matrix_has_float_once_and_peers_at_their_width_only() -> None:
         Cell("a", "mse", "W8A8"),
         Cell("a", "mse", "W4A8"),
     ]
+
+
+def test_columns_are_methods_or_seeds_or_the_parts_of_the_search_one_after_the_other() -> None:
+    assert plain(["mse"], [3]) == {"mse": Variant("mse", 3)}
+    assert list(plain(["mse", "q-hyvit"], [0, 1])) == ["mse seed 0", "mse seed 1", "q-hyvit seed 0", "q-hyvit seed 1"]
+    switched = [vars(v.parts) for v in ablation(0).values()]
+    assert not any(switched[0].values())
+    for fewer, more in pairwise(switched):
+        (gained,) = [name for name in more if more[name] != fewer[name]]
+        assert more[gained]
 
 
 def test_rows_read_back_as_they_were_written(tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ from models.evaluate import open_classifier, output_indices
 from models.images import LabelledImages
 from tools.compare.cells import FLOAT, PEERS, Cell, Row
 from tools.compare.peers import ort_static
+from tools.compare.variants import Variant
 
 __all__ = ["Bench", "measure"]
 
@@ -43,7 +44,8 @@ class Bench:
         calib: calibration images.
         samples: how many of them.
         target: of our own conversions.
-        seed: of all random choices.
+        variants: how each method of the cells converts, peers apart.
+        seed: of the peers' calibration samples.
         folder: where converted models and the float scores are kept.
     """
 
@@ -53,6 +55,7 @@ class Bench:
     calib: Path
     samples: int
     target: str
+    variants: dict[str, Variant]
     seed: int
     folder: Path
 
@@ -65,7 +68,7 @@ def measure(bench: Bench, cell: Cell) -> Row:
     if cell.method == FLOAT:
         scores = _float_scores(bench, source)
         return replace(row, top1=_top1(bench, source, scores), agreement=100.0, megabytes=source.stat().st_size / 1e6)
-    path = bench.folder / f"{source.stem}_{cell.method}_{cell.bits}.onnx"
+    path = bench.folder / f"{source.stem}_{cell.method.replace(' ', '_')}_{cell.bits}.onnx"
     try:
         row = (_peer if cell.method in PEERS else _own)(bench, row, source, path)
     except ConverterError as error:
@@ -83,8 +86,16 @@ def measure(bench: Bench, cell: Cell) -> Row:
 
 
 def _own(bench: Bench, row: Row, source: Path, path: Path) -> Row:
+    variant = bench.variants[row.method]
     options = Options(
-        calib=bench.calib, samples=bench.samples, method=row.method, bits=row.bits, target=bench.target, seed=bench.seed, threads=1
+        calib=bench.calib,
+        samples=bench.samples,
+        method=variant.method,
+        bits=row.bits,
+        target=bench.target,
+        seed=variant.seed,
+        threads=1,
+        parts=variant.parts,
     )
     start = time.process_time()
     report = convert(source, path, options)

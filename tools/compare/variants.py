@@ -1,0 +1,39 @@
+"""What a column of the comparison stands for: a method, perhaps with parts of its search left out, and a seed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from converter.search_parts import SearchParts
+
+__all__ = ["Variant", "ablation", "plain"]
+
+
+@dataclass(frozen=True)
+class Variant:
+    """How to convert."""
+
+    method: str
+    seed: int = 0
+    parts: SearchParts = field(default_factory=SearchParts)
+
+
+def plain(methods: Sequence[str], seeds: Sequence[int]) -> dict[str, Variant]:
+    """Methods as they are, by name; with several seeds the name says which."""
+    if len(seeds) == 1:
+        return {m: Variant(m, seeds[0]) for m in methods}
+    return {f"{m} seed {s}": Variant(m, s) for m in methods for s in seeds}
+
+
+def ablation(seed: int) -> dict[str, Variant]:
+    """The parts of ``q-hyvit`` one after the other, as in the paper's ablation (arXiv 2303.12557), and then what is beyond it."""
+    steps = {
+        "scale": SearchParts(granularity=False, scheme=False, bridge=False, adaptive_rounding=False),
+        "+ granularity": SearchParts(scheme=False, bridge=False, adaptive_rounding=False),
+        "+ scheme": SearchParts(bridge=False, adaptive_rounding=False),
+        "+ bridge": SearchParts(adaptive_rounding=False),
+        "+ rounding": SearchParts(),
+        "+ bias correction": SearchParts(bias_correction=True),
+    }
+    return {label: Variant("q-hyvit", seed, parts) for label, parts in steps.items()}
