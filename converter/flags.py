@@ -10,6 +10,7 @@ from typing import NoReturn
 
 from converter import __version__
 from converter.errors import UsageError
+from converter.method_names import DEFAULT_METHOD, METHOD_NAMES
 
 __all__ = ["parse_flags"]
 
@@ -65,7 +66,7 @@ def _parser() -> _Parser:
     add("--input-shape", action="append", default=[], metavar="NAME:DIMS", help="size of an open input, as x:1,3,48,320; repeatable")
 
     add = parser.add_argument_group("conversion").add_argument
-    add("--method", default="", metavar="NAME", help="how grids are chosen: minmax, percentile, mse, q-hyvit (default q-hyvit)")
+    add("--method", default="", metavar="NAME", help=f"how grids are chosen: {', '.join(METHOD_NAMES)} (default {DEFAULT_METHOD})")
     add("--bits", default="W8A8", metavar="WxAy", help="bits of weights and of what enters layers, 4 to 8 each (default: W8A8)")
     add("--target", default="arm64", metavar="NAME", help="integer kernels to write for: arm64, x86 (default arm64)")
     add("--adaptive-rounding", action=argparse.BooleanOptionalAction, default=True, help="q-hyvit, weights below 8 bits (default: on)")

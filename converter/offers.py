@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
+from converter.curve_marks import curve_of, reads_logarithms
 from converter.folds import inserted_factors
 from converter.graph import attributes, constant, data_inputs, is_float, is_graph_output, relabel_factor, scalar, sole_consumer
 from converter.methods.problem import Constant
@@ -38,6 +39,15 @@ PASSING: tuple[Form, ...] = ("movement", "relabel")
 MOVEMENT = frozenset(["Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten", "Slice", "Gather", "Expand", "Tile", "Split", "Resize"])
 _POINTWISE = frozenset(["Sigmoid", "LeakyRelu"])
 _SLOW = frozenset(["AveragePool", "MaxPool", "Softmax"])
+
+_CURVES = {
+    "log2": "it is part of a logarithmic grid, whose steps are not equal",
+    "log-sqrt2": "it is part of a logarithmic grid, whose steps are not equal",
+    "log-int-softmax": "it is part of a softmax by integer exponentials, of which the runtime has no kernel",
+    "partner": "it rounds what is multiplied with numbers on a logarithmic grid",
+    "power-of-two": "it is a grid with one scale per channel in front of an operator that has no integer kernel",
+    "twin": "it splits a tensor in two with a grid each",
+}
 
 _CONTAINER_BITS = 8
 """Of what is multiplied by no weight, such as the constants of Add and Mul: narrower codes would gain nothing."""
@@ -98,6 +108,8 @@ def offer(
         name = str(node.name)
         if name in excluded:
             result[name] = Refusal("excluded by the user", _macs(node, seen))
+        elif curve_of(node):
+            result[name] = Refusal(_CURVES[curve_of(node)])
         elif not list(data_inputs(node)):
             result[name] = Refusal("none of its float inputs is computed")
         else:
@@ -198,6 +210,8 @@ def _product(node: ir.Node, context: _Context, _: Earlier) -> Offer | Refusal:
     macs = _macs(node, context.seen)
     if constant(node.inputs[0]) is not None:
         return Refusal("its left operand is a constant", macs)
+    if reads_logarithms(node):
+        return Refusal("an operand lies on a logarithmic grid, whose steps are not equal", macs)
     if any(v is None or len(context.seen.tensors[str(v.name)].shape) < 2 for v in node.inputs):
         return Refusal("an operand is not a matrix", macs)
     float_cost, integer_cost = context.cost(node, "MatMul", macs)

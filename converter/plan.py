@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from converter.curve import KINDS, Curve
 from converter.errors import UsageError
 from converter.fold import Fold
 from converter.grids import Grid
@@ -78,6 +79,8 @@ class Plan:
         tensors: fate of each float tensor, by name in the canonical graph.
         ops: fate of each operator, by node name in the canonical graph.
         folds: applied to the canonical graph beforehand, by key tensor; tensors and operators are those of the folded graph.
+        curves: grids that are not uniform, written into the folded graph beforehand, by the tensor that is read; tensors and
+            operators are those of the graph with them.
     """
 
     method: str
@@ -86,6 +89,7 @@ class Plan:
     tensors: dict[str, TensorPlan]
     ops: dict[str, OpPlan]
     folds: dict[str, Fold] = field(default_factory=dict)
+    curves: dict[str, Curve] = field(default_factory=dict)
 
     def with_ops(self, tensors: dict[str, TensorPlan], ops: dict[str, OpPlan]) -> Plan:
         """A copy with other tensors and operators."""
@@ -111,7 +115,9 @@ def plan_to_json(plan: Plan) -> str:
     }
     record = {"format": FORMAT, "version": VERSION, "method": plan.method, "bits": plan.bits, "target": plan.target}
     folds = {name: {"scale": list(f.scale), **({"shift": list(f.shift)} if f.shift else {})} for name, f in plan.folds.items()}
-    text = json.dumps({**record, **({"folds": folds} if folds else {}), "tensors": tensors, "ops": ops}, indent=1)
+    curves = {name: lean({**asdict(c), "grid": grid(c.grid), "partner": grid(c.partner)}) for name, c in plan.curves.items()}
+    special = {**({"folds": folds} if folds else {}), **({"curves": curves} if curves else {})}
+    text = json.dumps({**record, **special, "tensors": tensors, "ops": ops}, indent=1)
     # a line break never stands inside a JSON string, so this finds lists only
     return re.sub(r"\[\n\s*([-+.eE\d,\s]*?)\s*\n\s*\]", lambda found: "[" + " ".join(found[1].split()) + "]", text) + "\n"
 
@@ -130,7 +136,8 @@ def plan_from_json(text: str, where: Path) -> Plan:
         tensors = {name: _tensor(t) for name, t in _dict(record, "tensors").items()}
         ops = {name: _op(o) for name, o in _dict(record, "ops").items()}
         folds = {name: _fold(f) for name, f in _dict(record, "folds").items()}
-        return Plan(_text(record, "method"), _text(record, "bits"), _text(record, "target"), tensors, ops, folds)
+        curves = {name: _curve(c) for name, c in _dict(record, "curves").items()}
+        return Plan(_text(record, "method"), _text(record, "bits"), _text(record, "target"), tensors, ops, folds, curves)
     except json.JSONDecodeError as error:
         raise UsageError(f"the plan is not JSON: {error}", where=f"--plan-in {where}", hint=hint) from None
     except RecursionError:
@@ -147,7 +154,7 @@ def _text(record: dict[str, Any], key: str, default: str | None = None) -> str:
 
 
 def _dict(record: dict[str, Any], key: str) -> dict[str, Any]:
-    value = record.get(key, {}) if key in ("constants", "folds") else record[key]
+    value = record.get(key, {}) if key in ("constants", "folds", "curves") else record[key]
     if not isinstance(value, dict) or not all(isinstance(v, dict) for v in value.values()):
         raise TypeError(f"'{key}' is not an object of objects")
     return value
@@ -179,6 +186,15 @@ def _fold(record: dict[str, Any]) -> Fold:
     if not isinstance(scale, list) or not isinstance(shift, list):
         raise TypeError("scale and shift are lists")
     return Fold(tuple(float(_number(s, int, float)) for s in scale), tuple(float(_number(m, int, float)) for m in shift))
+
+
+def _curve(record: dict[str, Any]) -> Curve:
+    kind = record["kind"]
+    if not any(kind in kinds for kinds in KINDS.values()):
+        raise ValueError(f"kind '{kind}'")
+    grids = (None if record.get(part) is None else _grid(record[part]) for part in ("grid", "partner"))
+    scale, bound = (float(_number(record.get(part, default), int, float)) for part, default in (("scale", 1.0), ("bound", 0.0)))
+    return Curve(kind, _number(record["bits"], int), scale, bound, *grids)
 
 
 def _tensor(record: dict[str, Any]) -> TensorPlan:

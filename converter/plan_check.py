@@ -8,6 +8,8 @@ from pathlib import Path
 
 import onnx_ir as ir
 
+from converter.curve import Spot
+from converter.curves import apply_curves
 from converter.errors import UsageError
 from converter.fold import Site
 from converter.folds import apply_folds, channel_grid, inserted_factors
@@ -21,7 +23,7 @@ from converter.stored import codes_from_text
 from converter.targets import Target
 from converter.widths import tensor_bits
 
-__all__ = ["adopt_plan", "check_plan", "fold_as_planned"]
+__all__ = ["adopt_plan", "check_plan", "curve_as_planned", "fold_as_planned"]
 
 _HINT = "write a plan with --plan-out for this model and edit that"
 Refuse = Callable[[str], UsageError]
@@ -46,6 +48,18 @@ def fold_as_planned(plan: Plan, model: ir.Model, sites: Mapping[str, Site], wher
     """
     try:
         return apply_folds(model, sites, plan.folds) if plan.folds else model
+    except ValueError as error:
+        raise UsageError(f"the plan does not fit the model: {error}", where=f"--plan-in {where}", hint=_HINT) from None
+
+
+def curve_as_planned(plan: Plan, model: ir.Model, spots: Mapping[str, Spot], where: Path) -> ir.Model:
+    """Write the grids of a plan that are not uniform; the model itself if there are none.
+
+    Raises:
+        UsageError: one has no spot in this model or does not fit it.
+    """
+    try:
+        return apply_curves(model, spots, plan.curves) if plan.curves else model
     except ValueError as error:
         raise UsageError(f"the plan does not fit the model: {error}", where=f"--plan-in {where}", hint=_HINT) from None
 

@@ -7,19 +7,21 @@ from dataclasses import dataclass, replace
 
 import onnx_ir as ir
 
+from converter.curves import apply_curves
 from converter.fold_sites import find_sites
 from converter.folds import apply_folds
 from converter.graph import is_float
-from converter.methods import FOLDING, METHODS, REFINING, STUDYING, Problem, minmax
+from converter.methods import CURVING, FOLDING, METHODS, REFINING, STUDYING, Problem, minmax
 from converter.observe import Observations
 from converter.offers import Offer, Refusal, offer
 from converter.options import Options, parse_bits
 from converter.parallel import one_thread_each, worker_count
 from converter.place import place
 from converter.plan import Plan
-from converter.plan_check import adopt_plan, check_plan, fold_as_planned
+from converter.plan_check import adopt_plan, check_plan, curve_as_planned, fold_as_planned
 from converter.runtime import Feed
 from converter.sensitivity import loss_kind
+from converter.spots import find_spots
 from converter.study import Section, study_of, study_of_layers
 from converter.targets import Target
 from converter.torch_ops import UnknownOperatorError
@@ -36,7 +38,7 @@ class Planned:
     """A plan and what it is for.
 
     Attributes:
-        model: the canonical model with the plan's folds applied.
+        model: the canonical model with the plan's folds, and its grids that are not uniform, applied.
         plan: settled for it.
         offers: what could run in integer there.
         loss: by which candidates were judged; empty where none was needed.
@@ -96,8 +98,15 @@ def _made(
         model = apply_folds(model, problem.sites, folds)
         seen = look(model)
         problem, offers = asked(model, seen)
-    choice = METHODS[options.method](problem)
-    plan = replace(place(model, offers, choice, seen, target, method=options.method, bits=options.bits), folds=folds)
+    problem = replace(problem, folds=folds)
+    curves, draft = CURVING[options.method](problem) if options.method in CURVING else ({}, None)
+    if curves:
+        model = apply_curves(model, problem.spots, curves)
+        seen = look(model)
+        problem, offers = asked(model, seen)
+    choice = METHODS[options.method](replace(problem, draft=draft))
+    plan = place(model, offers, choice, seen, target, method=options.method, bits=options.bits)
+    plan = replace(plan, folds=folds, curves=curves)
     if options.method in REFINING and problem.study is not None:
         plan = REFINING[options.method](problem, plan)
     return Planned(model, plan, offers, "" if problem.study is None else problem.study.loss)
@@ -114,7 +123,8 @@ def adopted(
     assert options.plan_in is not None
     plan = adopt_plan(given, excluded)
     folded = fold_as_planned(plan, model, find_sites(model, _shapes(seen)), options.plan_in)
-    offers = _offers(folded, look(folded) if plan.folds else seen, target, options, excluded)
+    folded = curve_as_planned(plan, folded, find_spots(folded, excluded), options.plan_in)
+    offers = _offers(folded, look(folded) if plan.folds or plan.curves else seen, target, options, excluded)
     check_plan(plan, folded, offers, target, options.plan_in)
     return Planned(folded, plan, offers)
 
@@ -136,7 +146,8 @@ def _problem(
     offers = _offers(model, seen, target, options, excluded)
     constants = {(n, i): c for n, o in offers.items() if isinstance(o, Offer) for i, c in o.constants.items()}
     bits = tensor_bits(model, offers, parse_bits(options.bits)[1])
-    problem = Problem(seen.tensors, constants, bits, target.signed_activations, find_sites(model, _shapes(seen)))
+    sites, spots = find_sites(model, _shapes(seen)), find_spots(model, excluded)
+    problem = Problem(seen.tensors, constants, bits, target.signed_activations, sites, spots)
     if options.method not in STUDYING:
         return problem, offers
     skeleton = place(model, offers, minmax.choose(problem), seen, target, method="", bits=options.bits)

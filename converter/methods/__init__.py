@@ -8,26 +8,38 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from converter.curve import Curve
 from converter.fold import Fold
 from converter.method_names import DEFAULT_METHOD
-from converter.methods import minmax, mse, percentile, q_hyvit
+from converter.methods import easyquant, fq_vit, minmax, mse, percentile, ptq4vit, q_hyvit, repq_vit
 from converter.methods.problem import Choice, Problem
 from converter.plan import Plan
 
-__all__ = ["DEFAULT_METHOD", "FOLDING", "METHODS", "REFINING", "STUDYING", "Choice", "Problem"]
+__all__ = ["CURVING", "DEFAULT_METHOD", "FOLDING", "METHODS", "REFINING", "STUDYING", "Choice", "Problem"]
 
 METHODS: dict[str, Callable[[Problem], Choice]] = {
     "minmax": minmax.choose,
     "percentile": percentile.choose,
     "mse": mse.choose,
+    "easyquant": easyquant.choose,
+    "fq-vit": fq_vit.choose,
+    "ptq4vit": ptq4vit.choose,
+    "repq-vit": repq_vit.choose,
     "q-hyvit": q_hyvit.choose,
 }
 
-STUDYING = frozenset(["q-hyvit"])
+STUDYING = frozenset(["easyquant", "fq-vit", "ptq4vit", "repq-vit", "q-hyvit"])
 """Methods that look at layers and blocks, and need to be told about them."""
 
-FOLDING: dict[str, Callable[[Problem], dict[str, Fold]]] = {"q-hyvit": q_hyvit.fold}
+FOLDING: dict[str, Callable[[Problem], dict[str, Fold]]] = {"repq-vit": repq_vit.fold, "q-hyvit": q_hyvit.fold}
 """Methods that choose per-channel folds before they choose grids."""
+
+CURVING: dict[str, Callable[[Problem], tuple[dict[str, Curve], Choice]]] = {
+    "fq-vit": fq_vit.curves,
+    "ptq4vit": ptq4vit.curves,
+    "repq-vit": repq_vit.curves,
+}
+"""Methods that choose grids that are not uniform, and a draft of all others, before they choose grids."""
 
 REFINING: dict[str, Callable[[Problem, Plan], Plan]] = {"q-hyvit": q_hyvit.refine}
 """Methods that improve constants once it is settled which operators run in integer."""

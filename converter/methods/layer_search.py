@@ -8,16 +8,16 @@ range is moved by itself. A zero point that would lie outside the container is c
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import torch
 
 from converter.grids import SMALLEST_SCALE, Grid
 from converter.methods.layer_error import Judge, activation_errors, on_grid, thinned, weight_errors
-from converter.study import Reading
+from converter.methods.layer_readers import Reader
 
-__all__ = ["Reader", "best_activation", "best_weights", "covering", "ranked_activations", "ranked_again", "scale_candidates"]
+__all__ = ["best_activation", "best_weights", "covering", "ranked_activations", "ranked_again", "scale_candidates"]
 
 Tensor = torch.Tensor
 
@@ -28,21 +28,6 @@ _COARSE_ROWS = 256
 _COARSE_NUMBERS = 1 << 19
 _FEWEST_COARSE_ROWS = 32
 _SHORTLIST = 8
-
-
-@dataclass(frozen=True)
-class Reader:
-    """A layer that reads a tensor.
-
-    Attributes:
-        name: of the operator.
-        operand: 0 or 1.
-        reading: through which grid.
-    """
-
-    name: str
-    operand: int
-    reading: Reading
 
 
 def covering(low: float, high: float, bits: int, signed: bool) -> Grid:

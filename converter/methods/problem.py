@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from converter.fold import Site
+from converter.curve import Spot
+from converter.fold import Fold, Site
 from converter.grids import Grid, affine_grid, symmetric_grid
 from converter.search_parts import SearchParts
 
@@ -53,6 +54,9 @@ class Problem:
         bits: of each tensor's grid, 4 to 8, by tensor name.
         signed: whether activations have signed codes.
         sites: where a per-channel scale, or shift, can be folded into the constants around a tensor, by that tensor's name.
+        spots: where a grid can stand that is not uniform, by the name of the tensor that is read.
+        folds: what has been folded into the network already, by key tensor.
+        draft: what the method answered before such grids were written into the network; None before that.
         study: the network as functions, for methods that look at layers; None for others, or where it cannot be had.
         parts: which parts of the method's search are wanted.
         progress: called with (steps done, steps in all).
@@ -63,6 +67,9 @@ class Problem:
     bits: dict[str, int]
     signed: bool
     sites: dict[str, Site] = field(default_factory=dict)
+    spots: dict[str, Spot] = field(default_factory=dict)
+    folds: dict[str, Fold] = field(default_factory=dict)
+    draft: Choice | None = None
     study: Study | None = None
     parts: SearchParts = field(default_factory=SearchParts)
     progress: Callable[[int, int], None] = lambda done, total: None

@@ -22,7 +22,8 @@ from converter.methods import mse
 from converter.methods.block_search import search_section
 from converter.methods.fold_search import choose_folds
 from converter.methods.layer_error import Judge, judge_of
-from converter.methods.layer_search import Reader, best_weights, quantized_operand, ranked_activations, ranked_again
+from converter.methods.layer_readers import Reader
+from converter.methods.layer_search import best_weights, quantized_operand, ranked_activations, ranked_again
 from converter.methods.problem import Choice, Problem
 from converter.methods.reconstruct import matrix_to_weight, reconstruct
 from converter.network import Step

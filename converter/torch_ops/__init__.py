@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from converter.torch_ops import layers, movement, pointwise, pooling, resize
+from converter.torch_ops import layers, movement, pointwise, pooling, quantized, resize
 from converter.torch_ops.table import Attributes, Inputs, Rule, Tensor, UnknownOperatorError
 
 __all__ = ["POINTWISE", "UnknownOperatorError", "apply", "known"]
@@ -24,6 +24,7 @@ _RULES: Mapping[str, Rule] = {
     **pooling.TABLE,
     **resize.TABLE,
     **movement.TABLE,
+    **quantized.TABLE,
 }
 
 

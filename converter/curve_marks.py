@@ -1,0 +1,32 @@
+"""Which nodes are part of a grid that is not uniform, and who reads one. Read-only questions about a graph."""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+
+__all__ = ["MARK", "curve_of", "reads_logarithms", "source_of"]
+
+MARK = "bridgequant.curve"
+"""The kind of grid that a node is part of, in the metadata of the node."""
+
+_MOVES = frozenset(
+    ["Expand", "Flatten", "Gather", "Identity", "Reshape", "Slice", "Split", "Squeeze", "Tile", "Transpose", "Unsqueeze"]
+)  # fmt: skip
+
+
+def curve_of(node: ir.Node | None) -> str:
+    """The kind of grid that a node is part of; an empty string if none."""
+    return "" if node is None else str(node.metadata_props.get(MARK, ""))
+
+
+def source_of(value: ir.Value | None) -> ir.Node | None:
+    """The operator that computed a tensor's numbers, which may have been moved and copied since."""
+    node = value.producer() if value is not None else None
+    while node is not None and node.op_type in _MOVES:
+        node = node.inputs[0].producer() if node.inputs[0] is not None else None
+    return node
+
+
+def reads_logarithms(node: ir.Node) -> bool:
+    """True if an operand lies on a logarithmic grid, moved or not."""
+    return any(curve_of(source_of(value)).startswith("log") for value in node.inputs)
