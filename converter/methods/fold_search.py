@@ -20,7 +20,7 @@ from converter.fold import Fold, Member, Site
 from converter.methods.layer_error import Judge, activation_errors
 from converter.methods.layer_search import best_weights, scale_candidates
 from converter.methods.problem import Problem
-from converter.network import Network, Step
+from converter.network import Network, Step, run_samples, section
 from converter.parallel import in_order
 from converter.sensitivity import layer_rows
 from converter.study import Study
@@ -33,7 +33,7 @@ _POWERS = (0.5, 1.0)
 _SMALLEST_SHARE = 1.0 / 512
 """No channel's scale is smaller beside the largest: what hardly ever moves needs no finer grid."""
 
-_WORTHWHILE = 0.9
+_WORTHWHILE = 0.5
 """A fold must leave no more than this share of the error."""
 
 _EVERY = 4
@@ -59,8 +59,15 @@ class _Use:
     bits: tuple[int, int]
 
 
-def choose_folds(problem: Problem, judges: Mapping[str, Judge]) -> dict[str, Fold]:
-    """The folds that lessen the weighted error of the layers behind them."""
+def choose_folds(problem: Problem, judges: Mapping[str, Judge], feed: Mapping[str, Tensor]) -> dict[str, Fold]:
+    """The folds that lessen the weighted error of the layers behind them.
+
+    Args:
+        problem: with a study.
+        judges: of the layers.
+        feed: samples that give the channels' ranges. They should not be those of the judges: a channel that happens to be
+            silent on a few samples would seem to need next to no range, and be cut off on others.
+    """
     study = problem.study
     assert study is not None
     steps = {s.name: s for s in study.network.steps}
@@ -73,7 +80,7 @@ def choose_folds(problem: Problem, judges: Mapping[str, Judge]) -> dict[str, Fol
         if not uses or taken.intersection(u.tensor for u in uses):
             continue
         plain = _error(problem, uses, Fold((1.0,) * site.channels))
-        candidates = _candidates(site, uses)
+        candidates = _candidates(site, _ranges(problem, study, site, uses, feed))
         errors = list(in_order(partial(_error, problem, uses), candidates, study.workers))
         if errors and min(errors) < _WORTHWHILE * plain:
             result[name] = candidates[int(np.argmin(errors))]
@@ -107,26 +114,27 @@ def _row_channels(step: Step, network: Network, member: Member, shape: tuple[int
     return highest.long() - 1 if bool(same) else None
 
 
-def _ranges(uses: Sequence[_Use], channels: int, tensor: str) -> tuple[Tensor, Tensor]:
-    """Lowest and highest number of each channel of a tensor; float32 [channels]."""
-    low, high = torch.zeros(channels + 1), torch.zeros(channels + 1)
-    first = True
-    for use in uses:
-        if use.tensor != tensor:
-            continue
-        index = torch.where(use.channels >= 0, use.channels, channels).reshape(-1)
-        least, most = use.judge.left.amin(1).reshape(-1), use.judge.left.amax(1).reshape(-1)
-        low = low.scatter_reduce(0, index, least, "amin", include_self=not first)
-        high = high.scatter_reduce(0, index, most, "amax", include_self=not first)
-        first = False
-    return low[:-1], high[:-1]
-
-
-def _candidates(site: Site, uses: Sequence[_Use]) -> list[Fold]:
+def _ranges(problem: Problem, study: Study, site: Site, uses: Sequence[_Use], feed: Mapping[str, Tensor]) -> list[tuple[Tensor, Tensor]]:
+    """Lowest and highest number of each channel, float32 [channels], of each tensor that is used."""
     tensors = list(dict.fromkeys(u.tensor for u in uses))
-    ranges = [_ranges(uses, site.channels, t) for t in tensors]
+    members = {m.tensor: m for m in site.members}
+    values = study.values or run_samples(section(study.network, tensors, ()), feed, wanted=tensors)
+    ranges = []
+    for name in tensors:
+        shape = problem.tensors[name].shape
+        index = torch.from_numpy(np.broadcast_to(members[name].channels, shape).reshape(-1).astype(np.int64))
+        index = torch.where(index >= 0, index, site.channels)
+        flat = values[name].reshape(-1, index.numel())
+        nothing = torch.zeros(site.channels + 1)
+        low = nothing.scatter_reduce(0, index, flat.amin(0), "amin", include_self=False)
+        high = nothing.scatter_reduce(0, index, flat.amax(0), "amax", include_self=False)
+        ranges.append((low[:-1], high[:-1]))
+    return ranges
+
+
+def _candidates(site: Site, ranges: Sequence[tuple[Tensor, Tensor]]) -> list[Fold]:
     folds = [Fold(_scales([torch.maximum(low.abs(), high.abs()) for low, high in ranges], power)) for power in _POWERS]
-    if site.shift and len(tensors) == 1:
+    if site.shift and len(ranges) == 1:
         low, high = ranges[0]
         middle = tuple(float(np.float32(m)) for m in (low + high) / 2)
         folds.append(Fold((1.0,) * site.channels, middle))

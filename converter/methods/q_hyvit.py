@@ -60,8 +60,9 @@ def fold(problem: Problem) -> dict[str, Fold]:
     study = problem.study
     if study is None or not problem.sites or not problem.parts.granularity:
         return {}
-    samples, _ = _captured(_with_fewer_samples(study), _layers(study), (), rows=_FOLD_ROWS)
-    return choose_folds(problem, {name: judge_of(sample) for name, sample in samples.items()})
+    seen, unseen = _halves(study.feed)
+    samples, _ = _captured(replace(study, feed=unseen), _layers(study), (), rows=_FOLD_ROWS)
+    return choose_folds(problem, {name: judge_of(sample) for name, sample in samples.items()}, seen)
 
 
 def choose(problem: Problem) -> Choice:
@@ -112,9 +113,11 @@ def refine(problem: Problem, plan: Plan) -> Plan:
     return plan.with_ops(plan.tensors, ops)
 
 
-def _with_fewer_samples(study: Study) -> Study:
-    """Enough of the samples to tell channels apart."""
-    return replace(study, feed={name: value[:_FOLD_SAMPLES] for name, value in study.feed.items()})
+def _halves(feed: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Some samples, and some others if there are any."""
+    few = {name: value[: 2 * _FOLD_SAMPLES] for name, value in feed.items()}
+    alone = next(iter(few.values())).shape[0] < 2
+    return {n: v[::2] for n, v in few.items()}, {n: v[0 if alone else 1 :: 2] for n, v in few.items()}
 
 
 def _captured(
