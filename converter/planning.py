@@ -33,6 +33,10 @@ Look = Callable[[ir.Model], Observations]
 Offers = dict[str, Offer | Refusal]
 
 
+_MOST_STUDIED = 64
+"""Samples that methods run themselves; more give better ranges, which have been observed before, and hardly better gradients."""
+
+
 @dataclass(frozen=True)
 class Planned:
     """A plan and what it is for.
@@ -151,11 +155,12 @@ def _problem(
     if options.method not in STUDYING:
         return problem, offers
     skeleton = place(model, offers, minmax.choose(problem), seen, target, method="", bits=options.bits)
+    few = feeds[:_MOST_STUDIED]
     try:
-        study = replace(study_of(model, skeleton, feeds, sections, options.seed), loss=_loss(model, seen))
+        study = replace(study_of(model, skeleton, few, sections, options.seed), loss=_loss(model, seen))
     except UnknownOperatorError as error:
         reason = f"output error of each layer, as the network cannot be differentiated: {error}"
-        study = replace(study_of_layers(model, skeleton, feeds, options.seed), loss=reason)
+        study = replace(study_of_layers(model, skeleton, few, options.seed), loss=reason)
     return replace(problem, study=replace(study, workers=worker_count(options.threads))), offers
 
 

@@ -4,10 +4,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import onnx
 import pytest
 
+from converter.canonicalise import canonicalise
+from converter.load import load
+from converter.network import network_of, run_samples
 from converter.options import Options
+from converter.runtime import open_session, run_session
+from converter.study import stack
+from models.export import build, export_model
 from tools.families import FAMILIES, convert_family, markdown
 
 SIZE = 64
@@ -46,3 +53,18 @@ def test_formats_of_targets_differ_where_kernels_do(tmp_path: Path) -> None:
         constants = {i.name: i.data_type for i in model.graph.initializer}
         kinds[target] = {constants[n.input[2]] for n in model.graph.node if n.op_type == "QuantizeLinear"}
     assert kinds == {"arm64": {onnx.TensorProto.INT8}, "x86": {onnx.TensorProto.UINT8}}
+
+
+@pytest.mark.parametrize("network", FAMILIES)
+def test_the_network_in_torch_computes_what_the_runtime_does(network: str, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """What the method differentiates is what will run: outputs agree to 1e-4 of the largest, on samples batched together."""
+    path = tmp_path_factory.getbasetemp() / f"{network}_{SIZE}.onnx"
+    if not path.exists():
+        path.write_bytes(export_model(build(network, size=SIZE)))
+    generator = np.random.default_rng(0)
+    feeds = [{"image": generator.normal(size=(1, 3, SIZE, SIZE)).astype(np.float32)} for _ in range(2)]
+    source = load(path)
+    session = open_session(source.model, threads=1)
+    wanted = np.stack([run_session(session, feed)["logits"] for feed in feeds])
+    got = run_samples(network_of(canonicalise(source.model, feeds[:1]).model), stack(feeds))["logits"].numpy()
+    assert np.abs(got - wanted).max() < 1e-4 * np.abs(wanted).max()

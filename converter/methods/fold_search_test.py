@@ -1,0 +1,106 @@
+"""Folds are taken where channels differ, from ranges that others than the judging samples gave, and nowhere else."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+import torch
+
+from converter.fold_sites import find_sites
+from converter.methods.fold_search import choose_folds
+from converter.methods.layer_error import judge_of
+from converter.methods.problem import Constant, Problem
+from converter.network import network_of
+from converter.observe import observe
+from converter.runtime import Feed
+from converter.sensitivity import capture, layers_of
+from converter.sketch_test import Sketch
+from converter.study import Reading, Study, stack
+
+CHANNELS = 8
+
+
+def two_convolutions(spread: np.ndarray, *, alone: bool = False) -> tuple[ir.Model, str]:
+    """Two 1x1 convolutions; the channels between them have ranges in the given proportions, which the second undoes.
+
+    With ``alone``, the first of these channels reads the last input only, and no other does.
+    """
+    generator = np.random.default_rng(0)
+    first = generator.normal(size=(CHANNELS, 4, 1, 1)).astype(np.float32)
+    first *= (spread / np.abs(first).sum((1, 2, 3)))[:, None, None, None]
+    if alone:
+        first[1:, 3], first[0, :3] = 0.0, 0.0
+    second = generator.normal(size=(6, CHANNELS, 1, 1)).astype(np.float32) / spread[None, :, None, None]
+    sketch = Sketch()
+    x = sketch.input("image", 1, 4, 8, 8)
+    middle = sketch.add("Conv", x, sketch.constant(first))
+    model = sketch.model(sketch.add("Conv", middle, sketch.constant(second)))
+    return model, middle
+
+
+def feeds_of(count: int, seed: int, model: ir.Model) -> list[Feed]:
+    generator = np.random.default_rng(seed)
+    (name,) = [str(v.name) for v in model.graph.inputs]
+    return [{name: generator.normal(size=(1, 4, 8, 8)).astype(np.float32)} for _ in range(count)]
+
+
+def problem_of(model: ir.Model, feeds: list[Feed], bits: int) -> Problem:
+    seen = observe(model, feeds, threads=1)
+    network = network_of(model)
+    shapes = {n: s.shape for n, s in seen.tensors.items()}
+    names = layers_of(network)
+    steps = {s.name: s for s in network.steps}
+    readings = {(n, 0): Reading(steps[n].inputs[0], 1.0) for n in names}
+    constants = {(n, 1): Constant(network.constants[steps[n].inputs[1]].numpy(), 0, bits) for n in names}
+    study = Study(network, stack(feeds), readings, tuple(names), (), 0)
+    return Problem(seen.tensors, constants, dict.fromkeys(seen.tensors, bits), True, find_sites(model, shapes), study=study)
+
+
+def folds_of(spread: np.ndarray, bits: int = 8, judged_on: int = 1) -> tuple[dict[str, tuple[float, ...]], str]:
+    model, middle = two_convolutions(spread)
+    feeds = feeds_of(6, 0, model)
+    problem = problem_of(model, feeds, bits)
+    assert problem.study is not None
+    others = stack(feeds_of(6, judged_on, model))
+    samples, _ = capture(problem.study.network, layers_of(problem.study.network), others, seed=0)
+    folds = choose_folds(problem, {n: judge_of(s) for n, s in samples.items()}, problem.study.feed)
+    return {name: fold.scale for name, fold in folds.items()}, middle
+
+
+@pytest.mark.parametrize("bits", [8, 6])
+def test_channels_of_different_ranges_get_scales_in_their_proportion(bits: int) -> None:
+    spread = np.asarray([1.0, 100.0, 1.0, 30.0, 0.5, 2.0, 60.0, 1.0], np.float32)
+    folds, middle = folds_of(spread, bits)
+    scale = np.asarray(folds[middle])
+    # in proportion, or in proportion to the root where that spares the weights
+    slope = np.polyfit(np.log(spread), np.log(scale), 1)[0]
+    assert slope == pytest.approx(1.0, abs=0.05) or slope == pytest.approx(0.5, abs=0.05)
+    assert scale.max() == pytest.approx(1.0)
+
+
+def test_channels_that_are_alike_are_left_alone() -> None:
+    assert folds_of(np.ones(CHANNELS, np.float32))[0] == {}
+
+
+def test_a_channel_that_is_silent_on_the_samples_of_the_ranges_is_not_cut_off() -> None:
+    """It seems to need next to no range, but other samples judge, and there it speaks."""
+    model, middle = two_convolutions(np.asarray([50, 100, 1, 30, 0.5, 2, 60, 1], np.float32), alone=True)
+    problem = problem_of(model, feeds_of(6, 0, model), 8)
+    study = problem.study
+    assert study is not None
+    silent = {n: v.clone() for n, v in study.feed.items()}
+    for value in silent.values():
+        value[:, :, 3] = 0.0  # the only input that the first channel reads
+    samples, _ = capture(study.network, layers_of(study.network), study.feed, seed=0)
+    speaking, _ = capture(study.network, layers_of(study.network), silent, seed=0)
+    honest = choose_folds(problem, {n: judge_of(s) for n, s in samples.items()}, silent)
+    misled = choose_folds(problem, {n: judge_of(s) for n, s in speaking.items()}, silent)
+    kept = honest[middle].scale[0] if middle in honest else 1.0
+    assert kept > 10 * misled[middle].scale[0]
+
+
+def test_the_folds_are_numbers_of_single_precision() -> None:
+    folds, middle = folds_of(np.asarray([1, 100, 1, 30, 0.5, 2, 60, 1], np.float32))
+    assert all(float(np.float32(s)) == s for s in folds[middle])
+    assert torch.tensor(folds[middle]).min() > 0
