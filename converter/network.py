@@ -161,14 +161,21 @@ def run_samples(
 ) -> dict[str, Tensor]:
     """Run on many samples at once: every input and every result has one axis more, the samples, in front.
 
-    The graph itself may be fixed to one batch size: the samples are mapped over it.
+    The graph itself may be fixed to one batch size: the samples are mapped over it. Integers that are the same for all samples,
+    shapes above all, are read as plain numbers.
     """
     names = tuple(network.outputs if wanted is None else wanted)
 
     def one(sample: dict[str, Tensor]) -> dict[str, Tensor]:
         return run(network, sample, wanted=names, hook=hook, constants=constants)
 
-    result: dict[str, Tensor] = torch.func.vmap(one, out_dims=0)(dict(feed))
+    common = {name for name, value in feed.items() if not value.is_floating_point() and bool((value == value[:1]).all())}
+    if len(common) == len(feed):
+        count = next(iter(feed.values())).shape[0]
+        return {n: v.expand(count, *v.shape) for n, v in one({name: value[0] for name, value in feed.items()}).items()}
+    samples = {name: value[0] if name in common else value for name, value in feed.items()}
+    axes = {name: None if name in common else 0 for name in feed}
+    result: dict[str, Tensor] = torch.func.vmap(one, in_dims=(axes,), out_dims=0)(samples)
     return result
 
 

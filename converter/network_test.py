@@ -108,3 +108,15 @@ def test_tensors_are_dropped_after_their_last_reader_but_not_the_wanted_ones() -
     feed = {"x": torch.from_numpy(feeds_for(model)[0]["x"])}
     values = run(network, feed, wanted=[network.steps[0].outputs[0], *network.outputs])
     torch.testing.assert_close(values[network.outputs[0]], torch.sigmoid(values[network.steps[0].outputs[0]]))
+
+
+def test_shapes_that_were_computed_before_are_read_as_numbers() -> None:
+    """A step by itself, or a section, may be given what a Shape has computed: the same for every sample."""
+    reshape = Step("r", "Reshape", ("x", "shape"), ("y",), {})
+    network = Network((reshape,), {}, ("x", "shape"), ("y",))
+    x = torch.arange(24.0).reshape(2, 3, 4)
+    y = run_samples(network, {"x": x, "shape": torch.tensor([[4, 3], [4, 3]])})["y"]
+    torch.testing.assert_close(y, x.reshape(2, 4, 3))
+    gather = Step("g", "Gather", ("shape", "one"), ("n",), {"axis": 0})
+    alone = Network((gather,), {"one": torch.tensor([1])}, ("shape",), ("n",))
+    assert run_samples(alone, {"shape": torch.tensor([[4, 3], [4, 3]])})["n"].tolist() == [[3], [3]]
