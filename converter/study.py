@@ -13,10 +13,9 @@ import numpy as np
 import onnx_ir as ir
 import torch
 
-from converter.graph import constant, is_float
+from converter.graph import constant, is_float, relabel_factor
 from converter.network import Network, network_of
 from converter.observe import values_of
-from converter.offers import relabel_factor
 from converter.plan import Plan
 from converter.runtime import Feed
 
