@@ -31,7 +31,7 @@ CASES = [(network, "arm64") for network in FAMILIES] + [("mobilevit_xxs", "x86")
 @pytest.mark.parametrize(("network", "target"), CASES)
 def test_a_family_converts_and_runs_as_planned(network: str, target: str, tmp_path_factory: pytest.TempPathFactory) -> None:
     folder = tmp_path_factory.getbasetemp()
-    result = convert_family(network, folder, Options(samples=8, target=target, threads=2), size=SIZE)
+    result = convert_family(network, folder, Options(samples=8, method="mse", target=target, threads=2), size=SIZE)
     verdict = result.report.verdict
     assert verdict is not None
     assert verdict.parity_reference == "a simulation of the plan"
@@ -39,7 +39,7 @@ def test_a_family_converts_and_runs_as_planned(network: str, target: str, tmp_pa
     assert verdict.census.coverage > 0.8
     assert "QLinearSoftmax" not in verdict.census.kernels
     assert all(output.sqnr_db > LEAST_SQNR_DB.get((network, target), USUAL_SQNR_DB[target]) for output in verdict.outputs)
-    converted = onnx.load(folder / f"{network}_{SIZE}_{target}_{Options().method}.onnx")
+    converted = onnx.load(folder / f"{network}_{SIZE}_{target}_mse.onnx")
     assert {node.op_type for node in converted.graph.node} & {"QuantizeLinear"}
     assert f"| {network} | {SIZE} | {target} |" in markdown([result])
 
@@ -48,8 +48,8 @@ def test_formats_of_targets_differ_where_kernels_do(tmp_path: Path) -> None:
     """Signed activations for ARM64, unsigned ones for x86."""
     kinds = {}
     for target in ("arm64", "x86"):
-        convert_family("mobilevit_xxs", tmp_path, Options(samples=4, target=target, threads=2), size=SIZE)
-        model = onnx.load(tmp_path / f"mobilevit_xxs_{SIZE}_{target}_{Options().method}.onnx")
+        convert_family("mobilevit_xxs", tmp_path, Options(samples=4, method="mse", target=target, threads=2), size=SIZE)
+        model = onnx.load(tmp_path / f"mobilevit_xxs_{SIZE}_{target}_mse.onnx")
         constants = {i.name: i.data_type for i in model.graph.initializer}
         kinds[target] = {constants[n.input[2]] for n in model.graph.node if n.op_type == "QuantizeLinear"}
     assert kinds == {"arm64": {onnx.TensorProto.INT8}, "x86": {onnx.TensorProto.UINT8}}
