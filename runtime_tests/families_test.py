@@ -44,6 +44,13 @@ def test_a_family_converts_and_runs_as_planned(network: str, target: str, tmp_pa
     assert f"| {network} | {SIZE} | {target} |" in markdown([result])
 
 
+@pytest.mark.xfail(strict=True, reason="parity 31 dB instead of 45, cause not found yet")
+def test_the_default_methods_plan_runs_as_planned_too(tmp_path: Path) -> None:
+    verdict = convert_family("mobilevit_xxs", tmp_path, Options(samples=8, threads=2), size=SIZE).report.verdict
+    assert verdict is not None
+    assert verdict.parity_db > 45
+
+
 def test_formats_of_targets_differ_where_kernels_do(tmp_path: Path) -> None:
     """Signed activations for ARM64, unsigned ones for x86."""
     kinds = {}
