@@ -58,7 +58,7 @@ def captured(
     """
     if study.values is not None:
         return capture_values(study.network, layers, study.values, rows=rows, seed=study.seed), {}
-    return capture(study.network, layers, study.feed, outputs=outputs, rows=rows, probes=probes, seed=study.seed)
+    return capture(study.network, layers, study.feed, outputs=outputs, rows=rows, probes=probes, seed=study.seed, workers=study.workers)
 
 
 def _of_layer(study: Study, name: str) -> list[Reader]:

@@ -1,6 +1,6 @@
 """PTQ4ViT: twin uniform grids and scales guided by the second derivative.
 
-Yuan, Xue, Chen, Wu, Sun: PTQ4ViT, arXiv 2111.12293. Grids are symmetric, their scales the best of a hundred between 0.01 and
+Yuan, Xue, Chen, Wu, Sun: PTQ4ViT, arXiv 2111.12293. Grids are symmetric; scales of activations are the best of a hundred between 0.01 and
 1.2 times the one that covers the range, weights and activations in turn for three rounds, layer by layer, by the error of the
 layer's output weighted with the squared gradient of the loss (section 3.3). Of the k bits of a twin grid (section 3.2) one
 says which of two ranges a number is in. Behind a softmax the ranges are [0, 2^-m) and up to 1, the steps 2^-m and 1 over

@@ -10,7 +10,7 @@ a per-channel grid is offered only where folding it into constants is exact, and
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -22,14 +22,13 @@ from converter.methods import mse
 from converter.methods.block_search import search_section
 from converter.methods.fold_search import choose_folds
 from converter.methods.layer_error import Judge, judge_of
-from converter.methods.layer_readers import Reader
+from converter.methods.layer_readers import Reader, captured, layers_read, readers_by_root
 from converter.methods.layer_search import best_weights, quantized_operand, ranked_activations, ranked_again
 from converter.methods.problem import Choice, Problem
 from converter.methods.reconstruct import matrix_to_weight, reconstruct
 from converter.network import Step
 from converter.parallel import in_order
 from converter.plan import Plan
-from converter.sensitivity import LayerSample, capture, capture_values, layers_of
 from converter.stored import codes_to_text
 from converter.study import Study
 
@@ -61,7 +60,7 @@ def fold(problem: Problem) -> dict[str, Fold]:
     if study is None or not problem.sites or not problem.parts.granularity:
         return {}
     seen, unseen = _halves(study.feed)
-    samples, _ = _captured(replace(study, feed=unseen), _layers(study), (), rows=_FOLD_ROWS)
+    samples, _ = captured(replace(study, feed=unseen), layers_read(study), rows=_FOLD_ROWS)
     return choose_folds(problem, {name: judge_of(sample) for name, sample in samples.items()}, seen)
 
 
@@ -71,11 +70,11 @@ def choose(problem: Problem) -> Choice:
     study = problem.study
     if study is None:
         return start
-    layers = _layers(study)
+    layers = layers_read(study)
     sections = [s for s in study.sections if set(s.steps).intersection(layers)] if problem.parts.bridge else []
-    samples, importance = _captured(study, layers, [o for s in sections for o in s.outputs])
+    samples, importance = captured(study, layers, [o for s in sections for o in s.outputs], rows=_ROWS)
     judges = {name: judge_of(sample) for name, sample in samples.items()}
-    readers = _readers_by_root(study, samples)
+    readers = readers_by_root(study, samples)
     state = _State(dict(start.tensors), {}, {n: j.right for n, j in judges.items() if samples[n].weighted})
     ranked: dict[str, list[Grid]] = {}
     for number in range(_ROUNDS):
@@ -118,30 +117,6 @@ def _halves(feed: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Te
     few = {name: value[: 2 * _FOLD_SAMPLES] for name, value in feed.items()}
     alone = next(iter(few.values())).shape[0] < 2
     return {n: v[::2] for n, v in few.items()}, {n: v[0 if alone else 1 :: 2] for n, v in few.items()}
-
-
-def _captured(
-    study: Study, layers: Sequence[str], outputs: Sequence[str], rows: int = _ROWS
-) -> tuple[dict[str, LayerSample], dict[str, Tensor]]:
-    if study.values is not None:
-        return capture_values(study.network, layers, study.values, rows=rows, seed=study.seed), {}
-    return capture(study.network, layers, study.feed, outputs=outputs, rows=rows, seed=study.seed, workers=study.workers)
-
-
-def _layers(study: Study) -> list[str]:
-    return [n for n in layers_of(study.network) if _readers_of_layer(study, n)]
-
-
-def _readers_of_layer(study: Study, name: str) -> list[Reader]:
-    return [Reader(name, i, study.readings[name, i]) for i in (0, 1) if (name, i) in study.readings]
-
-
-def _readers_by_root(study: Study, samples: Mapping[str, LayerSample]) -> dict[str, list[Reader]]:
-    result: dict[str, list[Reader]] = {}
-    for name in samples:
-        for reader in _readers_of_layer(study, name):
-            result.setdefault(reader.reading.root, []).append(reader)
-    return result
 
 
 def _operand(state: _State, study: Study, judges: Mapping[str, Judge], name: str, operand: int) -> Tensor:
