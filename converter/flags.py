@@ -67,7 +67,7 @@ def _parser() -> _Parser:
     add = parser.add_argument_group("conversion").add_argument
     add("--method", default="", metavar="NAME", help="how grids are chosen: minmax, percentile, mse, q-hyvit (default q-hyvit)")
     add("--bits", default="W8A8", metavar="WxAy", help="bits of weights and of what enters layers, 4 to 8 each (default: W8A8)")
-    add("--target", default="arm64", metavar="NAME", help="integer kernels to write for: arm64, x86 (default arm64)")
+    add("--target", default="arm64", metavar="NAME", help="integer kernels to write for: arm64 (default), x86, or a FILE.toml")
     add("--adaptive-rounding", action=argparse.BooleanOptionalAction, default=True, help="q-hyvit, weights below 8 bits (default: on)")
     add("--bias-correction", action=argparse.BooleanOptionalAction, default=False, help="q-hyvit: correct mean errors (default: off)")
     add("--exclude", action="append", default=[], metavar="PATTERN", help="keep operators float, by name glob or type; repeatable")

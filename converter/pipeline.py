@@ -30,7 +30,7 @@ from converter.samples import SampleSet, load_samples
 from converter.shapes import calibration_shapes
 from converter.structure import find_structure
 from converter.study import Section
-from converter.targets import TARGETS, Target
+from converter.targets import FILE_SUFFIX, Target, find_target
 from converter.verify import Verdict, verify
 from converter.widths import CONTAINER_BITS
 
@@ -72,7 +72,8 @@ def convert(
     """
     check_input(source_path)
     outputs = {"OUT": output_path, "--plan-out": plan_out, "--json": json_out}
-    inputs = {"IN": source_path, "--calib": options.calib, "--plan-in": options.plan_in}
+    target_file = Path(options.target) if options.target.endswith(FILE_SUFFIX) else None
+    inputs = {"IN": source_path, "--calib": options.calib, "--plan-in": options.plan_in, "--target": target_file}
     written = {role: path for role, path in outputs.items() if path is not None}
     read = {role: path for role, path in inputs.items() if path is not None}
     check_outputs(written, read)
@@ -101,7 +102,7 @@ def convert(
 def _converted(
     source: Source, output: str, options: Options, given: Plan | None, dry_run: bool, progress: Progress
 ) -> tuple[Report, onnx.ModelProto | None]:
-    target = TARGETS[options.target]
+    target = find_target(options.target)
     samples, preprocess, remarks = _samples(source, options, progress)
     progress.stage("canonicalise")
     canonical = canonicalise(source.model, samples.calibration[:_PROOF_SAMPLES])
@@ -128,7 +129,7 @@ def _converted(
         onnx.helper.set_model_props(model, metadata)  # to_proto sorts them, the input file's order shall stay
         progress.stage("measure")
         result = _Result(model, verdict, latency_ratio(source.model, model, samples.held_aside[0]))
-    report = _report(source, output, options, samples, canonical, planned, result, remarks)
+    report = _report(source, output, options, samples, canonical, planned, target, result, remarks)
     return report, None if result is None else result.model
 
 
@@ -204,6 +205,7 @@ def _report(
     samples: SampleSet,
     canonical: Canonical,
     planned: Planned,
+    target: Target,
     result: _Result | None,
     remarks: list[str],
 ) -> Report:
@@ -220,6 +222,7 @@ def _report(
         method=planned.plan.method,
         bits=planned.plan.bits,
         target=planned.plan.target,
+        architectures=target.architectures,
         loss=planned.loss,
         calibration=samples.description,
         calibration_digest=samples.digest,

@@ -123,7 +123,7 @@ def _price_tensor(
 ) -> None:
     name = str(value.name)
     size = math.prod(seen.tensors[name].shape) if name in seen.tensors else 0
-    quantize, dequantize = target.quantize_element * size, target.dequantize_element * size
+    quantize, dequantize = target.quantize(size), target.dequantize(size)
     readers = _readers(value, offers)
     users = [("op", str(node.name)) for node in readers if str(node.name) in offers]
     producer = value.producer()

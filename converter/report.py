@@ -31,6 +31,7 @@ class Report:
         method: that chose the grids.
         bits: for example ``W8A8``.
         target: name of the target.
+        architectures: of the machines it stands for, as ``platform.machine`` calls them.
         loss: by which the method judged; empty where it needed none.
         calibration: a sentence on the samples.
         calibration_digest: sha256 of the samples.
@@ -53,6 +54,7 @@ class Report:
     method: str
     bits: str
     target: str
+    architectures: tuple[str, ...]
     loss: str
     calibration: str
     calibration_digest: str

@@ -19,7 +19,6 @@ from converter.widths import CONTAINER_BITS, width_counts
 __all__ = ["float_operator_lines", "render", "report_tables"]
 
 _MOST_NAMED = 5
-_HOMES = {"arm64": ("aarch64", "arm64"), "x86": ("x86_64", "AMD64")}
 
 
 def render(table: RenderableType, width: int, *, terminal: bool) -> str:
@@ -38,7 +37,7 @@ def report_tables(report: Report) -> RenderableType:
         if products:
             parts += [blank, _products(products)]
     warnings = list(report.warnings)
-    if report.latency is not None and report.latency.ratio < 1 and _at_home(report.target):
+    if report.latency is not None and report.latency.ratio < 1 and _at_home(report):
         warnings.append("the int8 model is slower than float on this machine")
     for warning in warnings:
         line = Table.grid(padding=(0, 1))
@@ -61,8 +60,8 @@ def float_operator_lines(report: Report) -> list[str]:
     return lines
 
 
-def _at_home(target: str) -> bool:
-    return platform.machine() in _HOMES.get(target, ())
+def _at_home(report: Report) -> bool:
+    return platform.machine() in report.architectures
 
 
 def _summary(report: Report) -> Table:
@@ -82,7 +81,7 @@ def _summary(report: Report) -> Table:
     if report.latency is not None:
         latency = report.latency
         row("latency", f"float / int8 = {latency.ratio:.2f} ({latency.low:.2f} to {latency.high:.2f}), one thread, run in turns")
-        if not _at_home(report.target):
+        if not _at_home(report):
             row("", f"on {platform.machine()}, which the file is not for: measure on {report.target}")
     row("plan", f"{report.method}, {report.bits}, target {report.target}, seed {report.seed}")
     if report.loss:

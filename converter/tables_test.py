@@ -38,6 +38,7 @@ def example(**changes: Any) -> Report:
         method="mse",
         bits="W8A8",
         target="arm64",
+        architectures=("aarch64", "arm64"),
         loss="KL divergence of logits",
         calibration="images from [photos] (40 found), preprocessing imagenet: 32 for calibration, 8 held aside",
         calibration_digest="ab",
