@@ -10,6 +10,7 @@ from pathlib import Path
 
 from converter.errors import UsageError
 from converter.method_names import DEFAULT_METHOD, METHOD_NAMES
+from converter.placement import parse_placement
 from converter.preprocess import Preprocess
 from converter.search_parts import SearchParts
 from converter.targets import DEFAULT_TARGET, find_target
@@ -31,6 +32,7 @@ class Options:
         method: one of :data:`converter.methods.METHODS`; an empty string stands for the best and is replaced by its name.
         bits: of weights and of what enters layers, ``W4A4`` to ``W8A8``.
         target: one of :data:`converter.targets.TARGETS`, or the path of a target file, which ends in ``.toml``.
+        placement: ``latency``, ``all`` or ``balanced:PRICE``, see :mod:`converter.placement`.
         exclude: operators that stay float: globs over names in the input file, or over operator types.
         min_sqnr: least SQNR of every output in dB; None for no bound.
         seed: of all random choices.
@@ -46,6 +48,7 @@ class Options:
     method: str = ""
     bits: str = "W8A8"
     target: str = DEFAULT_TARGET
+    placement: str = "latency"
     exclude: tuple[str, ...] = ()
     min_sqnr: float | None = None
     seed: int = 0
@@ -55,6 +58,7 @@ class Options:
 
     def __post_init__(self) -> None:
         find_target(self.target)
+        parse_placement(self.placement)
         parse_bits(self.bits)
         object.__setattr__(self, "bits", self.bits.upper())
         if self.samples < 1:

@@ -10,6 +10,7 @@ import onnx_ir as ir
 
 from converter import __version__
 from converter.canonicalise import CANONICAL_OPSET, Canonical, canonicalise
+from converter.costs import Shapes
 from converter.emit import emit
 from converter.errors import BoundMissedError, ModelError, UsageError
 from converter.exclude import excluded_nodes
@@ -22,6 +23,7 @@ from converter.origins import name_after_source
 from converter.paths import check_input, check_outputs, write_files
 from converter.plan import Plan, plan_from_json, plan_to_json
 from converter.planning import Planned, adopted, make_plan
+from converter.predict import predict
 from converter.preprocess import Preprocess, parse_preprocess
 from converter.progress import SILENT, Progress
 from converter.provenance import PREPROCESS_KEY, provenance
@@ -129,7 +131,7 @@ def _converted(
         onnx.helper.set_model_props(model, metadata)  # to_proto sorts them, the input file's order shall stay
         progress.stage("measure")
         result = _Result(model, verdict, latency_ratio(source.model, model, samples.held_aside[0]))
-    report = _report(source, output, options, samples, canonical, planned, target, result, remarks)
+    report = _report(source, output, options, samples, canonical, planned, shapes, target, result, remarks)
     return report, None if result is None else result.model
 
 
@@ -205,6 +207,7 @@ def _report(
     samples: SampleSet,
     canonical: Canonical,
     planned: Planned,
+    shapes: Shapes,
     target: Target,
     result: _Result | None,
     remarks: list[str],
@@ -223,6 +226,10 @@ def _report(
         bits=planned.plan.bits,
         target=planned.plan.target,
         architectures=target.architectures,
+        placement="as read" if options.plan_in is not None else options.placement,
+        predicted=predict(planned.model, planned.plan, planned.offers, shapes, target).total,
+        predicted_float=predict(planned.model, None, {}, shapes, target).total,
+        cost_unit=target.unit,
         loss=planned.loss,
         calibration=samples.description,
         calibration_digest=samples.digest,

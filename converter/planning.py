@@ -16,6 +16,7 @@ from converter.offers import Offer, Refusal, offer
 from converter.options import Options, parse_bits
 from converter.parallel import one_thread_each, worker_count
 from converter.place import place
+from converter.placement import parse_placement
 from converter.plan import Plan
 from converter.plan_check import adopt_plan, check_plan, fold_as_planned
 from converter.runtime import Feed
@@ -97,7 +98,10 @@ def _made(
         seen = look(model)
         problem, offers = asked(model, seen)
     choice = METHODS[options.method](problem)
-    plan = replace(place(model, offers, choice, seen, target, method=options.method, bits=options.bits), folds=folds)
+    plan = place(
+        model, offers, choice, seen, target, method=options.method, bits=options.bits, placement=parse_placement(options.placement)
+    )
+    plan = replace(plan, folds=folds)
     if options.method in REFINING and problem.study is not None:
         plan = REFINING[options.method](problem, plan)
     return Planned(model, plan, offers, "" if problem.study is None else problem.study.loss)
@@ -139,7 +143,9 @@ def _problem(
     problem = Problem(seen.tensors, constants, bits, target.signed_activations, find_sites(model, _shapes(seen)))
     if options.method not in STUDYING:
         return problem, offers
-    skeleton = place(model, offers, minmax.choose(problem), seen, target, method="", bits=options.bits)
+    skeleton = place(
+        model, offers, minmax.choose(problem), seen, target, method="", bits=options.bits, placement=parse_placement(options.placement)
+    )
     try:
         study = replace(study_of(model, skeleton, feeds, sections, options.seed), loss=_loss(model, seen))
     except UnknownOperatorError as error:

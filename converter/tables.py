@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from converter.census import FloatOp
+from converter.options import Options
 from converter.report import Report
 from converter.verify import Verdict
 from converter.widths import CONTAINER_BITS, width_counts
@@ -83,7 +84,11 @@ def _summary(report: Report) -> Table:
         row("latency", f"float / int8 = {latency.ratio:.2f} ({latency.low:.2f} to {latency.high:.2f}), one thread, run in turns")
         if not _at_home(report):
             row("", f"on {platform.machine()}, which the file is not for: measure on {report.target}")
-    row("plan", f"{report.method}, {report.bits}, target {report.target}, seed {report.seed}")
+    placed = "" if report.placement == Options.placement else f", placement {report.placement}"
+    row("plan", f"{report.method}, {report.bits}, target {report.target}{placed}, seed {report.seed}")
+    if report.predicted_float:
+        costs = f"{report.predicted / 1e6:.1f} of {report.predicted_float / 1e6:.1f} million {report.cost_unit}"
+        row("predicted", f"{costs} ({report.predicted / report.predicted_float:.2f} of float) on {report.target}")
     if report.loss:
         row("judged by", report.loss)
     tensors, weights = width_counts(report.plan)

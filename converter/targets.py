@@ -17,7 +17,7 @@ __all__ = ["DEFAULT_TARGET", "FILE_SUFFIX", "TARGETS", "Cost", "Prices", "Target
 
 DEFAULT_TARGET = "arm64"
 
-_NAMES = (DEFAULT_TARGET, "x86")
+_NAMES = (DEFAULT_TARGET, "arm64-v8.0", "arm64-i8mm", "x86", "x86-vnni")
 _FOLDER = Path(__file__).parent / "machines"
 
 TARGETS: Mapping[str, Target] = {name: read_target(_FOLDER / f"{name}{FILE_SUFFIX}", f"target {name}") for name in _NAMES}
