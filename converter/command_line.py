@@ -132,6 +132,7 @@ def _options(flags: argparse.Namespace) -> Options:
         method=flags.method,
         bits=flags.bits,
         target=flags.target,
+        placement=Options.placement if flags.placement is None else flags.placement,
         exclude=tuple(flags.exclude),
         min_sqnr=flags.min_sqnr,
         seed=flags.seed,

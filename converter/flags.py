@@ -68,7 +68,8 @@ def _parser() -> _Parser:
     add = parser.add_argument_group("conversion").add_argument
     add("--method", default="", metavar="NAME", help=f"how grids are chosen: {', '.join(METHOD_NAMES)} (default {DEFAULT_METHOD})")
     add("--bits", default="W8A8", metavar="WxAy", help="bits of weights and of what enters layers, 4 to 8 each (default: W8A8)")
-    add("--target", default="arm64", metavar="NAME", help="integer kernels to write for: arm64, x86 (default arm64)")
+    add("--target", default="arm64", metavar="NAME", help="arm64 (default), arm64-v8.0, arm64-i8mm, x86, x86-vnni, or a FILE.toml")
+    add("--placement", metavar="HOW", help="latency: the fastest (default); all: all that can be integer; balanced:PRICE")
     add("--adaptive-rounding", action=argparse.BooleanOptionalAction, default=True, help="q-hyvit, weights below 8 bits (default: on)")
     add("--bias-correction", action=argparse.BooleanOptionalAction, default=False, help="q-hyvit: correct mean errors (default: off)")
     add("--exclude", action="append", default=[], metavar="PATTERN", help="keep operators float, by name glob or type; repeatable")
@@ -107,4 +108,6 @@ def parse_flags(words: Sequence[str]) -> argparse.Namespace:
         raise UsageError("nothing is converted and no model written", where="--explain with OUT.onnx", hint="leave one of the two out")
     if flags.plan_in is not None and flags.method:
         raise UsageError("a plan that is read needs no method", where="--method with --plan-in", hint="give one of the two")
+    if flags.plan_in is not None and flags.placement is not None:
+        raise UsageError("a plan that is read is placed already", where="--placement with --plan-in", hint="give one of the two")
     return flags

@@ -15,12 +15,13 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
+from converter.costs import features, form_costs, kind_of
 from converter.curve_marks import curve_of, reads_logarithms
 from converter.folds import inserted_factors
 from converter.graph import attributes, constant, data_inputs, is_float, is_graph_output, relabel_factor, scalar, sole_consumer
 from converter.methods.problem import Constant
 from converter.observe import Observations, TensorStats
-from converter.targets import Cost, Target
+from converter.targets import Target
 
 __all__ = ["MOVEMENT", "PASSING", "Form", "Offer", "Refusal", "offer", "passes_codes", "relabel_factor"]
 
@@ -100,7 +101,8 @@ def offer(
         weight_bits: 4 to 8; a target may allow fewer beside activations of that width.
         excluded: names of canonical nodes that the user keeps float.
     """
-    context = _Context(seen, target, activation_bits, weight_bits)
+    shapes = {name: stats.shape for name, stats in seen.tensors.items()}
+    context = _Context(seen, target, activation_bits, weight_bits, shapes)
     result: dict[str, Offer | Refusal] = {}
     for node in model.graph:
         if not any(is_float(o) for o in node.outputs) or constant(node.outputs[0]) is not None:
@@ -113,8 +115,14 @@ def offer(
         elif not list(data_inputs(node)):
             result[name] = Refusal("none of its float inputs is computed")
         else:
-            result[name] = _OFFERS.get(node.op_type, _no_kernel)(node, context, result)
+            result[name] = _on_target(_OFFERS.get(node.op_type, _no_kernel)(node, context, result), node)
     return result
+
+
+def _on_target(entry: Offer | Refusal, node: ir.Node) -> Offer | Refusal:
+    if isinstance(entry, Offer) and math.isinf(entry.integer_cost):
+        return Refusal(f"the target has no integer kernel for {node.op_type}", entry.macs)
+    return entry
 
 
 @dataclass(frozen=True)
@@ -123,19 +131,23 @@ class _Context:
     target: Target
     activation_bits: int
     weight_bits: int
+    shapes: Mapping[str, tuple[int, ...]]
 
     @property
     def dense_weight_bits(self) -> int:
         return self.target.dense_weight_bits(self.activation_bits)
 
-    def cost(self, node: ir.Node, kind: str, macs: int = 0) -> tuple[float, float]:
-        """Cost of the float and of the integer form."""
-        elements = sum(_size(str(o.name), self.seen) for o in node.outputs)
-        cost: Cost = self.target.costs[kind]
-        return (
-            cost.float_element * elements + cost.float_mac * macs,
-            cost.integer_element * elements + cost.integer_mac * macs,
-        )
+    def cost(self, node: ir.Node, kind: str = "", macs: int = 0) -> tuple[float, float]:
+        """Cost of the float and of the integer form, which is infinite if the target has none.
+
+        Args:
+            node: whose shape counts.
+            kind: as the target's costs have it; by default what the node is.
+            macs: multiply-accumulates, if the form has others than the node.
+        """
+        found = features(node, self.shapes) | ({"mac": float(macs)} if macs else {})
+        floats, integers = form_costs(kind or kind_of(node), found, self.target)
+        return floats, math.inf if integers is None else integers
 
 
 Earlier = Mapping[str, Offer | Refusal]
@@ -179,7 +191,7 @@ def _conv(node: ir.Node, context: _Context, _: Earlier) -> Offer | Refusal:
         return Refusal(f"no integer kernel for a convolution in {weight.ndim - 2} dimensions", macs)
     depthwise = weight.shape[1] == 1 and attributes(node).get("group", 1) == weight.shape[0]
     widest = context.target.depthwise_weight_bits if depthwise else context.dense_weight_bits
-    float_cost, integer_cost = context.cost(node, "DepthwiseConv" if depthwise else "Conv", macs)
+    float_cost, integer_cost = context.cost(node)
     weights = Constant(weight, 0, min(context.weight_bits, widest))
     return Offer("weighted", {1: weights}, False, float_cost, integer_cost, macs)
 
@@ -201,7 +213,7 @@ def _linear(node: ir.Node, context: _Context, earlier: Earlier) -> Offer | Refus
         if bias.ndim != 1:
             return Refusal("its bias is not one number per output", macs)
     axis = 0 if attrs.get("transB", 0) else 1
-    float_cost, integer_cost = context.cost(node, "Linear", macs)
+    float_cost, integer_cost = context.cost(node)
     weights = Constant(weight, axis, min(context.weight_bits, context.dense_weight_bits))
     return Offer("weighted", {1: weights}, True, float_cost, integer_cost, macs)
 
@@ -214,7 +226,7 @@ def _product(node: ir.Node, context: _Context, _: Earlier) -> Offer | Refusal:
         return Refusal("an operand lies on a logarithmic grid, whose steps are not equal", macs)
     if any(v is None or len(context.seen.tensors[str(v.name)].shape) < 2 for v in node.inputs):
         return Refusal("an operand is not a matrix", macs)
-    float_cost, integer_cost = context.cost(node, "MatMul", macs)
+    float_cost, integer_cost = context.cost(node)
     return Offer("product", {}, True, float_cost, integer_cost, macs)
 
 
@@ -222,7 +234,7 @@ def _binary(node: ir.Node, context: _Context, _: Earlier) -> Offer | Refusal:
     if inserted_factors(node) is not None:
         return Refusal("its factors become scales of the Q behind it")
     if relabel_factor(node) is not None:
-        return Offer("relabel", {}, False, context.cost(node, "Mul")[0], 0.0)
+        return Offer("relabel", {}, False, context.cost(node)[0], 0.0)
     constants = {}
     for index, value in enumerate(node.inputs):
         array = constant(value)
@@ -230,7 +242,7 @@ def _binary(node: ir.Node, context: _Context, _: Earlier) -> Offer | Refusal:
             if node.op_type == "Add" and _drowns(array, node, context.seen):
                 return Refusal("its constant, a mask perhaps, is so large that no step of the grid would be left for the other operand")
             constants[index] = Constant(array, None, _CONTAINER_BITS, context.target.signed_activations)
-    return Offer("pointwise", constants, False, *context.cost(node, node.op_type))
+    return Offer("pointwise", constants, False, *context.cost(node))
 
 
 def _drowns(array: npt.NDArray[Any], node: ir.Node, seen: Observations) -> bool:
@@ -240,7 +252,7 @@ def _drowns(array: npt.NDArray[Any], node: ir.Node, seen: Observations) -> bool:
 
 
 def _pointwise(node: ir.Node, context: _Context, _: Earlier) -> Offer | Refusal:
-    return Offer("pointwise", {}, False, *context.cost(node, node.op_type))
+    return Offer("pointwise", {}, False, *context.cost(node))
 
 
 def _global_average(node: ir.Node, context: _Context, _: Earlier) -> Offer | Refusal:
@@ -249,7 +261,7 @@ def _global_average(node: ir.Node, context: _Context, _: Earlier) -> Offer | Ref
     averaged = math.prod(before.shape[2:])
     if _reach(before) > _LARGEST_MULTIPLIER * _reach(after) * averaged:
         return Refusal("its averages are too small beside its inputs for the integer kernel's multiplier")
-    return Offer("pointwise", {}, False, *context.cost(node, "GlobalAveragePool", math.prod(before.shape)))
+    return Offer("pointwise", {}, False, *context.cost(node))
 
 
 def _reach(stats: TensorStats) -> float:
@@ -257,7 +269,7 @@ def _reach(stats: TensorStats) -> float:
 
 
 def _hardswish(node: ir.Node, context: _Context, _: Earlier) -> Offer | Refusal:
-    return Offer("hardswish", {}, False, *context.cost(node, "HardSwish"))
+    return Offer("hardswish", {}, False, *context.cost(node))
 
 
 def passes_codes(node: ir.Node) -> bool:
@@ -278,7 +290,7 @@ def _obstacle(node: ir.Node) -> str:
 
 def _movement(node: ir.Node, context: _Context, _: Earlier) -> Offer | Refusal:
     obstacle = _obstacle(node)
-    return Refusal(obstacle) if obstacle else Offer("movement", {}, False, *context.cost(node, node.op_type))
+    return Refusal(obstacle) if obstacle else Offer("movement", {}, False, *context.cost(node))
 
 
 def _requantize(node: ir.Node, context: _Context, earlier: Earlier) -> Offer | Refusal:
@@ -286,13 +298,13 @@ def _requantize(node: ir.Node, context: _Context, earlier: Earlier) -> Offer | R
     if context.activation_bits == _CONTAINER_BITS or is_graph_output(node.outputs[0]):
         return _no_kernel(node, context, earlier)
     size = _size(str(node.outputs[0].name), context.seen)
-    return Offer("requantize", {}, False, 0.0, (context.target.dequantize_element + context.target.quantize_element) * size)
+    return Offer("requantize", {}, False, 0.0, context.target.dequantize(size) + context.target.quantize(size))
 
 
 def _concat(node: ir.Node, context: _Context, _: Earlier) -> Offer | Refusal:
     if len(list(data_inputs(node))) != len(node.inputs):
         return Refusal("one of its inputs is a constant")
-    return Offer("concat", {}, False, *context.cost(node, "Concat"))
+    return Offer("concat", {}, False, *context.cost(node))
 
 
 def _clamp(node: ir.Node, context: _Context, earlier: Earlier) -> Offer | Refusal:
@@ -305,7 +317,7 @@ def _clamp(node: ir.Node, context: _Context, earlier: Earlier) -> Offer | Refusa
         return Refusal(f"{node.op_type} runs in integer only as the end of an integer operator that has a grid of its own")
     if x is None or sole_consumer(x) is not node:
         return Refusal("what it clamps is read by others too, so it cannot become part of the operator before it")
-    return Offer("absorbed", {}, False, *context.cost(node, node.op_type))
+    return Offer("absorbed", {}, False, *context.cost(node))
 
 
 _Rule = Callable[[ir.Node, _Context, Earlier], Offer | Refusal]

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 from converter.observe import observe
 from converter.offers import PASSING, Offer, Refusal, offer, passes_codes, relabel_factor
 from converter.sketch_test import Sketch, feeds_for
-from converter.targets import TARGETS
+from converter.targets import TARGETS, Cost
 
 
 def offers_of(model: ir.Model, target: str = "arm64", **rest: Any) -> dict[str, Offer | Refusal]:
@@ -248,3 +249,13 @@ def test_the_factor_of_a_relabelling() -> None:
     assert {n.name: relabel_factor(n) for n in model.graph} == {
         "by 0.5": 0.5, "by -1.0": None, "by 0.0": None, "by 1e+30": None, "square": None,
     }  # fmt: skip
+
+
+def test_what_the_target_has_no_integer_kernel_for_stays_float() -> None:
+    sketch = Sketch()
+    model = sketch.model(sketch.conv(sketch.input("x", 1, 8, 8, 8), 8, name="layer"))
+    costs = dict(TARGETS["arm64"].costs)
+    target = replace(TARGETS["arm64"], costs=costs | {"Conv": Cost(costs["Conv"].float)})
+    seen = observe(model, feeds_for(model), threads=1)
+    (entry,) = offer(model, seen, target, activation_bits=8, weight_bits=8).values()
+    assert entry == Refusal("the target has no integer kernel for Conv", 8 * 64 * 72)

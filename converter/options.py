@@ -10,9 +10,10 @@ from pathlib import Path
 
 from converter.errors import UsageError
 from converter.method_names import DEFAULT_METHOD, METHOD_NAMES
+from converter.placement import parse_placement
 from converter.preprocess import Preprocess
 from converter.search_parts import SearchParts
-from converter.targets import TARGETS
+from converter.targets import DEFAULT_TARGET, find_target
 
 __all__ = ["Options", "parse_bits"]
 
@@ -30,7 +31,8 @@ class Options:
         input_shapes: sizes of symbolic dimensions during calibration, by input name.
         method: one of :data:`converter.methods.METHODS`; an empty string stands for the best and is replaced by its name.
         bits: of weights and of what enters layers, ``W4A4`` to ``W8A8``.
-        target: one of :data:`converter.targets.TARGETS`.
+        target: one of :data:`converter.targets.TARGETS`, or the path of a target file, which ends in ``.toml``.
+        placement: ``latency``, ``all`` or ``balanced:PRICE``, see :mod:`converter.placement`.
         exclude: operators that stay float: globs over names in the input file, or over operator types.
         min_sqnr: least SQNR of every output in dB; None for no bound.
         seed: of all random choices.
@@ -45,7 +47,8 @@ class Options:
     input_shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     method: str = ""
     bits: str = "W8A8"
-    target: str = "arm64"
+    target: str = DEFAULT_TARGET
+    placement: str = "latency"
     exclude: tuple[str, ...] = ()
     min_sqnr: float | None = None
     seed: int = 0
@@ -54,7 +57,8 @@ class Options:
     parts: SearchParts = field(default_factory=SearchParts)
 
     def __post_init__(self) -> None:
-        _one_of("--target", self.target, TARGETS)
+        find_target(self.target)
+        parse_placement(self.placement)
         parse_bits(self.bits)
         object.__setattr__(self, "bits", self.bits.upper())
         if self.samples < 1:

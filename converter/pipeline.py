@@ -10,6 +10,7 @@ import onnx_ir as ir
 
 from converter import __version__
 from converter.canonicalise import CANONICAL_OPSET, Canonical, canonicalise
+from converter.costs import Shapes
 from converter.emit import emit
 from converter.errors import BoundMissedError, ModelError, UsageError
 from converter.exclude import excluded_nodes
@@ -22,6 +23,7 @@ from converter.origins import name_after_source
 from converter.paths import check_input, check_outputs, write_files
 from converter.plan import Plan, plan_from_json, plan_to_json
 from converter.planning import Planned, adopted, make_plan
+from converter.predict import predict
 from converter.preprocess import Preprocess, parse_preprocess
 from converter.progress import SILENT, Progress
 from converter.provenance import PREPROCESS_KEY, provenance
@@ -30,7 +32,7 @@ from converter.samples import SampleSet, load_samples
 from converter.shapes import calibration_shapes
 from converter.structure import find_structure
 from converter.study import Section
-from converter.targets import TARGETS, Target
+from converter.targets import FILE_SUFFIX, Target, find_target
 from converter.verify import Verdict, verify
 from converter.widths import CONTAINER_BITS
 
@@ -72,7 +74,8 @@ def convert(
     """
     check_input(source_path)
     outputs = {"OUT": output_path, "--plan-out": plan_out, "--json": json_out}
-    inputs = {"IN": source_path, "--calib": options.calib, "--plan-in": options.plan_in}
+    target_file = Path(options.target) if options.target.endswith(FILE_SUFFIX) else None
+    inputs = {"IN": source_path, "--calib": options.calib, "--plan-in": options.plan_in, "--target": target_file}
     written = {role: path for role, path in outputs.items() if path is not None}
     read = {role: path for role, path in inputs.items() if path is not None}
     check_outputs(written, read)
@@ -101,7 +104,7 @@ def convert(
 def _converted(
     source: Source, output: str, options: Options, given: Plan | None, dry_run: bool, progress: Progress
 ) -> tuple[Report, onnx.ModelProto | None]:
-    target = TARGETS[options.target]
+    target = find_target(options.target)
     samples, preprocess, remarks = _samples(source, options, progress)
     progress.stage("canonicalise")
     canonical = canonicalise(source.model, samples.calibration[:_PROOF_SAMPLES])
@@ -128,7 +131,7 @@ def _converted(
         onnx.helper.set_model_props(model, metadata)  # to_proto sorts them, the input file's order shall stay
         progress.stage("measure")
         result = _Result(model, verdict, latency_ratio(source.model, model, samples.held_aside[0]))
-    report = _report(source, output, options, samples, canonical, planned, result, remarks)
+    report = _report(source, output, options, samples, canonical, planned, shapes, target, result, remarks)
     return report, None if result is None else result.model
 
 
@@ -204,6 +207,8 @@ def _report(
     samples: SampleSet,
     canonical: Canonical,
     planned: Planned,
+    shapes: Shapes,
+    target: Target,
     result: _Result | None,
     remarks: list[str],
 ) -> Report:
@@ -220,6 +225,11 @@ def _report(
         method=planned.plan.method,
         bits=planned.plan.bits,
         target=planned.plan.target,
+        architectures=target.architectures,
+        placement="as read" if options.plan_in is not None else options.placement,
+        predicted=predict(planned.model, planned.plan, planned.offers, shapes, target).total,
+        predicted_float=predict(planned.model, None, {}, shapes, target).total,
+        cost_unit=target.unit,
         loss=planned.loss,
         calibration=samples.description,
         calibration_digest=samples.digest,

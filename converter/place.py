@@ -1,6 +1,7 @@
 """Place: decide which offered operators run in integer, as a minimum cut, and settle every tensor's fate.
 
-Each operator is integer or float and pays the cost of its form. Each tensor pays
+Each operator is integer or float and pays the cost of its form, and in integer a penalty for its error, if accuracy has a
+price. Each tensor pays
 
 * its Q once, if its producer is float (or it is a model input) and some reader is integer;
 * its DQ once, if its producer is integer and some reader is float (or it is a model output). A producer that can write
@@ -18,6 +19,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping
+from types import MappingProxyType
 from typing import Literal
 
 import networkx
@@ -28,10 +30,12 @@ from converter.grids import Grid
 from converter.methods.problem import Choice
 from converter.observe import Observations
 from converter.offers import PASSING, Offer, Refusal, relabel_factor
+from converter.placement import LATENCY, Placement, penalties
 from converter.plan import OpPlan, Plan, TensorPlan
+from converter.predict import predict
 from converter.targets import Target
 
-__all__ = ["cut", "place", "settle"]
+__all__ = ["cut", "everything", "place", "settle"]
 
 _CHEAPER = "cheaper in float on this target, given its neighbours"
 _COPY = "a copy for layers, which needs no node: it is quantized from float numbers"
@@ -46,6 +50,7 @@ def place(
     *,
     method: str,
     bits: str,
+    placement: Placement = LATENCY,
 ) -> Plan:
     """Turn a method's choice of grids into a complete plan.
 
@@ -57,13 +62,38 @@ def place(
         target: for the costs of Q and DQ.
         method: name of the method, recorded in the plan.
         bits: recorded in the plan.
+        placement: what it shall be best at.
     """
-    integer = cut(model, offers, seen, target)
+    if placement.everything:
+        integer = everything(model, offers)
+    else:
+        shapes = {name: stats.shape for name, stats in seen.tensors.items()}
+        float_cost = predict(model, None, {}, shapes, target).total if placement.price else 0.0
+        integer = cut(model, offers, seen, target, penalties(placement, choice.errors, float_cost))
     return settle(model, offers, choice, integer, Plan(method, bits, target.name, {}, {}))
 
 
-def cut(model: ir.Model, offers: Mapping[str, Offer | Refusal], seen: Observations, target: Target) -> frozenset[str]:
-    """Names of the operators on the integer side of a minimum cut."""
+def everything(model: ir.Model, offers: Mapping[str, Offer | Refusal]) -> frozenset[str]:
+    """Names of all operators that can run in integer."""
+    return _with_copies(model, offers, {n for n, e in offers.items() if isinstance(e, Offer) and e.form != "requantize"})
+
+
+def cut(
+    model: ir.Model,
+    offers: Mapping[str, Offer | Refusal],
+    seen: Observations,
+    target: Target,
+    penalty: Mapping[str, float] = MappingProxyType({}),
+) -> frozenset[str]:
+    """Names of the operators on the integer side of a minimum cut.
+
+    Args:
+        model: canonical float model.
+        offers: what could run in integer, and what both forms cost.
+        seen: for the sizes of tensors.
+        target: for the costs of Q and DQ.
+        penalty: what integer forms cost more, by operator name; 0 or more.
+    """
     network = networkx.DiGraph()
     network.add_node("source")
     network.add_node("sink")
@@ -74,7 +104,7 @@ def cut(model: ir.Model, offers: Mapping[str, Offer | Refusal], seen: Observatio
             continue
         if isinstance(entry, Offer):
             network.add_edge("source", ("op", name), capacity=entry.float_cost)
-            network.add_edge(("op", name), "sink", capacity=entry.integer_cost)
+            network.add_edge(("op", name), "sink", capacity=entry.integer_cost + penalty.get(name, 0.0))
         elif isinstance(entry, Refusal):
             network.add_edge(("op", name), "sink")  # no capacity: infinite
     values = [*model.graph.inputs, *(o for n in model.graph for o in n.outputs)]
@@ -89,7 +119,12 @@ def cut(model: ir.Model, offers: Mapping[str, Offer | Refusal], seen: Observatio
             network.add_edge(("op", str(node.name)), ("op", str(producer.name)))
     _, (integer_side, _) = networkx.minimum_cut(network, "source", "sink")
     order = (str(n.name) for n in model.graph)
-    integer = {name for name in order if ("op", name) in integer_side and isinstance(offers.get(name), Offer)}
+    return _with_copies(model, offers, {name for name in order if ("op", name) in integer_side and isinstance(offers.get(name), Offer)})
+
+
+def _with_copies(model: ir.Model, offers: Mapping[str, Offer | Refusal], integer: set[str]) -> frozenset[str]:
+    """The same operators, and the copies that follow from them."""
+    integer = set(integer)
     for node in model.graph:
         if _is_copy(node, offers) and _copies_codes(node, offers, integer):
             integer.add(str(node.name))
@@ -123,7 +158,7 @@ def _price_tensor(
 ) -> None:
     name = str(value.name)
     size = math.prod(seen.tensors[name].shape) if name in seen.tensors else 0
-    quantize, dequantize = target.quantize_element * size, target.dequantize_element * size
+    quantize, dequantize = target.quantize(size), target.dequantize(size)
     readers = _readers(value, offers)
     users = [("op", str(node.name)) for node in readers if str(node.name) in offers]
     producer = value.producer()

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Mapping
 from dataclasses import replace
+from types import MappingProxyType
 
 import numpy as np
 import onnx_ir as ir
@@ -11,10 +13,12 @@ from hypothesis import strategies as st
 
 from converter.graph import consumers
 from converter.grids import Grid
+from converter.methods import Choice
 from converter.observe import Observations, TensorStats
 from converter.offers import Offer, Refusal
-from converter.place import cut
-from converter.sketch_test import Planned, Sketch, plan_for
+from converter.place import cut, place
+from converter.placement import parse_placement
+from converter.sketch_test import Planned, Sketch, emitted, parity, plan_for
 from converter.targets import TARGETS
 
 Q, DQ = 3, 2
@@ -59,9 +63,15 @@ def placements(draw: st.DrawFn) -> tuple[ir.Model, dict[str, Offer | Refusal], O
     return sketch.model(*outputs), offers, Observations(stats, 1)
 
 
-def cost_of(integer: frozenset[str], model: ir.Model, offers: dict[str, Offer | Refusal], seen: Observations) -> float:
+def cost_of(
+    integer: frozenset[str],
+    model: ir.Model,
+    offers: dict[str, Offer | Refusal],
+    seen: Observations,
+    penalty: Mapping[str, float] = MappingProxyType({}),
+) -> float:
     """What an assignment costs; infinite if it is not allowed. Written from the rules, not from the code."""
-    total = 0.0
+    total = sum(penalty.get(name, 0.0) for name in integer)
     makers = {str(n.outputs[0].name): n for n in model.graph}
     for node in model.graph:
         entry = offers[str(node.name)]
@@ -83,18 +93,56 @@ def cost_of(integer: frozenset[str], model: ir.Model, offers: dict[str, Offer | 
     return total
 
 
-@given(case=placements())
+@given(case=placements(), drawn=st.lists(st.integers(0, 15), min_size=7, max_size=7))
 @settings(max_examples=300, deadline=None)
 def test_the_cut_is_as_cheap_as_the_cheapest_of_all_assignments(
-    case: tuple[ir.Model, dict[str, Offer | Refusal], Observations],
+    case: tuple[ir.Model, dict[str, Offer | Refusal], Observations], drawn: list[int]
 ) -> None:
     model, offers, seen = case
+    penalty = {f"op{i}": float(each) for i, each in enumerate(drawn) if each}
     free = [name for name, entry in offers.items() if isinstance(entry, Offer)]
     everything = (frozenset(c) for size in range(len(free) + 1) for c in itertools.combinations(free, size))
-    cheapest = min(cost_of(integer, model, offers, seen) for integer in everything)
-    found = cut(model, offers, seen, TARGET)
+    cheapest = min(cost_of(integer, model, offers, seen, penalty) for integer in everything)
+    found = cut(model, offers, seen, TARGET, penalty)
     assert found <= set(free)
-    assert cost_of(found, model, offers, seen) == cheapest
+    assert cost_of(found, model, offers, seen, penalty) == cheapest
+
+
+# What a placement is best at
+
+
+def priced(text: str, errors: dict[str, float], sketch: Sketch | None = None) -> dict[str, str]:
+    """Where operators run, for a chain of two layers."""
+    s = sketch or Sketch()
+    x = s.conv(s.input("x", 1, 64, 16, 16), 64, name="first")
+    model = s.model(s.conv(x, 64, name="second"))
+    planned = plan_for(model, cheapest=True)
+    choice = Choice({n: t.grid for n, t in planned.plan.tensors.items() if t.grid is not None}, _constants(planned), errors)
+    found = place(model, planned.offers, choice, planned.seen, planned.target, method="", bits="W8A8", placement=parse_placement(text))
+    return {name: op.runs for name, op in found.ops.items()}
+
+
+def _constants(planned: Planned) -> dict[tuple[str, int], Grid]:
+    return {(name, i): grid for name, op in planned.plan.ops.items() for i, grid in op.constants.items()}
+
+
+def test_a_price_keeps_what_errs_most_in_float() -> None:
+    errors = {"first": 1.0, "second": 1e-6}
+    assert priced("latency", errors) == {"first": "integer", "second": "integer"}
+    assert priced("balanced:0", errors) == {"first": "integer", "second": "integer"}
+    assert priced("balanced:1", errors) == {"first": "float", "second": "integer"}
+    assert priced("balanced:1e9", errors) == {"first": "float", "second": "float"}
+    assert priced("balanced:1e9", {}) == {"first": "integer", "second": "integer"}, "a method that knows no errors leaves it at latency"
+
+
+@pytest.mark.parametrize("bits", [(8, 8), (8, 6)])
+def test_everything_is_all_that_is_offered(bits: tuple[int, int]) -> None:
+    planned = plan_for(mixed_model(), cheapest=True, bits=bits, placement="all")
+    offered = {n for n, e in planned.offers.items() if isinstance(e, Offer) and e.form != "requantize"}
+    assert {n for n, op in planned.plan.ops.items() if op.runs == "integer"} >= offered
+    assert len(offered) > len([1 for op in plan_for(mixed_model(), cheapest=True).plan.ops.values() if op.runs == "integer"])
+    consistent(planned)
+    assert parity(planned, emitted(planned)) > 30
 
 
 # Copies

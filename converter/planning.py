@@ -12,11 +12,13 @@ from converter.fold_sites import find_sites
 from converter.folds import apply_folds
 from converter.graph import is_float
 from converter.methods import CURVING, FOLDING, METHODS, REFINING, STUDYING, Problem, minmax
+from converter.methods.problem import Choice
 from converter.observe import Observations
 from converter.offers import Offer, Refusal, offer
 from converter.options import Options, parse_bits
 from converter.parallel import one_thread_each, worker_count
 from converter.place import place
+from converter.placement import parse_placement
 from converter.plan import Plan
 from converter.plan_check import adopt_plan, check_plan, curve_as_planned, fold_as_planned
 from converter.runtime import Feed
@@ -109,7 +111,7 @@ def _made(
         seen = look(model)
         problem, offers = asked(model, seen)
     choice = METHODS[options.method](replace(problem, draft=draft))
-    plan = place(model, offers, choice, seen, target, method=options.method, bits=options.bits)
+    plan = _placed(model, offers, choice, seen, target, options, options.method)
     plan = replace(plan, folds=folds, curves=curves)
     if options.method in REFINING and problem.study is not None:
         plan = REFINING[options.method](problem, plan)
@@ -154,7 +156,7 @@ def _problem(
     problem = Problem(seen.tensors, constants, bits, target.signed_activations, sites, spots)
     if options.method not in STUDYING:
         return problem, offers
-    skeleton = place(model, offers, minmax.choose(problem), seen, target, method="", bits=options.bits)
+    skeleton = _placed(model, offers, minmax.choose(problem), seen, target, options, "")
     few = feeds[:_MOST_STUDIED]
     try:
         study = replace(study_of(model, skeleton, few, sections, options.seed), loss=_loss(model, seen))
@@ -162,6 +164,11 @@ def _problem(
         reason = f"output error of each layer, as the network cannot be differentiated: {error}"
         study = replace(study_of_layers(model, skeleton, few, options.seed), loss=reason)
     return replace(problem, study=replace(study, workers=worker_count(options.threads))), offers
+
+
+def _placed(model: ir.Model, offers: Offers, choice: Choice, seen: Observations, target: Target, options: Options, method: str) -> Plan:
+    placement = parse_placement(options.placement)
+    return place(model, offers, choice, seen, target, method=method, bits=options.bits, placement=placement)
 
 
 def _loss(model: ir.Model, seen: Observations) -> str:

@@ -31,6 +31,11 @@ class Report:
         method: that chose the grids.
         bits: for example ``W8A8``.
         target: name of the target.
+        architectures: of the machines it stands for, as ``platform.machine`` calls them.
+        placement: as asked for.
+        predicted: cost of one inference by the target's prices.
+        predicted_float: the same of the float model, canonicalised.
+        cost_unit: of both.
         loss: by which the method judged; empty where it needed none.
         calibration: a sentence on the samples.
         calibration_digest: sha256 of the samples.
@@ -53,6 +58,11 @@ class Report:
     method: str
     bits: str
     target: str
+    architectures: tuple[str, ...]
+    placement: str
+    predicted: float
+    predicted_float: float
+    cost_unit: str
     loss: str
     calibration: str
     calibration_digest: str

@@ -22,6 +22,7 @@ from converter.methods import METHODS, Problem
 from converter.observe import Observations, observe
 from converter.offers import Offer, Refusal, offer
 from converter.place import place, settle
+from converter.placement import parse_placement
 from converter.plan import Plan
 from converter.runtime import Feed, open_session, run_session
 from converter.simulate import simulate
@@ -110,6 +111,7 @@ def plan_for(
     bits: tuple[int, int] = (8, 8),
     excluded: Collection[str] = (),
     feeds: Sequence[Feed] = (),
+    placement: str = "latency",
 ) -> Planned:
     """Plan a model: everything that is offered in integer, or the cheapest placement, or the operators named.
 
@@ -124,7 +126,8 @@ def plan_for(
     widths = tensor_bits(model, offers, bits[1])
     choice = METHODS[method](Problem(seen.tensors, constants, widths, chosen.signed_activations))
     if cheapest:
-        return Planned(model, seen, offers, place(model, offers, choice, seen, chosen, method=method, bits=label), chosen)
+        best = parse_placement(placement)
+        return Planned(model, seen, offers, place(model, offers, choice, seen, chosen, method=method, bits=label, placement=best), chosen)
     names = frozenset(n for n, o in offers.items() if isinstance(o, Offer)) if integer is None else frozenset(integer)
     return Planned(model, seen, offers, settle(model, offers, choice, names, Plan(method, label, target, {}, {})), chosen)
 

@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from converter.census import FloatOp
+from converter.options import Options
 from converter.report import Report
 from converter.verify import Verdict
 from converter.widths import CONTAINER_BITS, width_counts
@@ -19,7 +20,6 @@ from converter.widths import CONTAINER_BITS, width_counts
 __all__ = ["float_operator_lines", "render", "report_tables"]
 
 _MOST_NAMED = 5
-_HOMES = {"arm64": ("aarch64", "arm64"), "x86": ("x86_64", "AMD64")}
 
 
 def render(table: RenderableType, width: int, *, terminal: bool) -> str:
@@ -38,7 +38,7 @@ def report_tables(report: Report) -> RenderableType:
         if products:
             parts += [blank, _products(products)]
     warnings = list(report.warnings)
-    if report.latency is not None and report.latency.ratio < 1 and _at_home(report.target):
+    if report.latency is not None and report.latency.ratio < 1 and _at_home(report):
         warnings.append("the int8 model is slower than float on this machine")
     for warning in warnings:
         line = Table.grid(padding=(0, 1))
@@ -61,8 +61,8 @@ def float_operator_lines(report: Report) -> list[str]:
     return lines
 
 
-def _at_home(target: str) -> bool:
-    return platform.machine() in _HOMES.get(target, ())
+def _at_home(report: Report) -> bool:
+    return platform.machine() in report.architectures
 
 
 def _summary(report: Report) -> Table:
@@ -82,9 +82,13 @@ def _summary(report: Report) -> Table:
     if report.latency is not None:
         latency = report.latency
         row("latency", f"float / int8 = {latency.ratio:.2f} ({latency.low:.2f} to {latency.high:.2f}), one thread, run in turns")
-        if not _at_home(report.target):
+        if not _at_home(report):
             row("", f"on {platform.machine()}, which the file is not for: measure on {report.target}")
-    row("plan", f"{report.method}, {report.bits}, target {report.target}, seed {report.seed}")
+    placed = "" if report.placement == Options.placement else f", placement {report.placement}"
+    row("plan", f"{report.method}, {report.bits}, target {report.target}{placed}, seed {report.seed}")
+    if report.predicted_float:
+        costs = f"{report.predicted / 1e6:.1f} of {report.predicted_float / 1e6:.1f} million {report.cost_unit}"
+        row("predicted", f"{costs} ({report.predicted / report.predicted_float:.2f} of float) on {report.target}")
     if report.loss:
         row("judged by", report.loss)
     tensors, weights = width_counts(report.plan)

@@ -34,6 +34,7 @@ from tools.text_lines import TextLine, render_lines
 __all__ = ["main", "pixels"]
 
 HEIGHT, WIDTH = 48, 320
+_TARGETS = ("arm64", "x86")
 _CALIBRATION_SEED, _TEST_SEED = 1000, 1
 _SYMMETRIC = Preprocess((0.5, 0.5, 0.5), (0.5, 0.5, 0.5), "stretch")
 
@@ -90,7 +91,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     texts = _read(float_model, lines, {}, "float")
     readings.append(_Reading("float", float_model, exact_lines(truths, texts), character_accuracy(truths, texts), "1"))
     reports: list[tuple[Path, Report]] = []
-    for target in TARGETS.values():
+    for target in (TARGETS[name] for name in _TARGETS):
         model = flags.out / f"recogniser_int8_{target.name}.onnx"
         with watch(quiet=not sys.stderr.isatty()) as progress:
             report = convert(float_model, model, Options(calib=calib, target=target.name), progress=progress)

@@ -77,10 +77,18 @@ class Problem:
 
 @dataclass(frozen=True)
 class Choice:
-    """A grid for every tensor and constant of the problem, under the same keys."""
+    """A grid for every tensor and constant of the problem, under the same keys.
+
+    Attributes:
+        tensors: grids of tensors.
+        constants: grids of constants.
+        errors: what the integer form of an operator adds to the loss, by its name, in any unit, 0 or more; methods need
+            not say.
+    """
 
     tensors: dict[str, Grid]
     constants: dict[tuple[str, int], Grid]
+    errors: dict[str, float] = field(default_factory=dict)
 
 
 def choose_by_ranges(

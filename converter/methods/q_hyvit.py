@@ -21,7 +21,7 @@ from converter.grids import Grid
 from converter.methods import mse
 from converter.methods.block_search import search_section
 from converter.methods.fold_search import choose_folds
-from converter.methods.layer_error import Judge, judge_of
+from converter.methods.layer_error import Judge, judge_of, weight_errors
 from converter.methods.layer_readers import Reader, captured, layers_read, readers_by_root
 from converter.methods.layer_search import best_weights, quantized_operand, ranked_activations, ranked_again
 from converter.methods.problem import Choice, Problem
@@ -91,7 +91,13 @@ def choose(problem: Problem) -> Choice:
         _choose_weights(problem, study, judges, state)
     found = {(name, 1): tuple(float(s) for s in scales.reshape(-1)) for name, scales in state.scales.items()}
     constants = {key: replace(grid, scale=found[key]) if key in found else grid for key, grid in start.constants.items()}
-    return Choice(state.tensors, constants)
+    return Choice(state.tensors, constants, _errors(study, judges, state))
+
+
+def _errors(study: Study, judges: Mapping[str, Judge], state: _State) -> dict[str, float]:
+    """What each layer adds to the loss with both operands on their grids, as far as squared gradients tell."""
+    operands = {name: [_operand(state, study, judges, name, i) for i in (0, 1)] for name in judges}
+    return {name: float(weight_errors(judges[name], left, right).sum()) for name, (left, right) in operands.items()}
 
 
 def refine(problem: Problem, plan: Plan) -> Plan:

@@ -23,7 +23,7 @@ from rich.table import Table
 from converter.errors import UsageError
 from converter.paths import check_outputs
 from converter.runtime import open_session, run_session
-from converter.targets import TARGETS
+from converter.targets import find_target
 from models.command_line import Parser, exit_code, write_whole
 from tools.arm64.count import counted, model_samples
 from tools.arm64.emulator import CORES, Job, check_core, emulate
@@ -100,15 +100,14 @@ def compare(
         UsageError: unknown core or target, unfit inputs, or the environment is not set up.
         ModelError: the model cannot be read, or does not run somewhere.
     """
-    if target not in TARGETS:
-        raise UsageError(f"target '{target}' is not known", where="--target", hint=f"choose from: {', '.join(TARGETS)}")
     if not cores or samples < 1:
         raise UsageError("there is nothing to compare", where=f"{len(cores)} cores, {samples} samples", hint="ask for 1 or more")
     for core in cores:
         check_core(core)
+    settings = find_target(target).session_settings.get(platform.machine(), {})
     feeds = model_samples(model, inputs, samples, seed)
     ran = [_on_core(model, feeds, core, env or environment()) for core in dict.fromkeys(cores)]
-    ran.append(_here(model, feeds, target))
+    ran.append(_here(model, feeds, settings))
     _, _, reference = ran[0]
     return [difference(machine, version, name, reference[name], got[name]) for machine, version, got in ran[1:] for name in reference]
 
@@ -122,8 +121,7 @@ def _on_core(model: Path, feeds: Samples, core: str, env: Environment) -> tuple[
         return core, machine.onnxruntime, load_tensors(Path(folder, "outputs.npz"))
 
 
-def _here(model: Path, feeds: Samples, target: str) -> tuple[str, str, Samples]:
-    settings: Mapping[str, str] = TARGETS[target].session_settings.get(platform.machine(), {})
+def _here(model: Path, feeds: Samples, settings: Mapping[str, str]) -> tuple[str, str, Samples]:
     session = open_session(model, threads=1, settings=settings)
     count = min(map(len, feeds.values()), default=1)
     runs = [run_session(session, {name: array[place] for name, array in feeds.items()}) for place in range(count)]

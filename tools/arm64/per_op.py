@@ -12,7 +12,7 @@ import dataclasses
 import json
 import tempfile
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -47,6 +47,8 @@ class NodeCount:
         result: type and shape of its first output.
         instructions: what it takes; None if it could not be run by itself.
         error: why not.
+        reads: tensors, constants included.
+        writes: tensors.
     """
 
     name: str
@@ -54,6 +56,8 @@ class NodeCount:
     result: str
     instructions: int | None
     error: str | None
+    reads: tuple[str, ...] = ()
+    writes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -94,10 +98,26 @@ def by_type(nodes: Iterable[NodeCount]) -> list[TypeCount]:
     return sorted(sums, key=lambda each: (-each.instructions, each.op_type))
 
 
-def count_per_op(model: Path, core: str, *, inputs: Path | None = None, seed: int = 0, env: Environment | None = None) -> PerOp:
+def count_per_op(
+    model: Path,
+    core: str,
+    *,
+    inputs: Path | None = None,
+    seed: int = 0,
+    env: Environment | None = None,
+    select: Callable[[Sequence[Piece]], Sequence[Piece]] = list,
+) -> PerOp:
     """Count a whole model, then each of its nodes, on the first sample of the inputs.
 
-    Arguments and exceptions as of :func:`tools.arm64.count.count`. The emulated machine is started three times.
+    Other arguments and exceptions as of :func:`tools.arm64.count.count`. The emulated machine is started three times.
+
+    Args:
+        model: the file.
+        core: to emulate.
+        inputs: to run on.
+        seed: of noise, if there are no inputs.
+        env: the set-up.
+        select: chooses among the nodes those that are counted alone.
     """
     env = env or environment()
     with tempfile.TemporaryDirectory(prefix="arm64-") as name:
@@ -107,7 +127,7 @@ def count_per_op(model: Path, core: str, *, inputs: Path | None = None, seed: in
         whole, optimised = _whole(Job(model, (given,), optimised=folder / "optimised.onnx"), core, env)
         values = _values(optimised, given, folder, core, env)
         tensors = {key: array[0] for path in (given, values) for key, array in load_tensors(path).items()}
-        parts = list(pieces(optimised, tensors))
+        parts = list(select(list(pieces(optimised, tensors))))
         call, results = _alone(parts, (given, values), folder, core, env)
     bound_call, *alone = results
     nodes = (_node(part, result, bound_call.instructions[0]) for part, result in zip(parts, alone, strict=True))
@@ -147,7 +167,8 @@ def _alone(parts: Sequence[Piece], inputs: tuple[Path, ...], folder: Path, core:
 
 def _node(part: Piece, result: JobResult, bound_call: int) -> NodeCount:
     taken = result.instructions[0] - bound_call if result.error is None else None
-    return NodeCount(part.name, part.op_type, part.result, taken, result.error)
+    (node,) = part.model.graph.node
+    return NodeCount(part.name, part.op_type, part.result, taken, result.error, tuple(node.input), tuple(node.output))
 
 
 def per_op_json(found: PerOp) -> str:
