@@ -19,6 +19,7 @@ from converter.canonicalise.affine import fold_affine
 from converter.canonicalise.clusters import fuse_activations
 from converter.canonicalise.normalization import fuse_normalizations
 from converter.canonicalise.proof import Reference, difference, measure_noise, run_reference
+from converter.canonicalise.rearrangements import rearrange
 from converter.canonicalise.standard import CANONICAL_OPSET, infer_shapes, refuse_control_flow, simplify, to_canonical_opset
 from converter.canonicalise.tidy import tidy_spellings
 from converter.errors import ModelError
@@ -100,6 +101,7 @@ _STEPS: dict[str, Step] = {
     "fuse what that uncovered": _edit(_fuse),
     "tidy spellings": _edit(tidy_spellings),
     "fold what that uncovered": _edit(fold_affine),
+    "rearrange axes": _edit(rearrange),
 }
 """The rewrites in order: each takes a model, which it may change, and gives the new one and how often it fired."""
 
