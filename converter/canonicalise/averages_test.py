@@ -93,5 +93,5 @@ def test_the_averages_are_the_same(
 ) -> None:
     pads = [min(pad, window[i % 2] - 1) for i, pad in enumerate(pads)]
     draft = Draft(x=(1, 2, *sides))
-    attrs = {"kernel_shape": list(window), "strides": list(strides), "pads": pads, "count_include_pad": int(counted)}
+    attrs: dict[str, Any] = {"kernel_shape": list(window), "strides": list(strides), "pads": pads, "count_include_pad": int(counted)}
     rewrite(spell_out_averages, draft.model(draft.add("AveragePool", "x", **attrs)))  # compares the outputs
