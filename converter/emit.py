@@ -19,8 +19,8 @@ from converter.folds import channel_grid, inserted_factors
 from converter.graph import constant, data_inputs, scalar
 from converter.grids import Grid, quantize
 from converter.integer_bias import integer_bias
-from converter.integer_forms import HARD_SIGMOID_OFFSET, clamp_codes, gate_grid, offset_grid
-from converter.plan import OpPlan, Plan, TensorPlan
+from converter.integer_forms import HARD_SIGMOID_OFFSET, clamp_codes, gate_grid, offset_grid, sigmoid_grid
+from converter.plan import OpPlan, Plan, TensorPlan, gate_of
 from converter.quantized_graph import QuantizedGraph
 from converter.stored import bias_of, weight_codes
 
@@ -204,6 +204,8 @@ class _Builder:
             return
         if op.op_type == "HardSwish":
             self._hardswish(node)
+        elif op.op_type == "Gelu":
+            self._gelu(node, op)
         else:
             self._copy_node(node, self._integer_inputs(node, op))
         for output in node.outputs:
@@ -280,6 +282,21 @@ class _Builder:
         total = new.add("Add", [left, new.dequantize(three, shift, f"{name}_offset")], f"{name}_gate", ir.DataType.FLOAT)
         gated = new.quantize(total, gate, f"{name}_gate", (gate.qmin, gate.qmax))
         share = new.dequantize(gated, gate.rescaled(1.0 / 6.0), f"{name}_gate_share")
+        product = ir.Node("", "Mul", [self._decode(codes, f"{name}_input"), share], name=new.unique(f"{name}_Mul"))
+        new.nodes.append(product)
+        self._adopt(node.outputs[0], product.outputs[0])
+
+    def _gelu(self, node: ir.Node, op: OpPlan) -> None:
+        """Write x * gate(x): the gate's slope, height and base rename scales and a zero point."""
+        x, gate = node.inputs[0], gate_of(op)
+        assert x is not None
+        new, codes, name = self.new, self.codes[x], str(node.name)
+        signed = codes.grid.signed
+        steep = new.dequantize(codes.value, codes.grid.rescaled(gate.slope), f"{name}_gate_input")
+        opened = new.add("Sigmoid", [steep], f"{name}_gate", ir.DataType.FLOAT)
+        grid = sigmoid_grid(signed=signed)
+        gated = new.quantize(opened, grid, f"{name}_gate", (grid.qmin, grid.qmax))
+        share = new.dequantize(gated, gate.read_grid(signed=signed), f"{name}_gate_share")
         product = ir.Node("", "Mul", [self._decode(codes, f"{name}_input"), share], name=new.unique(f"{name}_Mul"))
         new.nodes.append(product)
         self._adopt(node.outputs[0], product.outputs[0])

@@ -159,6 +159,8 @@ FORMS: dict[str, tuple[Build, dict[str, int]]] = {
     "silu": (lambda s: (s.conv(s.silu(s.conv(image(s), 8)), 8),), {"QLinearConv": 2, "QLinearSigmoid": 1, "QLinearMul": 1, Q: 1, DQ: 1}),
     "leaky relu": (lambda s: around(s, "LeakyRelu", alpha=0.1), {"QLinearConv": 2, "QLinearLeakyRelu": 1, Q: 1, DQ: 1}),
     "hardswish": (lambda s: around(s, "HardSwish"), {"QLinearConv": 2, "QLinearAdd": 1, "QLinearMul": 1, Q: 1, DQ: 1}),
+    "gelu": (lambda s: around(s, "Gelu"), {"QLinearConv": 2, "QLinearSigmoid": 1, "QLinearMul": 1, Q: 1, DQ: 1}),
+    "gelu, tanh": (lambda s: around(s, "Gelu", approximate="tanh"), {"QLinearConv": 2, "QLinearSigmoid": 1, "QLinearMul": 1, Q: 1, DQ: 1}),
     "relu in the grid": (lambda s: around(s, "Relu"), {"QLinearConv": 2, "Clip": 0, Q: 1, DQ: 1}),
     "relu behind an add": (
         lambda s: (s.conv(s.add("Relu", s.add("Add", image(s), s.conv(s.input("y", 1, 8, 10, 10), 8))), 8),),

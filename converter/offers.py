@@ -14,24 +14,28 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
+import torch
 
+from converter import torch_ops
 from converter.costs import features, form_costs, kind_of
 from converter.curve_marks import curve_of, reads_logarithms
 from converter.folds import inserted_factors
 from converter.graph import attributes, constant, data_inputs, is_float, is_graph_output, relabel_factor, scalar, sole_consumer
+from converter.integer_forms import Gate, fit_gate
 from converter.methods.problem import Constant
 from converter.observe import Observations, TensorStats
 from converter.targets import Target
 
 __all__ = ["MOVEMENT", "PASSING", "Form", "Offer", "Refusal", "offer", "passes_codes", "relabel_factor"]
 
-Form = Literal["weighted", "product", "pointwise", "movement", "concat", "absorbed", "relabel", "hardswish", "requantize"]
+Form = Literal["weighted", "product", "pointwise", "movement", "concat", "absorbed", "relabel", "hardswish", "gelu", "requantize"]
 """How the integer form is spelled.
 
 weighted: Conv, Gemm, MatMul with constant weights. product: MatMul of two computed tensors. pointwise: any operator
 that the runtime replaces one for one. movement: the output keeps the input's grid. concat: inputs may differ.
 absorbed: a clamp that the grid of the producer's output does. relabel: multiplication by a positive constant, which
-only renames the scale. hardswish: an addition and a multiplication. requantize: a copy with a grid of its own.
+only renames the scale. hardswish: an addition and a multiplication. gelu: a sigmoid and a multiplication. requantize: a copy
+with a grid of its own.
 """
 
 PASSING: tuple[Form, ...] = ("movement", "relabel")
@@ -70,6 +74,7 @@ class Offer:
         float_cost: of its float form, in the target's unit.
         integer_cost: of its integer form.
         macs: multiply-accumulates at the calibrated shape.
+        gate: of the form ``gelu``.
     """
 
     form: Form
@@ -78,6 +83,7 @@ class Offer:
     float_cost: float = 0.0
     integer_cost: float = 0.0
     macs: int = 0
+    gate: Gate | None = None
 
 
 @dataclass(frozen=True)
@@ -272,6 +278,19 @@ def _hardswish(node: ir.Node, context: _Context, _: Earlier) -> Offer | Refusal:
     return Offer("hardswish", {}, False, *context.cost(node))
 
 
+def _gelu(node: ir.Node, context: _Context, _: Earlier) -> Offer | Refusal:
+    (x,), out = [str(v.name) for _, v in data_inputs(node)], context.seen.tensors[str(node.outputs[0].name)]
+
+    def function(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        return torch_ops.apply("Gelu", [torch.from_numpy(values)], attributes(node))[0].numpy()
+
+    gate, error = fit_gate(context.seen.tensors[x].sample, function)
+    if error > (_reach(out) / _STEPS) ** 2 / 12.0:  # what rounding its output costs anyway
+        return Refusal("on what it reads, x times a sigmoid is not as close to it as a grid of 8 bits")
+    float_cost, integer_cost = context.cost(node)
+    return Offer("gelu", {}, False, float_cost, integer_cost, gate=gate)
+
+
 def passes_codes(node: ir.Node) -> bool:
     """True if the integer form of a node would be one of :data:`PASSING`."""
     return (node.op_type in MOVEMENT and not _obstacle(node)) or relabel_factor(node) is not None
@@ -329,6 +348,7 @@ _OFFERS: Mapping[str, _Rule] = {
     "Mul": _binary,
     "GlobalAveragePool": _global_average,
     "HardSwish": _hardswish,
+    "Gelu": _gelu,
     "Concat": _concat,
     "Identity": _requantize,
     "Relu": _clamp,

@@ -195,12 +195,16 @@ def settle(model: ir.Model, offers: Mapping[str, Offer | Refusal], choice: Choic
             ops[name] = OpPlan(node.op_type, "float", reason=_COPY if entry.form == "requantize" else _CHEAPER)
         elif isinstance(entry, Offer):
             grids = {index: choice.constants[name, index] for index in entry.constants}
-            ops[name] = OpPlan(node.op_type, "integer", _writes(node, entry, offers, integer), grids)
+            ops[name] = OpPlan(node.op_type, "integer", _writes(node, entry, offers, integer), grids, gate=_gate(entry))
     tensors: dict[str, TensorPlan] = {}
     for value in [*model.graph.inputs, *(o for n in model.graph for o in n.outputs)]:
         if is_float(value) and constant(value) is None and str(value.name) in choice.tensors:
             tensors[str(value.name)] = _fate(value, offers, choice, ops, tensors)
     return empty.with_ops(tensors, ops)
+
+
+def _gate(entry: Offer) -> tuple[float, ...]:
+    return () if entry.gate is None else (entry.gate.slope, entry.gate.height, float(entry.gate.base))
 
 
 def _writes(

@@ -18,8 +18,9 @@ from converter.curve import KINDS, Curve
 from converter.errors import UsageError
 from converter.fold import Fold
 from converter.grids import Grid
+from converter.integer_forms import Gate
 
-__all__ = ["Fate", "OpPlan", "Plan", "TensorPlan", "plan_from_json", "plan_to_json"]
+__all__ = ["Fate", "OpPlan", "Plan", "TensorPlan", "gate_of", "plan_from_json", "plan_to_json"]
 
 FORMAT = "bridgequant-plan"
 VERSION = 1
@@ -57,6 +58,7 @@ class OpPlan:
         reason: why it runs in float, else an empty string.
         codes: of the weights (input 1), as :mod:`converter.stored` writes them; empty to round to the nearest.
         bias: instead of the model's own, one number per output channel; empty to keep that.
+        gate: of an integer Gelu: slope, height and base of a :class:`converter.integer_forms.Gate`.
     """
 
     op_type: str
@@ -66,6 +68,7 @@ class OpPlan:
     reason: str = ""
     codes: str = ""
     bias: tuple[float, ...] = ()
+    gate: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -96,6 +99,12 @@ class Plan:
         return replace(self, tensors=tensors, ops=ops)
 
 
+def gate_of(op: OpPlan) -> Gate:
+    """The gate of an integer Gelu."""
+    slope, height, base = op.gate
+    return Gate(slope, height, int(base))
+
+
 def plan_to_json(plan: Plan) -> str:
     """The plan as indented JSON with a stable order; lists of numbers stand on one line."""
 
@@ -110,7 +119,9 @@ def plan_to_json(plan: Plan) -> str:
 
     tensors = {name: lean({**asdict(t), "grid": grid(t.grid)}) for name, t in plan.tensors.items()}
     ops = {
-        name: lean({**asdict(o), "bias": list(o.bias), "constants": {str(i): grid(g) for i, g in o.constants.items()}})
+        name: lean(
+            {**asdict(o), "bias": list(o.bias), "gate": list(o.gate), "constants": {str(i): grid(g) for i, g in o.constants.items()}}
+        )
         for name, o in plan.ops.items()
     }
     record = {"format": FORMAT, "version": VERSION, "method": plan.method, "bits": plan.bits, "target": plan.target}
@@ -210,8 +221,12 @@ def _op(record: dict[str, Any]) -> OpPlan:
     if runs not in ("integer", "float") or writes not in ("codes", "float", "inside"):
         raise ValueError(f"runs '{runs}', writes '{writes}'")
     constants = {int(i): _grid(g) for i, g in _dict(record, "constants").items()}
-    bias = record.get("bias", [])
-    if not isinstance(bias, list):
-        raise TypeError("bias is a list")
-    numbers = tuple(float(_number(b, int, float)) for b in bias)
-    return OpPlan(_text(record, "op_type"), runs, writes, constants, _text(record, "reason", ""), _text(record, "codes", ""), numbers)
+    bias, gate = (_numbers(record, key) for key in ("bias", "gate"))
+    return OpPlan(_text(record, "op_type"), runs, writes, constants, _text(record, "reason", ""), _text(record, "codes", ""), bias, gate)
+
+
+def _numbers(record: dict[str, Any], key: str) -> tuple[float, ...]:
+    values = record.get(key, [])
+    if not isinstance(values, list):
+        raise TypeError(f"{key} is a list")
+    return tuple(float(_number(v, int, float)) for v in values)

@@ -110,6 +110,7 @@ def _check_integer(node: ir.Node, op: OpPlan, entry: Offer, offers: Offers, plan
     for index, grid in op.constants.items():
         _check_constant(f"constant input {index} of operator '{name}'", grid, entry.constants[index], refuse)
     _check_stored(node, op, entry, refuse)
+    _check_gate(op, entry, name, refuse)
     for _, value in data_inputs(node):
         if entry.form != "absorbed":  # a clamp reads what the group holds inside
             _check_tensor(str(value.name), plan, target, refuse, f"read by the integer operator '{name}'")
@@ -151,6 +152,16 @@ def _check_stored(node: ir.Node, op: OpPlan, entry: Offer, refuse: Refuse) -> No
         bias = constant(node.inputs[2]) if entry.form == "weighted" and len(node.inputs) > 2 else None
         if bias is None or bias.size != len(op.bias):
             raise refuse(f"operator '{node.name}' has {0 if bias is None else bias.size} biases, the plan gives {len(op.bias)}")
+
+
+def _check_gate(op: OpPlan, entry: Offer, name: str, refuse: Refuse) -> None:
+    """Numbers of any size could leave the range of sound scales."""
+    if entry.form != "gelu":
+        if op.gate:
+            raise refuse(f"operator '{name}' has no gate")
+        return
+    if len(op.gate) != 3 or not (0.25 <= op.gate[0] <= 4.0 and 0.25 <= op.gate[1] <= 4.0 and op.gate[2] in range(128)):
+        raise refuse(f"the gate of operator '{name}' is a slope and a height of 0.25 to 4 and a base of 0 to 127")
 
 
 def _check_constant(what: str, grid: Grid, constant_: Constant, refuse: Refuse) -> None:

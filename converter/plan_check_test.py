@@ -6,6 +6,7 @@ import copy
 import functools
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,11 @@ from converter.latency import latency_ratio
 from converter.options import Options
 from converter.pipeline import convert
 from converter.plan import plan_to_json
+from converter.plan_check import check_plan
 from converter.runtime import open_session, run_session
+from converter.sketch_test import Sketch, plan_for
 from converter.stored import codes_to_text
+from converter.targets import TARGETS
 
 Record = dict[str, Any]
 Edit = Callable[[Record], object]
@@ -377,3 +381,14 @@ def test_a_plan_with_folds_and_codes_gives_the_same_model_again(save_hybrid: Sav
     convert(save_hybrid(), tmp_path / "again.onnx", options(bits="W4A6", plan_in=tmp_path / "plan.json"))
     one, other = (onnx.load(tmp_path / f"{name}.onnx") for name in ("out", "again"))
     assert one.graph == other.graph
+
+
+@pytest.mark.parametrize("gate", [(), (1e9, 1.0, 0.0), (1.7, 1.0, 0.5), (1.7, 1.0, -1.0)], ids=str)
+def test_an_integer_gelu_needs_a_sound_gate(gate: tuple[float, ...], tmp_path: Path) -> None:
+    sketch = Sketch()
+    x = sketch.conv(sketch.input("x", 1, 8, 10, 10), 8)
+    planned = plan_for(sketch.model(sketch.conv(sketch.add("Gelu", x, name="gelu"), 8)))
+    check_plan(planned.plan, planned.model, planned.offers, TARGETS["arm64"], tmp_path)
+    ops = {**planned.plan.ops, "gelu": replace(planned.plan.ops["gelu"], gate=gate)}
+    with pytest.raises(UsageError, match="the gate of operator 'gelu'"):
+        check_plan(replace(planned.plan, ops=ops), planned.model, planned.offers, TARGETS["arm64"], tmp_path)

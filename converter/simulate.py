@@ -15,8 +15,8 @@ from converter.folds import channel_grid, inserted_factors
 from converter.graph import attributes, constant
 from converter.grids import Grid, dequantize, fake_quantize
 from converter.integer_bias import bias_scale, integer_bias
-from converter.integer_forms import HARD_SIGMOID_OFFSET, gate_grid
-from converter.plan import OpPlan, Plan
+from converter.integer_forms import HARD_SIGMOID_OFFSET, gate_grid, sigmoid_grid
+from converter.plan import OpPlan, Plan, gate_of
 from converter.runtime_kernels import FloatKernel
 from converter.stored import bias_of, weight_codes
 
@@ -118,6 +118,9 @@ class _Run:
             gate = fake_quantize_tensor(x + HARD_SIGMOID_OFFSET, gate_grid(signed=grid.signed))
             self.store(node, [x * (gate / 6.0)], op)
             return
+        if op.op_type == "Gelu":
+            self.store(node, [self._gelu(node, op)], op)
+            return
         if op.op_type in ("Conv", "Gemm", "MatMul"):
             self.store(node, [self._products(node, op)], op)
             return
@@ -142,6 +145,17 @@ class _Run:
             self.store(node, [integer_arithmetic.global_average(integer_arithmetic.centred(x, grid), grid, out)], op)
             return
         self.store(node, torch_ops.apply(node.op_type, inputs, attributes(node)), op)
+
+    def _gelu(self, node: ir.Node, op: OpPlan) -> Tensor:
+        x, grid = self.read_codes(node.inputs[0]), self.grid(node.inputs[0]) if node.inputs[0] is not None else None
+        gate, out = gate_of(op), self._written(node)
+        assert x is not None and grid is not None and out is not None
+        codes = integer_arithmetic.centred(x, grid)
+        steep = codes * float(np.float32(grid.scale[0] * gate.slope))
+        opened = integer_arithmetic.centred(
+            fake_quantize_tensor(torch.sigmoid(steep), sigmoid_grid(signed=grid.signed)), sigmoid_grid(signed=grid.signed)
+        )
+        return integer_arithmetic.multiply(codes, opened - gate.base, (grid, gate.read_grid(signed=grid.signed)), out)
 
     def _written(self, node: ir.Node) -> Grid | None:
         """The grid of the codes that an integer operator writes, its own or that of the clamp behind it."""

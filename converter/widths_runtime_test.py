@@ -71,6 +71,7 @@ STEPS: dict[str, Step] = {
     "sigmoid": lambda s, x, _: s.add("Sigmoid", x),
     "saturated sigmoid": lambda s, x, _: s.add("Sigmoid", s.add("Mul", x, s.constant(16.0))),
     "hardswish": lambda s, x, _: s.add("HardSwish", x),
+    "gelu": lambda s, x, _: s.add("Gelu", x),
     "leaky": lambda s, x, _: s.add("LeakyRelu", x, alpha=0.1),
     "residual": lambda s, x, y: s.add("Add", x, y),
     "gate": lambda s, x, y: s.add("Mul", x, s.add("Sigmoid", s.conv(s.add("GlobalAveragePool", y), CHANNELS, size=1))),
@@ -80,7 +81,7 @@ STEPS: dict[str, Step] = {
     "moves": through_moves,
     "resize": enlarged,
 }
-IN_FLOAT: dict[str, Step] = {"gelu": lambda s, x, _: s.add("Gelu", x), "attention": through_attention}
+IN_FLOAT: dict[str, Step] = {"erf": lambda s, x, _: s.add("Erf", x), "attention": through_attention}
 
 
 @st.composite

@@ -16,9 +16,11 @@ import onnx_ir.passes.common as common_passes
 from onnxscript import optimizer
 
 from converter.canonicalise.affine import fold_affine
+from converter.canonicalise.averages import spell_out_averages
 from converter.canonicalise.clusters import fuse_activations
 from converter.canonicalise.normalization import fuse_normalizations
 from converter.canonicalise.proof import Reference, difference, measure_noise, run_reference
+from converter.canonicalise.rearrangements import rearrange
 from converter.canonicalise.standard import CANONICAL_OPSET, infer_shapes, refuse_control_flow, simplify, to_canonical_opset
 from converter.canonicalise.tidy import tidy_spellings
 from converter.errors import ModelError
@@ -99,7 +101,9 @@ _STEPS: dict[str, Step] = {
     "simplify": _simplify,  # not before the others, because it renames the tensors that it fuses
     "fuse what that uncovered": _edit(_fuse),
     "tidy spellings": _edit(tidy_spellings),
+    "average by convolution": _edit(spell_out_averages),
     "fold what that uncovered": _edit(fold_affine),
+    "rearrange axes": _edit(rearrange),
 }
 """The rewrites in order: each takes a model, which it may change, and gives the new one and how often it fired."""
 

@@ -1,0 +1,109 @@
+"""Average pooling becomes a depthwise convolution, which has a fast integer kernel; the pooling has only a slow one.
+
+1. ``AveragePool`` becomes a ``Conv`` whose weights are all one over the size of the window. If windows at the border
+   count only what lies inside the picture, a ``Mul`` by one constant per position follows: size over count.
+2. ``x + a * (pool(x) - x)``, the token mixer of PoolFormer (arXiv 2111.11418, equation 4) with a factor per channel, becomes
+   ``(1 - a) * x + a * pool(x)``: the factor goes into the weights, and no subtraction, which has no integer kernel, is left.
+
+From opset 19 on the runtime's float AveragePool is a plain loop, some five times dearer than the float convolution.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+from converter.graph import attributes, constant, is_float, sole_consumer
+from converter.rewriting import add_initializer, insert_before, replace
+
+__all__ = ["spell_out_averages"]
+
+Array = npt.NDArray[Any]
+
+_LARGEST_WINDOW = 49
+"""Elements. The cost of a convolution grows with its window, and a pooling over everything is better off as it is."""
+
+
+@dataclass(frozen=True)
+class _Mixer:
+    """The nodes around a pooling in case 2, and the factor, one number per channel, float64."""
+
+    difference: ir.Node
+    scaling: ir.Node
+    total: ir.Node
+    factor: Array
+
+
+def spell_out_averages(model: ir.Model) -> list[str]:
+    """Apply the cases above; returns the names of the tensors concerned."""
+    graph = model.graph
+    return [name for node in list(graph) if node.op_type == "AveragePool" and (name := _spell_out(graph, node))]
+
+
+def _spell_out(graph: ir.Graph, pool: ir.Node) -> str:
+    x, attrs, pooled = pool.inputs[0], attributes(pool), pool.outputs[0]
+    window = [int(k) for k in attrs["kernel_shape"]]
+    shape = x.shape if x is not None else None
+    if x is None or not is_float(x) or shape is None or len(shape) != 4 or not isinstance(shape[1], int):
+        return ""
+    plain = attrs.get("auto_pad", "NOTSET") in ("NOTSET", "") and not attrs.get("ceil_mode", 0) and set(attrs.get("dilations", [1])) == {1}
+    if not plain or not 1 < math.prod(window) <= _LARGEST_WINDOW:
+        return ""
+    channels, pads, strides = shape[1], list(attrs.get("pads", [0] * 4)), list(attrs.get("strides", [1, 1]))
+    gain = None
+    if any(pads) and not attrs.get("count_include_pad", 0):
+        sides = [d for d in shape[2:] if isinstance(d, int)]
+        if len(sides) != 2:
+            return ""
+        gain = _border_gain(sides, window, strides, pads)
+    mixer = _mixer(pool, x, channels)
+    factor = np.ones(channels) if mixer is None else mixer.factor
+    last = pool if mixer is None else mixer.total
+    name = str(pooled.name)
+    weights = np.broadcast_to(factor[:, None, None, None] / math.prod(window), (channels, 1, *window))
+    kernel = {"kernel_shape": window, "pads": pads, "strides": strides, "group": channels}
+    new = insert_before(
+        last, "Conv", [x, add_initializer(graph, f"{name}_weight", weights.astype(np.float32))], kernel, name=f"{name}_Conv", like=pooled
+    )
+    if gain is not None:
+        new = insert_before(last, "Mul", [new, add_initializer(graph, f"{name}_gain", gain)], name=f"{name}_Mul", like=pooled)
+    if mixer is not None:
+        kept = add_initializer(graph, f"{name}_kept", (1.0 - factor).astype(np.float32).reshape(1, -1, 1, 1))
+        rest = insert_before(last, "Mul", [x, kept], name=f"{name}_kept_Mul", like=x)
+        new = insert_before(last, "Add", [rest, new], name=f"{name}_Add", like=last.outputs[0])
+    result = last.outputs[0]
+    replaced = str(result.name)
+    replace(result, new, [pool] if mixer is None else [mixer.total, mixer.scaling, mixer.difference, pool])
+    return replaced
+
+
+def _border_gain(sides: Sequence[int], window: Sequence[int], strides: Sequence[int], pads: Sequence[int]) -> Array:
+    """Size of the window over how much of it lies inside, [1, 1, height, width] of the output, float32."""
+    shares = []
+    for size, width, stride, before, after in zip(sides, window, strides, pads[:2], pads[2:], strict=True):
+        starts = np.arange((size + before + after - width) // stride + 1) * stride - before
+        shares.append(width / (np.minimum(starts + width, size) - np.maximum(starts, 0)))
+    return np.multiply.outer(*shares).astype(np.float32)[None, None]
+
+
+def _mixer(pool: ir.Node, x: ir.Value, channels: int) -> _Mixer | None:
+    difference = sole_consumer(pool.outputs[0])
+    if difference is None or difference.op_type != "Sub" or list(difference.inputs) != [pool.outputs[0], x]:
+        return None
+    scaling = sole_consumer(difference.outputs[0])
+    total = sole_consumer(scaling.outputs[0]) if scaling is not None else None
+    if scaling is None or scaling.op_type != "Mul" or total is None or total.op_type != "Add":
+        return None
+    arrays = [array for v in scaling.inputs if (array := constant(v)) is not None]
+    if len(arrays) != 1 or x not in total.inputs or total.inputs[0] is total.inputs[1]:
+        return None
+    aligned = (1,) * (4 - arrays[0].ndim) + arrays[0].shape
+    if len(aligned) != 4 or aligned[0] != 1 or aligned[1] not in (1, channels) or aligned[2:] != (1, 1):
+        return None
+    return _Mixer(difference, scaling, total, np.broadcast_to(arrays[0].astype(np.float64).reshape(-1), (channels,)))
