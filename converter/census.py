@@ -81,7 +81,7 @@ def take_census(
     origins = _origins(model, onnx.load(optimised), macs)
     in_integer = {origins[kernel] for op_type, kernel in ran if op_type in _INTEGER_PRODUCTS and kernel in origins}
     floats = [FloatOp(n, plan.ops[n].op_type, macs[n], _reason(plan, n)) for n in macs if n not in in_integer and n in plan.ops]
-    others = [FloatOp(n, op.op_type, 0, op.reason) for n, op in plan.ops.items() if op.runs == "float" and n not in macs]
+    others = [FloatOp(n, op.op_type, 0, op.reason) for n, op in plan.ops.items() if op.runs != "integer" and n not in macs]
     kernels = dict(sorted(Counter(op_type for op_type, _ in ran).items(), key=lambda item: (-item[1], item[0])))
     return Census(
         kernels,
@@ -109,4 +109,4 @@ def _origins(model: onnx.ModelProto, optimised: onnx.ModelProto, names: Collecti
 
 def _reason(plan: Plan, name: str) -> str:
     op = plan.ops[name]
-    return op.reason if op.runs == "float" else "planned in integer, but the runtime did not fuse it"
+    return op.reason if op.runs != "integer" else "planned in integer, but the runtime did not fuse it"

@@ -133,6 +133,7 @@ def _options(flags: argparse.Namespace) -> Options:
         bits=flags.bits,
         target=flags.target,
         placement=Options.placement if flags.placement is None else flags.placement,
+        full=flags.full,
         exclude=tuple(flags.exclude),
         min_sqnr=flags.min_sqnr,
         seed=flags.seed,

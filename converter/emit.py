@@ -88,7 +88,7 @@ class _Builder:
             opset_imports={"": CANONICAL_OPSET},
             name=self.old.name,
         )
-        add_barriers(graph, [name for name, op in self.plan.ops.items() if op.runs == "float"], self.new.unique)
+        add_barriers(graph, [name for name, op in self.plan.ops.items() if op.runs != "integer"], self.new.unique)
         return _pruned(graph)
 
     def _op(self, node: ir.Node | None) -> OpPlan | None:
@@ -186,9 +186,12 @@ class _Builder:
         if self._needs_no_node(node):
             self._alias(node, None)
             return
-        self._copy_node(node, [self._float(v, str(node.name)) for v in node.inputs])
+        op = self._op(node)
+        enclosed = op is not None and op.runs == "enclosed"
+        inputs = self._integer_inputs(node, op) if op is not None and enclosed else [self._float(v, str(node.name)) for v in node.inputs]
+        self._copy_node(node, inputs)
         for output in node.outputs:
-            self._encode(output, None)
+            self._encode(output, op if enclosed else None)
 
     def _integer_node(self, node: ir.Node, op: OpPlan) -> None:
         fate = self._fate(node.outputs[0])

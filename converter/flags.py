@@ -70,6 +70,7 @@ def _parser() -> _Parser:
     add("--bits", default="W8A8", metavar="WxAy", help="bits of weights and of what enters layers, 4 to 8 each (default: W8A8)")
     add("--target", default="arm64", metavar="NAME", help="arm64 (default), arm64-v8.0, arm64-i8mm, x86, x86-vnni, or a FILE.toml")
     add("--placement", metavar="HOW", help="latency: the fastest (default); all: all that can be integer; balanced:PRICE")
+    add("--full", action="store_true", help="quantize softmax, norms and all else too, for machines without float")
     add("--adaptive-rounding", action=argparse.BooleanOptionalAction, default=True, help="q-hyvit, weights below 8 bits (default: on)")
     add("--bias-correction", action=argparse.BooleanOptionalAction, default=False, help="q-hyvit: correct mean errors (default: off)")
     add("--exclude", action="append", default=[], metavar="PATTERN", help="keep operators float, by name glob or type; repeatable")
@@ -110,4 +111,7 @@ def parse_flags(words: Sequence[str]) -> argparse.Namespace:
         raise UsageError("a plan that is read needs no method", where="--method with --plan-in", hint="give one of the two")
     if flags.plan_in is not None and flags.placement is not None:
         raise UsageError("a plan that is read is placed already", where="--placement with --plan-in", hint="give one of the two")
+    if flags.full and (flags.plan_in is not None or flags.placement is not None):
+        where = f"--full with {'--plan-in' if flags.plan_in is not None else '--placement'}"
+        raise UsageError("with everything quantized, nothing is left to place", where=where, hint="give one of the two")
     return flags

@@ -19,7 +19,7 @@ SITES = {
     "mobilevit_xxs": {"fold": 31, "balance": 6, "inserted": 26},
     "mobilevitv2_050": {"fold": 17, "inserted": 26},
     "mobile_former_26m": {"fold": 38, "inserted": 5},
-    "efficientformer_l1": {"fold": 8, "balance": 1, "inserted": 18},
+    "efficientformer_l1": {"fold": 9, "balance": 1, "inserted": 16},
     "efficientformerv2_s0": {"fold": 6, "balance": 5, "inserted": 51},
 }
 

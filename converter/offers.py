@@ -88,10 +88,17 @@ class Offer:
 
 @dataclass(frozen=True)
 class Refusal:
-    """An operator that stays float, and why; its multiply-accumulates at the calibrated shape."""
+    """An operator that stays float.
+
+    Attributes:
+        reason: why.
+        macs: multiply-accumulates at the calibrated shape.
+        final: what it reads and writes cannot be quantized either.
+    """
 
     reason: str
     macs: int = 0
+    final: bool = False
 
 
 def offer(
@@ -115,11 +122,11 @@ def offer(
             continue
         name = str(node.name)
         if name in excluded:
-            result[name] = Refusal("excluded by the user", _macs(node, seen))
+            result[name] = Refusal("excluded by the user", _macs(node, seen), final=True)
         elif curve_of(node):
-            result[name] = Refusal(_CURVES[curve_of(node)])
+            result[name] = Refusal(_CURVES[curve_of(node)], final=True)
         elif not list(data_inputs(node)):
-            result[name] = Refusal("none of its float inputs is computed")
+            result[name] = Refusal("none of its float inputs is computed", final=True)
         else:
             result[name] = _on_target(_OFFERS.get(node.op_type, _no_kernel)(node, context, result), node)
     return result
@@ -238,7 +245,7 @@ def _product(node: ir.Node, context: _Context, _: Earlier) -> Offer | Refusal:
 
 def _binary(node: ir.Node, context: _Context, _: Earlier) -> Offer | Refusal:
     if inserted_factors(node) is not None:
-        return Refusal("its factors become scales of the Q behind it")
+        return Refusal("its factors become scales of the Q behind it", final=True)
     if relabel_factor(node) is not None:
         return Offer("relabel", {}, False, context.cost(node)[0], 0.0)
     constants = {}
@@ -246,7 +253,9 @@ def _binary(node: ir.Node, context: _Context, _: Earlier) -> Offer | Refusal:
         array = constant(value)
         if array is not None:
             if node.op_type == "Add" and _drowns(array, node, context.seen):
-                return Refusal("its constant, a mask perhaps, is so large that no step of the grid would be left for the other operand")
+                return Refusal(
+                    "its constant, a mask perhaps, is so large that no step of the grid would be left for the other operand", final=True
+                )
             constants[index] = Constant(array, None, _CONTAINER_BITS, context.target.signed_activations)
     return Offer("pointwise", constants, False, *context.cost(node))
 
@@ -312,10 +321,10 @@ def _movement(node: ir.Node, context: _Context, _: Earlier) -> Offer | Refusal:
     return Refusal(obstacle) if obstacle else Offer("movement", {}, False, *context.cost(node))
 
 
-def _requantize(node: ir.Node, context: _Context, earlier: Earlier) -> Offer | Refusal:
+def _requantize(node: ir.Node, context: _Context, _: Earlier) -> Offer | Refusal:
     # two grids of 8 bits in a row the runtime would merge into one of its own making
     if context.activation_bits == _CONTAINER_BITS or is_graph_output(node.outputs[0]):
-        return _no_kernel(node, context, earlier)
+        return Refusal("a copy needs no kernel", final=True)
     size = _size(str(node.outputs[0].name), context.seen)
     return Offer("requantize", {}, False, 0.0, context.target.dequantize(size) + context.target.quantize(size))
 

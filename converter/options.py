@@ -33,6 +33,7 @@ class Options:
         bits: of weights and of what enters layers, ``W4A4`` to ``W8A8``.
         target: one of :data:`converter.targets.TARGETS`, or the path of a target file, which ends in ``.toml``.
         placement: ``latency``, ``all`` or ``balanced:PRICE``, see :mod:`converter.placement`.
+        full: quantize what all operators read and write, also of those that run in float here, for machines without float.
         exclude: operators that stay float: globs over names in the input file, or over operator types.
         min_sqnr: least SQNR of every output in dB; None for no bound.
         seed: of all random choices.
@@ -49,6 +50,7 @@ class Options:
     bits: str = "W8A8"
     target: str = DEFAULT_TARGET
     placement: str = "latency"
+    full: bool = False
     exclude: tuple[str, ...] = ()
     min_sqnr: float | None = None
     seed: int = 0

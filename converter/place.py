@@ -35,7 +35,7 @@ from converter.plan import OpPlan, Plan, TensorPlan
 from converter.predict import predict
 from converter.targets import Target
 
-__all__ = ["cut", "everything", "place", "settle"]
+__all__ = ["cut", "enclosable", "everything", "place", "settle"]
 
 _CHEAPER = "cheaper in float on this target, given its neighbours"
 _COPY = "a copy for layers, which needs no node: it is quantized from float numbers"
@@ -64,18 +64,25 @@ def place(
         bits: recorded in the plan.
         placement: what it shall be best at.
     """
+    enclosed: frozenset[str] = frozenset()
     if placement.everything:
         integer = everything(model, offers)
+        enclosed = enclosable(offers) if placement.full else enclosed
     else:
         shapes = {name: stats.shape for name, stats in seen.tensors.items()}
         float_cost = predict(model, None, {}, shapes, target).total if placement.price else 0.0
         integer = cut(model, offers, seen, target, penalties(placement, choice.errors, float_cost))
-    return settle(model, offers, choice, integer, Plan(method, bits, target.name, {}, {}))
+    return settle(model, offers, choice, integer, Plan(method, bits, target.name, {}, {}), enclosed)
 
 
 def everything(model: ir.Model, offers: Mapping[str, Offer | Refusal]) -> frozenset[str]:
     """Names of all operators that can run in integer."""
     return _with_copies(model, offers, {n for n, e in offers.items() if isinstance(e, Offer) and e.form != "requantize"})
+
+
+def enclosable(offers: Mapping[str, Offer | Refusal]) -> frozenset[str]:
+    """Names of all operators that have no integer form, but could read and write codes."""
+    return frozenset(n for n, e in offers.items() if isinstance(e, Refusal) and not e.final)
 
 
 def cut(
@@ -183,19 +190,34 @@ def _price_tensor(
             network.add_edge(made, every, capacity=dequantize)
 
 
-def settle(model: ir.Model, offers: Mapping[str, Offer | Refusal], choice: Choice, integer: frozenset[str], empty: Plan) -> Plan:
-    """Write the plan that follows from the set of integer operators: what each writes, and each tensor's fate."""
+def settle(
+    model: ir.Model,
+    offers: Mapping[str, Offer | Refusal],
+    choice: Choice,
+    integer: frozenset[str],
+    empty: Plan,
+    enclosed: frozenset[str] = frozenset(),
+) -> Plan:
+    """Write the plan that follows from the set of integer operators, and enclosed ones.
+
+    It says what each operator writes, and each tensor's fate.
+    """
+    coded = integer | enclosed
     ops: dict[str, OpPlan] = {}
     for node in model.graph:
         name = str(node.name)
         entry = offers.get(name)
         if isinstance(entry, Refusal):
-            ops[name] = OpPlan(node.op_type, "float", reason=entry.reason)
+            ops[name] = (
+                OpPlan(node.op_type, "enclosed", "codes", reason=entry.reason)
+                if name in enclosed
+                else OpPlan(node.op_type, "float", reason=entry.reason)
+            )
         elif isinstance(entry, Offer) and name not in integer:
             ops[name] = OpPlan(node.op_type, "float", reason=_COPY if entry.form == "requantize" else _CHEAPER)
         elif isinstance(entry, Offer):
             grids = {index: choice.constants[name, index] for index in entry.constants}
-            ops[name] = OpPlan(node.op_type, "integer", _writes(node, entry, offers, integer), grids, gate=_gate(entry))
+            ops[name] = OpPlan(node.op_type, "integer", _writes(node, entry, offers, coded), grids, gate=_gate(entry))
     tensors: dict[str, TensorPlan] = {}
     for value in [*model.graph.inputs, *(o for n in model.graph for o in n.outputs)]:
         if is_float(value) and constant(value) is None and str(value.name) in choice.tensors:
@@ -232,10 +254,10 @@ def _fate(
     name = str(value.name)
     producer = value.producer()
     made = ops.get(str(producer.name)) if producer is not None else None
-    read = any(ops[str(node.name)].runs == "integer" for node, _ in consumers(value) if str(node.name) in ops)
+    read = any(ops[str(node.name)].reads_codes for node, _ in consumers(value) if str(node.name) in ops)
     if made is not None and made.writes == "inside":
         return TensorPlan("float", reason="inside a fused group")
-    writes_codes = made is not None and made.runs == "integer" and made.writes == "codes"
+    writes_codes = made is not None and made.writes == "codes"
     if not read and not writes_codes:
         return TensorPlan("float", reason="neither written nor read by an integer operator")
     if writes_codes and producer is not None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from converter.errors import UsageError
 
-__all__ = ["LATENCY", "Placement", "parse_placement", "penalties"]
+__all__ = ["FULL", "LATENCY", "Placement", "parse_placement", "penalties"]
 
 
 @dataclass(frozen=True)
@@ -17,14 +17,17 @@ class Placement:
 
     Attributes:
         everything: whatever can run in integer does, whatever it costs.
+        full: with everything, what cannot run in integer reads and writes codes all the same, for machines without float.
         price: what all the error of the integer forms together is worth, in times of the float model's cost.
     """
 
     everything: bool = False
+    full: bool = False
     price: float = 0.0
 
 
 LATENCY = Placement()
+FULL = Placement(everything=True, full=True)
 _ALL, _LATENCY, _BALANCED = "all", "latency", "balanced"
 
 

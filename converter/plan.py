@@ -2,8 +2,9 @@
 
 A tensor's fate is one of five: ``measured`` (a method chose its grid from observations), ``fixed`` (the grid is known
 in advance), ``shared`` (it uses the grid of another tensor), ``derived`` (another tensor's grid times a constant) and
-``float`` (with a reason). An operator's is ``integer`` or ``float``, and an integer operator writes either codes or
-float numbers.
+``float`` (with a reason). An operator's is ``integer``, ``enclosed`` or ``float``. An integer operator writes either
+codes or float numbers. An enclosed one is computed in float, but all that it reads and writes is quantized, as a
+machine without float needs it.
 """
 
 from __future__ import annotations
@@ -52,23 +53,28 @@ class OpPlan:
 
     Attributes:
         op_type: ONNX operator.
-        runs: ``integer`` or ``float``.
+        runs: ``integer``, ``enclosed`` or ``float``; see the module's text.
         writes: ``codes`` (its output is quantized), ``float``, or ``inside`` (its output exists only within a fused group).
         constants: grid of each constant float operand that is stored as integers, by input index.
-        reason: why it runs in float, else an empty string.
+        reason: why it is computed in float, else an empty string.
         codes: of the weights (input 1), as :mod:`converter.stored` writes them; empty to round to the nearest.
         bias: instead of the model's own, one number per output channel; empty to keep that.
         gate: of an integer Gelu: slope, height and base of a :class:`converter.integer_forms.Gate`.
     """
 
     op_type: str
-    runs: Literal["integer", "float"]
+    runs: Literal["integer", "enclosed", "float"]
     writes: Literal["codes", "float", "inside"] = "float"
     constants: dict[int, Grid] = field(default_factory=dict)
     reason: str = ""
     codes: str = ""
     bias: tuple[float, ...] = ()
     gate: tuple[float, ...] = ()
+
+    @property
+    def reads_codes(self) -> bool:
+        """True if a grid is in the way of what it reads."""
+        return self.runs != "float"
 
 
 @dataclass(frozen=True)
@@ -218,7 +224,7 @@ def _tensor(record: dict[str, Any]) -> TensorPlan:
 
 def _op(record: dict[str, Any]) -> OpPlan:
     runs, writes = record["runs"], record.get("writes", "float")
-    if runs not in ("integer", "float") or writes not in ("codes", "float", "inside"):
+    if runs not in ("integer", "enclosed", "float") or writes not in ("codes", "float", "inside"):
         raise ValueError(f"runs '{runs}', writes '{writes}'")
     constants = {int(i): _grid(g) for i, g in _dict(record, "constants").items()}
     bias, gate = (_numbers(record, key) for key in ("bias", "gate"))

@@ -25,6 +25,7 @@ from converter.widths import tensor_bits
 
 __all__ = ["adopt_plan", "check_plan", "curve_as_planned", "fold_as_planned"]
 
+_GIVEN = "float in the plan that was given"
 _HINT = "write a plan with --plan-out for this model and edit that"
 Refuse = Callable[[str], UsageError]
 Offers = Mapping[str, Offer | Refusal]
@@ -36,7 +37,7 @@ def adopt_plan(plan: Plan, excluded: Collection[str]) -> Plan:
     for name, op in plan.ops.items():
         if name in excluded:
             op = replace(op, runs="float", reason="excluded by the user")
-        ops[name] = op if op.runs == "integer" else OpPlan(op.op_type, "float", reason=op.reason or "float in the plan that was given")
+        ops[name] = op if op.reads_codes else OpPlan(op.op_type, "float", reason=op.reason or _GIVEN)
     return plan.with_ops(plan.tensors, ops)
 
 
@@ -97,6 +98,9 @@ def check_plan(plan: Plan, model: ir.Model, offers: Offers, target: Target, wher
             raise refuse(f"operator '{name}' is {node.op_type}, the plan says {op.op_type}")
         if op.runs == "float":
             continue
+        if op.runs == "enclosed":
+            _check_enclosed(node, op, entry, plan, target, refuse)
+            continue
         if not isinstance(entry, Offer):
             reason = entry.reason if isinstance(entry, Refusal) else "it works on no float tensor"
             raise refuse(f"operator '{name}' cannot run in integer: {reason}")
@@ -124,6 +128,18 @@ def _check_integer(node: ir.Node, op: OpPlan, entry: Offer, offers: Offers, plan
         _check_inside(node, offers, plan, refuse)
     elif not entry.may_write_float:
         raise refuse(f"operator '{name}' cannot write float numbers from its integer kernel")
+
+
+def _check_enclosed(node: ir.Node, op: OpPlan, entry: Offer | Refusal | None, plan: Plan, target: Target, refuse: Refuse) -> None:
+    name = str(node.name)
+    if op.writes != "codes" or op.constants or not isinstance(entry, Refusal) or entry.final:
+        reason = f": {entry.reason}" if isinstance(entry, Refusal) and entry.final else ", or not in that way"
+        raise refuse(f"operator '{name}' cannot be enclosed{reason}")
+    for _, value in data_inputs(node):
+        _check_tensor(str(value.name), plan, target, refuse, f"read as codes by operator '{name}'")
+    for output in node.outputs:
+        if is_float(output) and constant(output) is None and (output.uses() or output.is_graph_output()):
+            _check_tensor(str(output.name), plan, target, refuse, f"written as codes by operator '{name}'")
 
 
 def _check_inserted(value: ir.Value, plan: Plan, refuse: Refuse) -> None:

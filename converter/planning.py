@@ -18,7 +18,7 @@ from converter.offers import Offer, Refusal, offer
 from converter.options import Options, parse_bits
 from converter.parallel import one_thread_each, worker_count
 from converter.place import place
-from converter.placement import parse_placement
+from converter.placement import FULL, parse_placement
 from converter.plan import Plan
 from converter.plan_check import adopt_plan, check_plan, curve_as_planned, fold_as_planned
 from converter.runtime import Feed
@@ -167,7 +167,7 @@ def _problem(
 
 
 def _placed(model: ir.Model, offers: Offers, choice: Choice, seen: Observations, target: Target, options: Options, method: str) -> Plan:
-    placement = parse_placement(options.placement)
+    placement = FULL if options.full else parse_placement(options.placement)
     return place(model, offers, choice, seen, target, method=method, bits=options.bits, placement=placement)
 
 

@@ -72,7 +72,8 @@ def _add_conversions(sums: dict[str, list[float]], model: ir.Model, plan: Plan, 
         producer = value.producer()
         made = plan.ops.get(str(producer.name)) if producer is not None else None
         readers = [plan.ops.get(str(node.name)) for node, _ in consumers(value)]
-        if made is None or made.runs == "float" or made.writes != "codes":
+        written = made is not None and made.writes == "codes"
+        if made is None or made.runs != "integer" or not written:
             sums["QuantizeLinear"].append(target.quantize(size))
-        elif is_graph_output(value) or any(reader is None or reader.runs == "float" for reader in readers):
+        if written and (is_graph_output(value) or any(reader is None or reader.runs != "integer" for reader in readers)):
             sums["DequantizeLinear"].append(target.dequantize(size))

@@ -68,8 +68,9 @@ def simulate(
         if op is not None and op.runs == "integer":
             run.integer(node, op)
         else:
-            inputs = [run.read(v) for v in node.inputs]
-            run.store(node, float_kernel(node.op_type, inputs, attributes(node)) if node.op_type != "Constant" else [], None)
+            read = run.read_codes if op is not None and op.reads_codes else run.read
+            inputs = [read(v) for v in node.inputs]
+            run.store(node, float_kernel(node.op_type, inputs, attributes(node)) if node.op_type != "Constant" else [], op)
     return {str(v.name): run.made[v].numpy() for v in model.graph.outputs}
 
 

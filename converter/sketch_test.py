@@ -22,7 +22,7 @@ from converter.methods import METHODS, Problem
 from converter.observe import Observations, observe
 from converter.offers import Offer, Refusal, offer
 from converter.place import place, settle
-from converter.placement import parse_placement
+from converter.placement import FULL, parse_placement
 from converter.plan import Plan
 from converter.runtime import Feed, open_session, run_session
 from converter.simulate import simulate
@@ -112,8 +112,9 @@ def plan_for(
     excluded: Collection[str] = (),
     feeds: Sequence[Feed] = (),
     placement: str = "latency",
+    full: bool = False,
 ) -> Planned:
-    """Plan a model: everything that is offered in integer, or the cheapest placement, or the operators named.
+    """Plan a model: everything that is offered in integer, or the cheapest placement, or the operators named, or in full.
 
     With fewer than 8 bits for activations, the model given is forked.
     """
@@ -125,8 +126,8 @@ def plan_for(
     constants = {(n, i): c for n, o in offers.items() if isinstance(o, Offer) for i, c in o.constants.items()}
     widths = tensor_bits(model, offers, bits[1])
     choice = METHODS[method](Problem(seen.tensors, constants, widths, chosen.signed_activations))
-    if cheapest:
-        best = parse_placement(placement)
+    if cheapest or full:
+        best = FULL if full else parse_placement(placement)
         return Planned(model, seen, offers, place(model, offers, choice, seen, chosen, method=method, bits=label, placement=best), chosen)
     names = frozenset(n for n, o in offers.items() if isinstance(o, Offer)) if integer is None else frozenset(integer)
     return Planned(model, seen, offers, settle(model, offers, choice, names, Plan(method, label, target, {}, {})), chosen)

@@ -100,9 +100,9 @@ def readings_of(model: ir.Model, plan: Plan) -> dict[tuple[str, int], Reading]:
             if fate is None or fate.grid is None:
                 continue
             maker = plan.ops.get(str(made[str(value.name)].name)) if str(value.name) in made else None
-            coded = maker is not None and maker.runs == "integer" and maker.writes == "codes"
+            coded = maker is not None and maker.writes == "codes"
             absorbed = op is not None and op.runs == "integer" and op.op_type in ("Relu", "Clip")
-            if coded or (op is not None and op.runs == "integer" and not absorbed):
+            if coded or (op is not None and op.reads_codes and not absorbed):
                 result[str(node.name), index] = _root(str(value.name), plan, made)
     return result
 

@@ -49,7 +49,7 @@ def report_tables(report: Report) -> RenderableType:
 
 def float_operator_lines(report: Report) -> list[str]:
     """All operators that stayed float (on a dry run: shall stay) by name, under a line for each type and reason."""
-    planned = [FloatOp(name, op.op_type, 0, op.reason) for name, op in report.plan.ops.items() if op.runs == "float"]
+    planned = [FloatOp(name, op.op_type, 0, op.reason) for name, op in report.plan.ops.items() if op.runs != "integer"]
     ops = report.verdict.census.float_ops if report.verdict is not None else planned
     groups: dict[tuple[str, str], list[str]] = {}
     for op in ops:
@@ -86,6 +86,9 @@ def _summary(report: Report) -> Table:
             row("", f"on {platform.machine()}, which the file is not for: measure on {report.target}")
     placed = "" if report.placement == Options.placement else f", placement {report.placement}"
     row("plan", f"{report.method}, {report.bits}, target {report.target}{placed}, seed {report.seed}")
+    enclosed = sum(op.runs == "enclosed" for op in report.plan.ops.values())
+    if enclosed:
+        row("enclosed", f"{enclosed} operators read and write codes, but are computed in float by this runtime")
     if report.predicted_float:
         costs = f"{report.predicted / 1e6:.1f} of {report.predicted_float / 1e6:.1f} million {report.cost_unit}"
         row("predicted", f"{costs} ({report.predicted / report.predicted_float:.2f} of float) on {report.target}")

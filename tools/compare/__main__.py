@@ -45,6 +45,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--limit", type=int, help="test images, always the same ones (default: all)")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="several: a column for each (default 0)")
     parser.add_argument("--ablation", action="store_true", help="instead of methods, the parts of q-hyvit one after the other")
+    parser.add_argument("--full", action="store_true", help="softmax, norms and all else quantized too")
     parser.add_argument("--jobs", type=int, default=len(os.sched_getaffinity(0)), help="processes (default: as many as cores)")
     parser.add_argument("--out", type=Path, required=True, help="folder for results, models and prepared images")
     flags = parser.parse_args(arguments)
@@ -90,7 +91,7 @@ def _run(flags: argparse.Namespace) -> None:
     done = {row.cell for row in read_rows(table) if not row.failure}
     peers = [m for m in flags.methods if m in PEERS and not flags.ablation]
     ours = [m for m in flags.methods if m not in PEERS]
-    variants = ablation(flags.seeds[0]) if flags.ablation else plain(ours, flags.seeds)
+    variants = ablation(flags.seeds[0]) if flags.ablation else plain(ours, flags.seeds, full=flags.full)
     cells = cells_of(names, [*peers, *variants], flags.bits)
     missing = [c for c in cells if c not in done]
     if missing:

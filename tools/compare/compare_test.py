@@ -45,6 +45,7 @@ def test_the_matrix_has_float_once_and_peers_at_their_width_only() -> None:
 
 def test_columns_are_methods_or_seeds_or_the_parts_of_the_search_one_after_the_other() -> None:
     assert plain(["mse"], [3]) == {"mse": Variant("mse", 3)}
+    assert plain(["mse"], [3], full=True) == {"mse full": Variant("mse", 3, full=True)}
     assert list(plain(["mse", "q-hyvit"], [0, 1])) == ["mse seed 0", "mse seed 1", "q-hyvit seed 0", "q-hyvit seed 1"]
     switched = [vars(v.parts) for v in ablation(0).values()]
     assert not any(switched[0].values())

@@ -94,6 +94,7 @@ def _own(bench: Bench, row: Row, source: Path, path: Path) -> Row:
         bits=row.bits,
         target=bench.target,
         seed=variant.seed,
+        full=variant.full,
         threads=1,
         parts=variant.parts,
     )

@@ -12,18 +12,20 @@ __all__ = ["Variant", "ablation", "plain"]
 
 @dataclass(frozen=True)
 class Variant:
-    """How to convert."""
+    """How to convert; ``full`` quantizes what all operators read and write."""
 
     method: str
     seed: int = 0
+    full: bool = False
     parts: SearchParts = field(default_factory=SearchParts)
 
 
-def plain(methods: Sequence[str], seeds: Sequence[int]) -> dict[str, Variant]:
-    """Methods as they are, by name; with several seeds the name says which."""
+def plain(methods: Sequence[str], seeds: Sequence[int], *, full: bool = False) -> dict[str, Variant]:
+    """Methods as they are, by name; the name says if all is quantized, and with several seeds which."""
+    names = {m: f"{m} full" if full else m for m in methods}
     if len(seeds) == 1:
-        return {m: Variant(m, seeds[0]) for m in methods}
-    return {f"{m} seed {s}": Variant(m, s) for m in methods for s in seeds}
+        return {names[m]: Variant(m, seeds[0], full) for m in methods}
+    return {f"{names[m]} seed {s}": Variant(m, s, full) for m in methods for s in seeds}
 
 
 def ablation(seed: int) -> dict[str, Variant]:
@@ -36,4 +38,4 @@ def ablation(seed: int) -> dict[str, Variant]:
         "+ rounding": SearchParts(),
         "+ bias correction": SearchParts(bias_correction=True),
     }
-    return {label: Variant("q-hyvit", seed, parts) for label, parts in steps.items()}
+    return {label: Variant("q-hyvit", seed, parts=parts) for label, parts in steps.items()}
