@@ -20,8 +20,9 @@ from converter.graph import constant, data_inputs, scalar
 from converter.grids import Grid, quantize
 from converter.integer_bias import integer_bias
 from converter.integer_forms import HARD_SIGMOID_OFFSET, clamp_codes, gate_grid, offset_grid, sigmoid_grid
-from converter.plan import OpPlan, Plan, TensorPlan, gate_of
+from converter.plan import OpPlan, Plan, TensorPlan, gate_of, ramp_of
 from converter.quantized_graph import QuantizedGraph
+from converter.ramps import ramp_limits
 from converter.stored import bias_of, weight_codes
 
 __all__ = ["OUTPUT_IR_VERSION", "emit"]
@@ -209,6 +210,9 @@ class _Builder:
             self._hardswish(node)
         elif op.op_type == "Gelu":
             self._gelu(node, op)
+        elif op.op_type == "Sigmoid" and op.gate:
+            self._ramp(node, op)
+            return
         else:
             self._copy_node(node, self._integer_inputs(node, op))
         for output in node.outputs:
@@ -288,6 +292,14 @@ class _Builder:
         product = ir.Node("", "Mul", [self._decode(codes, f"{name}_input"), share], name=new.unique(f"{name}_Mul"))
         new.nodes.append(product)
         self._adopt(node.outputs[0], product.outputs[0])
+
+    def _ramp(self, node: ir.Node, op: OpPlan) -> None:
+        """Clamp the codes of what the sigmoid would read; the line is in the scale and zero point."""
+        x, output = node.inputs[0], node.outputs[0]
+        fate = self._fate(output)
+        assert x is not None and fate is not None and fate.grid is not None
+        codes = self.new.clip(self.codes[x].value, fate.grid, str(output.name), ramp_limits(fate.grid, ramp_of(op)))
+        self.codes[output] = _Codes(codes, fate.grid)
 
     def _gelu(self, node: ir.Node, op: OpPlan) -> None:
         """Write x * gate(x): the gate's slope, height and base rename scales and a zero point."""

@@ -24,6 +24,7 @@ from converter.graph import attributes, constant, data_inputs, is_float, is_grap
 from converter.integer_forms import Gate, fit_gate
 from converter.methods.problem import Constant
 from converter.observe import Observations, TensorStats
+from converter.ramps import Ramp
 from converter.targets import Target
 
 __all__ = ["MOVEMENT", "PASSING", "Form", "Offer", "Refusal", "offer", "passes_codes", "relabel_factor"]
@@ -74,7 +75,7 @@ class Offer:
         float_cost: of its float form, in the target's unit.
         integer_cost: of its integer form.
         macs: multiply-accumulates at the calibrated shape.
-        gate: of the form ``gelu``.
+        gate: of the form ``gelu``; or a ramp for a sigmoid.
     """
 
     form: Form
@@ -83,7 +84,7 @@ class Offer:
     float_cost: float = 0.0
     integer_cost: float = 0.0
     macs: int = 0
-    gate: Gate | None = None
+    gate: Gate | Ramp | None = None
 
 
 @dataclass(frozen=True)

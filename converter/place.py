@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping
+from dataclasses import astuple
 from types import MappingProxyType
 from typing import Literal
 
@@ -31,8 +32,9 @@ from converter.methods.problem import Choice
 from converter.observe import Observations
 from converter.offers import PASSING, Offer, Refusal, relabel_factor
 from converter.placement import LATENCY, Placement, penalties
-from converter.plan import OpPlan, Plan, TensorPlan
+from converter.plan import OpPlan, Plan, TensorPlan, ramp_of
 from converter.predict import predict
+from converter.ramps import ramp_grid
 from converter.targets import Target
 
 __all__ = ["cut", "enclosable", "everything", "place", "settle"]
@@ -226,7 +228,7 @@ def settle(
 
 
 def _gate(entry: Offer) -> tuple[float, ...]:
-    return () if entry.gate is None else (entry.gate.slope, entry.gate.height, float(entry.gate.base))
+    return () if entry.gate is None else tuple(float(number) for number in astuple(entry.gate))
 
 
 def _writes(
@@ -269,8 +271,9 @@ def _fate(
             assert grid is not None
             factor = relabel_factor(producer) if form == "relabel" else None
             return TensorPlan("derived", grid.rescaled(factor), source) if factor else TensorPlan("shared", grid, source)
-        if producer.op_type == "Sigmoid":
-            return TensorPlan("fixed", _unit_interval(choice.tensors[name]))
+        if producer.op_type == "Sigmoid" and made is not None:
+            grid = tensors[str(producer.inputs[0].name)].grid if made.gate and producer.inputs[0] is not None else None
+            return TensorPlan("fixed", _unit_interval(choice.tensors[name]) if grid is None else ramp_grid(grid, ramp_of(made)))
     return TensorPlan("measured", choice.tensors[name])
 
 

@@ -20,8 +20,9 @@ from converter.errors import UsageError
 from converter.fold import Fold
 from converter.grids import Grid
 from converter.integer_forms import Gate
+from converter.ramps import Ramp
 
-__all__ = ["Fate", "OpPlan", "Plan", "TensorPlan", "gate_of", "plan_from_json", "plan_to_json"]
+__all__ = ["Fate", "OpPlan", "Plan", "TensorPlan", "gate_of", "plan_from_json", "plan_to_json", "ramp_of"]
 
 FORMAT = "bridgequant-plan"
 VERSION = 1
@@ -59,7 +60,8 @@ class OpPlan:
         reason: why it is computed in float, else an empty string.
         codes: of the weights (input 1), as :mod:`converter.stored` writes them; empty to round to the nearest.
         bias: instead of the model's own, one number per output channel; empty to keep that.
-        gate: of an integer Gelu: slope, height and base of a :class:`converter.integer_forms.Gate`.
+        gate: of an integer Gelu: slope, height and base of a :class:`converter.integer_forms.Gate`; of an integer Sigmoid that
+            is a ramp: slope, offset, low and high of a :class:`converter.ramps.Ramp`.
     """
 
     op_type: str
@@ -109,6 +111,11 @@ def gate_of(op: OpPlan) -> Gate:
     """The gate of an integer Gelu."""
     slope, height, base = op.gate
     return Gate(slope, height, int(base))
+
+
+def ramp_of(op: OpPlan) -> Ramp:
+    """The ramp of an integer Sigmoid."""
+    return Ramp(*op.gate)
 
 
 def plan_to_json(plan: Plan) -> str:

@@ -18,7 +18,8 @@ from converter.grids import Grid
 from converter.methods.problem import Constant
 from converter.offers import PASSING, Offer, Refusal, relabel_factor
 from converter.options import parse_bits
-from converter.plan import OpPlan, Plan
+from converter.plan import OpPlan, Plan, ramp_of
+from converter.ramps import ramp_grid
 from converter.stored import codes_from_text
 from converter.targets import Target
 from converter.widths import tensor_bits
@@ -114,7 +115,7 @@ def _check_integer(node: ir.Node, op: OpPlan, entry: Offer, offers: Offers, plan
     for index, grid in op.constants.items():
         _check_constant(f"constant input {index} of operator '{name}'", grid, entry.constants[index], refuse)
     _check_stored(node, op, entry, refuse)
-    _check_gate(op, entry, name, refuse)
+    _check_gate(node, op, entry, plan, refuse)
     for _, value in data_inputs(node):
         if entry.form != "absorbed":  # a clamp reads what the group holds inside
             _check_tensor(str(value.name), plan, target, refuse, f"read by the integer operator '{name}'")
@@ -170,14 +171,28 @@ def _check_stored(node: ir.Node, op: OpPlan, entry: Offer, refuse: Refuse) -> No
             raise refuse(f"operator '{node.name}' has {0 if bias is None else bias.size} biases, the plan gives {len(op.bias)}")
 
 
-def _check_gate(op: OpPlan, entry: Offer, name: str, refuse: Refuse) -> None:
+def _check_gate(node: ir.Node, op: OpPlan, entry: Offer, plan: Plan, refuse: Refuse) -> None:
     """Numbers of any size could leave the range of sound scales."""
+    name = str(node.name)
+    if op.op_type == "Sigmoid" and op.gate:
+        _check_ramp(node, op, plan, refuse)
+        return
     if entry.form != "gelu":
         if op.gate:
             raise refuse(f"operator '{name}' has no gate")
         return
     if len(op.gate) != 3 or not (0.25 <= op.gate[0] <= 4.0 and 0.25 <= op.gate[1] <= 4.0 and op.gate[2] in range(128)):
         raise refuse(f"the gate of operator '{name}' is a slope and a height of 0.25 to 4 and a base of 0 to 127")
+
+
+def _check_ramp(node: ir.Node, op: OpPlan, plan: Plan, refuse: Refuse) -> None:
+    ends = [plan.tensors.get(str(v.name)) for v in (node.inputs[0], node.outputs[0]) if v is not None]
+    grids = [fate.grid for fate in ends if fate is not None and fate.grid is not None]
+    slope, offset, low, high = op.gate if len(op.gate) == 4 else (0.0, 0.0, 0.0, 0.0)
+    if op.writes != "codes" or not (0.05 <= slope <= 1.0 and 0.0 <= offset <= 1.0 and 0.0 <= low < high <= 1.0):
+        raise refuse(f"the ramp of operator '{node.name}' is a slope of 0.05 to 1, an offset, and a low and a high end within 0 to 1")
+    if len(grids) == 2 and grids[1] != ramp_grid(grids[0], ramp_of(op)):
+        raise refuse(f"tensor '{node.outputs[0].name}' must have the grid that the ramp of operator '{node.name}' makes of its input's")
 
 
 def _check_constant(what: str, grid: Grid, constant_: Constant, refuse: Refuse) -> None:

@@ -11,7 +11,7 @@ from converter.curves import apply_curves
 from converter.fold_sites import find_sites
 from converter.folds import apply_folds
 from converter.graph import is_float
-from converter.methods import CURVING, FOLDING, METHODS, REFINING, STUDYING, Problem, minmax
+from converter.methods import CURVING, FOLDING, METHODS, RAMPING, REFINING, STUDYING, Problem, minmax
 from converter.methods.problem import Choice
 from converter.observe import Observations
 from converter.offers import Offer, Refusal, offer
@@ -21,6 +21,7 @@ from converter.place import place
 from converter.placement import FULL, parse_placement
 from converter.plan import Plan
 from converter.plan_check import adopt_plan, check_plan, curve_as_planned, fold_as_planned
+from converter.ramp_sites import find_ramp_sites, with_ramps
 from converter.runtime import Feed
 from converter.sensitivity import loss_kind
 from converter.spots import find_spots
@@ -111,6 +112,8 @@ def _made(
         seen = look(model)
         problem, offers = asked(model, seen)
     choice = METHODS[options.method](replace(problem, draft=draft))
+    ramps = RAMPING[options.method](problem, choice) if options.method in RAMPING else {}
+    offers = with_ramps(model, offers, ramps, _shapes(seen), target)
     plan = _placed(model, offers, choice, seen, target, options, options.method)
     plan = replace(plan, folds=folds, curves=curves)
     if options.method in REFINING and problem.study is not None:
@@ -153,7 +156,8 @@ def _problem(
     constants = {(n, i): c for n, o in offers.items() if isinstance(o, Offer) for i, c in o.constants.items()}
     bits = tensor_bits(model, offers, parse_bits(options.bits)[1])
     sites, spots = find_sites(model, _shapes(seen)), find_spots(model, excluded)
-    problem = Problem(seen.tensors, constants, bits, target.signed_activations, sites, spots)
+    ramp_sites = find_ramp_sites(model, offers, _shapes(seen), target)
+    problem = Problem(seen.tensors, constants, bits, target.signed_activations, sites, spots, ramp_sites)
     if options.method not in STUDYING:
         return problem, offers
     skeleton = _placed(model, offers, minmax.choose(problem), seen, target, options, "")

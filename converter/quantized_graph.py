@@ -57,7 +57,11 @@ class QuantizedGraph:
         """Append a Q, and an integer Clip where the codes shall not use their whole container."""
         dtype = ir.DataType.from_numpy(grid.dtype)
         codes = self.add("QuantizeLinear", [value, *self._parameters(grid, name)], name, dtype, _axis(grid))
-        container = np.iinfo(grid.dtype)
+        return self.clip(codes, grid, name, limits)
+
+    def clip(self, codes: ir.Value, grid: Grid, name: str, limits: tuple[int, int]) -> ir.Value:
+        """Append an integer Clip, unless the limits are those of the container."""
+        dtype, container = ir.DataType.from_numpy(grid.dtype), np.iinfo(grid.dtype)
         if limits[0] <= container.min and limits[1] >= container.max:
             return codes
         ends = [self.initializer(f"{name}_{end}", np.asarray(q, grid.dtype)) for end, q in zip(("lowest", "highest"), limits, strict=True)]

@@ -17,6 +17,7 @@ class SearchParts:
         bridge: judge what lies in a bridge block by the block's output.
         adaptive_rounding: round weights of fewer than 8 bits so that their errors make up for each other.
         bias_correction: take from biases what a layer's outputs are off on average.
+        ramps: clamped straight lines for the dearest sigmoids, as far as the network's answer stays what it is.
     """
 
     granularity: bool = True
@@ -24,3 +25,4 @@ class SearchParts:
     bridge: bool = True
     adaptive_rounding: bool = True
     bias_correction: bool = False
+    ramps: bool = True

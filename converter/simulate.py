@@ -16,7 +16,8 @@ from converter.graph import attributes, constant
 from converter.grids import Grid, dequantize, fake_quantize
 from converter.integer_bias import bias_scale, integer_bias
 from converter.integer_forms import HARD_SIGMOID_OFFSET, gate_grid, sigmoid_grid
-from converter.plan import OpPlan, Plan, gate_of
+from converter.plan import OpPlan, Plan, gate_of, ramp_of
+from converter.ramps import ramp_limits
 from converter.runtime_kernels import FloatKernel
 from converter.stored import bias_of, weight_codes
 
@@ -119,6 +120,9 @@ class _Run:
             gate = fake_quantize_tensor(x + HARD_SIGMOID_OFFSET, gate_grid(signed=grid.signed))
             self.store(node, [x * (gate / 6.0)], op)
             return
+        if op.op_type == "Sigmoid" and op.gate:
+            self._ramp(node, op)
+            return
         if op.op_type == "Gelu":
             self.store(node, [self._gelu(node, op)], op)
             return
@@ -146,6 +150,13 @@ class _Run:
             self.store(node, [integer_arithmetic.global_average(integer_arithmetic.centred(x, grid), grid, out)], op)
             return
         self.store(node, torch_ops.apply(node.op_type, inputs, attributes(node)), op)
+
+    def _ramp(self, node: ir.Node, op: OpPlan) -> None:
+        """The codes of the input, clamped, read on another grid."""
+        x, grid, out = self.read_codes(node.inputs[0]), self.grid(node.inputs[0]) if node.inputs[0] else None, self.grid(node.outputs[0])
+        assert x is not None and grid is not None and out is not None
+        codes = torch.clamp(integer_arithmetic.centred(x, grid) + grid.zero_point[0], *ramp_limits(out, ramp_of(op)))
+        self.made[node.outputs[0]] = (codes - out.zero_point[0]) * torch.tensor(out.scale[0], dtype=torch.float32)
 
     def _gelu(self, node: ir.Node, op: OpPlan) -> Tensor:
         x, grid = self.read_codes(node.inputs[0]), self.grid(node.inputs[0]) if node.inputs[0] is not None else None

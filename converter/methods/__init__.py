@@ -13,9 +13,11 @@ from converter.fold import Fold
 from converter.method_names import DEFAULT_METHOD
 from converter.methods import easyquant, fq_vit, minmax, mse, percentile, ptq4vit, q_hyvit, repq_vit
 from converter.methods.problem import Choice, Problem
+from converter.methods.ramp_search import choose_ramps
 from converter.plan import Plan
+from converter.ramps import Ramp
 
-__all__ = ["CURVING", "DEFAULT_METHOD", "FOLDING", "METHODS", "REFINING", "STUDYING", "Choice", "Problem"]
+__all__ = ["CURVING", "DEFAULT_METHOD", "FOLDING", "METHODS", "RAMPING", "REFINING", "STUDYING", "Choice", "Problem"]
 
 METHODS: dict[str, Callable[[Problem], Choice]] = {
     "minmax": minmax.choose,
@@ -40,6 +42,9 @@ CURVING: dict[str, Callable[[Problem], tuple[dict[str, Curve], Choice]]] = {
     "repq-vit": repq_vit.curves,
 }
 """Methods that choose grids that are not uniform, and a draft of all others, before they choose grids."""
+
+RAMPING: dict[str, Callable[[Problem, Choice], dict[str, Ramp]]] = {"q-hyvit": choose_ramps}
+"""Methods that replace some sigmoids by ramps once grids are chosen."""
 
 REFINING: dict[str, Callable[[Problem, Plan], Plan]] = {"q-hyvit": q_hyvit.refine}
 """Methods that improve constants once it is settled which operators run in integer."""

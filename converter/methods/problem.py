@@ -12,6 +12,7 @@ import numpy.typing as npt
 from converter.curve import Spot
 from converter.fold import Fold, Site
 from converter.grids import Grid, affine_grid, symmetric_grid
+from converter.ramps import RampSite
 from converter.search_parts import SearchParts
 
 if TYPE_CHECKING:
@@ -55,6 +56,7 @@ class Problem:
         signed: whether activations have signed codes.
         sites: where a per-channel scale, or shift, can be folded into the constants around a tensor, by that tensor's name.
         spots: where a grid can stand that is not uniform, by the name of the tensor that is read.
+        ramp_sites: sigmoids for which a ramp could stand, by operator name.
         folds: what has been folded into the network already, by key tensor.
         draft: what the method answered before such grids were written into the network; None before that.
         study: the network as functions, for methods that look at layers; None for others, or where it cannot be had.
@@ -68,6 +70,7 @@ class Problem:
     signed: bool
     sites: dict[str, Site] = field(default_factory=dict)
     spots: dict[str, Spot] = field(default_factory=dict)
+    ramp_sites: dict[str, RampSite] = field(default_factory=dict)
     folds: dict[str, Fold] = field(default_factory=dict)
     draft: Choice | None = None
     study: Study | None = None
