@@ -86,6 +86,10 @@ def _summary(report: Report) -> Table:
             row("", f"on {platform.machine()}, which the file is not for: measure on {report.target}")
     placed = "" if report.placement == Options.placement else f", placement {report.placement}"
     row("plan", f"{report.method}, {report.bits}, target {report.target}{placed}, seed {report.seed}")
+    sigmoids = [op for op in report.plan.ops.values() if op.op_type == "Sigmoid"]
+    ramps = sum(bool(op.gate) for op in sigmoids)
+    if ramps:
+        row("ramps", f"{ramps} of {len(sigmoids)} sigmoids are clamped lines, which hardly moves the scores (--no-ramps)")
     enclosed = sum(op.runs == "enclosed" for op in report.plan.ops.values())
     if enclosed:
         row("enclosed", f"{enclosed} operators read and write codes, but are computed in float by this runtime")

@@ -6,6 +6,7 @@
    number per column.
 3. Softmax or LogSoftmax of a tensor that is flattened up to its last axis, and brought back to its shape, needs neither
    (opset conversion leaves this for tensors whose rank shows only later).
+4. An Expand for the sake of Add, Sub, Mul or Div, which broadcast by themselves, is left out.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from converter.graph import attributes, constant, is_float, sole_consumer
 from converter.rewriting import add_initializer, insert_before, replace
 
 __all__ = ["tidy_spellings"]
+
+_BROADCASTING = frozenset(["Add", "Sub", "Mul", "Div"])
 
 
 def tidy_spellings(model: ir.Model) -> list[str]:
@@ -72,6 +75,21 @@ def _plain_gemm(graph: ir.Graph, node: ir.Node) -> bool:
     return True
 
 
+def _needless_expand(_: ir.Graph, node: ir.Node) -> bool:
+    """Case 4: every reader has another operand of the expanded shape."""
+    x, output = node.inputs[0], node.outputs[0]
+    uses = list(output.uses())
+    if x is None or output.shape is None or output.is_graph_output() or not uses:
+        return False
+    for reader, index in uses:
+        other = reader.inputs[1 - index] if reader.op_type in _BROADCASTING else None
+        if other is None or other is output or other.shape is None or list(other.shape) != list(output.shape):
+            return False
+    for reader, index in uses:
+        reader.replace_input_with(index, x)
+    return True
+
+
 def _softmax_of_flat(graph: ir.Graph, node: ir.Node) -> bool:
     """Case 3; the node is the Reshape."""
     softmax = node.inputs[0].producer() if node.inputs[0] is not None else None
@@ -96,4 +114,5 @@ _RULES: dict[str, Callable[[ir.Graph, ir.Node], bool]] = {
     "ReduceMean": _global_average,
     "Gemm": _plain_gemm,
     "Reshape": _softmax_of_flat,
+    "Expand": _needless_expand,
 }

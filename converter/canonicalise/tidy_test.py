@@ -91,3 +91,19 @@ def test_case_3_the_shape_of_another_tensor_is_another_shape() -> None:
     draft = Draft(x=(2, 2, 3, 4), z=(4, 3, 4))
     output = draft.add("Reshape", draft.add("Softmax", draft.add("Flatten", "x", axis=3), axis=-1), draft.add("Shape", "z"))
     assert tidied(draft, output) == ["Flatten", "Softmax", "Shape", "Reshape"]
+
+
+@pytest.mark.parametrize("op_type", ["Add", "Sub", "Mul", "Div"])
+@pytest.mark.parametrize("first", [True, False])
+def test_case_4_an_expand_in_front_of_arithmetic_is_left_out(op_type: str, first: bool) -> None:
+    draft = Draft(x=(2, 3, 4), y=(2, 3, 1))
+    wide = draft.add("Expand", "y", np.asarray([2, 3, 4], np.int64))
+    assert tidied(draft, draft.add(op_type, *(("x", wide) if first else (wide, "x")))) == [op_type]
+
+
+def test_case_4_an_expand_stays_where_its_shape_is_needed() -> None:
+    """Read as an output, twice by one operator, beside a smaller operand, or by an operator that does not broadcast."""
+    draft = Draft(x=(2, 3, 4), y=(2, 3, 1))
+    output, twice, beside, joined = (draft.add("Expand", "y", np.asarray([2, 3, 4], np.int64)) for _ in range(4))
+    readers = [draft.add("Add", twice, twice), draft.add("Add", beside, "y"), draft.add("Concat", joined, "x", axis=0)]
+    assert tidied(draft, output, *readers).count("Expand") == 4

@@ -20,6 +20,7 @@ from converter.observe import observe
 from converter.options import Options, parse_bits
 from converter.planning import Planned, make_plan
 from converter.runtime import Feed, open_session, run_session
+from converter.search_parts import SearchParts
 from converter.sketch_test import Sketch, feeds_for, settings_for
 from converter.study import Section
 from converter.targets import TARGETS
@@ -45,7 +46,7 @@ def planned(model: ir.Model, method: str, bits: str = "W8A8", sections: tuple[Se
     def look(model: ir.Model) -> Any:
         return observe(model, FEEDS[:8], threads=1)
 
-    options = Options(method=method, bits=bits, seed=seed)
+    options = Options(method=method, bits=bits, seed=seed, parts=SearchParts(ramps=False))  # they trade some nearness for speed
     return make_plan(model, look(model), look, FEEDS[:8], sections, TARGETS["arm64"], options, frozenset())
 
 
