@@ -11,13 +11,24 @@ import pytest
 from converter.observe import observe
 from converter.offers import PASSING, Offer, Refusal, offer, passes_codes, relabel_factor
 from converter.sketch_test import Sketch, feeds_for
-from converter.targets import TARGETS, Cost
+from converter.targets import TARGETS, Cost, Target
+
+PRICED = replace(
+    TARGETS["arm64"],
+    costs={
+        "PointwiseConv": Cost({"element": 1.0, "mac": 0.36}, {"element": 1.0, "mac": 0.14}),
+        "Sigmoid": Cost({"node": 7.0, "element": 8.0}, {"element": 4.0}),
+        "GlobalAveragePool": Cost({"input": 1.9}, {"input": 0.8}),
+    },
+    quantize_node=0.0, quantize_element=2.75, dequantize_node=0.0, dequantize_element=1.37,
+)  # fmt: skip
+"""Prices for arithmetic by hand."""
 
 
-def offers_of(model: ir.Model, target: str = "arm64", **rest: Any) -> dict[str, Offer | Refusal]:
+def offers_of(model: ir.Model, target: str | Target = "arm64", **rest: Any) -> dict[str, Offer | Refusal]:
     seen = observe(model, feeds_for(model), threads=1)
     bits = {name: rest.pop(name, 8) for name in ("activation_bits", "weight_bits")}
-    return offer(model, seen, TARGETS[target], **bits, **rest)
+    return offer(model, seen, TARGETS[target] if isinstance(target, str) else target, **bits, **rest)
 
 
 def last(build: Callable[[Sketch], str], target: str = "arm64") -> Offer | Refusal:
@@ -166,7 +177,7 @@ def test_a_copy_is_offered_where_its_grid_is_narrow() -> None:
     sketch = Sketch()
     x = image(sketch)
     model = sketch.model(sketch.add("Erf", sketch.add("Identity", x, name="copy")), sketch.add("Identity", x, name="output"))
-    narrow = offers_of(model, activation_bits=7)
+    narrow = offers_of(model, PRICED, activation_bits=7)
     copy = narrow["copy"]
     assert isinstance(copy, Offer) and (copy.form, copy.float_cost) == ("requantize", 0.0)
     assert copy.integer_cost == pytest.approx(144 * (2.75 + 1.37))
@@ -221,11 +232,11 @@ def test_costs_by_hand() -> None:
     sketch = Sketch()
     x = sketch.conv(image(sketch, 4), 4, size=1, name="conv")
     model = sketch.model(sketch.add("GlobalAveragePool", sketch.add("Sigmoid", x, name="sigmoid"), name="pool"))
-    found = offers_of(model)
+    found = offers_of(model, PRICED)
     entries = {name: entry for name, entry in found.items() if isinstance(entry, Offer)}
     assert entries["conv"].float_cost == pytest.approx(144 * 1.0 + 576 * 0.36)
     assert entries["conv"].integer_cost == pytest.approx(144 * 1.0 + 576 * 0.14)
-    assert (entries["sigmoid"].float_cost, entries["sigmoid"].integer_cost) == (144 * 8.0, 144 * 4.0)
+    assert (entries["sigmoid"].float_cost, entries["sigmoid"].integer_cost) == (7.0 + 144 * 8.0, 144 * 4.0)
     assert (entries["pool"].float_cost, entries["pool"].integer_cost) == pytest.approx((144 * 1.9, 144 * 0.8))
 
 

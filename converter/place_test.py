@@ -22,7 +22,7 @@ from converter.sketch_test import Planned, Sketch, emitted, parity, plan_for
 from converter.targets import TARGETS
 
 Q, DQ = 3, 2
-TARGET = replace(TARGETS["arm64"], quantize_element=float(Q), dequantize_element=float(DQ))
+TARGET = replace(TARGETS["arm64"], quantize_node=0.0, quantize_element=float(Q), dequantize_node=0.0, dequantize_element=float(DQ))
 
 
 # The minimum cut against all assignments, with whole numbers as costs
@@ -186,9 +186,9 @@ def test_copies_change_nothing_about_what_runs_in_integer(
 
 def copied_linear(s: Sketch, *, layer: str) -> ir.Model:
     """A linear layer that can write float numbers, a float operator and a copy behind it, and a layer behind the copy."""
-    x = s.add("MatMul", s.input("x", 4, 32), s.normal(32, 32), name="linear")
+    x = s.add("MatMul", s.input("x", 256, 64), s.normal(64, 64), name="linear")
     copy = s.add("Identity", x, name="copy")
-    behind = s.add("MatMul", copy, s.normal(32, 32), name="layer") if layer == "integer" else s.add("Softmax", copy, name="layer")
+    behind = s.add("MatMul", copy, s.normal(64, 64), name="layer") if layer == "integer" else s.add("Softmax", copy, name="layer")
     return s.model(s.add("Erf", x), behind)
 
 

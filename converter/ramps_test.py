@@ -13,13 +13,14 @@ from hypothesis import strategies as st
 from converter.errors import UsageError
 from converter.grids import Grid, affine_grid, dequantize, quantize
 from converter.methods.problem import Choice
+from converter.offers import Offer
 from converter.place import settle
 from converter.plan import Plan, plan_from_json, plan_to_json
 from converter.plan_check import adopt_plan, check_plan
 from converter.ramp_sites import find_ramp_sites, with_ramps
 from converter.ramps import Ramp, fit_ramp, ramp, ramp_grid, ramp_limits
 from converter.sketch_test import TARGET_NAMES, Planned, Sketch, emitted, kernels_of, parity, plan_for
-from converter.targets import TARGETS
+from converter.targets import Cost
 
 CHANNELS = 8
 WIDE = Ramp(0.19, 0.5, 0.03, 0.97)
@@ -99,7 +100,9 @@ def test_sites_are_sigmoids_that_gate_what_they_read() -> None:
     model = s.model(s.add("Mul", x, gates[0]), s.add("Mul", x, gates[1]), s.add("Add", x, gates[2]))
     planned = plan_for(model)
     shapes = {name: stats.shape for name, stats in planned.seen.tensors.items()}
-    sites = find_ramp_sites(model, planned.offers, shapes, TARGETS["arm64"])
+    costs = {"Sigmoid": Cost({"element": 8.0}, {"element": 4.0}), "SigmoidRamp": Cost({"element": 8.0}, {"element": 0.45})}
+    offers = {n: replace(o, integer_cost=4.0 * CHANNELS * 36) if isinstance(o, Offer) else o for n, o in planned.offers.items()}
+    sites = find_ramp_sites(model, offers, shapes, replace(planned.target, costs=costs))
     assert [site.read for site in sites.values()] == [x]
     (site,) = sites.values()
     assert site.saved == pytest.approx((4.0 - 0.45) * CHANNELS * 36)

@@ -103,6 +103,17 @@ def test_nor_does_the_exporter(name: str) -> None:
     assert kinds(found(exported(name, 128, dynamo=True))[1]) == COUNTS[name]
 
 
+def test_nor_does_who_wrote_the_network(tmp_path: Path) -> None:
+    """Hugging Face's MobileViT unfolds and folds the map in other words than timm's."""
+    transformers = pytest.importorskip("transformers", reason="Hugging Face transformers is not installed")
+    torch.manual_seed(0)
+    config = transformers.MobileViTConfig(hidden_sizes=[64, 80, 96], neck_hidden_sizes=[16, 16, 24, 48, 64, 80, 320], expand_ratio=2.0)
+    model = transformers.MobileViTForImageClassification(config).eval()
+    path = tmp_path / "model.onnx"
+    torch.onnx.export(model, (torch.zeros(1, 3, 128, 128),), path, opset_version=17, input_names=["image"], dynamo=False)
+    assert kinds(found(onnx.load(path))[1]) == COUNTS["mobilevit_xxs"]
+
+
 def test_every_layer_is_listed_once_in_graph_order() -> None:
     model, structure = found(hybrid_model())
     layers = [str(n.name) for n in model.graph if n.op_type in ("Conv", "Gemm", "MatMul")]

@@ -22,6 +22,7 @@ from rich.table import Table
 from converter.errors import UsageError
 from converter.machine import Cost, Prices, Target
 from converter.paths import check_outputs
+from converter.ramp_sites import RAMP_KIND
 from converter.target_files import FILE_SUFFIX, target_text
 from converter.targets import DEFAULT_TARGET, find_target
 from models.command_line import Parser, exit_code, write_whole
@@ -72,7 +73,8 @@ def fitted(base: Target, measured: Measured) -> tuple[Target, dict[str, Fit]]:
     """The target with costs that fit the measurements, and the fits by kind and form, as ``Conv integer``."""
     by_form = {form: fit_all(samples, measured.floor) for form, samples in (("float", measured.floats), ("integer", measured.integers))}
     fits = {f"{kind} {form}": found for form in by_form for kind, found in by_form[form].items()}
-    costs = {}
+    # what no operator of a model says by itself keeps what it was given, such as a ramp in the place of a sigmoid
+    costs = {RAMP_KIND: base.costs[RAMP_KIND]} if RAMP_KIND in base.costs else {}
     for kind, found in by_form["float"].items():
         integer = by_form["integer"].get(kind)
         # what costs nothing in float could never be worth anything in integer

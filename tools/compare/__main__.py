@@ -17,7 +17,8 @@ from rich.progress import Progress
 
 from converter.errors import UsageError
 from converter.method_names import METHOD_NAMES
-from converter.options import parse_bits
+from converter.options import Options, parse_bits
+from converter.placement import parse_placement
 from models.command_line import Parser, exit_code, print_line, write_whole
 from models.images import find_images
 from tools.compare.cells import PEERS, Cell, Row, append_row, cells_of, read_rows
@@ -42,6 +43,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--calib", type=Path, required=True, help="calibration images, zip or folder")
     parser.add_argument("--samples", type=int, default=32, help="calibration images (default 32)")
     parser.add_argument("--target", default="arm64")
+    parser.add_argument("--placement", default=Options.placement, help=f"of our own conversions (default {Options.placement})")
     parser.add_argument("--limit", type=int, help="test images, always the same ones (default: all)")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="several: a column for each (default 0)")
     parser.add_argument("--ablation", action="store_true", help="instead of methods, the parts of q-hyvit one after the other")
@@ -49,6 +51,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--jobs", type=int, default=len(os.sched_getaffinity(0)), help="processes (default: as many as cores)")
     parser.add_argument("--out", type=Path, required=True, help="folder for results, models and prepared images")
     flags = parser.parse_args(arguments)
+    parse_placement(flags.placement)
     for bits in flags.bits:
         parse_bits(bits)
     return flags
@@ -65,7 +68,7 @@ def _bench(flags: argparse.Namespace, names: Sequence[str], variants: dict[str, 
     folder.mkdir(parents=True, exist_ok=True)
     sources = {name: prepare_model(name, folder) for name in names}
     images = prepare_images(list(sources.values()), data, flags.out)
-    return Bench(sources, images, data, flags.calib, flags.samples, flags.target, variants, flags.seeds[0], folder)
+    return Bench(sources, images, data, flags.calib, flags.samples, flags.target, variants, flags.seeds[0], folder, flags.placement)
 
 
 def _measure_all(bench: Bench, cells: Sequence[Cell], jobs: int, table: Path) -> None:

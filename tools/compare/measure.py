@@ -47,6 +47,7 @@ class Bench:
         variants: how each method of the cells converts, peers apart.
         seed: of the peers' calibration samples.
         folder: where converted models and the float scores are kept.
+        placement: of our own conversions that are not in full.
     """
 
     sources: dict[str, Path]
@@ -58,6 +59,7 @@ class Bench:
     variants: dict[str, Variant]
     seed: int
     folder: Path
+    placement: str = Options.placement
 
 
 def measure(bench: Bench, cell: Cell) -> Row:
@@ -95,6 +97,7 @@ def _own(bench: Bench, row: Row, source: Path, path: Path) -> Row:
         target=bench.target,
         seed=variant.seed,
         full=variant.full,
+        placement=bench.placement,
         threads=1,
         parts=variant.parts,
     )
