@@ -107,7 +107,7 @@ def test_a_small_matrix_from_end_to_end_and_again_without_measuring(tmp_path: Pa
     onnx.save(hybrid_model(metadata={"bridgequant.preprocess": "unit;resize=stretch"}), model)
     arguments = ["--models", str(model), "--methods", "ort-static", "minmax", "--bits", "W8A8", "--samples", "4", "--jobs", "1"]
     arguments += ["--data", str(_pictures(tmp_path / "test.zip", 20)), "--calib", str(_pictures(tmp_path / "train.zip", 8))]
-    arguments += ["--out", str(tmp_path / "out")]
+    arguments += ["--out", str(tmp_path / "out"), "--placement", "all"]
     assert main(arguments) == 0
     assert "3 cells measured, 3 in" in capsys.readouterr().out
     rows = {row.method: row for row in read_rows(tmp_path / "out" / "results.csv")}
