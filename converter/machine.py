@@ -59,6 +59,7 @@ class Target:
         dequantize_node: the same of DequantizeLinear.
         call: cost of one inference without any operator.
         other: cost of a float operator without an entry of its own.
+        margin: share of the float model's cost that integer operators must save all together; below it, all stays float.
         fit: where the costs come from, and how well they fit.
     """
 
@@ -77,6 +78,7 @@ class Target:
     dequantize_node: float = 0.0
     call: float = 0.0
     other: Prices = field(default_factory=dict)
+    margin: float = 0.0
     fit: Mapping[str, Any] = field(default_factory=dict)
 
     def dense_weight_bits(self, activation_bits: int) -> int:

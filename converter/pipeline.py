@@ -213,6 +213,8 @@ def _report(
     remarks: list[str],
 ) -> Report:
     warnings = [f"rewrite '{r.name}' changed the outputs by {r.error:.1e} and was undone" for r in canonical.rewrites if not r.kept]
+    if not any(op.reads_codes for op in planned.plan.ops.values()):
+        warnings.append(f"all operators stay float: integer ones would save too little on {target.name} (--placement all forces them)")
     warnings += [
         f"output '{quality.name}' is far from float: {quality.sqnr_db:.1f} dB SQNR; check the accuracy before use"
         for quality in (result.verdict.outputs if result is not None else ())

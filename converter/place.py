@@ -66,15 +66,17 @@ def place(
         bits: recorded in the plan.
         placement: what it shall be best at.
     """
-    enclosed: frozenset[str] = frozenset()
+    empty = Plan(method, bits, target.name, {}, {})
     if placement.everything:
         integer = everything(model, offers)
-        enclosed = enclosable(offers) if placement.full else enclosed
-    else:
-        shapes = {name: stats.shape for name, stats in seen.tensors.items()}
-        float_cost = predict(model, None, {}, shapes, target).total if placement.price else 0.0
-        integer = cut(model, offers, seen, target, penalties(placement, choice.errors, float_cost))
-    return settle(model, offers, choice, integer, Plan(method, bits, target.name, {}, {}), enclosed)
+        enclosed = enclosable(offers) if placement.full else frozenset[str]()
+        return settle(model, offers, choice, integer, empty, enclosed)
+    shapes = {name: stats.shape for name, stats in seen.tensors.items()}
+    float_cost = predict(model, None, {}, shapes, target).total
+    integer = cut(model, offers, seen, target, penalties(placement, choice.errors, float_cost))
+    plan = settle(model, offers, choice, integer, empty)
+    saved = 1.0 - predict(model, plan, offers, shapes, target).total / float_cost
+    return plan if saved >= target.margin else settle(model, offers, choice, frozenset(), empty)
 
 
 def everything(model: ir.Model, offers: Mapping[str, Offer | Refusal]) -> frozenset[str]:

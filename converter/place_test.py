@@ -18,6 +18,8 @@ from converter.observe import Observations, TensorStats
 from converter.offers import Offer, Refusal
 from converter.place import cut, place
 from converter.placement import parse_placement
+from converter.plan import Plan
+from converter.predict import predict
 from converter.sketch_test import Planned, Sketch, emitted, parity, plan_for
 from converter.targets import TARGETS
 
@@ -212,6 +214,25 @@ def test_a_copy_of_codes_is_integer_if_codes_are_read(layer: str) -> None:
     assert plan.ops["first"].writes == "codes"
     assert plan.ops["copy"].runs == layer
     assert plan.tensors["copy.0"].fate == ("measured" if layer == "integer" else "float")
+
+
+def test_all_stays_float_where_integers_save_less_than_the_targets_margin() -> None:
+    sketch = Sketch()
+    x = sketch.conv(sketch.input("x", 1, 64, 16, 16), 64)
+    planned = plan_for(sketch.model(sketch.conv(x, 64)))
+    choice = Choice({n: t.grid for n, t in planned.plan.tensors.items() if t.grid is not None}, _constants(planned))
+    shapes = {n: s.shape for n, s in planned.seen.tensors.items()}
+
+    def placed(margin: float) -> Plan:
+        target = replace(planned.target, margin=margin)
+        return place(planned.model, planned.offers, choice, planned.seen, target, method="", bits="W8A8")
+
+    float_cost, cost = (predict(planned.model, p, planned.offers, shapes, planned.target).total for p in (None, placed(0.0)))
+    saved = 1.0 - cost / float_cost
+    assert saved > 0.1
+    assert all(op.runs == "integer" for op in placed(saved - 1e-6).ops.values())
+    assert all(op.runs == "float" for op in placed(saved + 1e-6).ops.values())
+    assert all(fate.fate == "float" for fate in placed(saved + 1e-6).tensors.values())
 
 
 # What a plan says

@@ -6,6 +6,7 @@
     architectures = ["aarch64"]         activations = "int8"            depthwise_weight_bits = 8
     largest_pair = 32767                # only where dense kernels add pairs of products in 16 bits
     call = 22000.0                      # one inference without operators
+    margin = 0.1                        # all stays float unless this share of the float model's cost is saved
 
     [session_settings.x86_64]           # under which a machine of another architecture runs these kernels
     "session.qdqisint8allowed" = "1"
@@ -44,7 +45,7 @@ _HINT = "see docs/targets.md, or write one with python -m tools.profile_target"
 _CODES = {"int8": True, "uint8": False}
 _TEXTS = ("name", "description", "unit", "activations")
 _FACTS = (*_TEXTS, "architectures", "depthwise_weight_bits", "largest_pair", "session_settings")
-_KNOWN = (*_FACTS, "call", "quantize", "dequantize", "other", "costs", "fit")
+_KNOWN = (*_FACTS, "call", "margin", "quantize", "dequantize", "other", "costs", "fit")
 _NARROWEST, _WIDEST = 2, 8
 
 
@@ -107,6 +108,7 @@ class _Reader:
             dequantize_node=dequantize.get("node", 0.0),
             call=self.number(content.get("call", 0.0), "call"),
             other=self.prices(content, "other") if "other" in content else {},
+            margin=min(self.number(content.get("margin", 0.0), "margin"), 1.0),
             fit=self.table(content, "fit"),
         )
 
@@ -195,6 +197,7 @@ def _plain(target: Target) -> dict[str, Any]:
         **({} if target.largest_pair is None else {"largest_pair": target.largest_pair}),
         "depthwise_weight_bits": target.depthwise_weight_bits,
         "call": target.call,
+        **({"margin": target.margin} if target.margin else {}),
     }
 
 
