@@ -6,7 +6,7 @@ in integer all the same; and a Conv, ConvTranspose or Gemm with float weights ge
 whole tensor, when the model is loaded. The runtime also moves Q and DQ through operators that only move data, and through
 MaxPool. Cases:
 
-1. A float operator of :data:`TAKEN` between a DQ and a Q: a barrier behind it.
+1. A float operator of :data:`TAKEN` between a DQ and a Q: a barrier behind it, and in front of a clamp before the Q.
 2. A float MaxPool behind a DQ or in front of a Q: a barrier on that side.
 3. A float MatMul that reads two DQs, whoever reads its output: a barrier in front of one.
 4. A float Add between a MatMul that reads a DQ and a Q, which the runtime joins to a Gemm: a barrier behind the Add.
@@ -32,6 +32,9 @@ TAKEN = frozenset(
      "Sigmoid", "Softmax", "Split", "TopK", "Where"]
 )  # fmt: skip
 """Operators that the runtime replaces, or whose weights it rounds, when they stand between a DQ and a Q."""
+
+_CLAMPS = frozenset(["Relu", "Clip"])
+"""Operators that the runtime drops in front of a Q that clamps as well."""
 
 _PASSED = frozenset(["Expand", "Flatten", "Gather", "MaxPool", "Reshape", "Slice", "Squeeze", "Tile", "Transpose", "Unsqueeze"])
 """Operators through which Q and DQ are moved, or which join an integer chain."""
@@ -75,7 +78,9 @@ def _goes_to_codes(node: ir.Node, index: int) -> bool:
         return False
     if node.op_type == "QuantizeLinear":
         return True
-    return node.op_type in _PASSED and any(_goes_to_codes(use.node, use.idx) for output in node.outputs for use in output.uses())
+    return (node.op_type in _PASSED or node.op_type in _CLAMPS) and any(
+        _goes_to_codes(use.node, use.idx) for output in node.outputs for use in output.uses()
+    )
 
 
 def _before(graph: ir.Graph, node: ir.Node, index: int, unique: Callable[[str], str]) -> None:

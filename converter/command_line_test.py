@@ -454,7 +454,7 @@ def broken(*_: Any, **__: Any) -> None:
 
 def test_unexpected_errors_are_one_line(run: Run, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pipeline, "emit", broken)
-    result = run(source, tmp_path / "out.onnx", *QUICK)
+    result = run(source, tmp_path / "out.onnx", "-q", *QUICK)
     check_refusal(result, 1, "ZeroDivisionError", "the third", "-v")
     assert "Traceback" not in result.err
     verbose = run(source, tmp_path / "out.onnx", "-v", *QUICK)

@@ -263,7 +263,7 @@ def test_a_deep_network_of_integer_kernels_agrees(target: str, tmp_path: Path) -
             x = s.add("Add", x, s.conv(y, 16, size=1))
         return (s.add("Gemm", s.add("Flatten", s.add("GlobalAveragePool", x)), s.normal(16, 10), s.normal(10)),)
 
-    planned = plan_for(built(network), target, method="mse", cheapest=True)
+    planned = plan_for(built(network), target, method="mse", cheapest=True, placement="all")
     proto = emitted(planned)
     found = kernels_of(proto, planned.target, tmp_path)
     assert found == Counter(

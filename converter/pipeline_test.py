@@ -32,7 +32,7 @@ def few_turns(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def options(**changes: Any) -> Options:
-    return Options(**{"samples": 4, "threads": 1, "method": "minmax", **changes})
+    return Options(**{"samples": 4, "threads": 1, "method": "minmax", "placement": "all", **changes})
 
 
 def signature(model: onnx.ModelProto) -> list[bytes]:

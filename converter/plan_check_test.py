@@ -37,7 +37,7 @@ def few_turns(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def options(**changes: Any) -> Options:
-    return Options(**{"samples": 3, "threads": 1, **changes})
+    return Options(**{"samples": 3, "threads": 1, "placement": "all", **changes})
 
 
 @pytest.fixture(scope="module")

@@ -42,7 +42,7 @@ def case(save_hybrid: SaveHybrid) -> Case:
     generator = np.random.default_rng(0)
     feeds: list[Feed] = [{"image": generator.random((1, 3, 32, 32), dtype=np.float32)} for _ in range(10)]
     model = canonicalise(source.model, feeds[:1]).model
-    return Case(source, plan_for(model, cheapest=True, method="mse", feeds=feeds[:6]), feeds[6:])
+    return Case(source, plan_for(model, cheapest=True, placement="all", method="mse", feeds=feeds[:6]), feeds[6:])
 
 
 def initializers(model: ir.Model, kind: str, suffix: str) -> list[ir.Value]:

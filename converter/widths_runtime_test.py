@@ -121,6 +121,9 @@ def far_feed(planned: Planned, seed: int) -> dict[str, npt.NDArray[Any]]:
 def codes_stay_in_their_grids(planned: Planned, activation_bits: int, *, optimise: bool, seed: int) -> None:
     proto = emitted(planned)
     names = codes_of(planned, proto)
+    if not names:  # a placement may keep all of a small network in float
+        assert all(op.runs == "float" for op in planned.plan.ops.values())
+        return
     session = open_session(exposed(proto, list(names.values())), threads=1, optimise=optimise, settings=settings_for(planned.target))
     values = run_session(session, far_feed(planned, seed), list(names.values()))
     for tensor, name in names.items():
@@ -226,7 +229,7 @@ def test_a_narrow_conversion_runs_as_much_in_integer(
 
     def converted(bits: str) -> Report:
         return pipeline.convert(
-            save_hybrid(), tmp_path / "out.onnx", Options(samples=4, threads=1, target=target, method="minmax", bits=bits)
+            save_hybrid(), tmp_path / "out.onnx", Options(samples=4, threads=1, target=target, method="minmax", bits=bits, placement="all")
         )
 
     wide, narrow = converted("W8A8").verdict, converted(bits)
