@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,8 +17,8 @@ from runtime_tests.subject import Subject
 
 __all__ = ["Coverage", "Product", "measure_coverage", "product_macs"]
 
-_WEIGHT_PLACES = {"QLinearConv": 3, "QLinearMatMul": 3, "QGemm": 3}
-"""Input that holds the second factor, where it is not input 1."""
+_WEIGHT_PLACES = {"QLinearConv": 3}
+"""Input that holds a convolution's weights, where it is not input 1."""
 
 _CONVOLUTIONS = ("Conv", "QLinearConv", "ConvInteger")
 
@@ -87,25 +87,19 @@ def product_macs(model: onnx.ModelProto, feed: Feed, folder: Path) -> dict[str, 
     """Multiply-accumulates of each Conv, ConvTranspose, Gemm and MatMul, float or integer, by node, from the shapes that really occur."""
     session = open_session(model, threads=1, optimise=False, profile_prefix=folder / "as_it_stands")
     shapes = {event["name"].removesuffix("_kernel_time"): event["args"] for event in profile(session, feed)}
-    counted = ((node, shapes[node.name]) for node in model.graph.node if node.name in shapes)
-    return {
-        node.name: macs
-        for node, args in counted
-        if (macs := _macs(node, _dims(args["input_type_shape"]), _dims(args["output_type_shape"])))
-    }
+    stored = {tensor.name: list(tensor.dims) for tensor in model.graph.initializer}
+    counted = {node.name: _macs(node, shapes[node.name], stored) for node in model.graph.node if node.name in shapes}
+    return {name: macs for name, macs in counted.items() if macs}
 
 
-def _dims(entries: Sequence[Mapping[str, Sequence[int]]]) -> list[list[int]]:
-    return [list(*entry.values()) for entry in entries]
-
-
-def _macs(node: onnx.NodeProto, inputs: list[list[int]], outputs: list[list[int]]) -> int:
+def _macs(node: onnx.NodeProto, shapes: Mapping[str, Any], stored: Mapping[str, list[int]]) -> int:
     """Multiply-accumulates of one node, 0 if it does not multiply."""
-    place = _WEIGHT_PLACES.get(node.op_type, 1)
-    if node.op_type in _CONVOLUTIONS:
-        return math.prod(outputs[0]) * math.prod(inputs[place][1:])
-    if node.op_type == "ConvTranspose":
-        return math.prod(inputs[0]) * math.prod(inputs[place][1:])
+    inputs, outputs = ([list(*entry.values()) for entry in shapes[f"{side}_type_shape"]] for side in ("input", "output"))
+    if node.op_type in (*_CONVOLUTIONS, "ConvTranspose"):
+        place = _WEIGHT_PLACES.get(node.op_type, 1)
+        # the profile leaves out what a kernel has packed for itself
+        weight = stored[node.input[place]] if node.input[place] in stored else inputs[place]
+        return math.prod((inputs if node.op_type == "ConvTranspose" else outputs)[0]) * math.prod(weight[1:])
     if node.op_type in ("Gemm", "QGemm"):
         return math.prod(outputs[0]) * inputs[0][0 if _attribute(node, "transA") else -1]
     if node.op_type == "MatMul" or node.op_type in INTEGER_PRODUCTS:
