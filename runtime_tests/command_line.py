@@ -146,10 +146,11 @@ def _measure(
             seed=options.seed,
         ),
     )
-    closeness, accuracy, skipped = timed("closeness", lambda: measure_closeness(subject)), None, {}
+    accuracy, skipped = None, {}
     if labelled is not None:
         accuracy, closeness = timed("accuracy", lambda: measure_accuracy(subject, labelled, threads=options.threads))
     else:
+        closeness = timed("closeness", lambda: measure_closeness(subject))
         skipped["accuracy"] = f"give {KINDS['top1'].needs}"
     coverage = timed("coverage", lambda: measure_coverage(subject))
     confinement = timed("confinement", lambda: measure_confinement(subject))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -94,7 +94,7 @@ def product_macs(model: onnx.ModelProto, feed: Feed, folder: Path) -> dict[str, 
 
 def _macs(node: onnx.NodeProto, shapes: Mapping[str, Any], stored: Mapping[str, list[int]]) -> int:
     """Multiply-accumulates of one node, 0 if it does not multiply."""
-    inputs, outputs = ([list(*entry.values()) for entry in shapes[f"{side}_type_shape"]] for side in ("input", "output"))
+    inputs, outputs = _dims(shapes["input_type_shape"]), _dims(shapes["output_type_shape"])
     if node.op_type in (*_CONVOLUTIONS, "ConvTranspose"):
         place = _WEIGHT_PLACES.get(node.op_type, 1)
         # the profile leaves out what a kernel has packed for itself
@@ -105,6 +105,11 @@ def _macs(node: onnx.NodeProto, shapes: Mapping[str, Any], stored: Mapping[str, 
     if node.op_type == "MatMul" or node.op_type in INTEGER_PRODUCTS:
         return math.prod(outputs[0]) * inputs[0][-1]
     return 0
+
+
+def _dims(entries: Sequence[Mapping[str, list[int]]]) -> list[list[int]]:
+    """Shapes, each of which the profile lists under its type."""
+    return [list(*entry.values()) for entry in entries]
 
 
 def _attribute(node: onnx.NodeProto, name: str) -> Any:
