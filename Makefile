@@ -1,17 +1,26 @@
-# Two commands for users, `make demo` and `make test`; both set up .venv by themselves and are quick the second time.
+# Commands for users: `make demo`, `make test`, `make arm64`, `make validate`. Each sets up .venv by itself and is quick the second time.
 
 VENV := .venv
 BIN := $(VENV)/bin
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 OLDEST_ONNXRUNTIME := 1.19.2
 
-.PHONY: demo test lint clean
+.PHONY: demo test lint arm64 validate clean
 
 demo: $(VENV)/installed
 	$(BIN)/python -m tools.demo
 
 test: lint
 	$(BIN)/python -m pytest
+
+# the emulated ARM64 machine that counts instructions; needs Debian 12 on x86-64, gcc, and root for the package qemu-user
+arm64: $(VENV)/installed
+	$(BIN)/python -m tools.arm64.setup
+
+# DATA: labelled test images, CALIB: images to calibrate on, LIMIT: how many to classify; all optional
+validate: $(VENV)/installed
+	$(BIN)/python -m runtime_tests.validate \
+		$(if $(DATA),--data '$(DATA)') $(if $(CALIB),--calib '$(CALIB)') $(if $(LIMIT),--limit $(LIMIT))
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check .

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import onnx
 
@@ -14,9 +15,9 @@ from converter.offers import Offer, Refusal
 from converter.plan import Plan
 from converter.runtime import Feed, open_session, run_session
 
-__all__ = ["Census", "FloatOp", "take_census"]
+__all__ = ["INTEGER_PRODUCTS", "Census", "FloatOp", "integer_products", "profile", "take_census"]
 
-_INTEGER_PRODUCTS = frozenset(["QLinearConv", "QGemm", "QLinearMatMul", "MatMulIntegerToFloat", "ConvInteger", "MatMulInteger"])
+INTEGER_PRODUCTS = frozenset(["QLinearConv", "QGemm", "QLinearMatMul", "MatMulIntegerToFloat", "ConvInteger", "MatMulInteger"])
 _SUFFIX = "_kernel_time"
 
 
@@ -70,25 +71,46 @@ def take_census(
         settings: session settings under which the target's kernels run here.
         folder: where the runtime may write its profile and its optimised graph.
     """
-    optimised = folder / "optimised.onnx"
-    session = open_session(model, threads=1, settings=settings, optimised_path=optimised, profile_prefix=folder / "profile")
-    run_session(session, feed)
-    events = json.loads(Path(session.end_profiling()).read_text())
-    ran = [
-        (e["args"]["op_name"], e["name"].removesuffix(_SUFFIX)) for e in events if e.get("cat") == "Node" and e["name"].endswith(_SUFFIX)
-    ]
     macs = {name: entry.macs for name, entry in offers.items() if entry.macs}
-    origins = _origins(model, onnx.load(optimised), macs)
-    in_integer = {origins[kernel] for op_type, kernel in ran if op_type in _INTEGER_PRODUCTS and kernel in origins}
+    in_integer, kernels = integer_products(model, macs, feed, settings, folder)
     floats = [FloatOp(n, plan.ops[n].op_type, macs[n], _reason(plan, n)) for n in macs if n not in in_integer and n in plan.ops]
     others = [FloatOp(n, op.op_type, 0, op.reason) for n, op in plan.ops.items() if op.runs != "integer" and n not in macs]
-    kernels = dict(sorted(Counter(op_type for op_type, _ in ran).items(), key=lambda item: (-item[1], item[0])))
     return Census(
         kernels,
         sum(macs[n] for n in in_integer),
         sum(macs.values()),
         (*sorted(floats, key=lambda f: (-f.macs, f.name)), *others),
     )
+
+
+def integer_products(
+    model: onnx.ModelProto, names: Collection[str], feed: Feed, settings: Mapping[str, str], folder: Path
+) -> tuple[frozenset[str], dict[str, int]]:
+    """Profile one inference, and find those of the named operators that ran in integer kernels.
+
+    Args:
+        model: emitted model; its nodes have names, each its own.
+        names: of Conv, Gemm and MatMul nodes in it.
+        feed: one sample.
+        settings: session settings.
+        folder: where the runtime may write its profile and its optimised graph.
+
+    Returns:
+        the names of those in integer; how many nodes of each kernel ran, most frequent first.
+    """
+    optimised = folder / "optimised.onnx"
+    session = open_session(model, threads=1, settings=settings, optimised_path=optimised, profile_prefix=folder / "profile")
+    ran = [(event["args"]["op_name"], event["name"].removesuffix(_SUFFIX)) for event in profile(session, feed)]
+    origins = _origins(model, onnx.load(optimised), names)
+    found = frozenset(origins[kernel] for op_type, kernel in ran if op_type in INTEGER_PRODUCTS and kernel in origins)
+    return found, dict(sorted(Counter(op_type for op_type, _ in ran).items(), key=lambda item: (-item[1], item[0])))
+
+
+def profile(session: Any, feed: Feed) -> list[dict[str, Any]]:
+    """Run a session that was opened with a profile, and give the runtime's record of each kernel that ran, in order."""
+    run_session(session, feed)
+    events = json.loads(Path(session.end_profiling()).read_text())
+    return [event for event in events if event.get("cat") == "Node" and event["name"].endswith(_SUFFIX)]
 
 
 def _origins(model: onnx.ModelProto, optimised: onnx.ModelProto, names: Collection[str]) -> dict[str, str]:

@@ -1,0 +1,185 @@
+"""The command: measure, print, write, judge."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import platform
+import shutil
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+from converter.errors import UsageError
+from converter.latency import LatencyRatio, latency_ratio
+from converter.paths import check_outputs
+from converter.shapes import parse_input_shapes
+from converter.tables import render
+from converter.targets import TARGETS
+from models.command_line import Parser, exit_code, print_line, write_whole
+from models.images import LabelledImages
+from runtime_tests.confinement import measure_confinement
+from runtime_tests.cores import DEFAULT_CORES, measure_cores, short_name
+from runtime_tests.coverage import measure_coverage
+from runtime_tests.gates import check_measurable, read_gates
+from runtime_tests.outcomes import check_outcomes, gate_outcomes, junit_xml, raise_failures
+from runtime_tests.parity import measure_parity
+from runtime_tests.processes import OLDEST, measure_memory, measure_version
+from runtime_tests.quality import labels_of, measure_accuracy, measure_closeness
+from runtime_tests.results import KINDS, Results, figures, results_json
+from runtime_tests.subject import Subject, open_subject
+from runtime_tests.tables import results_table
+from tools.arm64.emulator import CORES, check_core
+from tools.arm64.environment import environment
+from tools.arm64.setup import require
+
+__all__ = ["main"]
+
+_WIDTH = 120  # of a table that goes to a file
+_SAMPLES = 8
+_LATENCY_SECONDS = 3.0
+
+_T = TypeVar("_T")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Validate; returns the exit code: 5 if a check failed, 6 if a gate was missed."""
+    return exit_code(lambda: _run(_parse(arguments)))
+
+
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = Parser(prog="python -m runtime_tests", description="Validate an int8 model against the float model it was converted from.")
+    parser.add_argument("floats", type=Path, metavar="FLOAT.onnx")
+    parser.add_argument("int8", type=Path, metavar="INT8.onnx")
+    parser.add_argument("--data", type=Path, metavar="PATH", help="images (zip or folder; class folders give labels), .npz or .npy")
+    parser.add_argument("--unlabelled", action="store_true", help="take the folders in --data for no classes")
+    parser.add_argument("--limit", type=int, metavar="N", help="classify a random choice of N images, always the same one")
+    parser.add_argument("--samples", type=int, default=_SAMPLES, metavar="N", help=f"for all but top-1 (default {_SAMPLES})")
+    parser.add_argument("--preprocess", metavar="SPEC", help="of pictures, instead of the model's own, such as 'imagenet;resize=crop'")
+    parser.add_argument("--input-shape", action="append", default=[], metavar="NAME:DIMS", help="sizes of open dimensions, x:1,3,48,320")
+    parser.add_argument("--target", metavar="NAME", help="machine class of INT8.onnx (default: what the file says)")
+    parser.add_argument("--arm64", action="store_true", help="count instructions and compare outputs on emulated ARM64 cores")
+    parser.add_argument("--core", action="append", metavar="CORE", help=f"{' | '.join(CORES)}; repeatable (default cortex-a76)")
+    parser.add_argument("--oldest", type=Path, metavar="DIR", help="another ONNX Runtime, as pip's --target leaves it")
+    parser.add_argument("--gates", type=Path, action="append", default=[], metavar="TOML", help="limits; repeatable, later files win")
+    parser.add_argument("--junit", type=Path, metavar="XML", help="checks and gates as JUnit XML")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="everything as JSON")
+    parser.add_argument("--seconds", type=float, default=_LATENCY_SECONDS, metavar="S", help="of the latency measurement (default 3)")
+    parser.add_argument("--threads", type=int, default=1, metavar="N", help="of accuracy and latency; 0: as many as there are cores")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the choice of samples (default 0)")
+    options = parser.parse_args(arguments)
+    for name, least in (("limit", 1), ("samples", 1), ("threads", 0), ("seconds", 0)):
+        value = getattr(options, name)
+        if value is not None and value < least:
+            parser.error(f"--{name} must be at least {least}, not {value}")
+    if options.core and not options.arm64:
+        parser.error("--core means nothing without --arm64")
+    return options
+
+
+def _run(options: argparse.Namespace) -> None:
+    outputs = {flag: path for flag, path in (("--junit", options.junit), ("--json", options.json)) if path is not None}
+    inputs = {"FLOAT.onnx": options.floats, "INT8.onnx": options.int8, **{f"--gates {path}": path for path in options.gates}}
+    check_outputs(outputs, inputs)
+    cores = tuple(check_core(core) for core in dict.fromkeys(options.core or DEFAULT_CORES)) if options.arm64 else ()
+    gates = read_gates(options.gates)
+    labelled = None if options.unlabelled else labels_of(options.data, options.limit)
+    oldest = _oldest(options.oldest)
+    check_measurable(gates, _measurable(cores, labelled, oldest))
+    if cores:
+        require(environment())
+    results, seconds = _measure(options, cores, labelled, oldest)
+    check_measurable(gates, figures(results))
+    outcomes = check_outcomes(results, seconds) + gate_outcomes(gates, results)
+    if options.json is not None:
+        write_whole(options.json, results_json(results).encode())
+    if options.junit is not None:
+        write_whole(options.junit, junit_xml(options.int8.name, outcomes))
+    terminal = sys.stdout.isatty()
+    width = shutil.get_terminal_size((_WIDTH, 24)).columns if terminal else _WIDTH
+    print_line(render(results_table(results, outcomes), width, terminal=terminal).rstrip("\n"))
+    raise_failures(outcomes, options.int8.name)
+
+
+def _oldest(given: Path | None) -> Path | None:
+    if given is not None and not (given / "onnxruntime").is_dir():
+        raise UsageError(
+            "there is no onnxruntime in this folder", where=f"--oldest {given}", hint="pip install --target DIR onnxruntime==X"
+        )
+    return given or (OLDEST if OLDEST.is_dir() else None)
+
+
+def _measurable(cores: Sequence[str], labelled: LabelledImages | None, oldest: Path | None) -> set[str]:
+    """Figures that can be measured with these flags, before anything runs."""
+    needing_labels, per_core = {"top1", "drop"}, {name for name in KINDS if name.startswith(("ratio_", "instructions_"))}
+    found = set(KINDS) - needing_labels - per_core - {"core_agreement", "version_agreement"}
+    found |= needing_labels if labelled is not None else set()
+    found |= {"version_agreement"} if oldest is not None else set()
+    found |= {"core_agreement"} if cores else set()
+    return found | {f"{kind}_{short_name(core)}" for core in cores for kind in ("ratio", "instructions")}
+
+
+def _measure(
+    options: argparse.Namespace, cores: Sequence[str], labelled: LabelledImages | None, oldest: Path | None
+) -> tuple[Results, dict[str, float]]:
+    """Everything, and the seconds that each part took."""
+    seconds: dict[str, float] = {}
+
+    def timed(name: str, part: Callable[[], _T]) -> _T:
+        start = time.monotonic()
+        result = part()
+        seconds[name] = time.monotonic() - start
+        return result
+
+    subject = timed(
+        "loads",
+        lambda: open_subject(
+            options.floats,
+            options.int8,
+            data=options.data,
+            count=options.samples,
+            preprocess=options.preprocess,
+            input_shapes=parse_input_shapes(options.input_shape),
+            target=options.target,
+            seed=options.seed,
+        ),
+    )
+    accuracy, skipped = None, {}
+    if labelled is not None:
+        accuracy, closeness = timed("accuracy", lambda: measure_accuracy(subject, labelled, threads=options.threads))
+    else:
+        closeness = timed("closeness", lambda: measure_closeness(subject))
+        skipped["accuracy"] = f"give {KINDS['top1'].needs}"
+    coverage = timed("coverage", lambda: measure_coverage(subject))
+    confinement = timed("confinement", lambda: measure_confinement(subject))
+    parity = timed("parity", lambda: measure_parity(subject))
+    memory = timed("memory", lambda: measure_memory(subject))
+    latency = timed("latency", lambda: _latency(subject, options.threads, options.seconds))
+    version = timed("runtime versions", lambda: measure_version(subject, oldest)) if oldest is not None else None
+    if version is None:
+        skipped["runtime versions"] = f"give {KINDS['version_agreement'].needs}"
+    instructions, elsewhere = timed("arm64", lambda: measure_cores(subject, cores)) if cores else ([], [])
+    if not cores:
+        skipped["arm64"] = "give --arm64"
+    results = Results(
+        _models(subject), accuracy, closeness, coverage, confinement, parity, memory, latency,
+        tuple(instructions), tuple(elsewhere), version, skipped,
+    )  # fmt: skip
+    return results, seconds
+
+
+def _latency(subject: Subject, threads: int, seconds: float) -> LatencyRatio:
+    """With this machine's own kernels, not the target's: settings that imitate another machine mean nothing for speed."""
+    return latency_ratio(subject.floats.model, subject.model, subject.feeds[0], threads=threads, seconds=seconds)
+
+
+def _models(subject: Subject) -> dict[str, dict[str, str]]:
+    target = subject.target or ""
+    elsewhere = "yes" if target in TARGETS and platform.machine() not in TARGETS[target].architectures else ""
+    digest = hashlib.sha256(subject.path.read_bytes()).hexdigest()
+    return {
+        "float": {"file": subject.floats.path.name, "sha256": subject.floats.digest},
+        "int8": {"file": subject.path.name, "sha256": digest, "target": target, "elsewhere": elsewhere},
+    }

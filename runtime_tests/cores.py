@@ -1,0 +1,69 @@
+"""ARM64 cores, emulated: instructions of both models, and whether the int8 one predicts the same everywhere."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from runtime_tests.processes import Predictions
+from runtime_tests.subject import Subject, stacked
+from tools.arm64.compare import compare
+from tools.arm64.count import count
+from tools.arm64.environment import Environment, environment
+
+__all__ = ["DEFAULT_CORES", "Instructions", "measure_cores", "short_name"]
+
+DEFAULT_CORES = ("cortex-a76",)
+_SAMPLES = 4
+
+
+@dataclass(frozen=True)
+class Instructions:
+    """Guest instructions of one inference on one thread of a core."""
+
+    core: str
+    onnxruntime: str
+    float_count: int
+    int8_count: int
+
+    @property
+    def ratio(self) -> float:
+        """Float over int8: above 1, the int8 model takes fewer."""
+        return self.float_count / self.int8_count
+
+
+def short_name(core: str) -> str:
+    """A core as the names of figures have it: ``a76`` for ``cortex-a76``, ``max_sme_off`` for ``max,sme=off``."""
+    return core.removeprefix("cortex-").removeprefix("neoverse-").replace(",", "_").replace("=", "_")
+
+
+def measure_cores(subject: Subject, cores: Sequence[str], env: Environment | None = None) -> tuple[list[Instructions], list[Predictions]]:
+    """Count on each core, and compare each one's outputs, and this machine's with the target's kernels, with the first core's.
+
+    Raises:
+        UsageError: unknown core, or the emulation is not set up.
+        ModelError: a model does not run there.
+    """
+    env = env or environment()
+    with tempfile.TemporaryDirectory(prefix="runtime-tests-") as folder:
+        one, several = (Path(folder, f"{name}.npz") for name in ("one", "several"))
+        np.savez(one, **stacked(subject.feeds[:1]))  # type: ignore[arg-type]
+        np.savez(several, **stacked(subject.feeds[:_SAMPLES]))  # type: ignore[arg-type]
+        counted = [_count(subject, core, one, env) for core in cores]
+        found = compare(subject.path, cores, target=subject.emulated_target, inputs=several, env=env)
+    outputs: dict[str, list[tuple[int, int, float]]] = {}
+    for d in found:
+        outputs.setdefault(d.machine, []).append((d.predictions, d.equal, d.largest / d.scale if d.scale else d.largest))
+    return counted, [
+        Predictions(cores[0], machine, sum(p for p, _, _ in parts), sum(e for _, e, _ in parts), max(x for _, _, x in parts))
+        for machine, parts in outputs.items()
+    ]
+
+
+def _count(subject: Subject, core: str, inputs: Path, env: Environment) -> Instructions:
+    floats, integers = count([subject.floats.path, subject.path], core, inputs=inputs, env=env)
+    return Instructions(core, floats.machine.onnxruntime, round(floats.median), round(integers.median))

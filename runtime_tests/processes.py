@@ -1,0 +1,124 @@
+"""What takes fresh processes: peak memory, and outputs in another version of ONNX Runtime."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import onnxruntime
+
+from converter.errors import ModelError
+from converter.runtime import open_session, run_session
+from runtime_tests.subject import Subject, stacked
+from tools.arm64.compare import difference
+from tools.arm64.external import run_program
+from tools.arm64.guest import load_tensors, save_tensors
+from tools.arm64.inputs import Samples
+
+__all__ = ["OLDEST", "Memory", "Predictions", "measure_memory", "measure_version", "predictions"]
+
+OLDEST = Path(sys.prefix) / "oldest-onnxruntime"
+"""Where the Makefile puts the oldest version that is supported."""
+
+_ROOT = Path(__file__).resolve().parents[1]
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Peaks of resident memory of fresh processes that load a model and run it once, on one thread, and sizes of files; bytes.
+
+    Attributes:
+        process: a process that imports the runtime and loads nothing.
+        float_peak: with the float model.
+        int8_peak: with the int8 model.
+        float_size: of the float file and its external data.
+        int8_size: of the int8 file.
+    """
+
+    process: int
+    float_peak: int
+    int8_peak: int
+    float_size: int
+    int8_size: int
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """The int8 model somewhere else against the reference: another core, or another version of the runtime.
+
+    Attributes:
+        reference: a core or a version.
+        other: a core, a version, or this machine's architecture with the target's kernels.
+        predictions: rows of class scores; 0 if no output has rows.
+        equal: those whose highest score is at the same place.
+        largest: largest absolute difference of any output, over the largest absolute value of that output.
+    """
+
+    reference: str
+    other: str
+    predictions: int
+    equal: int
+    largest: float
+
+
+def measure_memory(subject: Subject) -> Memory:
+    """Run each model once in a process of its own.
+
+    Raises:
+        ModelError: one does not run there.
+    """
+    feed = stacked(subject.feeds[:1])
+    settings: tuple[Mapping[str, str], ...] = ({}, {}, subject.settings)
+    jobs = zip((None, subject.floats.path, subject.path), settings, strict=True)
+    peaks = [int(_run_child(model, with_settings, feed, None)[0]["peak"]) for model, with_settings in jobs]
+    return Memory(peaks[0], peaks[1], peaks[2], subject.floats.bytes, subject.path.stat().st_size)
+
+
+def measure_version(subject: Subject, folder: Path) -> Predictions:
+    """Compare outputs under the runtime in ``folder``, as pip's ``--target`` leaves it, with those under the one that is installed.
+
+    Raises:
+        ModelError: the model does not run there.
+    """
+    told, got = _run_child(subject.path, subject.settings, stacked(subject.feeds), folder)
+    session = open_session(subject.model, threads=1, settings=subject.settings)
+    wanted = stacked(tuple(run_session(session, feed) for feed in subject.feeds))
+    return predictions(f"ONNX Runtime {onnxruntime.__version__}", f"ONNX Runtime {told['onnxruntime']}", wanted, got)
+
+
+def predictions(reference: str, other: str, wanted: Samples, got: Samples) -> Predictions:
+    """Compare outputs, samples along axis 0."""
+    found = [difference(other, "", name, wanted[name], got[name]) for name in wanted]
+    largest = max(d.largest / d.scale if d.scale else d.largest for d in found)
+    return Predictions(reference, other, sum(d.predictions for d in found), sum(d.equal for d in found), largest)
+
+
+def _run_child(model: Path | None, settings: Mapping[str, str], samples: Samples, runtime: Path | None) -> tuple[dict[str, Any], Samples]:
+    with tempfile.TemporaryDirectory(prefix="runtime-tests-") as name:
+        folder = Path(name)
+        save_tensors(folder / "samples.npz", samples)
+        job = {
+            "model": None if model is None else str(model.absolute()),
+            "settings": dict(settings),
+            "samples": str(folder / "samples.npz"),
+            "outputs": str(folder / "outputs.npz") if runtime is not None else None,
+        }
+        (folder / "job.json").write_text(json.dumps(job))
+        path = os.pathsep.join(str(part) for part in (runtime, _ROOT) if part is not None)
+        text = run_program(
+            [sys.executable, "-m", "runtime_tests.child", str(folder / "job.json")],
+            "running a model in a process of its own",
+            hint="see whether there is enough memory, and whether ONNX Runtime can be imported",
+            variables={**os.environ, "PYTHONPATH": path},
+        )
+        told: dict[str, Any] = json.loads(text.splitlines()[-1])
+        if told["error"] is not None:
+            reason = told["error"].splitlines()[0][:300]
+            raise ModelError(f"it does not run in ONNX Runtime {told['onnxruntime']}: {reason}", where=str(model))
+        return told, load_tensors(folder / "outputs.npz") if runtime is not None else {}

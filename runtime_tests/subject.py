@@ -1,0 +1,145 @@
+"""What is validated: a float model, what was converted from it, and the samples that both run on."""
+
+from __future__ import annotations
+
+import platform
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+
+from converter.errors import ModelError, UsageError
+from converter.load import Source, load
+from converter.preprocess import Preprocess, parse_preprocess
+from converter.provenance import PREPROCESS_KEY
+from converter.runtime import Feed
+from converter.samples import load_samples
+from converter.shapes import calibration_shapes
+from converter.targets import DEFAULT_TARGET, TARGETS, find_target
+from models.evaluate import exact_setting
+from tools.arm64.inputs import read_model
+
+__all__ = ["BITS_KEY", "TARGET_KEY", "Subject", "open_subject", "stacked"]
+
+TARGET_KEY, BITS_KEY = "bridgequant.target", "bridgequant.bits"
+"""Metadata of a converted model."""
+
+_BITS = re.compile(r"W([4-8])A([4-8])")
+
+
+@dataclass(frozen=True, eq=False)
+class Subject:
+    """A pair of models that is ready to be examined.
+
+    Attributes:
+        floats: the float model.
+        path: the int8 file.
+        model: its content.
+        target: the machine class it was made for, as far as the file says.
+        settings: session settings under which this machine runs that class's kernels.
+        bits: of weights and of what enters layers; None if the file does not say.
+        preprocess: how pictures become inputs; None if neither the caller nor the models say.
+        feeds: samples for both models, at least one.
+        samples: where they come from, in one line.
+    """
+
+    floats: Source
+    path: Path
+    model: onnx.ModelProto
+    target: str | None
+    settings: Mapping[str, str]
+    bits: tuple[int, int] | None
+    preprocess: Preprocess | None
+    feeds: tuple[Feed, ...]
+    samples: str
+
+    @property
+    def emulated_target(self) -> str:
+        """Whose kernels this machine imitates when it is compared with an ARM64 core."""
+        return self.target if self.target is not None and self.target in TARGETS else DEFAULT_TARGET
+
+
+def open_subject(
+    float_path: Path,
+    path: Path,
+    *,
+    data: Path | None = None,
+    count: int = 8,
+    preprocess: str | None = None,
+    input_shapes: Mapping[str, tuple[int, ...]] | None = None,
+    target: str | None = None,
+    seed: int = 0,
+) -> Subject:
+    """Read both models and the samples.
+
+    Args:
+        float_path: the float model.
+        path: what was converted from it, by this converter or another.
+        data: images or arrays to run on; by default built-in synthetic samples.
+        count: how many samples.
+        preprocess: of pictures, instead of the models' own.
+        input_shapes: of inputs with open sizes.
+        target: machine class of the int8 model, instead of what the file says.
+        seed: of the choice of samples, and of those that are made up.
+
+    Raises:
+        ModelError: a model cannot be read, or both do not have the same inputs and outputs.
+        UsageError, CalibrationError: the samples cannot be had.
+    """
+    source, model = load(float_path), read_model(path)
+    _check_pair(source, model, path)
+    if any(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in model.graph.initializer):
+        onnx.load_external_data_for_model(model, str(path.parent))
+    metadata = {**source.metadata, **{entry.key: entry.value for entry in model.metadata_props}}
+    spec = preprocess or metadata.get(PREPROCESS_KEY)
+    prepared = parse_preprocess(spec) if spec else None
+    shapes, _ = calibration_shapes(source, input_shapes or {}, data, 1)
+    samples = load_samples(data, shapes, count=count, preprocess=prepared, seed=seed)
+    bits = _BITS.fullmatch(metadata.get(BITS_KEY, ""))
+    made_for = target or metadata.get(TARGET_KEY)
+    return Subject(
+        source,
+        path,
+        model,
+        made_for,
+        _settings(model, made_for, named=target is not None),
+        (int(bits[1]), int(bits[2])) if bits else None,
+        prepared,
+        samples.calibration[:count],
+        samples.description.partition(": ")[0],
+    )
+
+
+def _check_pair(source: Source, model: onnx.ModelProto, path: Path) -> None:
+    constants = {tensor.name for tensor in model.graph.initializer}
+    inputs = [value.name for value in model.graph.input if value.name not in constants]
+    outputs = [value.name for value in model.graph.output]
+    for kind, wanted, found in (("inputs", source.inputs, inputs), ("outputs", source.outputs, outputs)):
+        names = [value.name for value in wanted]
+        if names != found:
+            where = f"{source.path}: {', '.join(names)}; {path}: {', '.join(found)}"
+            raise ModelError(f"the two models have different {kind}", where=where, hint="give a float model and its own conversion")
+
+
+def _settings(model: onnx.ModelProto, target: str | None, *, named: bool) -> Mapping[str, str]:
+    """Settings of the target; for a file of unknown origin, what keeps signed kernels signed."""
+    if target is not None and (named or target in TARGETS):
+        return find_target(target).session_settings.get(platform.machine(), {})
+    signed = exact_setting(model)
+    return {signed: "1"} if signed == "session.qdqisint8allowed" and platform.machine() in ("x86_64", "AMD64") else {}
+
+
+def stacked(feeds: tuple[Feed, ...]) -> dict[str, npt.NDArray[Any]]:
+    """Samples along a new axis 0, by input.
+
+    Raises:
+        UsageError: there are none.
+    """
+    if not feeds:
+        raise UsageError("there are no samples", where="--samples", hint="ask for 1 or more")
+    return {name: np.stack([feed[name] for feed in feeds]) for name in feeds[0]}

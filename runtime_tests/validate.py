@@ -1,0 +1,79 @@
+"""Every reference checkpoint through export, conversion and validation: ``make validate [DATA=ZIP] [CALIB=ZIP]``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from converter.errors import BoundMissedError, UsageError
+from converter.options import Options
+from converter.pipeline import convert
+from models.command_line import Parser, exit_code, print_line
+from models.export import build, export_model
+from runtime_tests.command_line import main as validate
+from tools.arm64.environment import environment
+from tools.arm64.setup import missing_steps
+
+__all__ = ["CHECKPOINTS", "GATES", "main", "validation_flags"]
+
+CHECKPOINTS = Path(__file__).resolve().parents[1] / "models" / "checkpoints"
+GATES = Path(__file__).resolve().parent / "gates"
+CORES = ("cortex-a53", "cortex-a76")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Validate all that are asked for, also behind one that fails; returns the exit code."""
+    return exit_code(lambda: _run(arguments))
+
+
+def validation_flags(name: str, folder: Path, *, data: Path | None, limit: int | None, arm64: bool) -> list[str]:
+    """What ``python -m runtime_tests`` is called with for a checkpoint: the gates of what can be measured."""
+    flags = [str(folder / f"{name}.onnx"), str(folder / f"{name}_int8.onnx"), "--gates", str(GATES / "model.toml")]
+    flags += ["--json", str(folder / f"{name}.json"), "--junit", str(folder / f"{name}.xml")]
+    if data is not None:
+        flags += ["--data", str(data), "--gates", str(GATES / "accuracy.toml")]
+        flags += ["--limit", str(limit)] if limit is not None else []
+    if arm64:
+        flags += ["--arm64", *(word for core in CORES for word in ("--core", core)), "--gates", str(GATES / "arm64.toml")]
+    return flags
+
+
+def _run(arguments: Sequence[str] | None) -> None:
+    known = sorted(path.stem for path in CHECKPOINTS.glob("*.safetensors"))
+    parser = Parser(prog="python -m runtime_tests.validate", description="Convert and validate the reference checkpoints.")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of checkpoints (default: {', '.join(known)})")
+    parser.add_argument("--data", type=Path, metavar="PATH", help="labelled test images; without them accuracy is not measured")
+    parser.add_argument("--calib", type=Path, metavar="PATH", help="images to calibrate on (default: built-in synthetic ones)")
+    parser.add_argument("--limit", type=int, metavar="N", help="classify a choice of N images")
+    parser.add_argument("--out", type=Path, default=Path("build/validate"), help="folder for models and results (default build/validate)")
+    options = parser.parse_args(arguments)
+    for name in options.names:
+        if name not in known:
+            raise UsageError(f"there is no checkpoint '{name}'", where=str(CHECKPOINTS), hint=f"choose from {', '.join(known)}")
+    for flag, path in (("--data", options.data), ("--calib", options.calib)):
+        if path is not None and not path.exists():
+            raise UsageError("there are no images at this path", where=f"{flag} {path}", hint="check the spelling")
+    if options.data is None:
+        print_line("accuracy is not measured: give labelled images, as in make validate DATA=cifar10_test.zip")
+    arm64 = not missing_steps(environment())
+    if not arm64:
+        print_line("ARM64 instructions are not counted: run make arm64 first")
+    options.out.mkdir(parents=True, exist_ok=True)
+    failed = []
+    for name in options.names or known:
+        _convert(name, options.out, options.calib)
+        code = validate(validation_flags(name, options.out, data=options.data, limit=options.limit, arm64=arm64))
+        failed += [f"{name} (exit {code})"] if code else []
+    if failed:
+        raise BoundMissedError(f"not all checkpoints passed: {', '.join(failed)}", where=str(options.out), hint="see above for each")
+
+
+def _convert(name: str, folder: Path, calib: Path | None) -> None:
+    """Export a checkpoint, and convert it with every option at its default."""
+    source = folder / f"{name}.onnx"
+    source.write_bytes(export_model(build(name, checkpoint=CHECKPOINTS / f"{name}.safetensors")))
+    convert(source, folder / f"{name}_int8.onnx", Options(calib=calib))
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
