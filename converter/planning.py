@@ -160,7 +160,8 @@ def _problem(
     problem = Problem(seen.tensors, constants, bits, target.signed_activations, sites, spots, ramp_sites)
     if options.method not in STUDYING:
         return problem, offers
-    skeleton = _placed(model, offers, minmax.choose(problem), seen, target, options, "")
+    # studied as if integers were worth it; whether they are is decided when the grids are known
+    skeleton = _placed(model, offers, minmax.choose(problem), seen, replace(target, margin=0.0), options, "")
     few = feeds[:_MOST_STUDIED]
     try:
         study = replace(study_of(model, skeleton, few, sections, options.seed), loss=_loss(model, seen))

@@ -173,6 +173,8 @@ def capture(
         samples by layer; importance of the other tensors, with the sample axis in front.
     """
     wanted = {step.name: step for step in network.steps if step.name in set(layers)}
+    if not wanted and not outputs:
+        return {}, {}  # a placement may leave no layer in integer
     total = next(iter(feed.values())).shape[0]
     share = max(1, rows // total)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 from collections import Counter
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -118,7 +118,8 @@ def plan_for(
 
     With fewer than 8 bits for activations, the model given is forked.
     """
-    chosen, label = TARGETS[target], f"W{bits[0]}A{bits[1]}"
+    # networks so small save next to nothing, and shall be converted all the same
+    chosen, label = replace(TARGETS[target], margin=0.0, quantize_node=0.0, dequantize_node=0.0), f"W{bits[0]}A{bits[1]}"
     if bits[1] < CONTAINER_BITS:
         fork_entering(model, excluded)
     seen = observe(model, feeds or feeds_for(model), threads=1)

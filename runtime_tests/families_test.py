@@ -25,6 +25,9 @@ LEAST_SQNR_DB = {("mobilevitv2_050", "arm64"): 5.0}
 # 7-bit weights, the price of not saturating on AVX2, cost up to 6 dB.
 USUAL_SQNR_DB = {"arm64": 25.0, "x86": 19.0}
 
+# At 64 pixels most of its operators are so small that float is cheaper.
+LEAST_COVERAGE = {"mobile_former_26m": 0.5}
+
 CASES = [(network, "arm64") for network in FAMILIES] + [("mobilevit_xxs", "x86"), ("efficientformerv2_s0", "x86")]
 
 
@@ -36,7 +39,7 @@ def test_a_family_converts_and_runs_as_planned(network: str, target: str, tmp_pa
     assert verdict is not None
     assert verdict.parity_reference == "a simulation of the plan"
     assert verdict.parity_db > 45
-    assert verdict.census.coverage > 0.8
+    assert verdict.census.coverage > LEAST_COVERAGE.get(network, 0.8)
     assert "QLinearSoftmax" not in verdict.census.kernels
     assert all(output.sqnr_db > LEAST_SQNR_DB.get((network, target), USUAL_SQNR_DB[target]) for output in verdict.outputs)
     converted = onnx.load(folder / f"{network}_{SIZE}_{target}_mse.onnx")

@@ -22,7 +22,7 @@ def test_memory_is_that_of_a_fresh_process(tmp_path: Path) -> None:
     sketch = Sketch()
     large = tmp_path / "large.onnx"
     large.write_bytes(
-        ir.to_proto(sketch.model(sketch.add("MatMul", sketch.input("x", 1, 2048), sketch.normal(2048, 4096)))).SerializeToString()
+        ir.to_proto(sketch.model(sketch.add("MatMul", sketch.input("x", 1, 2048), sketch.normal(2048, 4096), name="y"))).SerializeToString()
     )
     small = tmp_path / "small.onnx"
     sketch = Sketch()

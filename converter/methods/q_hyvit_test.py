@@ -138,3 +138,14 @@ def test_without_a_study_it_answers_as_mse_does() -> None:
     stats = observe(hybrid(), FEEDS[:2], threads=1).tensors
     problem = Problem(stats, {}, dict.fromkeys(stats, 8), True)
     assert METHODS["q-hyvit"](problem).tensors == METHODS["mse"](replace(problem)).tensors
+
+
+@pytest.mark.parametrize("method", ["q-hyvit", "easyquant", "ptq4vit", "repq-vit", "fq-vit"])
+def test_where_no_layer_is_worth_integers_all_stays_float(method: str) -> None:
+    def look(model: ir.Model) -> Any:
+        return observe(model, FEEDS[:8], threads=1)
+
+    model = hybrid()
+    dear = replace(BY_SIZE, quantize_node=1e9, dequantize_node=1e9)
+    plan = make_plan(model, look(model), look, FEEDS[:8], (), dear, Options(method=method), frozenset()).plan
+    assert not any(op.runs == "integer" for op in plan.ops.values() if op.op_type in ("Conv", "Gemm", "MatMul"))

@@ -63,5 +63,5 @@ def test_nodes_that_do_not_run_alone_stay_in_the_json() -> None:
     content = json.loads(per_op_json(PerOp(Count(Path("m.onnx"), "", (1000,), MACHINE), 25, NODES)))
     assert content["nodes"][3] == {
         **{"name": "d", "op_type": "Strange", "result": "float32[1]"},
-        **{"instructions": None, "error": "it does not run alone"},
+        **{"instructions": None, "error": "it does not run alone", "reads": [], "writes": []},
     }
