@@ -81,9 +81,7 @@ def test_both_halves_run_in_integer_with_the_same_weights(target: str) -> None:
 
     def plan(method: str) -> Planned:
         options = Options(method=method, target=target, placement="all")
-        return make_plan(
-            model, look(model), look, feeds, (), TARGETS[target], Options(method=method, target=target, placement="all"), frozenset()
-        )
+        return make_plan(model, look(model), look, feeds, (), TARGETS[target], options, frozenset())
 
     result = plan("ptq4vit")
     assert {(n, c.kind, c.bound) for n, c in result.plan.curves.items()} == {("gelu.0", "twin", 0.0)}
