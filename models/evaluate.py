@@ -4,7 +4,7 @@ The model runs in ONNX Runtime on the CPU, float or quantized alike. Pictures ar
 (``bridgequant.preprocess``) or as ``--preprocess`` does.
 
 On x86 processors without VNNI, ONNX Runtime's fast 8-bit kernels add pairs of products in 16 bits and saturate, so that
-an int8 model scores lower there than on ARM or newer x86. ``--exact`` picks slower kernels that do not.
+an int8 model scores lower there than on ARM or newer x86. ``--exact`` picks kernels that do not.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ from converter.errors import CalibrationError, ModelError, UsageError
 from converter.preprocess import Preprocess, apply_preprocess, parse_preprocess, spec_text
 from models.command_line import Parser, exit_code, print_line, write_whole
 from models.images import LabelledImages, find_images
+from models.unsigned_codes import unsigned_codes
 
 __all__ = ["Classifier", "Score", "answers_of", "exact_setting", "main", "open_classifier", "output_indices", "score"]
 
@@ -118,9 +119,7 @@ def open_classifier(path: Path, *, exact: bool = False, threads: int = 0, size: 
     options.intra_op_num_threads = threads
     options.log_severity_level = 3  # errors; what it warns of concerns the writer of the model
     try:
-        if exact:
-            options.add_session_config_entry(exact_setting(onnx.load(path, load_external_data=False)), "1")
-        session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        session = _exact_session(path, options) if exact else _session(path, options)
     except Exception as error:  # ONNX Runtime's own exceptions share no base below this one
         reason = str(error).strip().partition("\n")[0]
         raise ModelError(f"the model cannot be loaded: {reason}", where=str(path), hint="check that it is a valid ONNX file") from error
@@ -134,6 +133,19 @@ def open_classifier(path: Path, *, exact: bool = False, threads: int = 0, size: 
     if height is None or width is None:
         raise UsageError("the model leaves height and width open", where=str(path), hint="give --size")
     return Classifier(session, batch, height, width, dict(session.get_modelmeta().custom_metadata_map))
+
+
+def _exact_session(path: Path, options: onnxruntime.SessionOptions) -> onnxruntime.InferenceSession:
+    model = onnx.load(path)
+    unsigned = unsigned_codes(model)
+    if unsigned is not None:
+        return _session(unsigned.SerializeToString(), options)
+    options.add_session_config_entry(exact_setting(model), "1")
+    return _session(path, options)
+
+
+def _session(model: Path | bytes, options: onnxruntime.SessionOptions) -> onnxruntime.InferenceSession:
+    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
 
 def output_indices(data: LabelledImages, outputs: int, class_names: tuple[str, ...] = ()) -> npt.NDArray[np.int64]:
@@ -239,7 +251,7 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=0, metavar="N", help="0: as many as there are cores")
     parser.add_argument("--size", type=int, metavar="PX", help="height and width, where the model leaves them open")
     parser.add_argument("--preprocess", metavar="SPEC", help="instead of the model's own, such as 'imagenet;resize=crop'")
-    parser.add_argument("--exact", action="store_true", help="integer kernels that do not saturate on x86 without VNNI; slower")
+    parser.add_argument("--exact", action="store_true", help="integer kernels that do not saturate on x86 without VNNI")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the result as JSON")
     options = parser.parse_args(arguments)
     for name, least in (("limit", 1), ("batch", 1), ("threads", 0), ("size", 1)):
