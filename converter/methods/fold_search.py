@@ -9,23 +9,23 @@ that follows each channel's range lie its powers, which share the difficulty bet
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 import torch
 
 from converter.fold import Fold, Member, Site
+from converter.methods.fold_witness import Extremes, Witness, channel_ranges, extremes_of, folded_extremes, folded_witness, least_error
 from converter.methods.layer_error import Judge, activation_errors
 from converter.methods.layer_search import best_weights, scale_candidates
 from converter.methods.problem import Problem
-from converter.network import Network, Step, run_samples, section
+from converter.network import Network, Step
 from converter.parallel import in_order
 from converter.sensitivity import layer_rows
-from converter.study import Study
+from converter.study import LAYERS, Study
 
-__all__ = ["choose_folds"]
+__all__ = ["choose_folds", "judged_tensors"]
 
 Tensor = torch.Tensor
 
@@ -59,33 +59,76 @@ class _Use:
     bits: tuple[int, int]
 
 
-def choose_folds(problem: Problem, judges: Mapping[str, Judge], feed: Mapping[str, Tensor]) -> dict[str, Fold]:
-    """The folds that lessen the weighted error of the layers behind them.
+def judged_tensors(problem: Problem, study: Study) -> list[str]:
+    """Tensors with a grid of their own that a fold would rescale and that no layer with weights reads."""
+    rounded = {reading.root for reading in study.readings.values()}
+    layers = {s.inputs[0] for s in study.network.steps if (s.name, 0) in study.readings and s.op_type in LAYERS and _weighted(s, study)}
+    members = dict.fromkeys(m.tensor for site in problem.sites.values() for m in site.members)
+    return [name for name in members if name in rounded and name not in layers and name in problem.bits]
+
+
+def choose_folds(
+    problem: Problem, judges: Mapping[str, Judge], feed: Mapping[str, Tensor], witnesses: Mapping[str, Witness] | None = None
+) -> dict[str, Fold]:
+    """The folds that lessen the weighted error of the layers behind them, and of the other tensors that they rescale.
 
     Args:
         problem: with a study.
         judges: of the layers.
         feed: samples that give the channels' ranges. They should not be those of the judges: a channel that happens to be
             silent on a few samples would seem to need next to no range, and be cut off on others.
+        witnesses: of tensors that no layer reads, where they can be judged.
     """
     study = problem.study
     assert study is not None
+    seen = dict(witnesses or {})
+    sites = {name: site for name, site in problem.sites.items() if not site.inserted}
     steps = {s.name: s for s in study.network.steps}
+    uses = {name: _uses(problem, study, site, judges, steps) for name, site in sites.items()}
+    extremes = extremes_of(study, [*seen, *(u.tensor for some in uses.values() for u in some)], feed)
     result: dict[str, Fold] = {}
     taken: set[str] = set()
-    for name, site in problem.sites.items():
-        if site.kind != "fold":
+    for name, site in sites.items():
+        rescaled = _Rescaled(site, uses[name], {m.tensor: m for m in site.members if m.tensor in seen})
+        if taken.intersection(u.tensor for u in rescaled.uses) or not (rescaled.uses or rescaled.loose):
             continue
-        uses = _uses(problem, study, site, judges, steps)
-        if not uses or taken.intersection(u.tensor for u in uses):
+        fold = _best_fold(problem, rescaled, seen, extremes)
+        if fold is None:
             continue
-        plain = _error(problem, uses, Fold((1.0,) * site.channels))
-        candidates = _candidates(site, _ranges(problem, study, site, uses, feed))
-        errors = list(in_order(partial(_error, problem, uses), candidates, study.workers))
-        if errors and min(errors) < _WORTHWHILE * plain:
-            result[name] = candidates[int(np.argmin(errors))]
-            taken.update(u.tensor for u in uses)
+        result[name] = fold
+        taken.update(u.tensor for u in rescaled.uses)
+        for tensor, member in rescaled.loose.items():
+            shape = problem.tensors[tensor].shape
+            seen[tensor] = folded_witness(seen[tensor], member, shape, fold)
+            extremes[tensor] = folded_extremes(extremes[tensor], member, shape, fold)
     return result
+
+
+@dataclass(frozen=True)
+class _Rescaled:
+    """What a site rescales: the layers that read it, and the tensors that none reads."""
+
+    site: Site
+    uses: list[_Use]
+    loose: dict[str, Member]
+
+
+def _best_fold(problem: Problem, rescaled: _Rescaled, seen: Mapping[str, Witness], extremes: Mapping[str, Extremes]) -> Fold | None:
+    """The best candidate if it is worthwhile."""
+    study = problem.study
+    assert study is not None
+
+    def error(fold: Fold) -> float:
+        loose = sum(least_error(problem, n, rescaled.site, seen[n], extremes[n], fold) for n in rescaled.loose)
+        return _error(problem, rescaled.uses, fold) + loose
+
+    candidates = _candidates(problem, rescaled, extremes)
+    plain, *errors = in_order(error, [Fold((1.0,) * rescaled.site.channels), *candidates], study.workers)
+    return candidates[int(np.argmin(errors))] if errors and min(errors) < _WORTHWHILE * plain else None
+
+
+def _weighted(step: Step, study: Study) -> bool:
+    return step.inputs[1] in study.network.constants
 
 
 def _uses(problem: Problem, study: Study, site: Site, judges: Mapping[str, Judge], steps: Mapping[str, Step]) -> list[_Use]:
@@ -114,42 +157,48 @@ def _row_channels(step: Step, network: Network, member: Member, shape: tuple[int
     return highest.long() - 1 if bool(same) else None
 
 
-def _ranges(problem: Problem, study: Study, site: Site, uses: Sequence[_Use], feed: Mapping[str, Tensor]) -> list[tuple[Tensor, Tensor]]:
-    """Lowest and highest number of each channel, float32 [channels], of each tensor that is used."""
-    tensors = list(dict.fromkeys(u.tensor for u in uses))
+def _candidates(problem: Problem, rescaled: _Rescaled, extremes: Mapping[str, Extremes]) -> list[Fold]:
+    """Scales that follow the ranges in the layers, those in all tensors, and those that spread no tensor further."""
+    site = rescaled.site
     members = {m.tensor: m for m in site.members}
-    values = study.values or run_samples(section(study.network, tensors, ()), feed, wanted=tensors)
-    ranges = []
-    for name in tensors:
-        shape = problem.tensors[name].shape
-        index = torch.from_numpy(np.broadcast_to(members[name].channels, shape).reshape(-1).astype(np.int64))
-        index = torch.where(index >= 0, index, site.channels)
-        flat = values[name].reshape(-1, index.numel())
-        nothing = torch.zeros(site.channels + 1)
-        low = nothing.scatter_reduce(0, index, flat.amin(0), "amin", include_self=False)
-        high = nothing.scatter_reduce(0, index, flat.amax(0), "amax", include_self=False)
-        ranges.append((low[:-1], high[:-1]))
-    return ranges
+    names = list(dict.fromkeys(u.tensor for u in rescaled.uses))
 
+    def ranges(tensor: str) -> Extremes:
+        return channel_ranges(extremes[tensor], members[tensor], problem.tensors[tensor].shape, site.channels)
 
-def _candidates(site: Site, ranges: Sequence[tuple[Tensor, Tensor]]) -> list[Fold]:
-    folds = [Fold(_scales([torch.maximum(low.abs(), high.abs()) for low, high in ranges], power)) for power in _POWERS]
-    if site.shift and len(ranges) == 1:
-        low, high = ranges[0]
+    read = [ranges(tensor) for tensor in names]
+    divided = [*read, *(ranges(t) for t, m in rescaled.loose.items() if not (m.powers < 0).any())]
+    multiplied = [ranges(t) for t, m in rescaled.loose.items() if not (m.powers > 0).any()]
+    everywhere = _mean([*map(_shares, map(_reach, divided)), *(-_shares(_reach(r)) for r in multiplied)])
+    means = [_mean(_shares(_reach(r)) for r in read)] if read else []
+    widest = [torch.stack([_shares(_reach(r)) for r in divided]).amax(0)] if len(divided) > 1 else []
+    scales = list(dict.fromkeys(_scales(logs, power) for logs in (*means, everywhere, *widest) for power in _POWERS))
+    folds = [Fold(scale) for scale in scales]
+    if site.shift and len(read) == 1:
+        low, high = read[0]
         middle = tuple(float(np.float32(m)) for m in (low + high) / 2)
         folds.append(Fold((1.0,) * site.channels, middle))
-        folds += [Fold(_scales([(high - low) / 2], power), middle) for power in _POWERS]
+        folds += [Fold(_scales(_shares((high - low) / 2), power), middle) for power in _POWERS]
     return folds
 
 
-def _scales(reaches: Sequence[Tensor], power: float) -> tuple[float, ...]:
-    """Each channel's share of the largest reach, its mean over tensors, to a power."""
-    logs = []
-    for reach in reaches:
-        largest = float(reach.max())
-        logs.append(torch.log((reach / largest if largest > 0 else torch.ones_like(reach)).clamp(min=_SMALLEST_SHARE)))
-    share = torch.exp(power * torch.stack(logs).mean(0))
-    return tuple(float(np.float32(s)) for s in share)
+def _reach(ranges: Extremes) -> Tensor:
+    return torch.maximum(ranges[0].abs(), ranges[1].abs())
+
+
+def _shares(reach: Tensor) -> Tensor:
+    """Logarithm of each channel's share of the largest reach."""
+    largest = float(reach.max())
+    return torch.log((reach / largest if largest > 0 else torch.ones_like(reach)).clamp(min=_SMALLEST_SHARE))
+
+
+def _mean(logs: Iterable[Tensor]) -> Tensor:
+    return torch.stack(list(logs)).mean(0)
+
+
+def _scales(logs: Tensor, power: float) -> tuple[float, ...]:
+    """Shares to a power, the largest of them 1."""
+    return tuple(float(np.float32(s)) for s in torch.exp(power * (logs - logs.max())))
 
 
 def _error(problem: Problem, uses: Sequence[_Use], fold: Fold) -> float:

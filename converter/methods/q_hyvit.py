@@ -20,7 +20,8 @@ from converter.fold import Fold
 from converter.grids import Grid
 from converter.methods import mse
 from converter.methods.block_search import search_section
-from converter.methods.fold_search import choose_folds
+from converter.methods.fold_search import choose_folds, judged_tensors
+from converter.methods.fold_witness import witnesses_of
 from converter.methods.layer_error import Judge, judge_of, weight_errors
 from converter.methods.layer_readers import Reader, captured, layers_read, readers_by_root
 from converter.methods.layer_search import best_weights, quantized_operand, ranked_activations, ranked_again
@@ -60,8 +61,10 @@ def fold(problem: Problem) -> dict[str, Fold]:
     if study is None or not problem.sites or not problem.parts.granularity:
         return {}
     seen, unseen = _halves(study.feed)
-    samples, _ = captured(replace(study, feed=unseen), layers_read(study), rows=_FOLD_ROWS)
-    return choose_folds(problem, {name: judge_of(sample) for name, sample in samples.items()}, seen)
+    loose = judged_tensors(problem, study)
+    samples, importance = captured(replace(study, feed=unseen), layers_read(study), loose, rows=_FOLD_ROWS)
+    witnesses = witnesses_of(study, unseen, importance)
+    return choose_folds(problem, {name: judge_of(sample) for name, sample in samples.items()}, seen, witnesses)
 
 
 def choose(problem: Problem) -> Choice:
