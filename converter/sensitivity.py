@@ -21,7 +21,7 @@ from converter.network import Network, Step, run_samples
 from converter.parallel import in_order
 from converter.torch_ops.layers import pad_spatial, spatial_pads
 
-__all__ = ["LayerSample", "capture", "capture_values", "layer_matrix", "layer_rows", "layers_of", "loss_kind", "probe"]
+__all__ = ["LayerSample", "backward", "capture", "capture_values", "layer_matrix", "layer_rows", "layers_of", "loss_kind", "probe"]
 
 Tensor = torch.Tensor
 
@@ -180,7 +180,7 @@ def capture(
 
     def run(start: int) -> tuple[dict[str, tuple[Tensor, Tensor, Tensor, int]], dict[str, Tensor]]:
         chunk = {name: value[start : start + _CHUNK] for name, value in feed.items()}
-        values, importance = _backward(network, list(wanted.values()), chunk, outputs, probes, torch.Generator().manual_seed(seed + start))
+        values, importance = backward(network, list(wanted.values()), chunk, outputs, probes, torch.Generator().manual_seed(seed + start))
         generator = torch.Generator().manual_seed(seed + start)
         taken = {name: _sample(step, network, values, importance[step.outputs[0]], share, generator) for name, step in wanted.items()}
         return taken, {name: importance[name] for name in outputs}
@@ -223,7 +223,7 @@ def capture_values(
     return result
 
 
-def _backward(
+def backward(
     network: Network,
     steps: Sequence[Step],
     feed: Mapping[str, Tensor],
@@ -231,7 +231,20 @@ def _backward(
     probes: int,
     generator: torch.Generator,
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Values that the layers read and write, and mean squared pulled-back probes at what they write."""
+    """Run some samples forwards, and pull probes of the outputs back.
+
+    Args:
+        network: float.
+        steps: layers.
+        feed: inputs with the sample axis in front.
+        outputs: further tensors.
+        probes: random vectors pulled back.
+        generator: of the probes.
+
+    Returns:
+        values of what the layers read and write and of the further tensors; mean squared probes at what the layers write
+        and at the further tensors.
+    """
     read = [n for s in steps for n in s.inputs[:2] if n and n not in network.constants]
     written = list(dict.fromkeys([s.outputs[0] for s in steps] + list(outputs)))
     wanted = list(dict.fromkeys([*read, *written, *network.outputs]))

@@ -17,9 +17,10 @@ import torch
 
 from converter.canonicalise import canonicalise
 from converter.load import load
+from converter.methods.candidates import covering, scale_candidates
 from converter.methods.layer_error import Judge, activation_errors, judge_of
 from converter.methods.layer_readers import Reader
-from converter.methods.layer_search import best_activation, covering, scale_candidates
+from converter.methods.layer_search import best_activation
 from converter.network import Network, network_of
 from converter.parallel import one_thread_each
 from converter.preprocess import parse_preprocess

@@ -16,10 +16,12 @@ import numpy as np
 import torch
 
 from converter.fold import Fold, Member, Site
-from converter.methods.fold_witness import Extremes, Witness, channel_ranges, extremes_of, folded_extremes, folded_witness, least_error
+from converter.methods.candidates import scale_candidates
+from converter.methods.fold_witness import Extremes, channel_ranges, extremes_of, folded_extremes, folded_witness, least_error
 from converter.methods.layer_error import Judge, activation_errors
-from converter.methods.layer_search import best_weights, scale_candidates
+from converter.methods.layer_search import best_weights
 from converter.methods.problem import Problem
+from converter.methods.witness import Witness
 from converter.network import Network, Step
 from converter.parallel import in_order
 from converter.sensitivity import layer_rows
@@ -163,12 +165,12 @@ def _candidates(problem: Problem, rescaled: _Rescaled, extremes: Mapping[str, Ex
     members = {m.tensor: m for m in site.members}
     names = list(dict.fromkeys(u.tensor for u in rescaled.uses))
 
-    def ranges(tensor: str) -> Extremes:
-        return channel_ranges(extremes[tensor], members[tensor], problem.tensors[tensor].shape, site.channels)
+    def ranges(tensors: Iterable[str], power: int) -> list[Extremes]:
+        every = (channel_ranges(extremes[t], members[t], problem.tensors[t].shape, site.channels, power) for t in tensors)
+        return [some for some in every if some is not None]
 
-    read = [ranges(tensor) for tensor in names]
-    divided = [*read, *(ranges(t) for t, m in rescaled.loose.items() if not (m.powers < 0).any())]
-    multiplied = [ranges(t) for t, m in rescaled.loose.items() if not (m.powers > 0).any()]
+    read = ranges(names, 1)
+    divided, multiplied = [*read, *ranges(rescaled.loose, 1)], ranges(rescaled.loose, -1)
     everywhere = _mean([*map(_shares, map(_reach, divided)), *(-_shares(_reach(r)) for r in multiplied)])
     means = [_mean(_shares(_reach(r)) for r in read)] if read else []
     widest = [torch.stack([_shares(_reach(r)) for r in divided]).amax(0)] if len(divided) > 1 else []

@@ -1,75 +1,33 @@
-"""Tensors that a fold rescales and no layer reads: what their grids cost, judged at the tensors themselves.
+"""Tensors that a fold rescales and no layer reads: how far it spreads their channels, and what that costs.
 
 The output of a layer in front of an activation, an operand of a product, a term of a sum: each is rounded on a grid of
-its own, and a fold that suits the layers behind may spread its channels. The error is weighted by the squared gradient
-of the loss by the tensor, as layers are judged by that of their outputs (Q-HyViT, arXiv 2303.12557, eq. 6).
+its own, and a fold that suits the layers behind may be bad for it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import torch
 
 from converter.fold import Fold, Member, Site
-from converter.grids import Grid
-from converter.methods.layer_error import on_grid
-from converter.methods.layer_search import scale_candidates
+from converter.methods.candidates import scale_candidates
 from converter.methods.problem import Problem
+from converter.methods.witness import Witness, grid_errors
 from converter.network import run_samples
 from converter.study import Study
 
-__all__ = ["Extremes", "Witness", "channel_ranges", "extremes_of", "folded_extremes", "folded_witness", "least_error", "witnesses_of"]
+__all__ = ["Extremes", "channel_ranges", "extremes_of", "folded_extremes", "folded_witness", "least_error"]
 
 Tensor = torch.Tensor
 
 Extremes = tuple[Tensor, Tensor]
 """Lowest and highest number of each element of a tensor over samples, float32 [elements]."""
 
-_MOST_ELEMENTS = 1 << 12
-"""Elements of a tensor at which it is judged, of each sample."""
-
 _EVERY = 4
 """Of the scale candidates, one in so many is tried."""
-
-
-@dataclass(frozen=True, eq=False)
-class Witness:
-    """A tensor at some of its elements.
-
-    Attributes:
-        places: which elements, int64 [E].
-        values: float32 [samples, E].
-        importance: float32 [samples, E], scaled so that sums stand for all elements of one sample.
-    """
-
-    places: Tensor
-    values: Tensor
-    importance: Tensor
-
-
-def witnesses_of(study: Study, feed: Mapping[str, Tensor], importance: Mapping[str, Tensor]) -> dict[str, Witness]:
-    """Sample some tensors.
-
-    Args:
-        study: with a network that can run.
-        feed: samples.
-        importance: squared gradients by tensor, the sample axis in front, of the same samples.
-    """
-    if not importance:
-        return {}  # nor can the network be run, perhaps
-    values = run_samples(study.network, feed, wanted=list(importance))
-    result = {}
-    generator = torch.Generator().manual_seed(study.seed)
-    for name, weights in importance.items():
-        flat = values[name].reshape(weights.shape[0], -1)
-        count = flat.shape[1]
-        places = torch.randperm(count, generator=generator)[:_MOST_ELEMENTS]
-        share = count / (len(places) * flat.shape[0])
-        result[name] = Witness(places, flat[:, places], weights.reshape(flat.shape)[:, places] * share)
-    return result
 
 
 def extremes_of(study: Study, names: Iterable[str], feed: Mapping[str, Tensor]) -> dict[str, Extremes]:
@@ -80,9 +38,15 @@ def extremes_of(study: Study, names: Iterable[str], feed: Mapping[str, Tensor]) 
     return {name: (x.amin(0), x.amax(0)) for name, x in flat.items()}
 
 
-def channel_ranges(extremes: Extremes, member: Member, shape: tuple[int, ...], channels: int) -> Extremes:
-    """Lowest and highest number of each channel of a site, float32 [channels]; zero for channels that do not occur."""
-    index = _flat(member.channels, shape)
+def channel_ranges(extremes: Extremes, member: Member, shape: tuple[int, ...], channels: int, power: int = 1) -> Extremes | None:
+    """Lowest and highest number of each channel of a site among the elements that take its scale to a power.
+
+    Returns:
+        float32 [channels] each, zero for channels that do not occur; None if there are no such elements.
+    """
+    index = torch.where(_flat(member.powers, shape) == power, _flat(member.channels, shape), -1)
+    if not bool((index >= 0).any()):
+        return None
     index = torch.where(index >= 0, index, channels)
     nothing = torch.zeros(channels + 1)
     low = nothing.scatter_reduce(0, index, extremes[0], "amin", include_self=False)
@@ -118,11 +82,7 @@ def least_error(problem: Problem, name: str, site: Site, witness: Witness, extre
     folded = folded_witness(witness, member, shape, fold)
     low, high = folded_extremes(extremes, member, shape, fold)
     grids = scale_candidates(float(low.min()), float(high.max()), problem.bits[name], problem.signed)[3::_EVERY]
-    return min(_error(folded, grid) for grid in grids)
-
-
-def _error(witness: Witness, grid: Grid) -> float:
-    return float(((on_grid(witness.values, grid) - witness.values).square() * witness.importance).sum())
+    return float(grid_errors(folded, grids).min())
 
 
 def _factors(member: Member, shape: tuple[int, ...], fold: Fold) -> tuple[Tensor, Tensor]:

@@ -1,57 +1,32 @@
 """Search scales and schemes layer by layer: activations and weights in turn, each given the other.
 
-Candidates follow Q-HyViT (arXiv 2303.12557, section 3.3): a hundred scales between 0.01 and 1.2 times the one that
-covers the observed range, for a symmetric and an asymmetric zero point. Around the best of them either end of the
-range is moved by itself. A zero point that would lie outside the container is clamped, and the candidate is judged so.
+Around the best candidates (Q-HyViT, arXiv 2303.12557, section 3.3) either end of the range is moved by itself. A zero
+point that would lie outside the container is clamped, and the candidate is judged so.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 
 import numpy as np
 import torch
 
 from converter.grids import SMALLEST_SCALE, Grid
+from converter.methods.candidates import covering, scale_candidates
 from converter.methods.layer_error import Judge, activation_errors, on_grid, thinned, weight_errors
 from converter.methods.layer_readers import Reader
+from converter.methods.witness import Witness, grid_errors, thinned_witness
 
-__all__ = ["best_activation", "best_weights", "covering", "ranked_activations", "ranked_again", "scale_candidates"]
+__all__ = ["best_activation", "best_weights", "ranked_activations", "ranked_again"]
 
 Tensor = torch.Tensor
 
-_FACTORS = np.linspace(0.01, 1.2, 100)
 _ENDS = (0.7, 0.8, 0.9, 1.0, 1.1)
 _WEIGHT_FACTORS = np.linspace(0.4, 1.0, 31)
 _COARSE_ROWS = 256
 _COARSE_NUMBERS = 1 << 19
 _FEWEST_COARSE_ROWS = 32
 _SHORTLIST = 8
-
-
-def covering(low: float, high: float, bits: int, signed: bool) -> Grid:
-    """The asymmetric grid over a range and zero, its zero point clamped to the container."""
-    low, high = min(low, 0.0), max(high, 0.0)
-    bottom = -(2 ** (bits - 1)) if signed else 0
-    scale = float(np.float32(max((high - low) / (2**bits - 1), SMALLEST_SCALE)))
-    zero = int(np.clip(np.rint(bottom - low / scale), bottom, bottom + 2**bits - 1))
-    return Grid((scale,), (zero,), bits, signed)
-
-
-def scale_candidates(low: float, high: float, bits: int, signed: bool, *, asymmetric: bool = True) -> list[Grid]:
-    """All scales over an observed range, of both schemes or of the symmetric one alone."""
-    whole = covering(low, high, bits, signed)
-    grids = [replace(whole, scale=(_safe(whole.scale[0] * f),)) for f in _FACTORS] if asymmetric else []
-    if low < 0.0 < high or not asymmetric:
-        half = max(-low, high) / (2 ** (bits - 1) - 1)
-        middle = 0 if signed else 2 ** (bits - 1)
-        grids += [Grid((_safe(half * f),), (middle,), bits, signed) for f in _FACTORS]
-    return grids
-
-
-def _safe(scale: float) -> float:
-    return float(np.float32(max(scale, SMALLEST_SCALE)))
 
 
 def ranked_activations(
@@ -63,6 +38,7 @@ def ranked_activations(
     high: float,
     *,
     asymmetric: bool = True,
+    witness: Witness | None = None,
 ) -> list[Grid]:
     """The best grids for a tensor by the error of all layers that read it, best first.
 
@@ -74,19 +50,21 @@ def ranked_activations(
         low: least number observed.
         high: greatest number observed.
         asymmetric: False leaves the symmetric scheme alone.
+        witness: of the tensor, if others than layers read it too.
     """
     candidates = scale_candidates(low, high, start.bits, start.signed, asymmetric=asymmetric)
     if not asymmetric:
-        return ranked_again(readers, judges, others, _best(candidates, _errors(readers, judges, others, candidates), _SHORTLIST))
+        kept = _best(candidates, _errors(readers, judges, others, candidates, witness), _SHORTLIST)
+        return ranked_again(readers, judges, others, kept, witness)
     candidates = [start, *candidates]
     steps = {r.name: _coarse_step(judges[r.name].left.shape) for r in readers}
     coarse = {name: thinned(judges[name], step) for name, step in steps.items()}
     thin = {(r.name, 1 - r.operand): others[r.name, 1 - r.operand][:, :: steps[r.name] if r.operand else 1] for r in readers}
-    kept = _best(candidates, _errors(readers, coarse, thin, candidates), _SHORTLIST)
+    kept = _best(candidates, _errors(readers, coarse, thin, candidates, None if witness is None else thinned_witness(witness)), _SHORTLIST)
     first = kept[0]
     ends = [covering(first.lowest * a, first.highest * b, first.bits, first.signed) for a in _ENDS for b in _ENDS]
     finalists = list(dict.fromkeys([start, *kept, *ends]))
-    return ranked_again(readers, judges, others, finalists)
+    return ranked_again(readers, judges, others, finalists, witness)
 
 
 def _coarse_step(shape: Sequence[int]) -> int:
@@ -95,10 +73,14 @@ def _coarse_step(shape: Sequence[int]) -> int:
 
 
 def ranked_again(
-    readers: Sequence[Reader], judges: Mapping[str, Judge], others: Mapping[tuple[str, int], Tensor], grids: Sequence[Grid]
+    readers: Sequence[Reader],
+    judges: Mapping[str, Judge],
+    others: Mapping[tuple[str, int], Tensor],
+    grids: Sequence[Grid],
+    witness: Witness | None = None,
 ) -> list[Grid]:
     """The best of a few grids anew, after the layers' other operands have changed."""
-    return _best(grids, _errors(readers, judges, others, grids), _SHORTLIST)
+    return _best(grids, _errors(readers, judges, others, grids, witness), _SHORTLIST)
 
 
 def best_activation(
@@ -109,9 +91,13 @@ def best_activation(
 
 
 def _errors(
-    readers: Sequence[Reader], judges: Mapping[str, Judge], others: Mapping[tuple[str, int], Tensor], grids: Sequence[Grid]
+    readers: Sequence[Reader],
+    judges: Mapping[str, Judge],
+    others: Mapping[tuple[str, int], Tensor],
+    grids: Sequence[Grid],
+    witness: Witness | None,
 ) -> Tensor:
-    total = torch.zeros(len(grids), dtype=torch.float64)
+    total = torch.zeros(len(grids), dtype=torch.float64) if witness is None else grid_errors(witness, grids)
     for reader in readers:
         other = others[reader.name, 1 - reader.operand]
         total += activation_errors(judges[reader.name], reader.operand, other, grids, reader.reading.factor)

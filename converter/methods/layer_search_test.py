@@ -9,9 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from converter.grids import Grid, fake_quantize
+from converter.methods.candidates import covering, scale_candidates
 from converter.methods.layer_error import Judge, activation_errors, judge_of, on_grid, thinned, weight_errors
 from converter.methods.layer_readers import Reader
-from converter.methods.layer_search import best_activation, best_weights, covering, scale_candidates
+from converter.methods.layer_search import best_activation, best_weights
 from converter.sensitivity import LayerSample
 from converter.study import Reading
 

@@ -24,10 +24,11 @@ import torch
 
 from converter.curve import Curve, Spot, halves, low_copy
 from converter.grids import Grid
+from converter.methods.candidates import scale_candidates
 from converter.methods.drafts import completed
 from converter.methods.layer_error import Judge, judge_of, on_grid, thinned, weight_errors
 from converter.methods.layer_readers import captured, layers_read, readers_by_root
-from converter.methods.layer_search import best_weights, quantized_operand, ranked_activations, scale_candidates
+from converter.methods.layer_search import best_weights, quantized_operand, ranked_activations
 from converter.methods.problem import Choice, Problem
 from converter.methods.symmetric import centred_grid, choose_centred
 

@@ -21,12 +21,12 @@ from converter.grids import Grid
 from converter.methods import mse
 from converter.methods.block_search import search_section
 from converter.methods.fold_search import choose_folds, judged_tensors
-from converter.methods.fold_witness import witnesses_of
 from converter.methods.layer_error import Judge, judge_of, weight_errors
 from converter.methods.layer_readers import Reader, captured, layers_read, readers_by_root
 from converter.methods.layer_search import best_weights, quantized_operand, ranked_activations, ranked_again
 from converter.methods.problem import Choice, Problem
 from converter.methods.reconstruct import matrix_to_weight, reconstruct
+from converter.methods.witness import Witness, best_grid, witnesses_of
 from converter.network import Step
 from converter.parallel import in_order
 from converter.plan import Plan
@@ -41,6 +41,7 @@ _ROUNDS = 3
 _ROWS = 1024
 _FOLD_ROWS = 512
 _FOLD_SAMPLES = 8
+_SHARED_SAMPLES = 16
 
 _EASY_BITS = 8
 """Weights of so many bits need no better rounding than to the nearest."""
@@ -61,9 +62,8 @@ def fold(problem: Problem) -> dict[str, Fold]:
     if study is None or not problem.sites or not problem.parts.granularity:
         return {}
     seen, unseen = _halves(study.feed)
-    loose = judged_tensors(problem, study)
-    samples, importance = captured(replace(study, feed=unseen), layers_read(study), loose, rows=_FOLD_ROWS)
-    witnesses = witnesses_of(study, unseen, importance)
+    samples, _ = captured(replace(study, feed=unseen), layers_read(study), rows=_FOLD_ROWS)
+    witnesses = witnesses_of(study, judged_tensors(problem, study), unseen)
     return choose_folds(problem, {name: judge_of(sample) for name, sample in samples.items()}, seen, witnesses)
 
 
@@ -79,10 +79,12 @@ def choose(problem: Problem) -> Choice:
     judges = {name: judge_of(sample) for name, sample in samples.items()}
     readers = readers_by_root(study, samples)
     state = _State(dict(start.tensors), {}, {n: j.right for n, j in judges.items() if samples[n].weighted})
+    shared = _shared(study, readers)
+    state.tensors.update(_loose_grids(problem, study, start, readers))
     ranked: dict[str, list[Grid]] = {}
     for number in range(_ROUNDS):
         _choose_weights(problem, study, judges, state)
-        best = in_order(partial(_ranked, problem, study, judges, state, dict(ranked)), readers.items(), study.workers)
+        best = in_order(partial(_ranked, problem, study, judges, state, dict(ranked), shared), readers.items(), study.workers)
         for done, (root, grids) in enumerate(zip(readers, best, strict=True), number * len(readers)):
             ranked[root] = grids
             problem.progress(done, _ROUNDS * len(readers) + len(sections))
@@ -95,6 +97,37 @@ def choose(problem: Problem) -> Choice:
     found = {(name, 1): tuple(float(s) for s in scales.reshape(-1)) for name, scales in state.scales.items()}
     constants = {key: replace(grid, scale=found[key]) if key in found else grid for key, grid in start.constants.items()}
     return Choice(state.tensors, constants, _errors(study, judges, state))
+
+
+def _shared(study: Study, readers: Mapping[str, list[Reader]]) -> dict[str, Witness]:
+    """Tensors that enter layers and are read by something else as well, such as the stream of a residual connection."""
+    layers = {r.name for some in readers.values() for r in some}
+    roots = {
+        step.inputs[index]: r.root
+        for step in study.network.steps
+        for index in range(len(step.inputs))
+        if (r := study.readings.get((step.name, index)))
+    }
+    outputs = {step.name: step.outputs for step in study.network.steps}
+    # who only moves a tensor hands its grid on
+    others = {
+        r.root for (name, _), r in study.readings.items() if name not in layers and all(roots.get(o) != r.root for o in outputs[name])
+    }
+    few = {name: value[:_SHARED_SAMPLES] for name, value in study.feed.items()}
+    return witnesses_of(study, [root for root in readers if root in others], few)
+
+
+def _loose_grids(problem: Problem, study: Study, start: Choice, readers: Mapping[str, list[Reader]]) -> dict[str, Grid]:
+    """Grids of the tensors that no layer reads."""
+    names = [root for root in dict.fromkeys(r.root for r in study.readings.values()) if root not in readers]
+    few = {name: value[:_SHARED_SAMPLES] for name, value in study.feed.items()}
+
+    def best(item: tuple[str, Witness]) -> Grid:
+        name, witness = item
+        return best_grid(witness, start.tensors[name], problem.tensors[name].minimum, problem.tensors[name].maximum)
+
+    witnesses = witnesses_of(study, names, few)
+    return dict(zip(witnesses, in_order(best, witnesses.items(), study.workers), strict=True))
 
 
 def _errors(study: Study, judges: Mapping[str, Judge], state: _State) -> dict[str, float]:
@@ -152,15 +185,17 @@ def _ranked(
     judges: Mapping[str, Judge],
     state: _State,
     before: Mapping[str, list[Grid]],
+    shared: Mapping[str, Witness],
     item: tuple[str, list[Reader]],
 ) -> list[Grid]:
     """The best grids of all, or of those that were best in the round before."""
     root, users = item
     others = {(u.name, 1 - u.operand): _operand(state, study, judges, u.name, 1 - u.operand) for u in users}
     if root in before:
-        return ranked_again(users, judges, others, before[root])
+        return ranked_again(users, judges, others, before[root], shared.get(root))
     stats, start = problem.tensors[root], state.tensors[root]
-    return ranked_activations(users, judges, others, start, stats.minimum, stats.maximum, asymmetric=problem.parts.scheme)
+    asymmetric = problem.parts.scheme
+    return ranked_activations(users, judges, others, start, stats.minimum, stats.maximum, asymmetric=asymmetric, witness=shared.get(root))
 
 
 def _constants(study: Study, state: _State) -> dict[str, Tensor]:

@@ -57,6 +57,9 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     return flags
 
 
+_CELLS_OF_A_PROCESS = 20
+
+
 def _bench(flags: argparse.Namespace, names: Sequence[str], variants: dict[str, Variant]) -> Bench:
     try:
         data = find_images(flags.data)
@@ -75,16 +78,17 @@ def _measure_all(bench: Bench, cells: Sequence[Cell], jobs: int, table: Path) ->
     console = Console(stderr=True)
     # a fresh interpreter for each process: one that is forked inherits locks of the runtime's threads
     context = multiprocessing.get_context("spawn")
-    with (
-        Progress(console=console, disable=not console.is_terminal) as progress,
-        ProcessPoolExecutor(jobs, mp_context=context, max_tasks_per_child=8) as pool,
-    ):
+    with Progress(console=console, disable=not console.is_terminal) as progress:
         task = progress.add_task("cells", total=len(cells))
-        for future in as_completed([pool.submit(measure, bench, cell) for cell in cells]):
-            row = future.result()
-            append_row(table, row)
-            progress.advance(task)
-            console.print(f"{row.model} {row.method} {row.bits} {row.failure or f'{row.top1:.2f} %'}", highlight=False)
+        # fresh processes now and then, as memory grows; a pool that replaces its own can wait for ever (CPython gh-115634)
+        for start in range(0, len(cells), jobs * _CELLS_OF_A_PROCESS):
+            some = cells[start : start + jobs * _CELLS_OF_A_PROCESS]
+            with ProcessPoolExecutor(jobs, mp_context=context) as pool:
+                for future in as_completed([pool.submit(measure, bench, cell) for cell in some]):
+                    row = future.result()
+                    append_row(table, row)
+                    progress.advance(task)
+                    console.print(f"{row.model} {row.method} {row.bits} {row.failure or f'{row.top1:.2f} %'}", highlight=False)
 
 
 def _run(flags: argparse.Namespace) -> None:
