@@ -18,7 +18,7 @@ from converter.offers import Offer, Refusal, offer
 from converter.options import Options, parse_bits
 from converter.parallel import one_thread_each, worker_count
 from converter.place import place
-from converter.placement import FULL, parse_placement
+from converter.placement import FULL, Placement, parse_placement
 from converter.plan import Plan
 from converter.plan_check import adopt_plan, check_plan, curve_as_planned, fold_as_planned
 from converter.ramp_sites import find_ramp_sites, with_ramps
@@ -112,7 +112,9 @@ def _made(
         seen = look(model)
         problem, offers = asked(model, seen)
     choice = METHODS[options.method](replace(problem, draft=draft))
-    ramps = RAMPING[options.method](problem, choice) if options.method in RAMPING else {}
+    # lines buy speed with accuracy, which nobody asks for who wants everything in integer
+    faster = options.method in RAMPING and not _placement(options).everything
+    ramps = RAMPING[options.method](problem, choice) if faster else {}
     offers = with_ramps(model, offers, ramps, _shapes(seen), target)
     plan = _placed(model, offers, choice, seen, target, options, options.method)
     plan = replace(plan, folds=folds, curves=curves)
@@ -172,8 +174,11 @@ def _problem(
 
 
 def _placed(model: ir.Model, offers: Offers, choice: Choice, seen: Observations, target: Target, options: Options, method: str) -> Plan:
-    placement = FULL if options.full else parse_placement(options.placement)
-    return place(model, offers, choice, seen, target, method=method, bits=options.bits, placement=placement)
+    return place(model, offers, choice, seen, target, method=method, bits=options.bits, placement=_placement(options))
+
+
+def _placement(options: Options) -> Placement:
+    return FULL if options.full else parse_placement(options.placement)
 
 
 def _loss(model: ir.Model, seen: Observations) -> str:

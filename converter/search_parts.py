@@ -17,7 +17,8 @@ class SearchParts:
         bridge: judge what lies in a bridge block by the block's output.
         adaptive_rounding: round weights of fewer than 8 bits so that their errors make up for each other.
         bias_correction: take from biases what a layer's outputs are off on average.
-        ramps: clamped straight lines for the dearest sigmoids, as far as the network's answer stays what it is.
+        ramps: clamped straight lines for the dearest sigmoids, as far as the network's answer stays what it is; for
+            placements that weigh speed, and not where everything runs in integer anyway.
     """
 
     granularity: bool = True

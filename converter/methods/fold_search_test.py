@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import onnx_ir as ir
 import pytest
 import torch
 
 from converter.fold_sites import find_sites
-from converter.methods.fold_search import choose_folds
+from converter.methods.fold_search import choose_folds, judged_tensors
 from converter.methods.layer_error import judge_of
 from converter.methods.problem import Constant, Problem
+from converter.methods.witness import witnesses_of
 from converter.network import network_of
 from converter.observe import observe
 from converter.runtime import Feed
@@ -49,8 +52,8 @@ def problem_of(model: ir.Model, feeds: list[Feed], bits: int) -> Problem:
     seen = observe(model, feeds, threads=1)
     network = network_of(model)
     shapes = {n: s.shape for n, s in seen.tensors.items()}
-    names = layers_of(network)
     steps = {s.name: s for s in network.steps}
+    names = [n for n in layers_of(network) if steps[n].inputs[1] in network.constants]
     readings = {(n, 0): Reading(steps[n].inputs[0], 1.0) for n in names}
     constants = {(n, 1): Constant(network.constants[steps[n].inputs[1]].numpy(), 0, bits) for n in names}
     study = Study(network, stack(feeds), readings, tuple(names), (), 0)
@@ -104,3 +107,53 @@ def test_the_folds_are_numbers_of_single_precision() -> None:
     folds, middle = folds_of(np.asarray([1, 100, 1, 30, 0.5, 2, 60, 1], np.float32))
     assert all(float(np.float32(s)) == s for s in folds[middle])
     assert torch.tensor(folds[middle]).min() > 0
+
+
+def witnessed(model: ir.Model, extra: dict[tuple[str, int], Reading], *, look: bool = True) -> dict[str, tuple[float, ...]]:
+    """Folds of a network of which more tensors than the layers' inputs are rounded."""
+    feeds = feeds_of(6, 0, model)
+    problem = problem_of(model, feeds, 8)
+    assert problem.study is not None
+    study = replace(problem.study, readings={**problem.study.readings, **extra})
+    problem = replace(problem, study=study)
+    others = stack(feeds_of(6, 1, model))
+    samples, _ = capture(study.network, study.weights, others, seed=0)
+    witnesses = witnesses_of(study, judged_tensors(problem, study), others) if look else {}
+    folds = choose_folds(problem, {n: judge_of(s) for n, s in samples.items()}, study.feed, witnesses)
+    return {name: fold.scale for name, fold in folds.items()}
+
+
+def test_a_tensor_in_front_of_the_one_that_layers_read_is_not_spread() -> None:
+    """Behind max(x, 0.001 x) some channels are quiet, and matter, that are loud in front, where a grid is too."""
+    generator = np.random.default_rng(0)
+    quiet = np.arange(CHANNELS) < 4
+    sketch = Sketch()
+    x = sketch.input("image", 1, 4, 8, 8)
+    weight = sketch.constant(generator.normal(size=(CHANNELS, 4, 1, 1)))
+    front = sketch.add("Conv", x, weight, sketch.constant(np.where(quiet, -40.0, 0.0)), name="front")
+    small = sketch.add("Mul", front, sketch.constant(0.001), name="small")
+    behind = sketch.add("Max", front, small, name="behind")
+    last = generator.normal(size=(6, CHANNELS, 1, 1)) * np.where(quiet, 30.0, 1.0)[:, None, None]
+    model = sketch.model(sketch.add("Conv", behind, sketch.constant(last), name="last"))
+    extra = {("small", 0): Reading(front, 1.0), ("behind", 0): Reading(front, 1.0)}
+    blind, looking = (witnessed(model, extra, look=look).get(behind, (1.0,) * CHANNELS) for look in (False, True))
+    assert max(blind[:4]) < 0.15
+    assert min(looking[:4]) > 3 * max(blind[:4])
+
+
+def test_operands_of_a_product_share_their_ranges_between_them() -> None:
+    """Channels that are loud in one operand and quiet in the other: the factor that makes both alike is free."""
+    generator = np.random.default_rng(0)
+    loud = np.asarray([100.0, 1.0, 30.0, 1.0, 3.0, 1.0, 10.0, 1.0], np.float32)
+    sketch = Sketch()
+    x = sketch.add("Reshape", sketch.input("image", 1, 4, 8, 8), sketch.constant([1, 4, 64], np.int64), name="tokens")
+    x = sketch.add("Transpose", x, perm=[0, 2, 1], name="turned")
+    query = sketch.add("MatMul", x, sketch.constant(generator.normal(size=(4, CHANNELS)) * loud), name="query")
+    key = sketch.add("MatMul", x, sketch.constant(generator.normal(size=(4, CHANNELS)) / loud), name="key")
+    turned = sketch.add("Transpose", key, perm=[0, 2, 1], name="key_turned")
+    product = sketch.add("MatMul", query, turned, name="product")
+    model = sketch.model(sketch.add("Softmax", product, axis=-1))
+    extra = {("product", 0): Reading(query, 1.0), ("product", 1): Reading(key, 1.0), ("key_turned", 0): Reading(key, 1.0)}
+    scale = np.asarray(witnessed(model, extra)[query])
+    slope = np.polyfit(np.log(loud), np.log(scale), 1)[0]
+    assert slope == pytest.approx(1.0, abs=0.15)

@@ -26,7 +26,7 @@ from converter.methods.layer_readers import Reader, captured, layers_read, reade
 from converter.methods.layer_search import best_weights, quantized_operand, ranked_activations, ranked_again
 from converter.methods.problem import Choice, Problem
 from converter.methods.reconstruct import matrix_to_weight, reconstruct
-from converter.methods.witness import Witness, best_grid, witnesses_of
+from converter.methods.witness import Witness, witnesses_of
 from converter.network import Step
 from converter.parallel import in_order
 from converter.plan import Plan
@@ -80,7 +80,6 @@ def choose(problem: Problem) -> Choice:
     readers = readers_by_root(study, samples)
     state = _State(dict(start.tensors), {}, {n: j.right for n, j in judges.items() if samples[n].weighted})
     shared = _shared(study, readers)
-    state.tensors.update(_loose_grids(problem, study, start, readers))
     ranked: dict[str, list[Grid]] = {}
     for number in range(_ROUNDS):
         _choose_weights(problem, study, judges, state)
@@ -101,6 +100,8 @@ def choose(problem: Problem) -> Choice:
 
 def _shared(study: Study, readers: Mapping[str, list[Reader]]) -> dict[str, Witness]:
     """Tensors that enter layers and are read by something else as well, such as the stream of a residual connection."""
+    if study.values is not None:
+        return {}
     layers = {r.name for some in readers.values() for r in some}
     roots = {
         step.inputs[index]: r.root
@@ -115,19 +116,6 @@ def _shared(study: Study, readers: Mapping[str, list[Reader]]) -> dict[str, Witn
     }
     few = {name: value[:_SHARED_SAMPLES] for name, value in study.feed.items()}
     return witnesses_of(study, [root for root in readers if root in others], few)
-
-
-def _loose_grids(problem: Problem, study: Study, start: Choice, readers: Mapping[str, list[Reader]]) -> dict[str, Grid]:
-    """Grids of the tensors that no layer reads."""
-    names = [root for root in dict.fromkeys(r.root for r in study.readings.values()) if root not in readers]
-    few = {name: value[:_SHARED_SAMPLES] for name, value in study.feed.items()}
-
-    def best(item: tuple[str, Witness]) -> Grid:
-        name, witness = item
-        return best_grid(witness, start.tensors[name], problem.tensors[name].minimum, problem.tensors[name].maximum)
-
-    witnesses = witnesses_of(study, names, few)
-    return dict(zip(witnesses, in_order(best, witnesses.items(), study.workers), strict=True))
 
 
 def _errors(study: Study, judges: Mapping[str, Judge], state: _State) -> dict[str, float]:

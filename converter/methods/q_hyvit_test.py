@@ -149,3 +149,25 @@ def test_where_no_layer_is_worth_integers_all_stays_float(method: str) -> None:
     dear = replace(BY_SIZE, quantize_node=1e9, dequantize_node=1e9)
     plan = make_plan(model, look(model), look, FEEDS[:8], (), dear, Options(method=method), frozenset()).plan
     assert not any(op.runs == "integer" for op in plan.ops.values() if op.op_type in ("Conv", "Gemm", "MatMul"))
+
+
+def test_a_tensor_that_something_else_reads_too_is_not_cut_for_the_layer_alone() -> None:
+    """A channel that a layer ignores, and a residual connection does not."""
+    generator = np.random.default_rng(0)
+    sketch = Sketch()
+    image = sketch.input("image", 1, 3, 32, 32)
+    x = sketch.add("Conv", image, sketch.normal(8, 3, 3, 3, scale=0.2), sketch.normal(8), pads=[1] * 4, name="first")
+    loud = sketch.add("Mul", x, sketch.constant(np.asarray([40.0] + [1.0] * 7).reshape(1, 8, 1, 1)), name="stream")
+    blind = generator.normal(size=(8, 8, 1, 1)) * 0.3
+    blind[:, 0] = 0.0
+    inside = sketch.add("Conv", loud, sketch.constant(blind), name="inside")
+    pooled = sketch.add("GlobalAveragePool", sketch.add("Relu", sketch.add("Add", loud, inside, name="sum")))
+    flat = sketch.add("Reshape", pooled, sketch.constant([1, 8], np.int64))
+    scores = sketch.add("Gemm", flat, sketch.normal(8, 5), sketch.normal(5), name="scores")
+    model = canonicalise(ir.to_proto(sketch.model(scores)), FEEDS[:1]).model
+    seen = observe(model, FEEDS[:8], threads=1)
+    planned_ = planned(model, "q-hyvit", "W6A6")
+    stream = next(name for name, stats in seen.tensors.items() if stats.maximum == max(s.maximum for s in seen.tensors.values()))
+    fate = planned_.plan.tensors[stream]
+    assert fate.grid is not None
+    assert fate.grid.highest > 0.6 * seen.tensors[stream].maximum

@@ -7,17 +7,16 @@ The error is weighted by the squared gradient of the loss by the tensor, as laye
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 
 from converter.grids import Grid
-from converter.methods.candidates import scale_candidates
 from converter.parallel import in_order
 from converter.sensitivity import backward
 from converter.study import Study
 
-__all__ = ["Witness", "best_grid", "grid_errors", "thinned_witness", "witnesses_of"]
+__all__ = ["Witness", "grid_errors", "thinned_witness", "witnesses_of"]
 
 Tensor = torch.Tensor
 
@@ -28,9 +27,8 @@ _CHUNK = 2
 """Samples run at once."""
 
 _PROBES = 2
-_COARSE = 8
-_MOST_PLAIN = 1.5
-"""An unweighted error this many times the least is too much."""
+_COARSE = 11
+"""A prime number that divides the number of elements of hardly any tensor."""
 
 _AT_ONCE = 1 << 20
 
@@ -98,26 +96,7 @@ def grid_errors(witness: Witness, grids: Sequence[Grid]) -> Tensor:
     return torch.cat(parts)
 
 
-def best_grid(witness: Witness, start: Grid, low: float, high: float) -> Grid:
-    """The grid of least weighted error among those of little error without weights.
-
-    Squared gradients count the errors of all elements as if they were independent. Those of numbers that are cut off are
-    not: they have one sign, and add up. The second error keeps such grids out.
-
-    Args:
-        witness: the tensor.
-        start: a grid that is judged too.
-        low: least number observed.
-        high: greatest number observed.
-    """
-    candidates = [start, *scale_candidates(low, high, start.bits, start.signed)]
-    coarse = thinned_witness(witness)
-    plain = grid_errors(replace(coarse, importance=torch.ones_like(coarse.importance)), candidates)
-    errors = torch.where(plain <= _MOST_PLAIN * plain.min(), grid_errors(coarse, candidates), torch.inf)
-    return candidates[int(errors.argmin())]
-
-
 def thinned_witness(witness: Witness) -> Witness:
-    """The same tensor at one element in so many."""
-    thin = slice(None, None, _COARSE)
-    return Witness(witness.places[thin], witness.values[:, thin], witness.importance[:, thin] * _COARSE)
+    """One number in so many, at other places of each sample: few places may hold all large numbers."""
+    values, importance = (x.reshape(1, -1)[:, ::_COARSE] for x in (witness.values, witness.importance))
+    return Witness(witness.places, values, importance * _COARSE)

@@ -31,12 +31,11 @@ def plain(methods: Sequence[str], seeds: Sequence[int], *, full: bool = False) -
 def ablation(seed: int) -> dict[str, Variant]:
     """The parts of ``q-hyvit`` one after the other, as in the paper's ablation (arXiv 2303.12557), and then what is beyond it."""
     steps = {
-        "scale": SearchParts(granularity=False, scheme=False, bridge=False, adaptive_rounding=False, ramps=False),
-        "+ granularity": SearchParts(scheme=False, bridge=False, adaptive_rounding=False, ramps=False),
-        "+ scheme": SearchParts(bridge=False, adaptive_rounding=False, ramps=False),
-        "+ bridge": SearchParts(adaptive_rounding=False, ramps=False),
-        "+ rounding": SearchParts(ramps=False),
-        "+ ramps": SearchParts(),
+        "scale": SearchParts(granularity=False, scheme=False, bridge=False, adaptive_rounding=False),
+        "+ granularity": SearchParts(scheme=False, bridge=False, adaptive_rounding=False),
+        "+ scheme": SearchParts(bridge=False, adaptive_rounding=False),
+        "+ bridge": SearchParts(adaptive_rounding=False),
+        "+ rounding": SearchParts(),
         "+ bias correction": SearchParts(bias_correction=True),
     }
     return {label: Variant("q-hyvit", seed, parts=parts) for label, parts in steps.items()}

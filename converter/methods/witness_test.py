@@ -1,0 +1,62 @@
+"""Tensors judged at themselves: importance by hand, errors by loops."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from converter.grids import Grid, fake_quantize
+from converter.methods.witness import Witness, grid_errors, thinned_witness, witnesses_of
+from converter.network import network_of
+from converter.sketch_test import Sketch
+from converter.study import Study, stack
+
+GRIDS = [Grid((0.1,), (3,), 8, True), Grid((0.25,), (-20,), 8, True), Grid((0.02,), (0,), 8, True)]
+
+
+def witness_of(values: torch.Tensor, importance: torch.Tensor | None = None) -> Witness:
+    return Witness(torch.arange(values.shape[1]), values, torch.ones_like(values) if importance is None else importance)
+
+
+def test_the_importance_is_the_squared_slope_of_the_loss() -> None:
+    """One output y = sum(w x): its loss (dy)^2 / mean(y^2) has the second derivative w^2 / mean(y^2) at each x."""
+    sketch = Sketch()
+    x = sketch.input("x", 1, 6)
+    middle = sketch.add("Mul", x, sketch.constant(2.0), name="middle")
+    weight = np.asarray([[1.0], [-2.0], [0.5], [0.0], [3.0], [1.0]], np.float32)
+    model = sketch.model(sketch.add("MatMul", middle, sketch.constant(weight)))
+    inputs = np.random.default_rng(0).normal(size=(3, 1, 6)).astype(np.float32)
+    feed = stack([{"x": one} for one in inputs])
+    study = Study(network_of(model), feed, {}, (), (), 0)
+    (witness,) = witnesses_of(study, ["middle.0"], feed).values()
+    outputs = 2.0 * inputs[:, 0] @ weight[:, 0]
+    rounds = [slice(0, 2), slice(2, 3)]  # samples that run together share the mean square
+    mean_square = np.concatenate([np.full(len(outputs[r]), np.square(outputs[r]).mean()) for r in rounds])
+    order = witness.places.numpy()
+    np.testing.assert_allclose(witness.values.numpy(), 2.0 * inputs[:, 0, order], rtol=1e-6)
+    np.testing.assert_allclose(witness.importance.numpy(), np.square(weight[order, 0]) / mean_square[:, None] / 3, rtol=1e-5)
+
+
+def test_errors_are_those_of_rounding_number_by_number() -> None:
+    generator = torch.Generator().manual_seed(0)
+    values, importance = 8 * torch.randn(3, 50, generator=generator), torch.rand(3, 50, generator=generator)
+    errors = grid_errors(witness_of(values, importance), GRIDS)
+    for error, grid in zip(errors, GRIDS, strict=True):
+        rounded = fake_quantize(values.numpy(), grid)
+        assert float(error) == pytest.approx(float((importance.numpy() * np.square(rounded - values.numpy())).sum()), rel=1e-5)
+
+
+def test_thinning_takes_other_places_of_each_sample() -> None:
+    values = torch.zeros(16, 1152)
+    values[:, 5] = 1.0
+    thin = thinned_witness(witness_of(values))
+    assert 0 < float(thin.values.sum()) < 16
+    assert float(thin.importance.sum()) == pytest.approx(float(values.numel()), rel=0.01)
+
+
+def test_a_network_that_cannot_be_differentiated_has_no_witnesses() -> None:
+    sketch = Sketch()
+    model = sketch.model(sketch.add("Relu", sketch.input("x", 1, 6), name="relu"))
+    study = Study(network_of(model), {}, {}, (), (), 0, values={})
+    assert witnesses_of(study, ["relu.0"], {"x": torch.zeros(2, 1, 6)}) == {}
