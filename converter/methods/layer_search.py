@@ -15,7 +15,7 @@ from converter.grids import SMALLEST_SCALE, Grid
 from converter.methods.candidates import covering, scale_candidates
 from converter.methods.layer_error import Judge, activation_errors, on_grid, thinned, weight_errors
 from converter.methods.layer_readers import Reader
-from converter.methods.witness import Witness, grid_errors, thinned_witness
+from converter.methods.witness import Witness, grid_errors, plain_errors, thinned_witness
 
 __all__ = ["best_activation", "best_weights", "ranked_activations", "ranked_again"]
 
@@ -27,6 +27,8 @@ _COARSE_ROWS = 256
 _COARSE_NUMBERS = 1 << 19
 _FEWEST_COARSE_ROWS = 32
 _SHORTLIST = 8
+_MOST_PLAIN = 3.0
+"""A grid may leave so many times the unweighted error of the grid that leaves the least."""
 
 
 def ranked_activations(
@@ -39,6 +41,7 @@ def ranked_activations(
     *,
     asymmetric: bool = True,
     witness: Witness | None = None,
+    sample: Tensor | None = None,
 ) -> list[Grid]:
     """The best grids for a tensor by the error of all layers that read it, best first.
 
@@ -51,20 +54,33 @@ def ranked_activations(
         high: greatest number observed.
         asymmetric: False leaves the symmetric scheme alone.
         witness: of the tensor, if others than layers read it too.
+        sample: of the tensor's numbers, float32 [K], for grids that cut off too much to be kept out.
     """
     candidates = scale_candidates(low, high, start.bits, start.signed, asymmetric=asymmetric)
     if not asymmetric:
         kept = _best(candidates, _errors(readers, judges, others, candidates, witness), _SHORTLIST)
         return ranked_again(readers, judges, others, kept, witness)
-    candidates = [start, *candidates]
+    candidates = _sparing([start, *candidates], sample)
     steps = {r.name: _coarse_step(judges[r.name].left.shape) for r in readers}
     coarse = {name: thinned(judges[name], step) for name, step in steps.items()}
     thin = {(r.name, 1 - r.operand): others[r.name, 1 - r.operand][:, :: steps[r.name] if r.operand else 1] for r in readers}
     kept = _best(candidates, _errors(readers, coarse, thin, candidates, None if witness is None else thinned_witness(witness)), _SHORTLIST)
     first = kept[0]
     ends = [covering(first.lowest * a, first.highest * b, first.bits, first.signed) for a in _ENDS for b in _ENDS]
-    finalists = list(dict.fromkeys([start, *kept, *ends]))
+    finalists = _sparing(list(dict.fromkeys([start, *kept, *ends])), sample)
     return ranked_again(readers, judges, others, finalists, witness)
+
+
+def _sparing(grids: list[Grid], sample: Tensor | None) -> list[Grid]:
+    """The grids whose error on plain numbers is not much above that of the first.
+
+    Squared gradients count errors as if they were independent. Those of numbers that are cut off are not: they have one
+    sign, and add up; and large numbers are rare among the sampled places of a layer.
+    """
+    if sample is None:
+        return grids
+    errors = plain_errors(sample, grids)
+    return [grid for grid, error in zip(grids, errors.tolist(), strict=True) if error <= _MOST_PLAIN * float(errors[0])]
 
 
 def _coarse_step(shape: Sequence[int]) -> int:

@@ -24,6 +24,7 @@ from converter.methods.fold_search import choose_folds, judged_tensors
 from converter.methods.layer_error import Judge, judge_of, weight_errors
 from converter.methods.layer_readers import Reader, captured, layers_read, readers_by_root
 from converter.methods.layer_search import best_weights, quantized_operand, ranked_activations, ranked_again
+from converter.methods.loose_search import loose_grids
 from converter.methods.problem import Choice, Problem
 from converter.methods.reconstruct import matrix_to_weight, reconstruct
 from converter.methods.witness import Witness, witnesses_of
@@ -42,6 +43,7 @@ _ROWS = 1024
 _FOLD_ROWS = 512
 _FOLD_SAMPLES = 8
 _SHARED_SAMPLES = 16
+_PLAIN_NUMBERS = 8192
 
 _EASY_BITS = 8
 """Weights of so many bits need no better rounding than to the nearest."""
@@ -80,6 +82,7 @@ def choose(problem: Problem) -> Choice:
     readers = readers_by_root(study, samples)
     state = _State(dict(start.tensors), {}, {n: j.right for n, j in judges.items() if samples[n].weighted})
     shared = _shared(study, readers)
+    state.tensors.update(loose_grids(problem, study, start.tensors, readers))
     ranked: dict[str, list[Grid]] = {}
     for number in range(_ROUNDS):
         _choose_weights(problem, study, judges, state)
@@ -182,8 +185,17 @@ def _ranked(
     if root in before:
         return ranked_again(users, judges, others, before[root], shared.get(root))
     stats, start = problem.tensors[root], state.tensors[root]
-    asymmetric = problem.parts.scheme
-    return ranked_activations(users, judges, others, start, stats.minimum, stats.maximum, asymmetric=asymmetric, witness=shared.get(root))
+    return ranked_activations(
+        users,
+        judges,
+        others,
+        start,
+        stats.minimum,
+        stats.maximum,
+        asymmetric=problem.parts.scheme,
+        witness=shared.get(root),
+        sample=torch.from_numpy(stats.sample[:_PLAIN_NUMBERS]),
+    )
 
 
 def _constants(study: Study, state: _State) -> dict[str, Tensor]:

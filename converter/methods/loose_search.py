@@ -1,0 +1,109 @@
+"""Search the grids of tensors that no layer reads: terms of sums, what norms, activations and poolings read.
+
+No layer judges them. Squared gradients tell which numbers matter, but count errors as if they were independent, and those
+of numbers that are cut off are not: they have one sign, and add up. So what the gradients propose is put to the test,
+where they promise most: the whole network runs with that grid alone, and the outputs decide.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from converter.grids import Grid
+from converter.methods.candidates import covering, scale_candidates
+from converter.methods.layer_error import on_grid
+from converter.methods.layer_readers import Reader
+from converter.methods.problem import Problem
+from converter.methods.witness import Witness, grid_errors, thinned_witness, witnesses_of
+from converter.network import Hook, Step, run_samples
+from converter.parallel import in_order
+from converter.study import Study
+
+__all__ = ["loose_grids"]
+
+Tensor = torch.Tensor
+
+_SAMPLES = 16
+_TRIAL_SAMPLES = 8
+_TRIALS = 12
+"""Tensors whose proposals are put to the test."""
+
+_SHORTLIST = 8
+_ENDS = (0.7, 0.8, 0.9, 1.0, 1.1)
+
+
+@dataclass(frozen=True)
+class _Proposal:
+    """A grid for a tensor, and by how much squared gradients think that it lessens the loss."""
+
+    root: str
+    grid: Grid
+    gain: float
+
+
+def loose_grids(problem: Problem, study: Study, start: Mapping[str, Grid], readers: Mapping[str, Sequence[Reader]]) -> dict[str, Grid]:
+    """Better grids than those given, for some tensors that no layer reads.
+
+    Args:
+        problem: for what was observed.
+        study: of the network.
+        start: grids by tensor.
+        readers: layers by the tensor that they read.
+    """
+    names = [root for root in dict.fromkeys(r.root for r in study.readings.values()) if root not in readers]
+    witnesses = witnesses_of(study, names, _few(study, _SAMPLES))
+
+    def propose(item: tuple[str, Witness]) -> _Proposal:
+        root, witness = item
+        return _proposal(root, witness, start[root], problem.tensors[root].minimum, problem.tensors[root].maximum)
+
+    proposals = sorted(in_order(propose, witnesses.items(), study.workers), key=lambda p: -p.gain)[:_TRIALS]
+    proposals = [p for p in proposals if p.gain > 0.0]
+    if not proposals:
+        return {}
+    feed = _few(study, _TRIAL_SAMPLES)
+    expected = run_samples(study.network, feed)
+
+    def accepted(proposal: _Proposal) -> bool:
+        before, after = (_output_error(study, feed, expected, proposal.root, g) for g in (start[proposal.root], proposal.grid))
+        return after < before
+
+    verdicts = in_order(accepted, proposals, study.workers)
+    return {p.root: p.grid for p, good in zip(proposals, verdicts, strict=True) if good}
+
+
+def _few(study: Study, count: int) -> dict[str, Tensor]:
+    return {name: value[:count] for name, value in study.feed.items()}
+
+
+def _proposal(root: str, witness: Witness, start: Grid, low: float, high: float) -> _Proposal:
+    candidates = [start, *scale_candidates(low, high, start.bits, start.signed)]
+    kept = _best(candidates, grid_errors(thinned_witness(witness), candidates))
+    first = kept[0]
+    ends = [covering(first.lowest * a, first.highest * b, first.bits, first.signed) for a in _ENDS for b in _ENDS]
+    finalists = list(dict.fromkeys([start, *kept, *ends]))
+    errors = grid_errors(witness, finalists)
+    best = int(errors.argmin())
+    return _Proposal(root, finalists[best], float(errors[0] - errors[best]))
+
+
+def _best(grids: Sequence[Grid], errors: Tensor) -> list[Grid]:
+    return [grids[int(i)] for i in torch.argsort(errors, stable=True)[:_SHORTLIST]]
+
+
+def _output_error(study: Study, feed: Mapping[str, Tensor], expected: Mapping[str, Tensor], root: str, grid: Grid) -> float:
+    """Squared error of the outputs over their squares, with one tensor on a grid and all else float."""
+    got = run_samples(study.network, feed, hook=_only(study, root, grid))
+    floats = [name for name, value in expected.items() if value.is_floating_point()]
+    return sum(float((got[n] - expected[n]).double().square().sum() / expected[n].double().square().sum().clamp(min=1e-30)) for n in floats)
+
+
+def _only(study: Study, root: str, grid: Grid) -> Hook:
+    def hook(step: Step, index: int, value: Tensor) -> Tensor:
+        reading = study.readings.get((step.name, index))
+        return value if reading is None or reading.root != root else on_grid(value, grid, reading.factor)
+
+    return hook
