@@ -12,7 +12,7 @@ from converter.grids import Grid, fake_quantize
 from converter.methods.candidates import covering, scale_candidates
 from converter.methods.layer_error import Judge, activation_errors, judge_of, on_grid, thinned, weight_errors
 from converter.methods.layer_readers import Reader
-from converter.methods.layer_search import best_activation, best_weights
+from converter.methods.layer_search import best_activation, best_weights, ranked_activations
 from converter.sensitivity import LayerSample
 from converter.study import Reading
 
@@ -113,3 +113,20 @@ def test_sampled_rows_stand_for_all_places() -> None:
     judge = judge_of(sample)
     assert float(judge.importance.sum()) == pytest.approx(320 * 3)
     assert float(thinned(judge, 4).importance.sum()) == pytest.approx(320 * 3)
+
+
+def test_a_grid_that_cuts_off_what_the_sampled_places_did_not_show_is_kept_out() -> None:
+    """All rows are small; elsewhere the tensor holds large numbers."""
+    generator = torch.Generator().manual_seed(0)
+    left, right = torch.randn(1, 64, 8, generator=generator), torch.randn(1, 8, 4, generator=generator)
+    judge = Judge(left, right, left @ right, torch.ones(1, 64, 4))
+    reader = Reader("layer", 0, Reading("x", 1.0))
+    everywhere = torch.cat([left.reshape(-1), torch.full((8,), 40.0)])
+    start, low, high = covering(-4.0, 40.0, 8, True), -4.0, 40.0
+
+    def reach(sample: torch.Tensor | None) -> float:
+        grids = ranked_activations([reader], {"layer": judge}, {("layer", 1): right}, start, low, high, sample=sample)
+        return grids[0].highest
+
+    assert reach(None) < 6.0
+    assert reach(everywhere) > 35.0
