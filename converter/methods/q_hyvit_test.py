@@ -90,11 +90,11 @@ def test_folds_leave_the_float_function() -> None:
 def test_a_bridge_block_is_judged_by_its_output() -> None:
     """With the whole network as one block, the choice among the best grids of each layer is made by the logits."""
     gains = []
-    for bits in (4, 5, 6):
-        model = hybrid(activation_bits=bits)
-        names = tuple(str(n.name) for n in model.graph)
-        whole = planned(model, "q-hyvit", f"W{bits}A{bits}", (Section(names, ("logits",)),))
-        alone = planned(model, "q-hyvit", f"W{bits}A{bits}")
+    model = hybrid(activation_bits=6)
+    names = tuple(str(n.name) for n in model.graph)
+    for seed in range(4):
+        whole = planned(model, "q-hyvit", "W6A6", (Section(names, ("logits",)),), seed)
+        alone = planned(model, "q-hyvit", "W6A6", seed=seed)
         gains.append(quality(model, whole) - quality(model, alone))
     assert np.mean(gains) > 0.5
 
@@ -108,11 +108,12 @@ def test_rounding_is_prescribed_below_8_bits_only() -> None:
         assert integer and all(bool(op.codes) == coded for op in integer)
 
 
-def test_the_same_seed_gives_the_same_plan_and_another_nearly_the_same_quality() -> None:
+def test_the_same_seed_gives_the_same_plan_and_every_seed_the_same_verdict() -> None:
     model = hybrid(activation_bits=6)
-    one, other, third = (planned(model, "q-hyvit", "W6A6", seed=seed) for seed in (0, 0, 1))
+    one, other, *rest = (planned(model, "q-hyvit", "W6A6", seed=seed) for seed in (0, 0, 1, 2))
     assert one.plan == other.plan
-    assert abs(quality(model, one) - quality(model, third)) < 3.0
+    ranges = quality(model, planned(model, "minmax", "W6A6"))
+    assert all(quality(model, result) > ranges + 1.0 for result in (one, *rest))
 
 
 def test_a_network_that_cannot_be_differentiated_is_judged_by_the_layers_output_and_that_is_said() -> None:
