@@ -16,11 +16,13 @@ import numpy as np
 import torch
 
 from converter.canonicalise import canonicalise
+from converter.grids import Grid
 from converter.load import load
 from converter.methods.candidates import covering, scale_candidates
 from converter.methods.layer_error import Judge, activation_errors, judge_of
 from converter.methods.layer_readers import Reader
 from converter.methods.layer_search import best_activation
+from converter.methods.witness import plain_errors
 from converter.network import Network, network_of
 from converter.parallel import one_thread_each
 from converter.preprocess import parse_preprocess
@@ -35,6 +37,8 @@ from models.command_line import Parser, exit_code, print_line
 __all__ = ["LayerResult", "compare_layer", "main", "summary"]
 
 _ALL = 1 << 40
+_PLAIN_NUMBERS = 8192
+_RANGES = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2)
 
 
 @dataclass(frozen=True)
@@ -65,10 +69,12 @@ def compare_layer(sample: LayerSample, everything: LayerSample, bits: int) -> La
     """
     few, every = judge_of(sample), _unthinned(everything)
     low, high = float(every.left.min()), float(every.left.max())
-    start = covering(low, high, bits, True)
+    numbers = every.left.reshape(-1)
+    kept = numbers[torch.randperm(len(numbers), generator=torch.Generator().manual_seed(0))[:_PLAIN_NUMBERS]]
+    start = _nearest(kept, [covering(low * a, high * b, bits, True) for a in _RANGES for b in _RANGES])
     begun = time.process_time()
     reader = Reader(sample.name, 0, Reading(sample.operands[0], 1.0))
-    chosen = best_activation([reader], {sample.name: few}, {(sample.name, 1): few.right}, start, low, high)
+    chosen = best_activation([reader], {sample.name: few}, {(sample.name, 1): few.right}, start, low, high, kept)
     between = time.process_time()
     candidates = [start, *scale_candidates(low, high, bits, True)]
     errors = activation_errors(every, 0, every.right, candidates)
@@ -76,6 +82,11 @@ def compare_layer(sample: LayerSample, everything: LayerSample, bits: int) -> La
     best = float(errors.min())
     error = float(activation_errors(every, 0, every.right, [chosen])[0])
     return LayerResult(sample.name, error / best if best > 0 else 1.0, between - begun, done - between)
+
+
+def _nearest(numbers: torch.Tensor, grids: Sequence[Grid]) -> Grid:
+    """The grid of least plain error, from which the method starts as well."""
+    return grids[int(plain_errors(numbers, grids).argmin())]
 
 
 def _unthinned(sample: LayerSample) -> Judge:

@@ -100,10 +100,16 @@ def ranked_again(
 
 
 def best_activation(
-    readers: Sequence[Reader], judges: Mapping[str, Judge], others: Mapping[tuple[str, int], Tensor], start: Grid, low: float, high: float
+    readers: Sequence[Reader],
+    judges: Mapping[str, Judge],
+    others: Mapping[tuple[str, int], Tensor],
+    start: Grid,
+    low: float,
+    high: float,
+    sample: Tensor | None = None,
 ) -> Grid:
     """The grid of least error for a tensor."""
-    return ranked_activations(readers, judges, others, start, low, high)[0]
+    return ranked_activations(readers, judges, others, start, low, high, sample=sample)[0]
 
 
 def _errors(
