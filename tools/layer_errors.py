@@ -18,11 +18,13 @@ import torch
 
 from converter.canonicalise import canonicalise
 from converter.fold_sites import find_sites
+from converter.forks import fork_entering
 from converter.grids import dequantize
 from converter.load import load
 from converter.methods.layer_error import on_grid
 from converter.network import Hook, Network, Step, network_of, run_samples
 from converter.observe import observe
+from converter.options import parse_bits
 from converter.parallel import one_thread_each
 from converter.plan import Plan, plan_from_json
 from converter.plan_check import curve_as_planned, fold_as_planned
@@ -33,6 +35,7 @@ from converter.shapes import calibration_shapes
 from converter.spots import find_spots
 from converter.stored import weight_codes
 from converter.study import Reading, readings_of, stack
+from converter.widths import CONTAINER_BITS
 from models.command_line import Parser, exit_code, print_line
 
 __all__ = ["Noise", "main", "noises"]
@@ -147,6 +150,8 @@ def _prepared(flags: argparse.Namespace) -> tuple[ir.Model, Plan, dict[str, Tens
     preprocess = None if given is None else parse_preprocess(given)
     feeds = load_samples(flags.calib, specs, count=flags.samples, preprocess=preprocess, seed=flags.seed).calibration
     model = canonicalise(source.model, feeds[:1]).model
+    if parse_bits(plan.bits)[1] < CONTAINER_BITS:
+        fork_entering(model, frozenset())
     shapes = {name: stats.shape for name, stats in observe(model, feeds[:1]).tensors.items()}
     model = fold_as_planned(plan, model, find_sites(model, shapes), flags.plan)
     return curve_as_planned(plan, model, find_spots(model, frozenset()), flags.plan), plan, stack(feeds)
