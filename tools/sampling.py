@@ -22,7 +22,7 @@ from converter.methods.candidates import covering, scale_candidates
 from converter.methods.layer_error import Judge, activation_errors, judge_of
 from converter.methods.layer_readers import Reader
 from converter.methods.layer_search import best_activation
-from converter.methods.witness import plain_errors
+from converter.methods.witness import Witness, grid_errors
 from converter.network import Network, network_of
 from converter.parallel import one_thread_each
 from converter.preprocess import parse_preprocess
@@ -72,9 +72,10 @@ def compare_layer(sample: LayerSample, everything: LayerSample, bits: int) -> La
     numbers = every.left.reshape(-1)
     kept = numbers[torch.randperm(len(numbers), generator=torch.Generator().manual_seed(0))[:_PLAIN_NUMBERS]]
     start = _nearest(kept, [covering(low * a, high * b, bits, True) for a in _RANGES for b in _RANGES])
+    guard = Witness(torch.arange(len(kept)), kept[None], torch.ones_like(kept)[None])
     begun = time.process_time()
     reader = Reader(sample.name, 0, Reading(sample.operands[0], 1.0))
-    chosen = best_activation([reader], {sample.name: few}, {(sample.name, 1): few.right}, start, low, high, kept)
+    chosen = best_activation([reader], {sample.name: few}, {(sample.name, 1): few.right}, start, low, high, guard)
     between = time.process_time()
     candidates = [start, *scale_candidates(low, high, bits, True)]
     errors = activation_errors(every, 0, every.right, candidates)
@@ -86,7 +87,7 @@ def compare_layer(sample: LayerSample, everything: LayerSample, bits: int) -> La
 
 def _nearest(numbers: torch.Tensor, grids: Sequence[Grid]) -> Grid:
     """The grid of least plain error, from which the method starts as well."""
-    return grids[int(plain_errors(numbers, grids).argmin())]
+    return grids[int(grid_errors(Witness(torch.arange(len(numbers)), numbers[None], torch.ones_like(numbers)[None]), grids).argmin())]
 
 
 def _unthinned(sample: LayerSample) -> Judge:

@@ -15,7 +15,7 @@ from converter.grids import SMALLEST_SCALE, Grid
 from converter.methods.candidates import covering, scale_candidates
 from converter.methods.layer_error import Judge, activation_errors, on_grid, thinned, weight_errors
 from converter.methods.layer_readers import Reader
-from converter.methods.witness import Witness, grid_errors, plain_errors, thinned_witness
+from converter.methods.witness import Witness, grid_errors, thinned_witness
 
 __all__ = ["best_activation", "best_weights", "ranked_activations", "ranked_again"]
 
@@ -27,8 +27,8 @@ _COARSE_ROWS = 256
 _COARSE_NUMBERS = 1 << 19
 _FEWEST_COARSE_ROWS = 32
 _SHORTLIST = 8
-_MOST_PLAIN = 3.0
-"""A grid may leave so many times the unweighted error of the grid that leaves the least."""
+_MOST_WORSE = 3.0
+"""A grid may leave so many times the weighted error of the one that leaves the least without weights."""
 
 
 def ranked_activations(
@@ -41,7 +41,7 @@ def ranked_activations(
     *,
     asymmetric: bool = True,
     witness: Witness | None = None,
-    sample: Tensor | None = None,
+    guard: Witness | None = None,
 ) -> list[Grid]:
     """The best grids for a tensor by the error of all layers that read it, best first.
 
@@ -54,33 +54,32 @@ def ranked_activations(
         high: greatest number observed.
         asymmetric: False leaves the symmetric scheme alone.
         witness: of the tensor, if others than layers read it too.
-        sample: of the tensor's numbers, float32 [K], for grids that cut off too much to be kept out.
+        guard: the tensor at more places than the layers show, for grids that are far worse there to be kept out.
     """
     candidates = scale_candidates(low, high, start.bits, start.signed, asymmetric=asymmetric)
     if not asymmetric:
         kept = _best(candidates, _errors(readers, judges, others, candidates, witness), _SHORTLIST)
         return ranked_again(readers, judges, others, kept, witness)
-    candidates = _sparing([start, *candidates], sample)
+    candidates = _sparing([start, *candidates], None if guard is None else thinned_witness(guard))
     steps = {r.name: _coarse_step(judges[r.name].left.shape) for r in readers}
     coarse = {name: thinned(judges[name], step) for name, step in steps.items()}
     thin = {(r.name, 1 - r.operand): others[r.name, 1 - r.operand][:, :: steps[r.name] if r.operand else 1] for r in readers}
     kept = _best(candidates, _errors(readers, coarse, thin, candidates, None if witness is None else thinned_witness(witness)), _SHORTLIST)
     first = kept[0]
     ends = [covering(first.lowest * a, first.highest * b, first.bits, first.signed) for a in _ENDS for b in _ENDS]
-    finalists = _sparing(list(dict.fromkeys([start, *kept, *ends])), sample)
+    finalists = _sparing(list(dict.fromkeys([start, *kept, *ends])), guard)
     return ranked_again(readers, judges, others, finalists, witness)
 
 
-def _sparing(grids: list[Grid], sample: Tensor | None) -> list[Grid]:
-    """The grids whose error on plain numbers is not much above that of the first.
+def _sparing(grids: list[Grid], guard: Witness | None) -> list[Grid]:
+    """The grids that are not far worse than the first at the tensor itself.
 
-    Squared gradients count errors as if they were independent. Those of numbers that are cut off are not: they have one
-    sign, and add up; and large numbers are rare among the sampled places of a layer.
+    A layer is judged at few places, and numbers that are rare there and large may all be elsewhere.
     """
-    if sample is None:
+    if guard is None:
         return grids
-    errors = plain_errors(sample, grids)
-    return [grid for grid, error in zip(grids, errors.tolist(), strict=True) if error <= _MOST_PLAIN * float(errors[0])]
+    errors = grid_errors(guard, grids)
+    return [grid for grid, error in zip(grids, errors.tolist(), strict=True) if error <= _MOST_WORSE * float(errors[0])]
 
 
 def _coarse_step(shape: Sequence[int]) -> int:
@@ -106,10 +105,10 @@ def best_activation(
     start: Grid,
     low: float,
     high: float,
-    sample: Tensor | None = None,
+    guard: Witness | None = None,
 ) -> Grid:
     """The grid of least error for a tensor."""
-    return ranked_activations(readers, judges, others, start, low, high, sample=sample)[0]
+    return ranked_activations(readers, judges, others, start, low, high, guard=guard)[0]
 
 
 def _errors(

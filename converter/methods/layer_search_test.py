@@ -13,6 +13,7 @@ from converter.methods.candidates import covering, scale_candidates
 from converter.methods.layer_error import Judge, activation_errors, judge_of, on_grid, thinned, weight_errors
 from converter.methods.layer_readers import Reader
 from converter.methods.layer_search import best_activation, best_weights, ranked_activations
+from converter.methods.witness import Witness
 from converter.sensitivity import LayerSample
 from converter.study import Reading
 
@@ -121,12 +122,13 @@ def test_a_grid_that_cuts_off_what_the_sampled_places_did_not_show_is_kept_out()
     left, right = torch.randn(1, 64, 8, generator=generator), torch.randn(1, 8, 4, generator=generator)
     judge = Judge(left, right, left @ right, torch.ones(1, 64, 4))
     reader = Reader("layer", 0, Reading("x", 1.0))
-    everywhere = torch.cat([left.reshape(-1), torch.full((8,), 40.0)])
+    everywhere = torch.cat([left.reshape(1, -1), torch.full((1, 16), 40.0)], 1)
+    witness = Witness(torch.arange(everywhere.shape[1]), everywhere, torch.ones_like(everywhere))
     start, low, high = covering(-4.0, 40.0, 8, True), -4.0, 40.0
 
-    def reach(sample: torch.Tensor | None) -> float:
-        grids = ranked_activations([reader], {"layer": judge}, {("layer", 1): right}, start, low, high, sample=sample)
+    def reach(guard: Witness | None) -> float:
+        grids = ranked_activations([reader], {"layer": judge}, {("layer", 1): right}, start, low, high, guard=guard)
         return grids[0].highest
 
     assert reach(None) < 6.0
-    assert reach(everywhere) > 35.0
+    assert reach(witness) > 35.0

@@ -42,8 +42,7 @@ _ROUNDS = 3
 _ROWS = 1024
 _FOLD_ROWS = 512
 _FOLD_SAMPLES = 8
-_SHARED_SAMPLES = 16
-_PLAIN_NUMBERS = 8192
+_WITNESS_SAMPLES = 16
 
 _EASY_BITS = 8
 """Weights of so many bits need no better rounding than to the nearest."""
@@ -82,11 +81,12 @@ def choose(problem: Problem) -> Choice:
     readers = readers_by_root(study, samples)
     state = _State(dict(start.tensors), {}, {n: j.right for n, j in judges.items() if samples[n].weighted})
     shared = _shared(study, readers)
+    witnesses = witnesses_of(study, list(readers), {name: value[:_WITNESS_SAMPLES] for name, value in study.feed.items()})
     state.tensors.update(loose_grids(problem, study, start.tensors, readers))
     ranked: dict[str, list[Grid]] = {}
     for number in range(_ROUNDS):
         _choose_weights(problem, study, judges, state)
-        best = in_order(partial(_ranked, problem, study, judges, state, dict(ranked), shared), readers.items(), study.workers)
+        best = in_order(partial(_ranked, problem, study, judges, state, dict(ranked), witnesses, shared), readers.items(), study.workers)
         for done, (root, grids) in enumerate(zip(readers, best, strict=True), number * len(readers)):
             ranked[root] = grids
             problem.progress(done, _ROUNDS * len(readers) + len(sections))
@@ -101,24 +101,17 @@ def choose(problem: Problem) -> Choice:
     return Choice(state.tensors, constants, _errors(study, judges, state))
 
 
-def _shared(study: Study, readers: Mapping[str, list[Reader]]) -> dict[str, Witness]:
+def _shared(study: Study, readers: Mapping[str, list[Reader]]) -> frozenset[str]:
     """Tensors that enter layers and are read by something else as well, such as the stream of a residual connection."""
-    if study.values is not None:
-        return {}
     layers = {r.name for some in readers.values() for r in some}
-    roots = {
-        step.inputs[index]: r.root
-        for step in study.network.steps
-        for index in range(len(step.inputs))
-        if (r := study.readings.get((step.name, index)))
-    }
-    outputs = {step.name: step.outputs for step in study.network.steps}
+    steps = {step.name: step for step in study.network.steps}
+    roots = {steps[name].inputs[index]: r.root for (name, index), r in study.readings.items() if name in steps}
     # who only moves a tensor hands its grid on
-    others = {
-        r.root for (name, _), r in study.readings.items() if name not in layers and all(roots.get(o) != r.root for o in outputs[name])
-    }
-    few = {name: value[:_SHARED_SAMPLES] for name, value in study.feed.items()}
-    return witnesses_of(study, [root for root in readers if root in others], few)
+    return frozenset(
+        r.root
+        for (name, _), r in study.readings.items()
+        if name in steps and name not in layers and all(roots.get(o) != r.root for o in steps[name].outputs)
+    )
 
 
 def _errors(study: Study, judges: Mapping[str, Judge], state: _State) -> dict[str, float]:
@@ -176,14 +169,15 @@ def _ranked(
     judges: Mapping[str, Judge],
     state: _State,
     before: Mapping[str, list[Grid]],
-    shared: Mapping[str, Witness],
+    witnesses: Mapping[str, Witness],
+    shared: frozenset[str],
     item: tuple[str, list[Reader]],
 ) -> list[Grid]:
     """The best grids of all, or of those that were best in the round before."""
     root, users = item
     others = {(u.name, 1 - u.operand): _operand(state, study, judges, u.name, 1 - u.operand) for u in users}
     if root in before:
-        return ranked_again(users, judges, others, before[root], shared.get(root))
+        return ranked_again(users, judges, others, before[root], witnesses.get(root) if root in shared else None)
     stats, start = problem.tensors[root], state.tensors[root]
     return ranked_activations(
         users,
@@ -193,8 +187,8 @@ def _ranked(
         stats.minimum,
         stats.maximum,
         asymmetric=problem.parts.scheme,
-        witness=shared.get(root),
-        sample=torch.from_numpy(stats.sample[:_PLAIN_NUMBERS]),
+        witness=witnesses.get(root) if root in shared else None,
+        guard=witnesses.get(root),
     )
 
 

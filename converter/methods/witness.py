@@ -16,7 +16,7 @@ from converter.parallel import in_order
 from converter.sensitivity import backward
 from converter.study import Study
 
-__all__ = ["Witness", "grid_errors", "plain_errors", "thinned_witness", "witnesses_of"]
+__all__ = ["Witness", "grid_errors", "thinned_witness", "witnesses_of"]
 
 Tensor = torch.Tensor
 
@@ -83,15 +83,7 @@ def _joined(parts: Sequence[Witness]) -> Witness:
 
 def grid_errors(witness: Witness, grids: Sequence[Grid]) -> Tensor:
     """Weighted error of a tensor on each of many per-tensor grids of one width and container; float64 [candidates]."""
-    return _errors(witness.values.reshape(-1), witness.importance.reshape(-1), grids)
-
-
-def plain_errors(sample: Tensor, grids: Sequence[Grid]) -> Tensor:
-    """Squared error of numbers, float32 [K], on each of many per-tensor grids of one width; float64 [candidates]."""
-    return _errors(sample, torch.ones(()), grids)
-
-
-def _errors(x: Tensor, weights: Tensor, grids: Sequence[Grid]) -> Tensor:
+    x, weights = witness.values.reshape(-1), witness.importance.reshape(-1)
     scale = torch.tensor([g.scale[0] for g in grids])[:, None]
     zero = torch.tensor([float(g.zero_point[0]) for g in grids])[:, None]
     low, high = grids[0].qmin - zero, grids[0].qmax - zero
