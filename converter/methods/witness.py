@@ -1,7 +1,8 @@
-"""Tensors that no layer reads: what their grids cost, judged at the tensors themselves.
+"""Tensors at some of their elements: what their grids cost, judged there and not at the outputs of layers.
 
-The error is weighted by the squared gradient of the loss by the tensor, as layers are judged by that of their outputs
-(Q-HyViT, arXiv 2303.12557, eq. 6).
+So are tensors judged that no layer reads, or others besides layers, or of which a layer's sampled rows show too little. The
+error is weighted by the squared gradient of the loss by the tensor, as layers are judged by that of their outputs (Q-HyViT,
+arXiv 2303.12557, eq. 6).
 """
 
 from __future__ import annotations
