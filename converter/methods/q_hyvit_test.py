@@ -11,16 +11,19 @@ import onnx_ir as ir
 import pytest
 
 import converter
+from converter import planning
 from converter.canonicalise import canonicalise
 from converter.conftest import hybrid_model
 from converter.emit import emit
 from converter.fold_sites import find_sites
 from converter.folds import Fold, apply_folds
 from converter.forks import fork_entering
-from converter.methods import METHODS, Problem
+from converter.methods import METHODS, RAMPING, Problem
+from converter.methods.problem import Choice
 from converter.observe import observe
 from converter.options import Options, parse_bits
 from converter.planning import Planned, make_plan
+from converter.ramps import Ramp
 from converter.runtime import Feed, open_session, run_session
 from converter.search_parts import SearchParts
 from converter.sketch_test import Sketch, feeds_for, settings_for
@@ -172,3 +175,24 @@ def test_a_tensor_that_something_else_reads_too_is_not_cut_for_the_layer_alone()
     fate = planned_.plan.tensors[stream]
     assert fate.grid is not None
     assert fate.grid.highest > 0.6 * seen.tensors[stream].maximum
+
+
+@pytest.mark.parametrize(("placement", "full", "asked"), [("latency", False, True), ("all", False, False), ("latency", True, False)])
+def test_lines_are_sought_only_where_speed_is_weighed(monkeypatch: pytest.MonkeyPatch, placement: str, full: bool, asked: bool) -> None:
+    calls: list[str] = []
+
+    def ramps(problem: Problem, choice: Choice) -> dict[str, Ramp]:
+        calls.append("asked")
+        return {}
+
+    monkeypatch.setitem(RAMPING, "q-hyvit", ramps)
+    monkeypatch.setitem(METHODS, "q-hyvit", METHODS["minmax"])
+    monkeypatch.setattr(planning, "FOLDING", {})
+    monkeypatch.setattr(planning, "REFINING", {})
+    model = hybrid()
+
+    def look(model: ir.Model) -> Any:
+        return observe(model, FEEDS[:2], threads=1)
+
+    make_plan(model, look(model), look, FEEDS[:2], (), BY_SIZE, Options(method="q-hyvit", placement=placement, full=full), frozenset())
+    assert bool(calls) == asked
