@@ -21,8 +21,8 @@ from converter.fold_sites import find_sites
 from converter.forks import fork_entering
 from converter.grids import dequantize
 from converter.load import load
-from converter.methods.layer_error import on_grid
-from converter.network import Hook, Network, Step, network_of, run_samples
+from converter.methods.layer_error import alone_on_grid
+from converter.network import Hook, Network, network_of, run_samples
 from converter.observe import observe
 from converter.options import parse_bits
 from converter.parallel import one_thread_each
@@ -34,7 +34,7 @@ from converter.samples import load_samples
 from converter.shapes import calibration_shapes
 from converter.spots import find_spots
 from converter.stored import weight_codes
-from converter.study import Reading, readings_of, stack
+from converter.study import readings_of, stack
 from converter.widths import CONTAINER_BITS
 from models.command_line import Parser, exit_code, print_line
 
@@ -82,7 +82,9 @@ def noises(model: ir.Model, plan: Plan, feed: Mapping[str, Tensor]) -> list[Nois
     expected = _answers(network, feed)
     found = []
     for root in dict.fromkeys(r.root for r in readings.values()):
-        got = _answers(network, feed, hook=_only(root, readings, plan))
+        grid = plan.tensors[root].grid
+        assert grid is not None
+        got = _answers(network, feed, hook=alone_on_grid(readings, root, grid))
         found.append(Noise("tensor", root, makers.get(root, "input"), _share(expected, got)))
     for name, op_type, constants in _weights(model, plan):
         got = _answers(network, feed, constants=constants)
@@ -100,17 +102,6 @@ def _answers(
 
 def _share(expected: Tensor, got: Tensor) -> float:
     return float((got - expected).double().square().sum() / expected.double().square().sum())
-
-
-def _only(root: str, readings: Mapping[tuple[str, int], Reading], plan: Plan) -> Hook:
-    grid = plan.tensors[root].grid
-    assert grid is not None
-
-    def hook(step: Step, index: int, value: Tensor) -> Tensor:
-        reading = readings.get((step.name, index))
-        return value if reading is None or reading.root != root else on_grid(value, grid, reading.factor)
-
-    return hook
 
 
 def _weights(model: ir.Model, plan: Plan) -> Iterator[tuple[str, str, dict[str, Tensor]]]:

@@ -6,15 +6,17 @@ The error of a candidate is sum(g^2 (O - O_q)^2) over sampled output places, wit
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 
 from converter.grids import Grid
+from converter.network import Hook, Step
 from converter.sensitivity import LayerSample
+from converter.study import Reading
 
-__all__ = ["Judge", "activation_errors", "judge_of", "on_grid", "thinned", "weight_errors"]
+__all__ = ["Judge", "activation_errors", "alone_on_grid", "judge_of", "on_grid", "thinned", "weight_errors"]
 
 Tensor = torch.Tensor
 
@@ -65,6 +67,16 @@ def on_grid(x: Tensor, grid: Grid, factor: float = 1.0) -> Tensor:
     """The nearest numbers on a per-tensor grid times a factor."""
     scale, zero = grid.scale[0] * factor, grid.zero_point[0]
     return torch.clamp(torch.round(x / scale), grid.qmin - zero, grid.qmax - zero) * scale
+
+
+def alone_on_grid(readings: Mapping[tuple[str, int], Reading], root: str, grid: Grid) -> Hook:
+    """Puts one tensor on a grid wherever it is read through it, and leaves all else float."""
+
+    def hook(step: Step, index: int, value: Tensor) -> Tensor:
+        reading = readings.get((step.name, index))
+        return value if reading is None or reading.root != root else on_grid(value, grid, reading.factor)
+
+    return hook
 
 
 def activation_errors(judge: Judge, operand: int, other: Tensor, grids: Sequence[Grid], factor: float = 1.0) -> Tensor:

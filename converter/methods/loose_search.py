@@ -14,11 +14,11 @@ import torch
 
 from converter.grids import Grid
 from converter.methods.candidates import covering, scale_candidates
-from converter.methods.layer_error import on_grid
+from converter.methods.layer_error import alone_on_grid
 from converter.methods.layer_readers import Reader
 from converter.methods.problem import Problem
 from converter.methods.witness import Witness, grid_errors, thinned_witness, witnesses_of
-from converter.network import Hook, Step, run_samples
+from converter.network import run_samples
 from converter.parallel import in_order
 from converter.study import Study
 
@@ -109,14 +109,6 @@ def _best(grids: Sequence[Grid], errors: Tensor) -> list[Grid]:
 
 def _output_error(study: Study, feed: Mapping[str, Tensor], expected: Mapping[str, Tensor], root: str, grid: Grid) -> float:
     """Squared error of the outputs over their squares, with one tensor on a grid and all else float."""
-    got = run_samples(study.network, feed, hook=_only(study, root, grid))
+    got = run_samples(study.network, feed, hook=alone_on_grid(study.readings, root, grid))
     floats = [name for name, value in expected.items() if value.is_floating_point()]
     return sum(float((got[n] - expected[n]).double().square().sum() / expected[n].double().square().sum().clamp(min=1e-30)) for n in floats)
-
-
-def _only(study: Study, root: str, grid: Grid) -> Hook:
-    def hook(step: Step, index: int, value: Tensor) -> Tensor:
-        reading = study.readings.get((step.name, index))
-        return value if reading is None or reading.root != root else on_grid(value, grid, reading.factor)
-
-    return hook
