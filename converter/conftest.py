@@ -6,8 +6,10 @@ feature map to tokens, LayerNorm, attention with two heads, an MLP with GELU, to
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +21,16 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
+from converter import pipeline
+from converter.command_line import main
+from converter.latency import latency_ratio
+
 CHANNELS, TOKEN_WIDTH, HEADS, CLASSES, SIZE = 8, 16, 2, 10, 32
 
 Array = npt.NDArray[Any]
 SaveHybrid = Callable[..., Path]
 WriteImages = Callable[..., Path]
+Run = Callable[..., "Outcome"]
 Values = Sequence[tuple[str, int, Sequence[int | str | None] | None]]
 
 
@@ -248,3 +255,35 @@ def write_images() -> WriteImages:
         return folder
 
     return write
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a call of the command returned and printed."""
+
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]) -> Run:
+    """A function that calls the command in this process."""
+
+    def call(*words: object) -> Outcome:
+        code = main([str(w) for w in words])
+        printed = capsys.readouterr()
+        return Outcome(code, printed.out, printed.err)
+
+    return call
+
+
+@pytest.fixture
+def source(save_hybrid: SaveHybrid) -> Path:
+    return save_hybrid()
+
+
+@pytest.fixture
+def few_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let conversions compare latencies once instead of for seconds."""
+    monkeypatch.setattr(pipeline, "latency_ratio", functools.partial(latency_ratio, seconds=0.0))

@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-import functools
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from converter import pipeline
 from converter.conftest import SaveHybrid
 from converter.errors import UsageError
-from converter.latency import latency_ratio
 from converter.options import Options
 from converter.pipeline import convert
 
-
-@pytest.fixture(autouse=True)
-def few_turns(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pipeline, "latency_ratio", functools.partial(latency_ratio, seconds=0.0))
+pytestmark = pytest.mark.usefixtures("few_turns")
 
 
 def test_a_plan_with_them_is_followed_or_refused(save_hybrid: SaveHybrid, tmp_path: Path) -> None:

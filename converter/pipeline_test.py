@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import math
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,6 @@ from converter import __version__, pipeline
 from converter.conftest import SaveHybrid, hybrid_model, make_model
 from converter.errors import CalibrationError, ConverterError, ModelError
 from converter.fold import Fold
-from converter.latency import latency_ratio
 from converter.methods import FOLDING, Problem
 from converter.options import Options
 from converter.pipeline import convert
@@ -25,10 +23,7 @@ from converter.report import Report
 from converter.runtime import open_session, run_session
 from converter.verify import sqnr
 
-
-@pytest.fixture(autouse=True)
-def few_turns(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pipeline, "latency_ratio", functools.partial(latency_ratio, seconds=0.0))
+pytestmark = pytest.mark.usefixtures("few_turns")
 
 
 def options(**changes: Any) -> Options:

@@ -92,6 +92,7 @@ class Plan:
         folds: applied to the canonical graph beforehand, by key tensor; tensors and operators are those of the folded graph.
         curves: grids that are not uniform, written into the folded graph beforehand, by the tensor that is read; tensors and
             operators are those of the graph with them.
+        levels: numbers in the place of sigmoids, written into the graph after folds and curves, by operator name.
     """
 
     method: str
@@ -101,6 +102,7 @@ class Plan:
     ops: dict[str, OpPlan]
     folds: dict[str, Fold] = field(default_factory=dict)
     curves: dict[str, Curve] = field(default_factory=dict)
+    levels: dict[str, float] = field(default_factory=dict)
 
     def with_ops(self, tensors: dict[str, TensorPlan], ops: dict[str, OpPlan]) -> Plan:
         """A copy with other tensors and operators."""
@@ -140,7 +142,7 @@ def plan_to_json(plan: Plan) -> str:
     record = {"format": FORMAT, "version": VERSION, "method": plan.method, "bits": plan.bits, "target": plan.target}
     folds = {name: {"scale": list(f.scale), **({"shift": list(f.shift)} if f.shift else {})} for name, f in plan.folds.items()}
     curves = {name: lean({**asdict(c), "grid": grid(c.grid), "partner": grid(c.partner)}) for name, c in plan.curves.items()}
-    special = {**({"folds": folds} if folds else {}), **({"curves": curves} if curves else {})}
+    special = {key: value for key, value in (("folds", folds), ("curves", curves), ("levels", plan.levels)) if value}
     text = json.dumps({**record, **special, "tensors": tensors, "ops": ops}, indent=1)
     # a line break never stands inside a JSON string, so this finds lists only
     return re.sub(r"\[\n\s*([-+.eE\d,\s]*?)\s*\n\s*\]", lambda found: "[" + " ".join(found[1].split()) + "]", text) + "\n"
@@ -161,7 +163,8 @@ def plan_from_json(text: str, where: Path) -> Plan:
         ops = {name: _op(o) for name, o in _dict(record, "ops").items()}
         folds = {name: _fold(f) for name, f in _dict(record, "folds").items()}
         curves = {name: _curve(c) for name, c in _dict(record, "curves").items()}
-        return Plan(_text(record, "method"), _text(record, "bits"), _text(record, "target"), tensors, ops, folds, curves)
+        levels = {name: float(_number(n, int, float)) for name, n in _object(record, "levels").items()}
+        return Plan(_text(record, "method"), _text(record, "bits"), _text(record, "target"), tensors, ops, folds, curves, levels)
     except json.JSONDecodeError as error:
         raise UsageError(f"the plan is not JSON: {error}", where=f"--plan-in {where}", hint=hint) from None
     except RecursionError:
@@ -177,9 +180,16 @@ def _text(record: dict[str, Any], key: str, default: str | None = None) -> str:
     return value
 
 
+def _object(record: dict[str, Any], key: str) -> dict[str, Any]:
+    value = record[key] if key in ("tensors", "ops") else record.get(key, {})
+    if not isinstance(value, dict):
+        raise TypeError(f"'{key}' is not an object")
+    return value
+
+
 def _dict(record: dict[str, Any], key: str) -> dict[str, Any]:
-    value = record.get(key, {}) if key in ("constants", "folds", "curves") else record[key]
-    if not isinstance(value, dict) or not all(isinstance(v, dict) for v in value.values()):
+    value = _object(record, key)
+    if not all(isinstance(v, dict) for v in value.values()):
         raise TypeError(f"'{key}' is not an object of objects")
     return value
 

@@ -15,6 +15,7 @@ from converter.fold import Site
 from converter.folds import apply_folds, channel_grid, inserted_factors
 from converter.graph import constant, data_inputs, is_float, sole_consumer
 from converter.grids import Grid
+from converter.levels import apply_levels
 from converter.methods.problem import Constant
 from converter.offers import PASSING, Offer, Refusal, relabel_factor
 from converter.options import parse_bits
@@ -24,7 +25,7 @@ from converter.stored import codes_from_text
 from converter.targets import Target
 from converter.widths import tensor_bits
 
-__all__ = ["adopt_plan", "check_plan", "curve_as_planned", "fold_as_planned"]
+__all__ = ["adopt_plan", "check_plan", "curve_as_planned", "fold_as_planned", "level_as_planned"]
 
 _GIVEN = "float in the plan that was given"
 _HINT = "write a plan with --plan-out for this model and edit that"
@@ -62,6 +63,18 @@ def curve_as_planned(plan: Plan, model: ir.Model, spots: Mapping[str, Spot], whe
     """
     try:
         return apply_curves(model, spots, plan.curves) if plan.curves else model
+    except ValueError as error:
+        raise UsageError(f"the plan does not fit the model: {error}", where=f"--plan-in {where}", hint=_HINT) from None
+
+
+def level_as_planned(plan: Plan, model: ir.Model, where: Path) -> ir.Model:
+    """Write the constants of a plan in the place of sigmoids; the model itself if there are none.
+
+    Raises:
+        UsageError: there is no such sigmoid in this model, or the number is none of its values.
+    """
+    try:
+        return apply_levels(model, plan.levels) if plan.levels else model
     except ValueError as error:
         raise UsageError(f"the plan does not fit the model: {error}", where=f"--plan-in {where}", hint=_HINT) from None
 

@@ -14,10 +14,8 @@ import numpy as np
 import onnx
 import pytest
 
-from converter import pipeline
 from converter.conftest import SaveHybrid
 from converter.errors import ConverterError, UsageError, VerificationError
-from converter.latency import latency_ratio
 from converter.options import Options
 from converter.pipeline import convert
 from converter.plan import plan_to_json
@@ -31,9 +29,7 @@ Record = dict[str, Any]
 Edit = Callable[[Record], object]
 
 
-@pytest.fixture(autouse=True)
-def few_turns(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pipeline, "latency_ratio", functools.partial(latency_ratio, seconds=0.0))
+pytestmark = pytest.mark.usefixtures("few_turns")
 
 
 def options(**changes: Any) -> Options:

@@ -11,6 +11,7 @@ from converter.curves import apply_curves
 from converter.fold_sites import find_sites
 from converter.folds import apply_folds
 from converter.graph import is_float
+from converter.levels import apply_levels
 from converter.methods import CURVING, FOLDING, METHODS, RAMPING, REFINING, STUDYING, Problem, minmax
 from converter.methods.problem import Choice
 from converter.observe import Observations
@@ -20,7 +21,7 @@ from converter.parallel import one_thread_each, worker_count
 from converter.place import place
 from converter.placement import FULL, Placement, parse_placement
 from converter.plan import Plan
-from converter.plan_check import adopt_plan, check_plan, curve_as_planned, fold_as_planned
+from converter.plan_check import adopt_plan, check_plan, curve_as_planned, fold_as_planned, level_as_planned
 from converter.ramp_sites import find_ramp_sites, with_ramps
 from converter.runtime import Feed
 from converter.sensitivity import loss_kind
@@ -45,7 +46,7 @@ class Planned:
     """A plan and what it is for.
 
     Attributes:
-        model: the canonical model with the plan's folds, and its grids that are not uniform, applied.
+        model: the canonical model with the plan's folds, its grids that are not uniform, and its levels applied.
         plan: settled for it.
         offers: what could run in integer there.
         loss: by which candidates were judged; empty where none was needed.
@@ -115,9 +116,14 @@ def _made(
     # lines buy speed with accuracy, which nobody asks for who wants everything in integer
     faster = options.method in RAMPING and not _placement(options).everything
     ramps = RAMPING[options.method](problem, choice) if faster else {}
+    levels = {name: shape.offset for name, shape in ramps.items() if shape.is_level}
+    if levels:
+        model = apply_levels(model, levels)
+        seen = look(model)
+        problem, offers = asked(model, seen)
     offers = with_ramps(model, offers, ramps, _shapes(seen), target)
     plan = _placed(model, offers, choice, seen, target, options, options.method)
-    plan = replace(plan, folds=folds, curves=curves)
+    plan = replace(plan, folds=folds, curves=curves, levels=levels)
     if options.method in REFINING and problem.study is not None:
         plan = REFINING[options.method](problem, plan)
     return Planned(model, plan, offers, "" if problem.study is None else problem.study.loss)
@@ -135,7 +141,8 @@ def adopted(
     plan = adopt_plan(given, excluded)
     folded = fold_as_planned(plan, model, find_sites(model, _shapes(seen)), options.plan_in)
     folded = curve_as_planned(plan, folded, find_spots(folded, excluded), options.plan_in)
-    offers = _offers(folded, look(folded) if plan.folds or plan.curves else seen, target, options, excluded)
+    folded = level_as_planned(plan, folded, options.plan_in)
+    offers = _offers(folded, look(folded) if folded is not model else seen, target, options, excluded)
     check_plan(plan, folded, offers, target, options.plan_in)
     return Planned(folded, plan, offers)
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 import onnx_ir as ir
 
 from converter.costs import features, form_costs
-from converter.graph import data_inputs, is_graph_output, sole_consumer
+from converter.levels import gated_product
 from converter.offers import PASSING, Offer, Refusal
 from converter.ramps import Ramp, RampSite
 from converter.targets import Target
@@ -33,12 +33,11 @@ def find_ramp_sites(model: ir.Model, offers: Offers, shapes: Shapes, target: Tar
     """
     result = {}
     for node in model.graph:
-        entry = offers.get(str(node.name))
-        cost = _ramp_cost(node, shapes, target)
-        if isinstance(entry, Offer) and node.op_type == "Sigmoid" and cost is not None and _gates_its_input(node, offers):
-            saved = entry.integer_cost - cost
-            if saved > 0.0:
-                result[str(node.name)] = RampSite(str(node.inputs[0].name) if node.inputs[0] is not None else "", saved)
+        entry, cost = offers.get(str(node.name)), _ramp_cost(node, shapes, target)
+        product = _integer_product(node, offers)
+        if isinstance(entry, Offer) and cost is not None and product is not None and entry.integer_cost > cost:
+            read = str(node.inputs[0].name) if node.inputs[0] is not None else ""
+            result[str(node.name)] = RampSite(read, entry.integer_cost - cost, entry.integer_cost + product.integer_cost)
     return result
 
 
@@ -57,15 +56,12 @@ def _ramp_cost(node: ir.Node, shapes: Shapes, target: Target) -> float | None:
     return form_costs(RAMP_KIND, features(node, shapes), target)[1]
 
 
-def _gates_its_input(node: ir.Node, offers: Offers) -> bool:
-    """True if a product in integer of the sigmoid with its own input is all that reads it."""
-    output, x = node.outputs[0], node.inputs[0]
-    reader = sole_consumer(output)
-    if reader is None or x is None or is_graph_output(output) or reader.op_type != "Mul":
-        return False
-    entry, maker = offers.get(str(reader.name)), x.producer()
+def _integer_product(node: ir.Node, offers: Offers) -> Offer | None:
+    """The integer form of the product of a sigmoid with its own input, if that product is all that reads the sigmoid."""
+    product, x = gated_product(node), node.inputs[0]
+    maker = x.producer() if x is not None else None
     made = offers.get(str(maker.name)) if maker is not None else None
-    if not isinstance(made, Offer) or made.form in PASSING or (maker is not None and maker.op_type == "Sigmoid"):
-        return False  # its grid would not be the one that was chosen for it
-    operands = [value for _, value in data_inputs(reader)]
-    return isinstance(entry, Offer) and entry.form == "pointwise" and operands in ([x, output], [output, x])
+    if product is None or not isinstance(made, Offer) or made.form in PASSING or (maker is not None and maker.op_type == "Sigmoid"):
+        return None  # its grid would not be the one that was chosen for it
+    entry = offers.get(str(product.name))
+    return entry if isinstance(entry, Offer) and entry.form == "pointwise" else None

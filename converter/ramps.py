@@ -2,7 +2,8 @@
 
 The integer sigmoid is a table that is read code by code. A ramp needs no table: its codes are those of its input, clamped,
 under another scale and zero point. Around zero a sigmoid is nearly straight, and far from it nearly constant; what is left in
-between is some 3 % of SiLU's output, so that ramps are taken only where the network's answer hardly changes. Pure numbers.
+between is some 3 % of SiLU's output, so that ramps are taken only where the network's answer hardly changes. Inputs that all
+are close to zero see hardly more than one number, and for them the line can be level. Pure numbers.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import numpy as np
 
 from converter.grids import FloatArray, Grid
 
-__all__ = ["Ramp", "RampSite", "fit_ramp", "ramp", "ramp_grid", "ramp_limits"]
+__all__ = ["Ramp", "RampSite", "fit_level", "fit_ramp", "gating_error", "ramp", "ramp_grid", "ramp_limits"]
 
 _START = (0.2, 0.5, 0.05, 0.97)
 _LOWEST, _HIGHEST = np.asarray((0.1, 0.3, 0.0, 0.6)), np.asarray((0.4, 0.7, 0.3, 1.0))
@@ -25,12 +26,17 @@ _FITTED = 4096
 
 @dataclass(frozen=True)
 class Ramp:
-    """min(max(slope * x + offset, low), high)."""
+    """min(max(slope * x + offset, low), high); level if the slope is zero, and then the other three are the same."""
 
     slope: float
     offset: float
     low: float
     high: float
+
+    @property
+    def is_level(self) -> bool:
+        """True if it is one number for every x."""
+        return self.slope == 0.0
 
 
 @dataclass(frozen=True)
@@ -39,11 +45,13 @@ class RampSite:
 
     Attributes:
         read: the tensor that the sigmoid reads, and with which its result is multiplied.
-        saved: what the ramp costs less, in the target's unit.
+        saved: what an inclined ramp costs less, in the target's unit.
+        saved_level: what a level one costs less: the sigmoid and the product.
     """
 
     read: str
     saved: float
+    saved_level: float
 
 
 def ramp(x: FloatArray, shape: Ramp) -> FloatArray:
@@ -59,7 +67,7 @@ def fit_ramp(x: FloatArray) -> Ramp:
         x: sample of the input, any shape.
     """
     values = x.reshape(-1)[:_FITTED].astype(np.float64)
-    wanted = values / (1.0 + np.exp(-np.clip(values, -80.0, 80.0)))
+    wanted = values * _sigmoid(values)
 
     def error(numbers: FloatArray) -> float:
         return float(np.square(values * ramp(values, Ramp(*numbers)) - wanted).mean()) if values.size else 0.0
@@ -77,12 +85,37 @@ def fit_ramp(x: FloatArray) -> Ramp:
     return Ramp(*(float(np.float32(b)) for b in best))
 
 
+def fit_level(x: FloatArray) -> Ramp:
+    """The level ramp with which x * ramp(x) is closest to x * sigmoid(x) on a sample: the mean of sigmoid(x), weighted by x * x.
+
+    Args:
+        x: sample of the input, any shape; 0.5 if it is empty or zero.
+    """
+    values = x.reshape(-1)[:_FITTED].astype(np.float64)
+    power = np.square(values)
+    height = float(np.float32((power * _sigmoid(values)).sum() / power.sum())) if power.any() else 0.5
+    return Ramp(0.0, height, height, height)
+
+
+def gating_error(x: FloatArray, shape: Ramp) -> float:
+    """Squared error of x * ramp(x) over the power of x * sigmoid(x), on a sample of any shape; 0 where that has no power."""
+    values = x.reshape(-1)[:_FITTED].astype(np.float64)
+    wanted = values * _sigmoid(values)
+    power = np.square(wanted).sum()
+    return float(np.square(values * ramp(values, shape) - wanted).sum() / power) if power else 0.0
+
+
+def _sigmoid(x: FloatArray) -> FloatArray:
+    result: FloatArray = 1.0 / (1.0 + np.exp(-np.clip(x, -80.0, 80.0)))
+    return result
+
+
 def ramp_grid(grid: Grid, shape: Ramp) -> Grid | None:
     """The grid on which the input's codes, clamped, are the ramp; None where its zero point is no code.
 
     Args:
         grid: of the input, per tensor.
-        shape: the ramp. Its offset is rounded to a whole number of steps.
+        shape: the ramp, inclined. Its offset is rounded to a whole number of steps.
     """
     scale = float(np.float32(np.float32(grid.scale[0]) * np.float32(shape.slope)))
     zero_point = grid.zero_point[0] - round(shape.offset / scale)

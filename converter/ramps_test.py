@@ -18,7 +18,7 @@ from converter.place import settle
 from converter.plan import Plan, plan_from_json, plan_to_json
 from converter.plan_check import adopt_plan, check_plan
 from converter.ramp_sites import find_ramp_sites, with_ramps
-from converter.ramps import Ramp, fit_ramp, ramp, ramp_grid, ramp_limits
+from converter.ramps import Ramp, fit_level, fit_ramp, gating_error, ramp, ramp_grid, ramp_limits
 from converter.sketch_test import TARGET_NAMES, Planned, Sketch, emitted, kernels_of, parity, plan_for
 from converter.targets import Cost
 
@@ -43,6 +43,24 @@ def test_a_fitted_ramp_leaves_little_of_silus_power_and_beats_hard_swish(mean: f
     left = np.square(x * ramp(x, fit_ramp(x)) - silu(x)).mean()
     assert left < 0.004 * power
     assert left < 0.7 * np.square(hard - silu(x)).mean()
+
+
+def test_a_level_by_hand() -> None:
+    """Weights are squares: (1 * sigmoid(1) + 4 * sigmoid(-2)) / 5."""
+    x = np.asarray([1.0, -2.0, 0.0])
+    level = fit_level(x)
+    height = (0.7310586 + 4.0 * 0.1192029) / 5.0
+    assert level.is_level and np.allclose([level.offset, level.low, level.high], height)
+    wanted = np.asarray([0.7310586, -0.2384058])
+    assert gating_error(x, level) == pytest.approx(np.square([height, -2.0 * height] - wanted).sum() / np.square(wanted).sum())
+    assert gating_error(np.zeros(3), fit_level(np.zeros(3))) == 0.0
+
+
+@given(deviation=st.floats(0.001, 5.0), nudge=st.floats(-0.1, 0.1))
+def test_no_other_level_is_closer_to_silu(deviation: float, nudge: float) -> None:
+    x = np.random.default_rng(0).normal(0.0, deviation, 512)
+    best = fit_level(x)
+    assert gating_error(x, best) <= gating_error(x, Ramp(0.0, *[best.offset + nudge] * 3)) + 1e-9
 
 
 @given(low=st.floats(-20.0, -3.0), high=st.floats(3.0, 20.0), signed=st.booleans())

@@ -87,9 +87,10 @@ def _summary(report: Report) -> Table:
     placed = "" if report.placement == Options.placement else f", placement {report.placement}"
     row("plan", f"{report.method}, {report.bits}, target {report.target}{placed}, seed {report.seed}")
     sigmoids = [op for op in report.plan.ops.values() if op.op_type == "Sigmoid"]
-    ramps = sum(bool(op.gate) for op in sigmoids)
-    if ramps:
-        row("ramps", f"{ramps} of {len(sigmoids)} sigmoids are clamped lines, which hardly moves the scores (--no-ramps)")
+    ramps, levels = sum(bool(op.gate) for op in sigmoids), len(report.plan.levels)
+    if ramps or levels:
+        kinds = [f"{count} {kind}" for count, kind in ((ramps, "clamped lines"), (levels, "constants")) if count]
+        row("ramps", f"of {len(sigmoids) + levels} sigmoids {' and '.join(kinds)}, which hardly moves the scores (--no-ramps)")
     enclosed = sum(op.runs == "enclosed" for op in report.plan.ops.values())
     if enclosed:
         row("enclosed", f"{enclosed} operators read and write codes, but are computed in float by this runtime")

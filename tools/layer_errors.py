@@ -27,7 +27,7 @@ from converter.observe import observe
 from converter.options import parse_bits
 from converter.parallel import one_thread_each
 from converter.plan import Plan, plan_from_json
-from converter.plan_check import curve_as_planned, fold_as_planned
+from converter.plan_check import curve_as_planned, fold_as_planned, level_as_planned
 from converter.preprocess import parse_preprocess
 from converter.provenance import PREPROCESS_KEY
 from converter.samples import load_samples
@@ -145,7 +145,8 @@ def _prepared(flags: argparse.Namespace) -> tuple[ir.Model, Plan, dict[str, Tens
         fork_entering(model, frozenset())
     shapes = {name: stats.shape for name, stats in observe(model, feeds[:1]).tensors.items()}
     model = fold_as_planned(plan, model, find_sites(model, shapes), flags.plan)
-    return curve_as_planned(plan, model, find_spots(model, frozenset()), flags.plan), plan, stack(feeds)
+    model = curve_as_planned(plan, model, find_spots(model, frozenset()), flags.plan)
+    return level_as_planned(plan, model, flags.plan), plan, stack(feeds)
 
 
 def _run(flags: argparse.Namespace) -> None:

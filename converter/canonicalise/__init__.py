@@ -21,6 +21,7 @@ from converter.canonicalise.clusters import fuse_activations
 from converter.canonicalise.normalization import fuse_normalizations
 from converter.canonicalise.proof import Reference, difference, measure_noise, run_reference
 from converter.canonicalise.rearrangements import rearrange
+from converter.canonicalise.resizes import multiply_out_resizes
 from converter.canonicalise.standard import CANONICAL_OPSET, infer_shapes, refuse_control_flow, simplify, to_canonical_opset
 from converter.canonicalise.tidy import tidy_spellings
 from converter.errors import ModelError
@@ -102,6 +103,7 @@ _STEPS: dict[str, Step] = {
     "fuse what that uncovered": _edit(_fuse),
     "tidy spellings": _edit(tidy_spellings),
     "average by convolution": _edit(spell_out_averages),
+    "interpolate by product": _edit(multiply_out_resizes),
     "fold what that uncovered": _edit(fold_affine),
     "rearrange axes": _edit(rearrange),
 }

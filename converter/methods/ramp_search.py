@@ -7,9 +7,10 @@ from collections.abc import Mapping
 import torch
 from torch.nn import functional
 
+from converter.grids import FloatArray
 from converter.methods.problem import Choice, Problem
 from converter.network import Hook, Step, run_samples
-from converter.ramps import Ramp, fit_ramp, ramp_grid
+from converter.ramps import Ramp, RampSite, fit_level, fit_ramp, gating_error, ramp_grid
 from converter.sensitivity import loss_kind
 
 __all__ = ["choose_ramps", "divergence", "error_share"]
@@ -21,6 +22,9 @@ _MOST_DIVERGENCE = 0.004
 
 _MOST_ERROR = 0.005
 """Share of its power by which they may change any output. Scores that are all alike hardly diverge, whatever happens to them."""
+
+_MOST_LEVEL_ERROR = 0.002
+"""Of what a level ramp gates, as a share of its power. With more, a few of them use up what the answer may change."""
 
 _SAMPLES = 16
 _SMALLEST = 1e-6
@@ -34,16 +38,12 @@ def choose_ramps(problem: Problem, choice: Choice) -> dict[str, Ramp]:
         choice: grids of what the sigmoids read.
 
     Returns:
-        ramps by operator name.
+        ramps by operator name, the dearest first.
     """
     study = problem.study
     if study is None or study.values is not None or not problem.parts.ramps:
         return {}
-    fitted = {
-        name: (fit_ramp(problem.tensors[site.read].sample), site)
-        for name, site in sorted(problem.ramp_sites.items(), key=lambda item: (-item[1].saved, item[0]))
-    }
-    ramps = [(name, shape) for name, (shape, site) in fitted.items() if ramp_grid(choice.tensors[site.read], shape) is not None]
+    ramps = _ramps(problem, choice)
     feed = {name: value[:_SAMPLES] for name, value in study.feed.items()}
     with torch.no_grad():
         plain = run_samples(study.network, feed)
@@ -58,6 +58,23 @@ def choose_ramps(problem: Problem, choice: Choice) -> dict[str, Ramp]:
             fine, harmful = (tried, harmful) if harmless(tried) else (fine, tried)
             tried = (fine + harmful) // 2
     return dict(ramps[:fine])
+
+
+def _ramps(problem: Problem, choice: Choice) -> list[tuple[str, Ramp]]:
+    """What each site can have, level if that is as good as the sigmoid, by what it saves."""
+    found = []
+    for name, site in problem.ramp_sites.items():
+        shape, saved = _fitted(problem.tensors[site.read].sample, site)
+        if shape.is_level or ramp_grid(choice.tensors[site.read], shape) is not None:
+            found.append((-saved, name, shape))
+    return [(name, shape) for _, name, shape in sorted(found, key=lambda item: item[:2])]
+
+
+def _fitted(sample: FloatArray, site: RampSite) -> tuple[Ramp, float]:
+    level = fit_level(sample)
+    if gating_error(sample, level) <= _MOST_LEVEL_ERROR:
+        return level, site.saved_level
+    return fit_ramp(sample), site.saved
 
 
 def _alike(wanted: Tensor, got: Tensor) -> bool:

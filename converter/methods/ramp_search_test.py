@@ -22,15 +22,18 @@ CHANNELS = 8
 GATES = 3
 
 
-def problem(strength: float, *, classes: bool = True) -> tuple[Problem, Choice]:
-    """Three SiLUs in a row of a network whose scores are the larger, the greater the strength; the first is the dearest."""
+def problem(strength: float, *, classes: bool = True, width: float = 2.0) -> tuple[Problem, Choice]:
+    """Three SiLUs in a row of a network whose scores are the larger, the greater the strength; the first is the dearest.
+
+    The greater the width, the wider what they read.
+    """
     s = Sketch(0)
     x = s.input("x", 1, CHANNELS, 6, 6)
     sites = {}
     for number in range(GATES):
-        x = s.add("Mul", s.conv(x, CHANNELS), s.constant(2.0))
+        x = s.add("Mul", s.conv(x, CHANNELS), s.constant(width))
         y = s.silu(x)
-        sites[y] = RampSite(x, 100.0 - number)
+        sites[y] = RampSite(x, 100.0 - number, 200.0 - number)
         x = y
     pooled = s.add("Flatten", s.add("GlobalAveragePool", s.add("Mul", x, s.constant(strength))))
     model = s.model(pooled if classes else x)
@@ -46,6 +49,15 @@ def problem(strength: float, *, classes: bool = True) -> tuple[Problem, Choice]:
 def test_all_sigmoids_become_ramps_where_the_scores_hardly_move() -> None:
     asked, choice = problem(0.01)
     assert list(choose_ramps(asked, choice)) == list(asked.ramp_sites)
+
+
+def test_where_inputs_are_small_ramps_are_level() -> None:
+    asked, choice = problem(0.01, width=0.02)
+    grids = Choice({name: affine_grid(-0.2, 0.2, bits=8, signed=True) for name in choice.tensors}, {})
+    ramps = choose_ramps(asked, grids)
+    assert list(ramps) == list(asked.ramp_sites)
+    assert all(shape.is_level and 0.45 < shape.offset < 0.55 for shape in ramps.values())
+    assert not any(shape.is_level for shape in choose_ramps(*problem(0.01)).values())
 
 
 def test_none_becomes_one_where_the_scores_move() -> None:
