@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import onnx_ir as ir
 
 from converter.curves import apply_curves
+from converter.fold import Site
 from converter.fold_sites import find_sites
 from converter.folds import apply_folds
 from converter.graph import is_float
@@ -164,7 +165,7 @@ def _problem(
     offers = _offers(model, seen, target, options, excluded)
     constants = {(n, i): c for n, o in offers.items() if isinstance(o, Offer) for i, c in o.constants.items()}
     bits = tensor_bits(model, offers, parse_bits(options.bits)[1])
-    sites, spots = find_sites(model, _shapes(seen)), find_spots(model, excluded)
+    sites, spots = _exact_sites(model, seen, offers, options), find_spots(model, excluded)
     ramp_sites = find_ramp_sites(model, offers, _shapes(seen), target)
     problem = Problem(seen.tensors, constants, bits, target.signed_activations, sites, spots, ramp_sites)
     if options.method not in STUDYING:
@@ -178,6 +179,16 @@ def _problem(
         reason = f"output error of each layer, as the network cannot be differentiated: {error}"
         study = replace(study_of_layers(model, skeleton, few, options.seed), loss=reason)
     return replace(problem, study=replace(study, workers=worker_count(options.threads))), offers
+
+
+def _exact_sites(model: ir.Model, seen: Observations, offers: Offers, options: Options) -> dict[str, Site]:
+    """Fold sites; where a multiplication has to be inserted, only those behind an operator that writes float in any case.
+
+    The grid per channel is then that of a Q that is needed anyway. An integer operator would have to write float for it.
+    """
+    sites = find_sites(model, _shapes(seen))
+    makers = {str(value.name): str(node.name) for node in model.graph for value in node.outputs}
+    return {n: s for n, s in sites.items() if not s.inserted or not (options.full or isinstance(offers.get(makers.get(n, "")), Offer))}
 
 
 def _placed(model: ir.Model, offers: Offers, choice: Choice, seen: Observations, target: Target, options: Options, method: str) -> Plan:

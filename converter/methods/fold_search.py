@@ -84,7 +84,7 @@ def choose_folds(
     study = problem.study
     assert study is not None
     seen = dict(witnesses or {})
-    sites = {name: site for name, site in problem.sites.items() if not site.inserted}
+    sites = problem.sites
     steps = {s.name: s for s in study.network.steps}
     uses = {name: _uses(problem, study, site, judges, steps) for name, site in sites.items()}
     extremes = extremes_of(study, [*seen, *(u.tensor for some in uses.values() for u in some)], feed)
@@ -133,8 +133,18 @@ def _weighted(step: Step, study: Study) -> bool:
     return step.inputs[1] in study.network.constants
 
 
+def _members(problem: Problem, site: Site) -> dict[str, Member]:
+    """What the layers behind a site read rescaled; behind an inserted multiplication that is its key, channel by channel."""
+    if not site.inserted:
+        return {m.tensor: m for m in site.members}
+    sizes = [1] * len(problem.tensors[site.tensor].shape)
+    sizes[site.axis or 0] = site.channels
+    numbers = np.arange(site.channels).reshape(sizes)
+    return {site.tensor: Member(site.tensor, numbers, np.ones_like(numbers), shifted=False)}
+
+
 def _uses(problem: Problem, study: Study, site: Site, judges: Mapping[str, Judge], steps: Mapping[str, Step]) -> list[_Use]:
-    members = {m.tensor: m for m in site.members}
+    members = _members(problem, site)
     uses = []
     for name, judge in judges.items():
         step = steps[name]
@@ -162,7 +172,7 @@ def _row_channels(step: Step, network: Network, member: Member, shape: tuple[int
 def _candidates(problem: Problem, rescaled: _Rescaled, extremes: Mapping[str, Extremes]) -> list[Fold]:
     """Scales that follow the ranges in the layers, those in all tensors, and those that spread no tensor further."""
     site = rescaled.site
-    members = {m.tensor: m for m in site.members}
+    members = _members(problem, site)
     names = list(dict.fromkeys(u.tensor for u in rescaled.uses))
 
     def ranges(tensors: Iterable[str], power: int) -> list[Extremes]:
