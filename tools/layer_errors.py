@@ -21,7 +21,7 @@ from converter.fold_sites import find_sites
 from converter.forks import fork_entering
 from converter.grids import dequantize
 from converter.load import load
-from converter.methods.layer_error import alone_on_grid
+from converter.methods.layer_error import on_grids
 from converter.network import Hook, Network, network_of, run_samples
 from converter.observe import observe
 from converter.options import parse_bits
@@ -84,7 +84,7 @@ def noises(model: ir.Model, plan: Plan, feed: Mapping[str, Tensor]) -> list[Nois
     for root in dict.fromkeys(r.root for r in readings.values()):
         grid = plan.tensors[root].grid
         assert grid is not None
-        got = _answers(network, feed, hook=alone_on_grid(readings, root, grid))
+        got = _answers(network, feed, hook=on_grids(readings, {root: grid}))
         found.append(Noise("tensor", root, makers.get(root, "input"), _share(expected, got)))
     for name, op_type, constants in _weights(model, plan):
         got = _answers(network, feed, constants=constants)

@@ -21,7 +21,7 @@ from converter.load import load
 from converter.methods.candidates import covering, scale_candidates
 from converter.methods.layer_error import Judge, activation_errors, judge_of
 from converter.methods.layer_readers import Reader
-from converter.methods.layer_search import best_activation
+from converter.methods.layer_search import ranked_activations
 from converter.methods.witness import Witness, grid_errors
 from converter.network import Network, network_of
 from converter.parallel import one_thread_each
@@ -75,7 +75,7 @@ def compare_layer(sample: LayerSample, everything: LayerSample, bits: int) -> La
     guard = Witness(torch.arange(len(kept)), kept[None], torch.ones_like(kept)[None])
     begun = time.process_time()
     reader = Reader(sample.name, 0, Reading(sample.operands[0], 1.0))
-    chosen = best_activation([reader], {sample.name: few}, {(sample.name, 1): few.right}, start, low, high, guard)
+    chosen = ranked_activations([reader], {sample.name: few}, {(sample.name, 1): few.right}, start, low, high, guard=guard)[0]
     between = time.process_time()
     candidates = [start, *scale_candidates(low, high, bits, True)]
     errors = activation_errors(every, 0, every.right, candidates)

@@ -8,10 +8,10 @@ from functools import partial
 import torch
 
 from converter.grids import Grid
-from converter.methods.layer_error import on_grid
+from converter.methods.layer_error import on_grids
 from converter.network import Hook, Network, Step, run_samples, section
 from converter.parallel import in_order
-from converter.study import Reading, Section, Study
+from converter.study import Section, Study
 
 __all__ = ["search_section"]
 
@@ -59,11 +59,11 @@ def search_section(
         readers = {name for (name, _), r in study.readings.items() if r.root == root and name in inside}
         first = min(order[name] for name in readers)
         values = _advance(
-            part, values, [s for s in part.steps if order[s.name] < first], _hook(study.readings, chosen, inside), own_constants
+            part, values, [s for s in part.steps if order[s.name] < first], on_grids(study.readings, chosen, inside), own_constants
         )
         rest = section(part, block.outputs, values)
         feed = {n: values[n] for n in rest.inputs}
-        hooks = [_hook(study.readings, {**chosen, root: grid}, readers) for grid in candidates]
+        hooks = [on_grids(study.readings, {**chosen, root: grid}, readers) for grid in candidates]
         results = in_order(partial(_run, rest, feed), hooks, study.workers)
         errors = [sum(float((weights[n] * (got[n] - targets[n]).square()).double().sum()) for n in block.outputs) for got in results]
         chosen[root] = candidates[min(range(len(errors)), key=errors.__getitem__)]
@@ -103,15 +103,3 @@ def _roots(study: Study, order: Sequence[str], ranked: Mapping[str, Sequence[Gri
     """Roots that the block's layers read, in the order in which they are first read."""
     found = [study.readings[name, i].root for name in order for i in (0, 1) if (name, i) in study.readings]
     return [root for root in dict.fromkeys(found) if root in ranked]
-
-
-def _hook(readings: Mapping[tuple[str, int], Reading], grids: Mapping[str, Grid], quantized: set[str]) -> Hook:
-    """Put the grids in the way of some steps' readings."""
-
-    def hook(step: Step, index: int, value: Tensor) -> Tensor:
-        reading = readings.get((step.name, index))
-        if reading is None or step.name not in quantized or reading.root not in grids:
-            return value
-        return on_grid(value, grids[reading.root], reading.factor)
-
-    return hook

@@ -6,7 +6,7 @@ The error of a candidate is sum(g^2 (O - O_q)^2) over sampled output places, wit
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -16,7 +16,7 @@ from converter.network import Hook, Step
 from converter.sensitivity import LayerSample
 from converter.study import Reading
 
-__all__ = ["Judge", "activation_errors", "alone_on_grid", "judge_of", "on_grid", "thinned", "weight_errors"]
+__all__ = ["Judge", "activation_errors", "judge_of", "on_grid", "on_grids", "thinned", "weight_errors"]
 
 Tensor = torch.Tensor
 
@@ -69,12 +69,20 @@ def on_grid(x: Tensor, grid: Grid, factor: float = 1.0) -> Tensor:
     return torch.clamp(torch.round(x / scale), grid.qmin - zero, grid.qmax - zero) * scale
 
 
-def alone_on_grid(readings: Mapping[tuple[str, int], Reading], root: str, grid: Grid) -> Hook:
-    """Puts one tensor on a grid wherever it is read through it, and leaves all else float."""
+def on_grids(readings: Mapping[tuple[str, int], Reading], grids: Mapping[str, Grid], steps: Collection[str] | None = None) -> Hook:
+    """Puts some tensors on their grids wherever they are read through them, or only where some steps do; all else stays float.
+
+    Args:
+        readings: by (step, operand).
+        grids: by root tensor.
+        steps: that read so; all if None.
+    """
 
     def hook(step: Step, index: int, value: Tensor) -> Tensor:
         reading = readings.get((step.name, index))
-        return value if reading is None or reading.root != root else on_grid(value, grid, reading.factor)
+        if reading is None or reading.root not in grids or (steps is not None and step.name not in steps):
+            return value
+        return on_grid(value, grids[reading.root], reading.factor)
 
     return hook
 

@@ -1,7 +1,7 @@
 """Search scales and schemes layer by layer: activations and weights in turn, each given the other.
 
-Around the best candidates (Q-HyViT, arXiv 2303.12557, section 3.3) either end of the range is moved by itself. A zero
-point that would lie outside the container is clamped, and the candidate is judged so.
+The candidates are those of Q-HyViT (arXiv 2303.12557, section 3.3). A zero point that would lie outside the container is
+clamped, and the candidate is judged so.
 """
 
 from __future__ import annotations
@@ -12,21 +12,19 @@ import numpy as np
 import torch
 
 from converter.grids import SMALLEST_SCALE, Grid
-from converter.methods.candidates import covering, scale_candidates
+from converter.methods.candidates import scale_candidates, shortlist, with_moved_ends
 from converter.methods.layer_error import Judge, activation_errors, on_grid, thinned, weight_errors
 from converter.methods.layer_readers import Reader
 from converter.methods.witness import Witness, grid_errors, thinned_witness
 
-__all__ = ["best_activation", "best_weights", "ranked_activations", "ranked_again"]
+__all__ = ["best_weights", "ranked_activations", "ranked_again"]
 
 Tensor = torch.Tensor
 
-_ENDS = (0.7, 0.8, 0.9, 1.0, 1.1)
 _WEIGHT_FACTORS = np.linspace(0.4, 1.0, 31)
 _COARSE_ROWS = 256
 _COARSE_NUMBERS = 1 << 19
 _FEWEST_COARSE_ROWS = 32
-_SHORTLIST = 8
 _MOST_WORSE = 3.0
 """A grid may leave so many times the weighted error of the one that leaves the least without weights."""
 
@@ -58,16 +56,14 @@ def ranked_activations(
     """
     candidates = scale_candidates(low, high, start.bits, start.signed, asymmetric=asymmetric)
     if not asymmetric:
-        kept = _best(candidates, _errors(readers, judges, others, candidates, witness), _SHORTLIST)
+        kept = shortlist(candidates, _errors(readers, judges, others, candidates, witness))
         return ranked_again(readers, judges, others, kept, witness)
     candidates = _sparing([start, *candidates], None if guard is None else thinned_witness(guard))
     steps = {r.name: _coarse_step(judges[r.name].left.shape) for r in readers}
     coarse = {name: thinned(judges[name], step) for name, step in steps.items()}
     thin = {(r.name, 1 - r.operand): others[r.name, 1 - r.operand][:, :: steps[r.name] if r.operand else 1] for r in readers}
-    kept = _best(candidates, _errors(readers, coarse, thin, candidates, None if witness is None else thinned_witness(witness)), _SHORTLIST)
-    first = kept[0]
-    ends = [covering(first.lowest * a, first.highest * b, first.bits, first.signed) for a in _ENDS for b in _ENDS]
-    finalists = _sparing(list(dict.fromkeys([start, *kept, *ends])), guard)
+    kept = shortlist(candidates, _errors(readers, coarse, thin, candidates, None if witness is None else thinned_witness(witness)))
+    finalists = _sparing(list(dict.fromkeys([start, *kept, *with_moved_ends(kept[0])])), guard)
     return ranked_again(readers, judges, others, finalists, witness)
 
 
@@ -95,20 +91,7 @@ def ranked_again(
     witness: Witness | None = None,
 ) -> list[Grid]:
     """The best of a few grids anew, after the layers' other operands have changed."""
-    return _best(grids, _errors(readers, judges, others, grids, witness), _SHORTLIST)
-
-
-def best_activation(
-    readers: Sequence[Reader],
-    judges: Mapping[str, Judge],
-    others: Mapping[tuple[str, int], Tensor],
-    start: Grid,
-    low: float,
-    high: float,
-    guard: Witness | None = None,
-) -> Grid:
-    """The grid of least error for a tensor."""
-    return ranked_activations(readers, judges, others, start, low, high, guard=guard)[0]
+    return shortlist(grids, _errors(readers, judges, others, grids, witness))
 
 
 def _errors(
@@ -123,11 +106,6 @@ def _errors(
         other = others[reader.name, 1 - reader.operand]
         total += activation_errors(judges[reader.name], reader.operand, other, grids, reader.reading.factor)
     return total
-
-
-def _best(grids: Sequence[Grid], errors: Tensor, count: int) -> list[Grid]:
-    order = torch.argsort(errors, stable=True)[:count]
-    return [grids[int(i)] for i in order]
 
 
 def best_weights(judge: Judge, left: Tensor, bits: int) -> tuple[Tensor, Tensor]:

@@ -12,7 +12,7 @@ from converter.grids import Grid, fake_quantize
 from converter.methods.candidates import covering, scale_candidates
 from converter.methods.layer_error import Judge, activation_errors, judge_of, on_grid, thinned, weight_errors
 from converter.methods.layer_readers import Reader
-from converter.methods.layer_search import best_activation, best_weights, ranked_activations
+from converter.methods.layer_search import best_weights, ranked_activations
 from converter.methods.witness import Witness
 from converter.sensitivity import LayerSample
 from converter.study import Reading
@@ -78,7 +78,7 @@ def test_the_choice_is_no_worse_than_an_exhaustive_scan(bits: int, seed: int) ->
     judge = layer(seed)
     low, high = float(judge.left.min()), float(judge.left.max())
     readers = [Reader("layer", 0, Reading("x", 1.0))]
-    chosen = best_activation(readers, {"layer": judge}, {("layer", 1): judge.right}, covering(low, high, bits, True), low, high)
+    chosen = ranked_activations(readers, {"layer": judge}, {("layer", 1): judge.right}, covering(low, high, bits, True), low, high)[0]
     scan = min(error_by_hand(judge, grid) for grid in scale_candidates(low, high, bits, True))
     assert error_by_hand(judge, chosen) <= scan * 1.0001
 
@@ -91,8 +91,8 @@ def test_a_tensor_that_two_layers_read_is_judged_by_both() -> None:
     others = {("one", 1): one.right, ("heavy", 1): heavy.right}
     low, high = float(one.left.min()), float(one.left.max())
     start = covering(low, high, 6, True)
-    alone = best_activation(readers[:1], judges, others, start, low, high)
-    both = best_activation(readers, judges, others, start, low, high)
+    alone = ranked_activations(readers[:1], judges, others, start, low, high)[0]
+    both = ranked_activations(readers, judges, others, start, low, high)[0]
     assert both.scale[0] < 0.3 * alone.scale[0]
 
 

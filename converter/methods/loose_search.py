@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import torch
 
 from converter.grids import Grid
-from converter.methods.candidates import covering, scale_candidates
-from converter.methods.layer_error import alone_on_grid
+from converter.methods.candidates import covering, scale_candidates, shortlist, with_moved_ends
+from converter.methods.layer_error import on_grids
 from converter.methods.layer_readers import Reader
 from converter.methods.problem import Problem
 from converter.methods.witness import Witness, grid_errors, thinned_witness, witnesses_of
@@ -33,9 +33,6 @@ _TRIALS = 8
 
 _PARTS = (0.33, 0.67)
 """Of the way to a proposal: gradients at the float network see too little harm in cutting off."""
-
-_SHORTLIST = 8
-_ENDS = (0.7, 0.8, 0.9, 1.0, 1.1)
 
 
 @dataclass(frozen=True)
@@ -94,21 +91,15 @@ def _few(study: Study, count: int) -> dict[str, Tensor]:
 
 def _proposal(root: str, witness: Witness, start: Grid, low: float, high: float) -> _Proposal:
     candidates = [start, *scale_candidates(low, high, start.bits, start.signed)]
-    kept = _best(candidates, grid_errors(thinned_witness(witness), candidates))
-    first = kept[0]
-    ends = [covering(first.lowest * a, first.highest * b, first.bits, first.signed) for a in _ENDS for b in _ENDS]
-    finalists = list(dict.fromkeys([start, *kept, *ends]))
+    kept = shortlist(candidates, grid_errors(thinned_witness(witness), candidates))
+    finalists = list(dict.fromkeys([start, *kept, *with_moved_ends(kept[0])]))
     errors = grid_errors(witness, finalists)
     best = int(errors.argmin())
     return _Proposal(root, finalists[best], float(errors[0] - errors[best]))
 
 
-def _best(grids: Sequence[Grid], errors: Tensor) -> list[Grid]:
-    return [grids[int(i)] for i in torch.argsort(errors, stable=True)[:_SHORTLIST]]
-
-
 def _output_error(study: Study, feed: Mapping[str, Tensor], expected: Mapping[str, Tensor], root: str, grid: Grid) -> float:
     """Squared error of the outputs over their squares, with one tensor on a grid and all else float."""
-    got = run_samples(study.network, feed, hook=alone_on_grid(study.readings, root, grid))
+    got = run_samples(study.network, feed, hook=on_grids(study.readings, {root: grid}))
     floats = [name for name, value in expected.items() if value.is_floating_point()]
     return sum(float((got[n] - expected[n]).double().square().sum() / expected[n].double().square().sum().clamp(min=1e-30)) for n in floats)
