@@ -125,7 +125,8 @@ def refine(problem: Problem, plan: Plan) -> Plan:
     study = problem.study
     assert study is not None
     grids = {name: fate.grid for name, fate in plan.tensors.items() if fate.grid is not None}
-    weights = {name: plan.ops[name].constants[1] for name in study.weights}
+    # those that turned out not to be worth it run in float
+    weights = {name: plan.ops[name].constants[1] for name in study.weights if 1 in plan.ops[name].constants}
     rounding = problem.parts.adaptive_rounding and any(grid.bits < _EASY_BITS for grid in weights.values())
     if study.values is not None or not (rounding or problem.parts.bias_correction):
         return plan

@@ -177,6 +177,22 @@ def test_a_tensor_that_something_else_reads_too_is_not_cut_for_the_layer_alone()
     assert fate.grid.highest > 0.6 * seen.tensors[stream].maximum
 
 
+@pytest.mark.parametrize(("placement", "margin"), [("balanced:1e6", 0.0), ("latency", 0.99)], ids=["too dear", "too little saved"])
+def test_layers_that_turn_out_to_stay_float_are_not_refined(placement: str, margin: float) -> None:
+    """They were studied as if they ran in integer; how much accuracy and time that is worth is known only in the end."""
+    model = hybrid(activation_bits=6)
+
+    def look(model: ir.Model) -> Any:
+        return observe(model, FEEDS[:4], threads=1)
+
+    target = replace(BY_SIZE, margin=margin)
+    result = make_plan(model, look(model), look, FEEDS[:4], (), target, Options(bits="W6A6", placement=placement), frozenset())
+    layers = [op for op in result.plan.ops.values() if op.op_type in ("Conv", "Gemm", "MatMul")]
+    assert any(op.runs == "float" for op in layers)
+    assert not any(op.codes or op.constants for op in layers if op.runs == "float")
+    assert quality(model, result) > 20.0
+
+
 @pytest.mark.parametrize(("placement", "full", "asked"), [("latency", False, True), ("all", False, False), ("latency", True, False)])
 def test_lines_are_sought_only_where_speed_is_weighed(monkeypatch: pytest.MonkeyPatch, placement: str, full: bool, asked: bool) -> None:
     calls: list[str] = []

@@ -49,8 +49,8 @@ def reconstruct(
 
     Args:
         study: the network, its samples and readings.
-        grids: of activations, by root tensor.
-        weight_grids: by layer.
+        grids: of activations that have one, by root tensor.
+        weight_grids: of layers that run in integer, by layer.
         rounding: choose the weights' codes anew.
         bias: correct biases.
     """
@@ -89,7 +89,7 @@ def _readings(network: Network) -> dict[str, int]:
 
 def _read(study: Study, grids: Mapping[str, Grid], step: Step, index: int, value: Tensor) -> Tensor:
     reading = study.readings.get((step.name, index))
-    return value if reading is None else on_grid(value, grids[reading.root], reading.factor)
+    return value if reading is None or reading.root not in grids else on_grid(value, grids[reading.root], reading.factor)
 
 
 def _rows(step: Step, network: Network, coded: Tensor, real: Tensor, seed: int) -> tuple[Tensor, Tensor]:
