@@ -22,7 +22,7 @@ from converter.integer_bias import integer_bias
 from converter.integer_forms import HARD_SIGMOID_OFFSET, clamp_codes, gate_grid, offset_grid, sigmoid_grid
 from converter.plan import OpPlan, Plan, TensorPlan, gate_of, ramp_of
 from converter.quantized_graph import QuantizedGraph
-from converter.ramps import ramp_grid, ramp_limits
+from converter.ramps import ramp_limits
 from converter.stored import bias_of, weight_codes
 
 __all__ = ["OUTPUT_IR_VERSION", "emit"]
@@ -302,28 +302,19 @@ class _Builder:
         self.codes[output] = _Codes(codes, fate.grid)
 
     def _gelu(self, node: ir.Node, op: OpPlan) -> None:
-        """Write x * gate(x): the gate's numbers rename scales and a zero point."""
-        x, new, name = node.inputs[0], self.new, str(node.name)
+        """Write x * gate(x): the gate's slope, height and base rename scales and a zero point."""
+        x, gate = node.inputs[0], gate_of(op)
         assert x is not None
-        codes = self.codes[x]
-        share = self._ramped_gate(node, op, codes) if op.has_ramp else self._sigmoid_gate(node, op, codes)
-        product = ir.Node("", "Mul", [self._decode(codes, f"{name}_input"), share], name=new.unique(f"{name}_Mul"))
-        new.nodes.append(product)
-        self._adopt(node.outputs[0], product.outputs[0])
-
-    def _ramped_gate(self, node: ir.Node, op: OpPlan, codes: _Codes) -> ir.Value:
-        grid, name = ramp_grid(codes.grid, ramp_of(op)), str(node.name)
-        assert grid is not None
-        clamped = self.new.clip(codes.value, grid, f"{name}_gate", ramp_limits(grid, ramp_of(op)))
-        return self.new.dequantize(clamped, grid, f"{name}_gate_share")
-
-    def _sigmoid_gate(self, node: ir.Node, op: OpPlan, codes: _Codes) -> ir.Value:
-        gate, new, name, signed = gate_of(op), self.new, str(node.name), codes.grid.signed
+        new, codes, name = self.new, self.codes[x], str(node.name)
+        signed = codes.grid.signed
         steep = new.dequantize(codes.value, codes.grid.rescaled(gate.slope), f"{name}_gate_input")
         opened = new.add("Sigmoid", [steep], f"{name}_gate", ir.DataType.FLOAT)
         grid = sigmoid_grid(signed=signed)
         gated = new.quantize(opened, grid, f"{name}_gate", (grid.qmin, grid.qmax))
-        return new.dequantize(gated, gate.read_grid(signed=signed), f"{name}_gate_share")
+        share = new.dequantize(gated, gate.read_grid(signed=signed), f"{name}_gate_share")
+        product = ir.Node("", "Mul", [self._decode(codes, f"{name}_input"), share], name=new.unique(f"{name}_Mul"))
+        new.nodes.append(product)
+        self._adopt(node.outputs[0], product.outputs[0])
 
 
 def _pruned(graph: ir.Graph) -> ir.Graph:

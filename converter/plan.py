@@ -28,7 +28,6 @@ FORMAT = "bridgequant-plan"
 VERSION = 1
 
 Fate = Literal["measured", "fixed", "shared", "derived", "float"]
-_RAMP_NUMBERS = len(fields(Ramp))
 _FATES = ("measured", "fixed", "shared", "derived", "float")
 
 
@@ -62,7 +61,7 @@ class OpPlan:
         codes: of the weights (input 1), as :mod:`converter.stored` writes them; empty to round to the nearest.
         bias: instead of the model's own, one number per output channel; empty to keep that.
         gate: of an integer Gelu: slope, height and base of a :class:`converter.integer_forms.Gate`; of an integer Sigmoid that
-            is a ramp, or of a Gelu whose gate is one: slope, offset, low and high of a :class:`converter.ramps.Ramp`.
+            is a ramp: slope, offset, low and high of a :class:`converter.ramps.Ramp`.
     """
 
     op_type: str
@@ -78,11 +77,6 @@ class OpPlan:
     def reads_codes(self) -> bool:
         """True if a grid is in the way of what it reads."""
         return self.runs != "float"
-
-    @property
-    def has_ramp(self) -> bool:
-        """True if a ramp gates, and not a sigmoid."""
-        return len(self.gate) == _RAMP_NUMBERS
 
 
 @dataclass(frozen=True)
@@ -122,7 +116,7 @@ def gate_of(op: OpPlan) -> Gate:
 
 
 def ramp_of(op: OpPlan) -> Ramp:
-    """The ramp of an integer Sigmoid or Gelu."""
+    """The ramp of an integer Sigmoid."""
     return Ramp(*op.gate)
 
 

@@ -194,9 +194,6 @@ def _check_gate(node: ir.Node, op: OpPlan, entry: Offer, plan: Plan, refuse: Ref
         if op.gate:
             raise refuse(f"operator '{name}' has no gate")
         return
-    if op.has_ramp:
-        _check_ramp(node, op, plan, refuse)
-        return
     if len(op.gate) != 3 or not (0.25 <= op.gate[0] <= 4.0 and 0.25 <= op.gate[1] <= 4.0 and op.gate[2] in range(128)):
         raise refuse(f"the gate of operator '{name}' is a slope and a height of 0.25 to 4 and a base of 0 to 127")
 
@@ -204,13 +201,10 @@ def _check_gate(node: ir.Node, op: OpPlan, entry: Offer, plan: Plan, refuse: Ref
 def _check_ramp(node: ir.Node, op: OpPlan, plan: Plan, refuse: Refuse) -> None:
     ends = [plan.tensors.get(str(v.name)) for v in (node.inputs[0], node.outputs[0]) if v is not None]
     grids = [fate.grid for fate in ends if fate is not None and fate.grid is not None]
-    slope, offset, low, high = op.gate if op.has_ramp else (0.0, 0.0, 0.0, 0.0)
+    slope, offset, low, high = op.gate if len(op.gate) == 4 else (0.0, 0.0, 0.0, 0.0)
     if op.writes != "codes" or not (0.05 <= slope <= 1.0 and 0.0 <= offset <= 1.0 and 0.0 <= low < high <= 1.0):
         raise refuse(f"the ramp of operator '{node.name}' is a slope of 0.05 to 1, an offset, and a low and a high end within 0 to 1")
-    made = ramp_grid(grids[0], ramp_of(op)) if grids else None
-    if made is None:
-        raise refuse(f"the ramp of operator '{node.name}' is zero where its input has no code")
-    if op.op_type == "Sigmoid" and len(grids) == 2 and grids[1] != made:
+    if len(grids) == 2 and grids[1] != ramp_grid(grids[0], ramp_of(op)):
         raise refuse(f"tensor '{node.outputs[0].name}' must have the grid that the ramp of operator '{node.name}' makes of its input's")
 
 

@@ -1,4 +1,4 @@
-"""Ramp sites: gates of a model, the sigmoids of SiLUs and those inside integer GELUs, for which a ramp could stand."""
+"""Ramp sites: sigmoids of a model for which a ramp could stand, found from the graph."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Shapes = Mapping[str, tuple[int, ...]]
 
 
 def find_ramp_sites(model: ir.Model, offers: Offers, shapes: Shapes, target: Target) -> dict[str, RampSite]:
-    """Sigmoids that gate what they read, and GELUs, in integer, on a target where a ramp is cheaper; by operator name.
+    """Sigmoids that gate what they read, in integer, on a target where a ramp is cheaper; by operator name.
 
     Args:
         model: canonical float model, folds applied.
@@ -33,45 +33,35 @@ def find_ramp_sites(model: ir.Model, offers: Offers, shapes: Shapes, target: Tar
     """
     result = {}
     for node in model.graph:
-        entry, saved = offers.get(str(node.name)), _saved(node, shapes, target)
-        if not isinstance(entry, Offer) or saved <= 0.0 or not _has_own_grid(node.inputs[0], offers):
-            continue
+        entry, cost = offers.get(str(node.name)), _ramp_cost(node, shapes, target)
         product = _integer_product(node, offers)
-        read = str(node.inputs[0].name) if node.inputs[0] is not None else ""
-        if product is not None:
-            result[str(node.name)] = RampSite(read, saved, entry.integer_cost + product.integer_cost)
-        elif entry.form == "gelu":
-            result[str(node.name)] = RampSite(read, saved, 0.0)
+        if isinstance(entry, Offer) and cost is not None and product is not None and entry.integer_cost > cost:
+            read = str(node.inputs[0].name) if node.inputs[0] is not None else ""
+            result[str(node.name)] = RampSite(read, entry.integer_cost - cost, entry.integer_cost + product.integer_cost)
     return result
 
 
 def with_ramps(model: ir.Model, offers: Offers, ramps: Mapping[str, Ramp], shapes: Shapes, target: Target) -> dict[str, Offer | Refusal]:
-    """The same offers, with ramps for some gates."""
+    """The same offers, with ramps for some sigmoids."""
     result = dict(offers)
     for node in model.graph:
         name = str(node.name)
-        entry = offers.get(name)
-        if name in ramps and isinstance(entry, Offer):
-            result[name] = replace(entry, gate=ramps[name], integer_cost=entry.integer_cost - _saved(node, shapes, target))
+        entry, cost = offers.get(name), _ramp_cost(node, shapes, target)
+        if name in ramps and isinstance(entry, Offer) and cost is not None:
+            result[name] = replace(entry, gate=ramps[name], integer_cost=cost)
     return result
 
 
-def _saved(node: ir.Node, shapes: Shapes, target: Target) -> float:
-    """What a ramp costs less than the sigmoid that it stands for; 0 where the target knows no price for one of them."""
-    found = features(node, shapes)
-    table, ramp = (form_costs(kind, found, target)[1] for kind in ("Sigmoid", RAMP_KIND))
-    return 0.0 if table is None or ramp is None else table - ramp
-
-
-def _has_own_grid(x: ir.Value | None, offers: Offers) -> bool:
-    """True if the grid of a tensor is the one that is chosen for it, and written by an integer operator."""
-    maker = x.producer() if x is not None else None
-    made = offers.get(str(maker.name)) if maker is not None else None
-    return isinstance(made, Offer) and made.form not in PASSING and maker is not None and maker.op_type != "Sigmoid"
+def _ramp_cost(node: ir.Node, shapes: Shapes, target: Target) -> float | None:
+    return form_costs(RAMP_KIND, features(node, shapes), target)[1]
 
 
 def _integer_product(node: ir.Node, offers: Offers) -> Offer | None:
     """The integer form of the product of a sigmoid with its own input, if that product is all that reads the sigmoid."""
-    product = gated_product(node)
-    entry = offers.get(str(product.name)) if product is not None else None
+    product, x = gated_product(node), node.inputs[0]
+    maker = x.producer() if x is not None else None
+    made = offers.get(str(maker.name)) if maker is not None else None
+    if product is None or not isinstance(made, Offer) or made.form in PASSING or (maker is not None and maker.op_type == "Sigmoid"):
+        return None  # its grid would not be the one that was chosen for it
+    entry = offers.get(str(product.name))
     return entry if isinstance(entry, Offer) and entry.form == "pointwise" else None

@@ -1,4 +1,4 @@
-"""Ramps: a clamped straight line in the place of what gates a tensor: the sigmoid in SiLU, and the one that stands for GELU's gate.
+"""Ramps: a clamped straight line in the place of a sigmoid that gates what it reads, as in SiLU.
 
 The integer sigmoid is a table that is read code by code. A ramp needs no table: its codes are those of its input, clamped,
 under another scale and zero point. Around zero a sigmoid is nearly straight, and far from it nearly constant; what is left in
@@ -44,9 +44,9 @@ class RampSite:
     """Where a ramp may stand.
 
     Attributes:
-        read: the tensor that the gate reads, and with which its result is multiplied.
+        read: the tensor that the sigmoid reads, and with which its result is multiplied.
         saved: what an inclined ramp costs less, in the target's unit.
-        saved_level: what a level one costs less: the gate and the product; 0 where a level one may not stand.
+        saved_level: what a level one costs less: the sigmoid and the product.
     """
 
     read: str
@@ -60,52 +60,54 @@ def ramp(x: FloatArray, shape: Ramp) -> FloatArray:
     return result
 
 
-def fit_ramp(x: FloatArray, gated: FloatArray, steepness: float = 1.0) -> Ramp:
-    """The ramp with which x * ramp(x) is close to what a gate makes of x, by descent along one number after the other.
+def fit_ramp(x: FloatArray) -> Ramp:
+    """The ramp with which x * ramp(x) is close to x * sigmoid(x) on a sample, by descent along one number after the other.
 
     Args:
         x: sample of the input, any shape.
-        gated: the exact result there, same shape.
-        steepness: of the gate beside a sigmoid; the slope is sought around as many times a sigmoid's.
     """
-    values, wanted = (a.reshape(-1)[:_FITTED].astype(np.float64) for a in (x, gated))
-    steep = np.asarray((steepness, 1.0, 1.0, 1.0))
-    lowest, highest = _LOWEST * steep, _HIGHEST * steep
+    values = x.reshape(-1)[:_FITTED].astype(np.float64)
+    wanted = values * _sigmoid(values)
 
     def error(numbers: FloatArray) -> float:
         return float(np.square(values * ramp(values, Ramp(*numbers)) - wanted).mean()) if values.size else 0.0
 
-    best = np.asarray(_START) * steep
+    best = np.asarray(_START)
     least = error(best)
     for number in range(_ROUNDS):
-        for index, width in enumerate(highest - lowest):
+        for index, width in enumerate(_HIGHEST - _LOWEST):
             for step in np.linspace(-0.5, 0.5, 9) * width * 0.6**number:
                 tried = best.copy()
-                tried[index] = np.clip(best[index] + step, lowest[index], highest[index])
+                tried[index] = np.clip(best[index] + step, _LOWEST[index], _HIGHEST[index])
                 found = error(tried)
                 if found < least:
                     best, least = tried, found
     return Ramp(*(float(np.float32(b)) for b in best))
 
 
-def fit_level(x: FloatArray, gated: FloatArray) -> Ramp:
-    """The level ramp with which x * ramp(x) is closest to what a gate makes of x: the mean of the gate, weighted by x * x.
+def fit_level(x: FloatArray) -> Ramp:
+    """The level ramp with which x * ramp(x) is closest to x * sigmoid(x) on a sample: the mean of sigmoid(x), weighted by x * x.
 
     Args:
         x: sample of the input, any shape; 0.5 if it is empty or zero.
-        gated: the exact result there, same shape.
     """
-    values, wanted = (a.reshape(-1)[:_FITTED].astype(np.float64) for a in (x, gated))
-    power = float(values @ values)
-    height = float(np.float32((values @ wanted) / power)) if power else 0.5
+    values = x.reshape(-1)[:_FITTED].astype(np.float64)
+    power = np.square(values)
+    height = float(np.float32((power * _sigmoid(values)).sum() / power.sum())) if power.any() else 0.5
     return Ramp(0.0, height, height, height)
 
 
-def gating_error(x: FloatArray, gated: FloatArray, shape: Ramp) -> float:
-    """Squared error of x * ramp(x) over the power of what a gate makes of x, on a sample of any shape; 0 where that has no power."""
-    values, wanted = (a.reshape(-1)[:_FITTED].astype(np.float64) for a in (x, gated))
+def gating_error(x: FloatArray, shape: Ramp) -> float:
+    """Squared error of x * ramp(x) over the power of x * sigmoid(x), on a sample of any shape; 0 where that has no power."""
+    values = x.reshape(-1)[:_FITTED].astype(np.float64)
+    wanted = values * _sigmoid(values)
     power = np.square(wanted).sum()
     return float(np.square(values * ramp(values, shape) - wanted).sum() / power) if power else 0.0
+
+
+def _sigmoid(x: FloatArray) -> FloatArray:
+    result: FloatArray = 1.0 / (1.0 + np.exp(-np.clip(x, -80.0, 80.0)))
+    return result
 
 
 def ramp_grid(grid: Grid, shape: Ramp) -> Grid | None:

@@ -17,7 +17,7 @@ from converter.grids import Grid, dequantize, fake_quantize
 from converter.integer_bias import bias_scale, integer_bias
 from converter.integer_forms import HARD_SIGMOID_OFFSET, gate_grid, sigmoid_grid
 from converter.plan import OpPlan, Plan, gate_of, ramp_of
-from converter.ramps import ramp_grid, ramp_limits
+from converter.ramps import ramp_limits
 from converter.runtime_kernels import FloatKernel
 from converter.stored import bias_of, weight_codes
 
@@ -160,15 +160,9 @@ class _Run:
 
     def _gelu(self, node: ir.Node, op: OpPlan) -> Tensor:
         x, grid = self.read_codes(node.inputs[0]), self.grid(node.inputs[0]) if node.inputs[0] is not None else None
-        out = self._written(node)
+        gate, out = gate_of(op), self._written(node)
         assert x is not None and grid is not None and out is not None
         codes = integer_arithmetic.centred(x, grid)
-        if op.has_ramp:
-            ramped = ramp_grid(grid, ramp_of(op))
-            assert ramped is not None
-            clamped = torch.clamp(codes + grid.zero_point[0], *ramp_limits(ramped, ramp_of(op)))
-            return integer_arithmetic.multiply(codes, clamped - ramped.zero_point[0], (grid, ramped), out)
-        gate = gate_of(op)
         steep = codes * float(np.float32(grid.scale[0] * gate.slope))
         opened = integer_arithmetic.centred(
             fake_quantize_tensor(torch.sigmoid(steep), sigmoid_grid(signed=grid.signed)), sigmoid_grid(signed=grid.signed)

@@ -86,11 +86,11 @@ def _summary(report: Report) -> Table:
             row("", f"on {platform.machine()}, which the file is not for: measure on {report.target}")
     placed = "" if report.placement == Options.placement else f", placement {report.placement}"
     row("plan", f"{report.method}, {report.bits}, target {report.target}{placed}, seed {report.seed}")
-    gates = [op for op in report.plan.ops.values() if op.op_type in ("Sigmoid", "Gelu")]
-    ramps, levels = sum(op.has_ramp for op in gates), len(report.plan.levels)
+    sigmoids = [op for op in report.plan.ops.values() if op.op_type == "Sigmoid"]
+    ramps, levels = sum(bool(op.gate) for op in sigmoids), len(report.plan.levels)
     if ramps or levels:
         kinds = [f"{count} {kind}" for count, kind in ((ramps, "clamped lines"), (levels, "constants")) if count]
-        row("ramps", f"{' and '.join(kinds)} for {len(gates) + levels} sigmoids and GELUs, which hardly moves the scores (--no-ramps)")
+        row("ramps", f"of {len(sigmoids) + levels} sigmoids {' and '.join(kinds)}, which hardly moves the scores (--no-ramps)")
     enclosed = sum(op.runs == "enclosed" for op in report.plan.ops.values())
     if enclosed:
         row("enclosed", f"{enclosed} operators read and write codes, but are computed in float by this runtime")

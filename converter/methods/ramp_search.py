@@ -1,21 +1,19 @@
-"""Which gates become ramps: as many of the dearest as leave the network's answer as good as unchanged."""
+"""Which sigmoids become ramps: as many of the dearest as leave the network's answer as good as unchanged."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
-from dataclasses import replace
+from collections.abc import Mapping
 
 import torch
 from torch.nn import functional
 
-from converter import torch_ops
 from converter.grids import FloatArray
 from converter.methods.problem import Choice, Problem
-from converter.network import Hook, Network, Step, run_samples
+from converter.network import Hook, Step, run_samples
 from converter.ramps import Ramp, RampSite, fit_level, fit_ramp, gating_error, ramp_grid
 from converter.sensitivity import loss_kind
 
-__all__ = ["choose_ramps", "divergence", "error_share", "spelled_out", "with_ramps"]
+__all__ = ["choose_ramps", "divergence", "error_share"]
 
 Tensor = torch.Tensor
 
@@ -28,20 +26,16 @@ _MOST_ERROR = 0.005
 _MOST_LEVEL_ERROR = 0.002
 """Of what a level ramp gates, as a share of its power. With more, a few of them use up what the answer may change."""
 
-_GELU = "Gelu"
-_GELU_STEEPNESS = 1.702
-"""Of the sigmoid that is closest to its gate (Hendrycks and Gimpel, arXiv 1606.08415, section 2)."""
-
 _SAMPLES = 16
 _SMALLEST = 1e-6
 
 
 def choose_ramps(problem: Problem, choice: Choice) -> dict[str, Ramp]:
-    """Fit a ramp to each gate that has a site, and keep those that save most, by bisection on how many.
+    """Fit a ramp to each sigmoid that has a site, and keep those that save most, by bisection on how many.
 
     Args:
         problem: with a study of the whole network; without one there are no ramps.
-        choice: grids of what the gates read.
+        choice: grids of what the sigmoids read.
 
     Returns:
         ramps by operator name, the dearest first.
@@ -49,57 +43,38 @@ def choose_ramps(problem: Problem, choice: Choice) -> dict[str, Ramp]:
     study = problem.study
     if study is None or study.values is not None or not problem.parts.ramps:
         return {}
-    ramps = _ramps(problem, study.network, choice)
+    ramps = _ramps(problem, choice)
     feed = {name: value[:_SAMPLES] for name, value in study.feed.items()}
     with torch.no_grad():
         plain = run_samples(study.network, feed)
 
         def harmless(count: int) -> bool:
-            tried = dict(ramps[:count])
-            got = run_samples(spelled_out(study.network, tried), feed, hook=with_ramps(tried))
+            got = run_samples(study.network, feed, hook=_with(dict(ramps[:count])))
             return all(_alike(plain[n], got[n]) for n in plain)
 
         fine, harmful = 0, len(ramps) + 1
-        count = len(ramps)
+        tried = len(ramps)
         while harmful - fine > 1:
-            fine, harmful = (count, harmful) if harmless(count) else (fine, count)
-            count = (fine + harmful) // 2
+            fine, harmful = (tried, harmful) if harmless(tried) else (fine, tried)
+            tried = (fine + harmful) // 2
     return dict(ramps[:fine])
 
 
-def _ramps(problem: Problem, network: Network, choice: Choice) -> list[tuple[str, Ramp]]:
-    """What each site can have, level if that is as good as the gate, by what it saves."""
+def _ramps(problem: Problem, choice: Choice) -> list[tuple[str, Ramp]]:
+    """What each site can have, level if that is as good as the sigmoid, by what it saves."""
     found = []
-    steps = {step.name: step for step in network.steps}
     for name, site in problem.ramp_sites.items():
-        shape, saved = _fitted(problem.tensors[site.read].sample, site, steps[name])
+        shape, saved = _fitted(problem.tensors[site.read].sample, site)
         if shape.is_level or ramp_grid(choice.tensors[site.read], shape) is not None:
             found.append((-saved, name, shape))
     return [(name, shape) for _, name, shape in sorted(found, key=lambda item: item[:2])]
 
 
-def _fitted(sample: FloatArray, site: RampSite, step: Step) -> tuple[Ramp, float]:
-    x = torch.from_numpy(sample).double()
-    (made,) = torch_ops.apply(step.op_type, [x], step.attributes)
-    gelu = step.op_type == _GELU
-    gated = (made if gelu else x * made).numpy()
-    level = fit_level(sample, gated)
-    if site.saved_level > 0.0 and gating_error(sample, gated, level) <= _MOST_LEVEL_ERROR:
+def _fitted(sample: FloatArray, site: RampSite) -> tuple[Ramp, float]:
+    level = fit_level(sample)
+    if gating_error(sample, level) <= _MOST_LEVEL_ERROR:
         return level, site.saved_level
-    return fit_ramp(sample, gated, _GELU_STEEPNESS if gelu else 1.0), site.saved
-
-
-def spelled_out(network: Network, names: Collection[str]) -> Network:
-    """The network with some GELUs as products of what they read with a gate, which has the GELU's name."""
-    steps: list[Step] = []
-    for step in network.steps:
-        if step.op_type != _GELU or step.name not in names:
-            steps.append(step)
-            continue
-        gate = f"{step.outputs[0]}_gate"
-        steps.append(Step(step.name, "Sigmoid", step.inputs, (gate,), {}))
-        steps.append(Step(f"{step.name}_product", "Mul", (step.inputs[0], gate), step.outputs, {}))
-    return replace(network, steps=tuple(steps))
+    return fit_ramp(sample), site.saved
 
 
 def _alike(wanted: Tensor, got: Tensor) -> bool:
@@ -119,8 +94,8 @@ def error_share(wanted: Tensor, got: Tensor) -> float:
     return float((wanted - got).double().square().sum() / wanted.double().square().sum().clamp(min=1e-30))
 
 
-def with_ramps(ramps: Mapping[str, Ramp]) -> Hook:
-    """Let gates read what makes them ramps."""
+def _with(ramps: Mapping[str, Ramp]) -> Hook:
+    """Let sigmoids read what makes them ramps."""
 
     def hook(step: Step, _: int, value: Tensor) -> Tensor:
         shape = ramps.get(step.name)
