@@ -16,6 +16,7 @@ import onnx_ir as ir
 import torch
 
 from converter import torch_ops
+from converter.canonicalise.resizes import RESIZE_MARK
 from converter.graph import attributes, constant, is_float
 
 __all__ = ["Places", "is_map", "places_of"]
@@ -87,6 +88,8 @@ def _follow(node: ir.Node, found: Mapping[str, Places], shapes: Mapping[str, Seq
     x = node.inputs[0] if node.inputs else None
     if x is None or not is_float(node.outputs[0]):
         return none
+    if RESIZE_MARK in node.metadata_props:
+        return [(_raster(out),) if len(out) == 4 else ()]
     if node.op_type in _MOVING:
         return _moved(node, found.get(str(x.name), ()), shapes.get(str(x.name), ()))
     if node.op_type in _WINDOWS:

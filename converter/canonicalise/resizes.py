@@ -23,10 +23,14 @@ from converter.graph import attributes, constant, is_float
 from converter.rewriting import add_initializer, insert_before, replace
 from converter.runtime import run_model
 
-__all__ = ["multiply_out_resizes"]
+__all__ = ["RESIZE_MARK", "multiply_out_resizes"]
 
 Array = npt.NDArray[Any]
 
+RESIZE_MARK = "bridgequant.resize"
+"""In the metadata of the three nodes: the places that they mix are a map's before and after, which their shapes do not show."""
+
+_MAP_RANK = 4
 _MOST_POSITIONS = 64
 """Of the picture that is resized. The product takes as many multiplications for each result, the interpolation some 27
 instructions on ARM64, in which a float kernel does about 80 multiplications and an integer one over 200."""
@@ -62,7 +66,12 @@ def _multiply_out(graph: ir.Graph, node: ir.Node) -> str:
         name=f"{name}_MatMul",
         shape=ir.Shape([*leading, results]),
     )
-    replace(result, _reshape(node, mixed, [*kept, *sides[1]], ir.Shape([*leading, *sides[1]]), f"{name}_picture"), [node])
+    picture = _reshape(node, mixed, [*kept, *sides[1]], ir.Shape([*leading, *sides[1]]), f"{name}_picture")
+    for value in (flat, mixed, picture):
+        maker = value.producer()
+        assert maker is not None
+        maker.metadata_props[RESIZE_MARK] = ""
+    replace(result, picture, [node])
     return name
 
 
@@ -75,10 +84,10 @@ def _reshape(anchor: ir.Node, x: ir.Value, sizes: Sequence[int], shape: ir.Shape
 
 
 def _sides(value: ir.Value | None) -> list[int] | None:
-    """Height and width, if they are known."""
+    """Height and width of a map, if they are known."""
     shape = list(value.shape) if value is not None and value.shape is not None else []
     sides = [d for d in shape[-2:] if isinstance(d, int)]
-    return sides if len(shape) > 2 and len(sides) == 2 else None
+    return sides if len(shape) == _MAP_RANK and len(sides) == 2 else None
 
 
 def _mixes_positions_only(node: ir.Node) -> bool:
