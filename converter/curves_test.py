@@ -203,3 +203,16 @@ def test_what_does_not_fit_is_refused(tensor: str, curve: Curve, complaint: str)
 def test_an_excluded_reader_is_no_spot() -> None:
     model, name = attention()
     assert list(find_spots(model)) == [name] and not find_spots(model, {"mix"})
+
+
+@pytest.mark.parametrize(("axis", "views", "found"), [(-1, 1, 1), (3, 1, 1), (-2, 1, 0), (-1, 2, 0)])
+def test_attention_is_a_softmax_over_the_last_axis_that_one_product_reads(axis: int, views: int, found: int) -> None:
+    """Integer exponentials are summed along that axis, and a softmax cannot be written anew for each of two readers."""
+    sketch = Sketch()
+    scores, value = sketch.input("scores", 1, 2, 4, 4), sketch.input("value", 1, 2, 4, 4)
+    softmax = sketch.add("Softmax", scores, axis=axis)
+    products = [sketch.add("MatMul", softmax, value)]
+    if views == 2:
+        products.append(sketch.add("MatMul", sketch.add("Transpose", softmax, perm=[0, 1, 3, 2]), value))
+    spots = find_spots(sketch.model(*products))
+    assert len([spot for spot in spots.values() if spot.kind == "attention"]) == found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection
 
 import onnx_ir as ir
@@ -31,7 +32,9 @@ def find_spots(model: ir.Model, excluded: Collection[str] = ()) -> dict[str, Spo
             if spot is not None:
                 name = spot.tensor
                 spots[name] = spot if name not in spots else _joined(spots[name], spot)
-    return {name: spot for name, spot in spots.items() if spot.kind != "attention" or len(spot.readers) == 1}
+    # a softmax that more than one product reads, itself or moved, has no one range of sums
+    products = Counter(spot.scores for spot in spots.values() if spot.kind == "attention" for _ in spot.readers)
+    return {name: spot for name, spot in spots.items() if spot.kind != "attention" or products[spot.scores] == 1}
 
 
 def _spot(node: ir.Node, index: int, value: ir.Value) -> Spot | None:
@@ -51,10 +54,21 @@ def _spot(node: ir.Node, index: int, value: ir.Value) -> Spot | None:
         return Spot("gelu", name, reader)
     if source.op_type == "LayerNormalization" and weighted:
         return Spot("normalized", name, reader)
-    if source.op_type == "Softmax" and constant(other) is None and node.op_type == "MatMul" and other is not value:
+    if (
+        source.op_type == "Softmax"
+        and _over_last_axis(source)
+        and constant(other) is None
+        and node.op_type == "MatMul"
+        and other is not value
+    ):
         scores = source.inputs[0]
         return Spot("attention", name, reader, str(other.name), "" if scores is None else str(scores.name))
     return None
+
+
+def _over_last_axis(softmax: ir.Node) -> bool:
+    shape = softmax.outputs[0].shape
+    return attributes(softmax).get("axis", -1) in (-1, *([len(shape) - 1] if shape is not None else []))
 
 
 def _joined(one: Spot, other: Spot) -> Spot:
