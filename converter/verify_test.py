@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -234,6 +235,7 @@ def test_sqnr_by_hand(signal: list[float], other: list[float], expected: float) 
         (29.0, 29.5, True),  # as far from the plan as from float: the runtime computes something else
         (17.0, 3.0, False),  # far from both, but much closer to the plan: chaos
         (8.0, 3.0, True),
+        (math.nan, 31.0, True),
     ],
 )
 def test_a_defect_is_told_from_chaos(parity_db: float, quality_db: float, broken: bool) -> None:

@@ -6,6 +6,7 @@ import argparse
 import os
 import sys
 import tempfile
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
@@ -14,6 +15,9 @@ from converter.errors import ConverterError, UsageError
 from models.registry import UnknownModelError
 
 __all__ = ["Parser", "exit_code", "print_line", "write_whole"]
+
+
+_INTERRUPTED = 130
 
 
 class Parser(argparse.ArgumentParser):
@@ -25,7 +29,11 @@ class Parser(argparse.ArgumentParser):
 
 
 def exit_code(command: Callable[[], None]) -> int:
-    """Run a command; an error raised on purpose goes to stderr in at most three lines and gives its own exit code."""
+    """Run a command; what goes wrong goes to stderr in at most three lines.
+
+    Returns:
+        0; the exit code of an error raised on purpose; 1 for any other, of which the place in the source is named; 130 when interrupted.
+    """
     try:
         command()
     except ConverterError as error:
@@ -35,6 +43,16 @@ def exit_code(command: Callable[[], None]) -> int:
         explained = UsageError(str(error), where="NAME", hint="give one of those, or see the list of networks in docs/models.md")
         sys.stderr.write(f"{explained}\n")
         return UsageError.exit_code
+    except KeyboardInterrupt:
+        sys.stderr.write("interrupted\n")
+        return _INTERRUPTED
+    except Exception as error:
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        what = f"unexpected {type(error).__name__}: {next(iter(str(error).splitlines()), '')}"
+        sys.stderr.write(
+            f"{ConverterError(what, where=f'{Path(place.filename).name}:{place.lineno}', hint='check the files given, or report it')}\n"
+        )
+        return ConverterError.exit_code
     return 0
 
 

@@ -153,7 +153,7 @@ def output_indices(data: LabelledImages, outputs: int, class_names: tuple[str, .
 
     1. The model's class names are known and the data's are among them: by name.
     2. The data's classes are numbers: the number is the output.
-    3. There are as many classes as outputs: in sorted order.
+    3. There are as many classes as outputs: in sorted order, of numbers by value.
     4. The data's classes are WordNet numbers and there are 1000 outputs: in the order of ImageNet-1k.
 
     Args:
@@ -173,7 +173,9 @@ def output_indices(data: LabelledImages, outputs: int, class_names: tuple[str, .
     if all(name.isdecimal() for name in names) and max(map(int, names)) < outputs:
         return np.array([int(name) for name in names], np.int64)
     if len(names) == outputs:
-        return np.arange(outputs)
+        numbers = all(name.isdecimal() for name in names)
+        ordered = sorted(names, key=int) if numbers else list(names)
+        return np.array([ordered.index(name) for name in names], np.int64)
     if outputs == 1000 and all(re.fullmatch(r"n\d{8}", name) for name in names):
         from timm.data import ImageNetInfo
 

@@ -147,6 +147,7 @@ def test_case_2_numbers_are_outputs_in_numeric_order() -> None:
 
 def test_case_3_as_many_classes_as_outputs_are_in_sorted_order() -> None:
     assert output_indices(data_of("cat", "dog"), 2).tolist() == [0, 1]
+    assert output_indices(data_of("1", "10", *map(str, range(2, 10))), 10).tolist() == [0, 9, *range(1, 9)]
 
 
 def test_case_4_wordnet_numbers_are_in_the_order_of_imagenet() -> None:

@@ -68,7 +68,9 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--json", type=Path, metavar="FILE", help="everything as JSON")
     parser.add_argument("--seconds", type=float, default=_LATENCY_SECONDS, metavar="S", help="of the latency measurement (default 3)")
     parser.add_argument("--threads", type=int, default=1, metavar="N", help="of accuracy and latency; 0: as many as there are cores")
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the choice of samples (default 0)")
+    parser.add_argument(
+        "--seed", type=int, default=1, metavar="N", help="of the choice of samples (default 1, another than for calibration)"
+    )
     options = parser.parse_args(arguments)
     for name, least in (("limit", 1), ("samples", 1), ("threads", 0), ("seconds", 0)):
         value = getattr(options, name)

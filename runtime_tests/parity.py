@@ -8,6 +8,7 @@ import numpy as np
 
 from converter.runtime import open_session, run_session
 from converter.verify import sqnr
+from runtime_tests.quality import check_finite
 from runtime_tests.subject import Subject
 
 __all__ = ["Parity", "measure_parity"]
@@ -37,6 +38,7 @@ def measure_parity(subject: Subject) -> Parity:
 
     Raises:
         ModelError: the model does not run.
+        VerificationError: an output is not finite.
     """
     runs = []
     for optimise in (False, True):
@@ -45,6 +47,8 @@ def measure_parity(subject: Subject) -> Parity:
     found = {}
     for name, value in runs[0][0].items():
         if np.issubdtype(value.dtype, np.floating):
-            found[name] = sqnr(*(np.stack([outputs[name] for outputs in side]) for side in runs))
+            plain, fused = (np.stack([outputs[name] for outputs in side]) for side in runs)
+            check_finite(f"output '{name}'", fused)
+            found[name] = sqnr(plain, fused)
     worst = min(found, key=lambda name: found[name])
     return Parity(found[worst], worst, len(subject.feeds))

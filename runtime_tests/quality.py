@@ -17,7 +17,7 @@ from models.evaluate import answers_of, open_classifier, output_indices
 from models.images import LabelledImages, find_images
 from runtime_tests.subject import Subject
 
-__all__ = ["Accuracy", "Closeness", "labels_of", "measure_accuracy", "measure_closeness"]
+__all__ = ["Accuracy", "Closeness", "check_finite", "labels_of", "measure_accuracy", "measure_closeness"]
 
 _BATCH = 32
 _UNKNOWN_PREPROCESSING = "give --preprocess, such as 'imagenet;resize=crop'"
@@ -90,12 +90,20 @@ def measure_accuracy(subject: Subject, data: LabelledImages, *, threads: int = 1
     for path, exact in ((subject.floats.path, False), (subject.path, bool(subject.settings))):
         classifier = open_classifier(path, exact=exact, threads=threads, size=size)
         scores.append(np.concatenate(list(answers_of(classifier, data, subject.preprocess, batch=_BATCH))))
-        _check_finite("scores", scores[-1])
+        check_finite("scores", scores[-1])
     names = tuple(json.loads(subject.floats.metadata.get("bridgequant.classes", "[]")))
     labels = output_indices(data, scores[0].shape[1], names)[list(data.labels)]
     wanted, got = (values.argmax(axis=1) for values in scores)
     accuracy = Accuracy(len(data), *(float(100 * np.mean(choice == labels)) for choice in (wanted, got)))
-    return accuracy, Closeness(len(data), data.source.name, sqnr(*scores), float(100 * np.mean(wanted == got)))
+    ratios = [sqnr(*scores), *_ratios_of_others(subject)]
+    return accuracy, Closeness(len(data), data.source.name, min(ratios), float(100 * np.mean(wanted == got)))
+
+
+def _ratios_of_others(subject: Subject) -> list[float]:
+    """SQNR on the samples of all outputs but the first, of which the labels say nothing."""
+    if len(subject.model.graph.output) == 1:
+        return []
+    return [sqnr(*pair) for _, pair in _compared(subject, 1)[1:]]
 
 
 def measure_closeness(subject: Subject, *, threads: int = 1) -> Closeness:
@@ -105,17 +113,8 @@ def measure_closeness(subject: Subject, *, threads: int = 1) -> Closeness:
         ModelError: one does not run.
         VerificationError: an output is not finite.
     """
-    sessions = (
-        open_session(subject.floats.model, threads=threads),
-        open_session(subject.model, threads=threads, settings=subject.settings),
-    )
-    outputs = [[run_session(session, feed) for feed in subject.feeds] for session in sessions]
     ratios, same = [], []
-    for name, first in outputs[0][0].items():
-        if not np.issubdtype(first.dtype, np.floating):
-            continue
-        wanted, got = (np.stack([values[name] for values in side]) for side in outputs)
-        _check_finite(f"output '{name}'", got)
+    for _, (wanted, got) in _compared(subject, threads):
         ratios.append(sqnr(wanted, got))
         if wanted.ndim in (3, 4) and wanted.shape[-1] > 1:  # [samples, N, classes] or [samples, N, positions, classes]
             same.append((wanted.argmax(-1) == got.argmax(-1)).reshape(-1))
@@ -125,6 +124,32 @@ def measure_closeness(subject: Subject, *, threads: int = 1) -> Closeness:
     return Closeness(len(subject.feeds), subject.samples, min(ratios), agreement)
 
 
-def _check_finite(what: str, values: npt.NDArray[Any]) -> None:
+def _compared(subject: Subject, threads: int) -> list[tuple[str, tuple[npt.NDArray[Any], npt.NDArray[Any]]]]:
+    """Name, float and int8 values of each output of numbers, [samples, ...] each.
+
+    Raises:
+        ModelError: a model does not run.
+        VerificationError: a value is not finite.
+    """
+    sessions = (
+        open_session(subject.floats.model, threads=threads),
+        open_session(subject.model, threads=threads, settings=subject.settings),
+    )
+    outputs = [[run_session(session, feed) for feed in subject.feeds] for session in sessions]
+    found = []
+    for name, first in outputs[0][0].items():
+        if np.issubdtype(first.dtype, np.floating):
+            wanted, got = (np.stack([values[name] for values in side]) for side in outputs)
+            check_finite(f"output '{name}'", got)
+            found.append((name, (wanted, got)))
+    return found
+
+
+def check_finite(what: str, values: npt.NDArray[Any]) -> None:
+    """Refuse outputs that are no numbers.
+
+    Raises:
+        VerificationError: says which output.
+    """
     if not np.isfinite(values).all():
         raise VerificationError("the int8 model gives numbers that are not finite", where=what, hint="convert it with another --method")

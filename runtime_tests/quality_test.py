@@ -9,8 +9,10 @@ import onnx_ir as ir
 import pytest
 from PIL import Image
 
+from converter.errors import VerificationError
 from converter.sketch_test import Sketch
 from runtime_tests.conftest import MakeFiles
+from runtime_tests.parity import measure_parity
 from runtime_tests.quality import labels_of, measure_accuracy, measure_closeness
 from runtime_tests.subject import open_subject
 
@@ -45,6 +47,28 @@ def test_top_1_drop_and_agreement_by_hand(tmp_path: Path) -> None:
     assert closeness.agreement == 75.0
     pixels = np.array([*COLOURS.values(), WRONG[1]]) / 255
     assert closeness.sqnr_db == pytest.approx(10 * np.log10(np.sum(pixels**2) / np.sum(pixels[:, 2] ** 2)), abs=1e-3)
+
+
+@pytest.mark.parametrize("factor", [-5.0, float("nan")])
+def test_labels_do_not_hide_what_other_outputs_do(factor: float, tmp_path: Path) -> None:
+    data = pictures(tmp_path / "data")
+    paths = []
+    for name, times in (("a", 1.0), ("b", factor)):
+        sketch = Sketch()
+        mean = sketch.add("Flatten", sketch.add("GlobalAveragePool", sketch.input("x", 1, 3, 8, 8)))
+        model = sketch.model(sketch.add("Mul", mean, sketch.constant(1.0)), sketch.add("Mul", mean, sketch.constant(times)))
+        paths.append(tmp_path / f"{name}.onnx")
+        paths[-1].write_bytes(ir.to_proto(model).SerializeToString())
+    labels, subject = labels_of(data, None), open_subject(*paths, data=data, preprocess="unit")
+    assert labels is not None
+    if np.isnan(factor):
+        with pytest.raises(VerificationError, match="not finite"):
+            measure_accuracy(subject, labels)
+        with pytest.raises(VerificationError, match="not finite"):
+            measure_parity(subject)
+    else:
+        accuracy, closeness = measure_accuracy(subject, labels)
+        assert accuracy.drop == 0.0 and closeness.sqnr_db == pytest.approx(-20 * np.log10(6.0), abs=1e-3)
 
 
 def test_without_labels_the_samples_are_compared(make_files: MakeFiles) -> None:

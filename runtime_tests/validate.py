@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import argparse
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from converter.errors import BoundMissedError, UsageError
+from converter.errors import BoundMissedError, CalibrationError, ConverterError, ModelError, UsageError, VerificationError
 from converter.options import Options
 from converter.pipeline import convert
 from models.command_line import Parser, exit_code, print_line
@@ -14,7 +15,7 @@ from runtime_tests.command_line import main as validate
 from tools.arm64.environment import environment
 from tools.arm64.setup import missing_steps
 
-__all__ = ["CHECKPOINTS", "GATES", "main", "validation_flags"]
+__all__ = ["CHECKPOINTS", "GATES", "main", "raise_failed", "validation_flags"]
 
 CHECKPOINTS = Path(__file__).resolve().parents[1] / "models" / "checkpoints"
 GATES = Path(__file__).resolve().parent / "gates"
@@ -59,13 +60,33 @@ def _run(arguments: Sequence[str] | None) -> None:
     if not arm64:
         print_line("ARM64 instructions are not counted: run make arm64 first")
     options.out.mkdir(parents=True, exist_ok=True)
-    failed = []
-    for name in options.names or known:
+    codes = {name: _validated(name, options, arm64=arm64) for name in options.names or known}
+    raise_failed(codes, options.out)
+
+
+def _validated(name: str, options: argparse.Namespace, *, arm64: bool) -> int:
+    """Exit code of converting and validating one checkpoint; what went wrong has been printed."""
+
+    def whole() -> None:
         _convert(name, options.out, options.calib)
-        code = validate(validation_flags(name, options.out, data=options.data, limit=options.limit, arm64=arm64))
-        failed += [f"{name} (exit {code})"] if code else []
-    if failed:
-        raise BoundMissedError(f"not all checkpoints passed: {', '.join(failed)}", where=str(options.out), hint="see above for each")
+
+    flags = validation_flags(name, options.out, data=options.data, limit=options.limit, arm64=arm64)
+    return exit_code(whole) or validate(flags)
+
+
+def raise_failed(codes: Mapping[str, int], folder: Path) -> None:
+    """Raise what the gravest exit code stands for: a missed gate is the least, since the model runs as it should.
+
+    Raises:
+        ConverterError: there is a code other than 0.
+    """
+    failed = {name: code for name, code in codes.items() if code}
+    if not failed:
+        return
+    what = f"not all checkpoints passed: {', '.join(f'{name} (exit {code})' for name, code in failed.items())}"
+    kinds = {kind.exit_code: kind for kind in (UsageError, ModelError, CalibrationError, VerificationError, BoundMissedError)}
+    gravest = min(failed.values())
+    raise kinds.get(gravest, ConverterError)(what, where=str(folder), hint="see above for each")
 
 
 def _convert(name: str, folder: Path, calib: Path | None) -> None:

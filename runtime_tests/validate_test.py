@@ -5,9 +5,11 @@ from pathlib import Path
 
 import pytest
 
+from converter.errors import BoundMissedError, ConverterError, VerificationError
+from runtime_tests import validate as validation
 from runtime_tests.gates import check_measurable, read_gates
 from runtime_tests.results import KINDS
-from runtime_tests.validate import GATES, main, validation_flags
+from runtime_tests.validate import GATES, main, raise_failed, validation_flags
 
 
 def test_the_gates_of_this_repository_can_be_read() -> None:
@@ -32,3 +34,33 @@ def test_gates_of_what_cannot_be_measured_are_left_out(tmp_path: Path) -> None:
 def test_unknown_names_and_paths_are_refused(flags: list[str], what: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(flags) == 2
     assert what in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("codes", "kind"),
+    [
+        ({"a": 0, "b": 6}, BoundMissedError),
+        ({"a": 6, "b": 5}, VerificationError),
+        ({"a": 1, "b": 6}, ConverterError),
+        ({"a": 130}, ConverterError),
+    ],
+)
+def test_the_gravest_failure_gives_the_exit_code(codes: dict[str, int], kind: type[ConverterError], tmp_path: Path) -> None:
+    with pytest.raises(ConverterError, match="not all checkpoints passed: ") as caught:
+        raise_failed(codes, tmp_path)
+    assert type(caught.value) is kind
+    raise_failed({"a": 0}, tmp_path)
+
+
+def test_one_that_fails_does_not_keep_the_others_from_being_tried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tried = []
+
+    def convert(name: str, folder: Path, calib: Path | None) -> None:
+        tried.append(name)
+        if name == "mobilevit_xxs":
+            raise VerificationError("broken", where=name, hint="none")
+
+    monkeypatch.setattr(validation, "_convert", convert)
+    monkeypatch.setattr(validation, "validate", lambda flags: 6)
+    assert main(["mobilevit_xxs", "mobilevitv2_050", "--out", str(tmp_path)]) == 5
+    assert tried == ["mobilevit_xxs", "mobilevitv2_050"]
