@@ -20,7 +20,7 @@ SITES = {
     "mobilevitv2_050": {"fold": 17, "inserted": 26},
     "mobile_former_26m": {"fold": 38, "inserted": 5},
     "efficientformer_l1": {"fold": 9, "balance": 1, "inserted": 16},
-    "efficientformerv2_s0": {"fold": 6, "balance": 5, "inserted": 51},
+    "efficientformerv2_s0": {"fold": 6, "balance": 5, "inserted": 49},
 }
 
 
