@@ -19,7 +19,7 @@ PRICES = """
 name = "round"
 description = "round prices"
 unit = "instructions"
-architectures = ["aarch64"]
+architectures = ["bench"]
 activations = "int8"
 call = 500
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -89,7 +90,7 @@ def test_the_sizes_tell_all_prices_apart(whole: Whole) -> None:
     for kind, amounts in found.items():
         terms = [term for term in terms_of(kind) if any(term in each for each in amounts)]
         # each price adds about as much as the others, so that none is lost among them
-        prices = {term: 1e6 / np.mean([each.get(term, 0.0) for each in amounts]) for term in terms}
+        prices = {term: 1e6 / statistics.fmean(each.get(term, 0.0) for each in amounts) for term in terms}
         made = fit([Sample(kind, each, price(prices, each)) for each in amounts], terms, floor=1.0)
         assert made.prices == pytest.approx(prices, rel=1e-3), kind
         assert made.samples >= len(terms)
