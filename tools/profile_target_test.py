@@ -71,11 +71,12 @@ def test_what_costs_nothing_in_float_keeps_a_price_that_a_target_file_may_have()
 
 
 def test_a_ramp_keeps_its_price() -> None:
-    assert fitted(BASE, MEASURED)[0].costs[RAMP_KIND] == BASE.costs[RAMP_KIND]
+    """No probe measures one."""
+    assert fitted(BASE, replace(MEASURED, unit=BASE.unit))[0].costs[RAMP_KIND] == BASE.costs[RAMP_KIND]
 
 
 def test_the_target_says_what_was_measured_and_how_far_off_its_prices_are() -> None:
-    """Costs of 1 and 3 are best met by a price of 1.2, as in the tests of the fit: 0.2 and 0.6 off."""
+    """Costs of 1 and 3 are best met by a price of 1.2, as in the tests of the fit: 0.2 and 0.6 off, 0.4 in the middle."""
     off = [Sample("Softmax", {"node": 1.0}, cost) for cost in (1.0, 3.0)]
     target, fits = fitted(BASE, replace(MEASURED, floats=[*MEASURED.floats, *off], floor=1e-12))
     assert target.fit["measured"] == "a bench, by hand"
