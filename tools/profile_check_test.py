@@ -57,7 +57,7 @@ def model(tmp_path: Path) -> Path:
     """A convolution, a Sigmoid and a Softplus, which has no price of its own."""
     s = Sketch(0)
     x = s.add("Sigmoid", s.conv(s.input("x", 1, 4, 3, 3), 4, size=1))
-    path = tmp_path / "net[1].onnx"
+    path = tmp_path / "net[b].onnx"
     onnx.save(ir.to_proto(s.model(s.add("Softplus", x))), path)
     return path
 
@@ -82,8 +82,8 @@ def test_float_and_integer_models_are_predicted_by_the_prices_of_their_nodes(
 ) -> None:
     assert main([str(model), str(model), "--target", str(round_target)]) == 0
     expected = [
-        ["net[1]", f"{FLOAT / 1e6:.1f}", f"{PER_REGION / 1e6:.1f}", f"{FLOAT / PER_REGION - 1:+.1%}"],
-        ["net[1] int8", f"{INTEGER / 1e6:.1f}", f"{PER_REGION / 1e6:.1f}", f"{INTEGER / PER_REGION - 1:+.1%}"],
+        ["net[b]", f"{FLOAT / 1e6:.1f}", f"{PER_REGION / 1e6:.1f}", f"{FLOAT / PER_REGION - 1:+.1%}"],
+        ["net[b] int8", f"{INTEGER / 1e6:.1f}", f"{PER_REGION / 1e6:.1f}", f"{INTEGER / PER_REGION - 1:+.1%}"],
     ]
     assert rows(capsys.readouterr().out) == 2 * expected
 
@@ -98,7 +98,18 @@ def test_the_worst_prediction_decides(
     printed = capsys.readouterr()
     assert len(rows(printed.out)) == 2
     lines = printed.err.splitlines()
-    assert lines[:1] == (["error: net[1] is predicted +440.0% off, 439.0% were allowed"] if code else []) and len(lines) <= 3
+    assert lines[:1] == (["error: net[b] is predicted +440.0% off, 439.0% were allowed"] if code else []) and len(lines) <= 3
+
+
+def test_too_low_is_as_bad_as_too_high(model: Path, round_target: Path, no_emulator: None, capsys: pytest.CaptureFixture[str]) -> None:
+    """1000 are counted of each: 100 + 500 + 300 + 200 is closer than 100 + 10 + 10 + 200, a Q of 92 and a DQ of 46."""
+    text = PRICES
+    for old, new in (("500", "100"), ("3000", "500"), ("1200", "300"), ("= 700", "= 200"), ("= 200 }", "= 10 }"), ("= 100 }", "= 10 }")):
+        assert text.count(old) == 1, old
+        text = text.replace(old, new)
+    round_target.write_text(text)
+    assert main([str(model), "--target", str(round_target), "--within", "0.3"]) == 6
+    assert "error: net[b] int8 is predicted -54.2% off, 30.0% were allowed" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

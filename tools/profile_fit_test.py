@@ -28,10 +28,19 @@ def test_no_price_is_negative() -> None:
     np.testing.assert_allclose(found, [0.0, 1.5])
 
 
-@given(
-    arrays(np.float64, (7, 4), elements=st.integers(-9, 9).map(float)),
-    arrays(np.float64, 7, elements=st.integers(-99, 99).map(float)),
-)
+def test_an_unknown_that_others_drive_below_zero_is_given_up_again() -> None:
+    """The equations hold for 2, -2 and 2. Without the second: 5x + 3z = 6 and 3x + 18z = 12, so x = 8/9 and z = 14/27."""
+    matrix = np.array([[2.0, 1.0, 0.0], [1.0, 3.0, 3.0], [0.0, 2.0, 3.0]])
+    np.testing.assert_allclose(matrix @ [2.0, -2.0, 2.0], 2.0)
+    np.testing.assert_allclose(nonnegative_least_squares(matrix, np.array([2.0, 2.0, 2.0])), [8 / 9, 0.0, 14 / 27])
+
+
+def numbers(low: int, high: int, *shape: int) -> st.SearchStrategy[np.ndarray]:
+    """All of them drawn one by one, as equal ones are no test."""
+    return arrays(np.float64, shape, elements=st.integers(low, high).map(float), fill=st.nothing())
+
+
+@given(numbers(0, 9, 5, 3), numbers(-99, 99, 5))
 def test_nothing_nearby_is_better(matrix: np.ndarray, wanted: np.ndarray) -> None:
     """What makes a solution the best one: raising a zero does not help, and no other number has a slope."""
     found = nonnegative_least_squares(matrix, wanted)
