@@ -14,10 +14,11 @@ from typing import NoReturn
 from converter.errors import ConverterError, UsageError
 from models.registry import UnknownModelError
 
-__all__ = ["Parser", "exit_code", "print_line", "write_whole"]
+__all__ = ["INTERRUPTED", "Parser", "exit_code", "print_line", "write_whole"]
 
 
-_INTERRUPTED = 130
+INTERRUPTED = 130
+"""Exit code after Ctrl-C."""
 
 
 class Parser(argparse.ArgumentParser):
@@ -45,7 +46,7 @@ def exit_code(command: Callable[[], None]) -> int:
         return UsageError.exit_code
     except KeyboardInterrupt:
         sys.stderr.write("interrupted\n")
-        return _INTERRUPTED
+        return INTERRUPTED
     except Exception as error:
         place = traceback.extract_tb(error.__traceback__)[-1]
         what = f"unexpected {type(error).__name__}: {next(iter(str(error).splitlines()), '')}"

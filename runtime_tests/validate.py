@@ -9,7 +9,7 @@ from pathlib import Path
 from converter.errors import BoundMissedError, CalibrationError, ConverterError, ModelError, UsageError, VerificationError
 from converter.options import Options
 from converter.pipeline import convert
-from models.command_line import Parser, exit_code, print_line
+from models.command_line import INTERRUPTED, Parser, exit_code, print_line
 from models.export import build, export_model
 from runtime_tests.command_line import main as validate
 from tools.arm64.environment import environment
@@ -60,7 +60,11 @@ def _run(arguments: Sequence[str] | None) -> None:
     if not arm64:
         print_line("ARM64 instructions are not counted: run make arm64 first")
     options.out.mkdir(parents=True, exist_ok=True)
-    codes = {name: _validated(name, options, arm64=arm64) for name in options.names or known}
+    codes: dict[str, int] = {}
+    for name in options.names or known:
+        codes[name] = _validated(name, options, arm64=arm64)
+        if codes[name] == INTERRUPTED:
+            raise KeyboardInterrupt
     raise_failed(codes, options.out)
 
 

@@ -42,7 +42,6 @@ def test_unknown_names_and_paths_are_refused(flags: list[str], what: str, capsys
         ({"a": 0, "b": 6}, BoundMissedError),
         ({"a": 6, "b": 5}, VerificationError),
         ({"a": 1, "b": 6}, ConverterError),
-        ({"a": 130}, ConverterError),
     ],
 )
 def test_the_gravest_failure_gives_the_exit_code(codes: dict[str, int], kind: type[ConverterError], tmp_path: Path) -> None:
@@ -64,3 +63,15 @@ def test_one_that_fails_does_not_keep_the_others_from_being_tried(tmp_path: Path
     monkeypatch.setattr(validation, "validate", lambda flags: 6)
     assert main(["mobilevit_xxs", "mobilevitv2_050", "--out", str(tmp_path)]) == 5
     assert tried == ["mobilevit_xxs", "mobilevitv2_050"]
+
+
+def test_an_interruption_ends_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tried = []
+
+    def convert(name: str, folder: Path, calib: Path | None) -> None:
+        tried.append(name)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(validation, "_convert", convert)
+    assert main(["mobilevit_xxs", "mobilevitv2_050", "--out", str(tmp_path)]) == 130
+    assert tried == ["mobilevit_xxs"]
