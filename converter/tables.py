@@ -89,8 +89,9 @@ def _summary(report: Report) -> Table:
     sigmoids = [op for op in report.plan.ops.values() if op.op_type == "Sigmoid"]
     ramps, levels = sum(bool(op.gate) for op in sigmoids), len(report.plan.levels)
     if ramps or levels:
-        kinds = [f"{count} {kind}" for count, kind in ((ramps, "clamped lines"), (levels, "constants")) if count]
-        row("ramps", f"of {len(sigmoids) + levels} sigmoids {' and '.join(kinds)}, which hardly moves the scores (--no-ramps)")
+        pairs = ((ramps, "clamped line"), (levels, "constant"))
+        kinds = [f"{count} {kind}{'s' if count > 1 else ''}" for count, kind in pairs if count]
+        row("ramps", f"{' and '.join(kinds)} for {ramps + levels} of {len(sigmoids) + levels} sigmoids; hardly moves the scores (--no-ramps)")
     enclosed = sum(op.runs == "enclosed" for op in report.plan.ops.values())
     if enclosed:
         row("enclosed", f"{enclosed} operators read and write codes, but are computed in float by this runtime")
