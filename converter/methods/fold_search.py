@@ -138,7 +138,8 @@ def _members(problem: Problem, site: Site) -> dict[str, Member]:
     if not site.inserted:
         return {m.tensor: m for m in site.members}
     sizes = [1] * len(problem.tensors[site.tensor].shape)
-    sizes[site.axis or 0] = site.channels
+    assert site.axis is not None
+    sizes[site.axis] = site.channels
     numbers = np.arange(site.channels).reshape(sizes)
     return {site.tensor: Member(site.tensor, numbers, np.ones_like(numbers), shifted=False)}
 
