@@ -91,8 +91,8 @@ def _summary(report: Report) -> Table:
     if ramps or levels:
         pairs = ((ramps, "clamped line"), (levels, "constant"))
         kinds = [f"{count} {kind}{'s' if count > 1 else ''}" for count, kind in pairs if count]
-        share = f"{ramps + levels} of {len(sigmoids) + levels} sigmoids"
-        row("ramps", f"{' and '.join(kinds)} for {share}; hardly moves the scores (--no-ramps)")
+        replaced = f"{ramps + levels} of {len(sigmoids) + levels} sigmoids"
+        row("ramps", f"{' and '.join(kinds)} for {replaced}; hardly moves the scores (--no-ramps)")
     enclosed = sum(op.runs == "enclosed" for op in report.plan.ops.values())
     if enclosed:
         row("enclosed", f"{enclosed} operators read and write codes, but are computed in float by this runtime")
