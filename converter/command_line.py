@@ -139,6 +139,7 @@ def _options(flags: argparse.Namespace) -> Options:
         seed=flags.seed,
         threads=flags.threads,
         plan_in=flags.plan_in,
+        observer=flags.observer,
         parts=SearchParts(adaptive_rounding=flags.adaptive_rounding, bias_correction=flags.bias_correction, ramps=flags.ramps),
     )
 

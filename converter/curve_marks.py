@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-__all__ = ["MARK", "curve_of", "reads_logarithms", "source_of"]
+from converter.barriers import BARRIER
+
+__all__ = ["MARK", "TWIN_SUM", "curve_of", "in_powers_of_two", "reads_logarithms", "source_of"]
 
 MARK = "bridgequant.curve"
 """The kind of grid that a node is part of, in the metadata of the node."""
+
+TWIN_SUM = "twin-sum"
+"""Mark of an addition of two halves, neither of which has been rounded."""
 
 _MOVES = frozenset(
     ["Expand", "Flatten", "Gather", "Identity", "Reshape", "Slice", "Split", "Squeeze", "Tile", "Transpose", "Unsqueeze"]
@@ -30,3 +35,9 @@ def source_of(value: ir.Value | None) -> ir.Node | None:
 def reads_logarithms(node: ir.Node) -> bool:
     """True if an operand lies on a logarithmic grid, moved or not."""
     return any(curve_of(source_of(value)).startswith("log") for value in node.inputs)
+
+
+def in_powers_of_two(model: ir.Model) -> frozenset[str]:
+    """Names of the operators whose results, moved or not, get a grid with scales a power of two apart."""
+    makers = (source_of(node.inputs[0]) for node in model.graph if curve_of(node) == "power-of-two" and node.op_type == BARRIER)
+    return frozenset(str(node.name) for node in makers if node is not None)

@@ -3,7 +3,8 @@
 Logarithmic grids become Log, Round, Clip and Pow; a power-of-two grid a QuantizeLinear with one scale per channel and its
 DequantizeLinear. Nothing of that runs in integer, nor does a product that reads it. A twin grid splits its tensor in two,
 x = low + high, and every layer behind with it, f(x) = f(low) + f(high): exact in float, and each half gets a uniform grid
-of its own like any other tensor, so that the layers run in integer, twice.
+of its own like any other tensor, so that the layers run in integer, twice. Products and dense layers write float numbers,
+and only their sum is rounded.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import onnx_ir as ir
 
 from converter.barriers import BARRIER
 from converter.curve import Curve, Spot, check_curve, halves, low_copy
-from converter.curve_marks import MARK, source_of
+from converter.curve_marks import MARK, TWIN_SUM, source_of
 from converter.grids import Grid
 from converter.rewriting import add_initializer, unique_name
 
@@ -64,6 +65,9 @@ def apply_curves(model: ir.Model, spots: Mapping[str, Spot], curves: Mapping[str
         if curve.kind == "twin":
             _twin(sheet, value, readers, curve.bound)
             continue
+        if curve.kind == "power-of-two":
+            _for_all_readers(result.graph, value, curve)
+            continue
         new = _written(sheet, value, curve)
         for node, index in readers:
             node.replace_input_with(index, new)
@@ -109,8 +113,6 @@ def _written(sheet: _Sheet, value: ir.Value, curve: Curve) -> ir.Value:
     if curve.kind in ("log2", "log-sqrt2"):
         return _logarithmic(sheet, value, curve)
     assert curve.grid is not None
-    if curve.kind == "power-of-two":
-        return _uniform(sheet, value, curve.grid)
     softmax = source_of(value)
     assert softmax is not None and softmax.inputs[0] is not None
     at_softmax = _Sheet(sheet.graph, softmax, str(softmax.name), sheet.kind)
@@ -214,6 +216,16 @@ def _rounded_logarithm(sheet: _Sheet, x: ir.Value) -> ir.Value:
     return sheet.add("Add", floor, sheet.add("Where", more, 1.0, 0.0))
 
 
+def _for_all_readers(graph: ir.Graph, value: ir.Value, curve: Curve) -> None:
+    """What a normalization reads is rounded once and for all: a residual connection goes on with the rounded numbers."""
+    assert curve.grid is not None
+    uses = list(value.uses())
+    first = min((node for node, _ in uses), key=list(graph).index)
+    rounded = _uniform(_Sheet(graph, first, str(value.name), curve.kind), value, curve.grid)
+    for node, index in uses:
+        node.replace_input_with(index, rounded)
+
+
 def _twin(sheet: _Sheet, x: ir.Value, readers: Sequence[tuple[ir.Node, int]], bound: float) -> None:
     below = sheet.add("Less", x, bound, dtype=ir.DataType.BOOL)
     low, high = sheet.add("Where", below, x, 0.0), sheet.add("Where", below, 0.0, x)
@@ -231,6 +243,8 @@ def _double(graph: ir.Graph, node: ir.Node, index: int, low: ir.Value, high: ir.
     old = node.outputs[0]
     name = str(old.name)
     total = ir.node("Add", [copy.outputs[0], copy.outputs[0]], name=unique_name(graph, f"{node.name}_twin_sum"))
+    if node.op_type != "Conv":  # whose integer kernel cannot write float numbers, so that its halves are rounded in any case
+        total.metadata_props[MARK] = TWIN_SUM
     new = total.outputs[0]
     new.type, new.shape = old.type, old.shape
     copy.outputs[0].name, copy.outputs[0].type, copy.outputs[0].shape = halves(name)[0], old.type, old.shape

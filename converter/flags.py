@@ -10,7 +10,7 @@ from typing import NoReturn
 
 from converter import __version__
 from converter.errors import UsageError
-from converter.method_names import DEFAULT_METHOD, METHOD_NAMES
+from converter.method_names import DEFAULT_METHOD, DEFAULT_OBSERVER, METHOD_NAMES, OBSERVERS
 
 __all__ = ["parse_flags"]
 
@@ -67,12 +67,13 @@ def _parser() -> _Parser:
 
     add = parser.add_argument_group("conversion").add_argument
     add("--method", default="", metavar="NAME", help=f"how grids are chosen: {', '.join(METHOD_NAMES)} (default {DEFAULT_METHOD})")
+    add("--observer", default="", metavar="HOW", help=f"fq-vit: how it sees ranges: {', '.join(OBSERVERS)} (default {DEFAULT_OBSERVER})")
     add("--bits", default="W8A8", metavar="WxAy", help="bits of weights and of what enters layers, 4 to 8 each (default: W8A8)")
     add("--target", default="arm64", metavar="NAME", help="arm64 (default), arm64-v8.0, arm64-i8mm, x86, x86-vnni, or a FILE.toml")
     add("--placement", metavar="HOW", help="latency: the fastest (default); all: all that can be integer; balanced:PRICE")
     add("--full", action="store_true", help="quantize softmax, norms and all else too, for machines without float")
     add("--adaptive-rounding", action=argparse.BooleanOptionalAction, default=True, help="q-hyvit, weights below 8 bits (default: on)")
-    add("--bias-correction", action=argparse.BooleanOptionalAction, default=False, help="q-hyvit: correct mean errors (default: off)")
+    add("--bias-correction", action=argparse.BooleanOptionalAction, default=True, help="q-hyvit: correct mean errors (default: on)")
     add("--ramps", action=argparse.BooleanOptionalAction, default=True, help="q-hyvit: lines for some sigmoids (default: on)")
     add("--exclude", action="append", default=[], metavar="PATTERN", help="keep operators float, by name glob or type; repeatable")
     add("--min-sqnr", type=_number, metavar="DB", help="write nothing (exit 6) if an output is closer to float by fewer decibels")

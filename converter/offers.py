@@ -18,7 +18,7 @@ import torch
 
 from converter import torch_ops
 from converter.costs import features, form_costs, kind_of
-from converter.curve_marks import curve_of, reads_logarithms
+from converter.curve_marks import TWIN_SUM, curve_of, in_powers_of_two, reads_logarithms
 from converter.folds import inserted_factors
 from converter.graph import attributes, constant, data_inputs, is_float, is_graph_output, relabel_factor, scalar, sole_consumer
 from converter.integer_forms import Gate, fit_gate
@@ -53,6 +53,7 @@ _CURVES = {
     "partner": "it rounds what is multiplied with numbers on a logarithmic grid",
     "power-of-two": "it is a grid with one scale per channel in front of an operator that has no integer kernel",
     "twin": "it splits a tensor in two with a grid each",
+    TWIN_SUM: "it adds what the two halves of a tensor give, and only the sum is rounded",
 }
 
 _CONTAINER_BITS = 8
@@ -102,6 +103,12 @@ class Refusal:
     final: bool = False
 
 
+_SEPARATE: tuple[Form, ...] = ("pointwise", "hardswish", "gelu")
+"""Forms of operators without weights, which lose nothing but time in float."""
+
+_ROUNDED_LATER = Refusal("its result is rounded on a grid with one scale per channel, and on no other before", final=True)
+
+
 def offer(
     model: ir.Model, seen: Observations, target: Target, *, activation_bits: int, weight_bits: int, excluded: Collection[str] = ()
 ) -> dict[str, Offer | Refusal]:
@@ -118,6 +125,7 @@ def offer(
     shapes = {name: stats.shape for name, stats in seen.tensors.items()}
     context = _Context(seen, target, activation_bits, weight_bits, shapes)
     result: dict[str, Offer | Refusal] = {}
+    rounded_later = in_powers_of_two(model)
     for node in model.graph:
         if not any(is_float(o) for o in node.outputs) or constant(node.outputs[0]) is not None:
             continue
@@ -129,7 +137,8 @@ def offer(
         elif not list(data_inputs(node)):
             result[name] = Refusal("none of its float inputs is computed", final=True)
         else:
-            result[name] = _on_target(_OFFERS.get(node.op_type, _no_kernel)(node, context, result), node)
+            entry = _on_target(_OFFERS.get(node.op_type, _no_kernel)(node, context, result), node)
+            result[name] = _ROUNDED_LATER if name in rounded_later and isinstance(entry, Offer) and entry.form in _SEPARATE else entry
     return result
 
 

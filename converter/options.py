@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from converter.errors import UsageError
-from converter.method_names import DEFAULT_METHOD, METHOD_NAMES
+from converter.method_names import DEFAULT_METHOD, METHOD_NAMES, OBSERVERS, OBSERVING
 from converter.placement import parse_placement
 from converter.preprocess import Preprocess
 from converter.search_parts import SearchParts
@@ -40,6 +40,7 @@ class Options:
         threads: of the runtime; 0 leaves the choice to it.
         plan_in: a plan to use instead of making one.
         parts: of q-hyvit's search.
+        observer: of ``fq-vit``, one of :data:`converter.method_names.OBSERVERS`; an empty string stands for the usual one.
     """
 
     calib: Path | None = None
@@ -57,6 +58,7 @@ class Options:
     threads: int = 0
     plan_in: Path | None = None
     parts: SearchParts = field(default_factory=SearchParts)
+    observer: str = ""
 
     def __post_init__(self) -> None:
         find_target(self.target)
@@ -78,6 +80,11 @@ class Options:
         if self.method:
             _one_of("--method", self.method, METHOD_NAMES)
         object.__setattr__(self, "method", self.method or DEFAULT_METHOD)
+        if self.observer:
+            _one_of("--observer", self.observer, OBSERVERS)
+            if self.method not in OBSERVING:
+                hint = f"leave it out, or give --method {' or '.join(OBSERVING)}"
+                raise UsageError(f"the method {self.method} has no choice of observers", where="--observer", hint=hint)
 
 
 def _one_of(flag: str, value: str, known: Iterable[str]) -> None:

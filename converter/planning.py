@@ -13,6 +13,7 @@ from converter.fold_sites import find_sites
 from converter.folds import apply_folds
 from converter.graph import is_float
 from converter.levels import apply_levels
+from converter.method_names import DEFAULT_OBSERVER
 from converter.methods import CURVING, FOLDING, METHODS, RAMPING, REFINING, STUDYING, Problem, minmax
 from converter.methods.problem import Choice
 from converter.observe import Observations
@@ -87,7 +88,7 @@ def make_plan(
 
     def asked(model: ir.Model, seen: Observations) -> tuple[Problem, Offers]:
         problem, offers = _problem(model, seen, feeds, sections, target, options, excluded)
-        return replace(problem, parts=options.parts, progress=progress), offers
+        return replace(problem, parts=options.parts, observer=options.observer or DEFAULT_OBSERVER, progress=progress), offers
 
     with one_thread_each():
         return _made(asked, model, seen, look, target, options)

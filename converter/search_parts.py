@@ -25,5 +25,5 @@ class SearchParts:
     scheme: bool = True
     bridge: bool = True
     adaptive_rounding: bool = True
-    bias_correction: bool = False
+    bias_correction: bool = True
     ramps: bool = True

@@ -2,14 +2,17 @@
 
 Lin, Zhang, Sun, Li, Zhou: FQ-ViT, arXiv 2111.13824. The tensor that a LayerNorm reads has one scale and one zero point, and
 each channel one of the factors 1, 2, 4, 8, the one of least squared error (Power-of-Two Factor): a QuantizeLinear with one
-scale per channel, the LayerNorm itself in float. A softmax whose output enters a product is computed by integer
-exponentials from scores on an 8-bit grid, and lands on a 4-bit grid of powers of two (Log-Int-Softmax). Weights: min-max
-per output channel. Activations, by one of the paper's observers: min-max, percentile (99.999 %), or OMSE, the best of ninety
-shrunken ranges by squared error, which is the one used here; with zero points as in the published code.
+scale per channel, the LayerNorm itself in float. A residual connection goes on with the same rounded numbers. A softmax
+whose output enters a product is computed by integer exponentials from scores on an 8-bit grid, and lands on a 4-bit grid of
+powers of two (Log-Int-Softmax). Weights: min-max per output channel. Activations, by one of the paper's observers: min-max,
+by which the published figures are made, percentile (99.999 %), or OMSE, the best of ninety shrunken ranges by squared error;
+with zero points as in the published code. The range in front of a LayerNorm is the whole one whatever the observer.
 
 What differs: the attention map has 4 bits whatever the width of activations is, and LayerNorm inputs and scores have 8, as
 in the paper's main configuration; scores have a step of at most 1, above which the polynomial of the exponential has no
-integers left; the product behind a softmax runs in float, on numbers that lie on grids. Where the paper has no rule,
+integers left; the product behind a softmax runs in float, on numbers that lie on grids. What is added in front of a LayerNorm
+is not rounded before the addition, where the published code does that; a layer of which the runtime's kernel writes codes
+only, such as a convolution, has a grid per tensor in front of the factors. Where the paper has no rule,
 tensors have the ordinary grid of the observer: in front of convolutions and GroupNorm. Cross attention is treated like
 attention; where softmax weights are multiplied element by element, the softmax stays what it is. What neither enters nor
 leaves an integer operator, such as a GELU's input, has no grid.
@@ -18,7 +21,7 @@ leaves an integer operator, such as a GELU's input, has no grid.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -35,20 +38,18 @@ from converter.network import run_samples
 if TYPE_CHECKING:
     from converter.observe import TensorStats
 
-__all__ = ["FACTORS", "choose", "curves", "omse_range", "percentile_range", "power_of_two_factors"]
+__all__ = ["FACTORS", "choose", "curves", "omse_range", "percentile_range", "power_of_two_factors", "scores_grid", "whole_range"]
 
 FACTORS = (1.0, 2.0, 4.0, 8.0)
 """2^a for a in 0..3 (section 3.3)."""
-
-Observer = Literal["minmax", "percentile", "omse"]
 
 _ATTENTION_BITS = 4
 _NORM_BITS = 8
 _PERCENTILE = 99.999
 _SHRINKS = 90
 _LARGEST_STEP = 1.0
-_VALUES = 8192
-"""Values, or rows, looked at of one tensor."""
+_ROWS = 8192
+"""Rows looked at of one tensor."""
 
 _SAMPLES = 4
 
@@ -89,7 +90,7 @@ def power_of_two_factors(values: npt.NDArray[np.float32], grid: Grid) -> npt.NDA
 
 def omse_range(stats: TensorStats, bits: int) -> tuple[float, float]:
     """The range shrunk by i per cent, i from 0 to 89, with the least squared error on the kept sample."""
-    x = stats.sample[:: max(1, stats.sample.size // _VALUES)].astype(np.float64)
+    x = stats.sample.astype(np.float64)
     best = (np.inf, (stats.minimum, stats.maximum))
     for i in range(_SHRINKS):
         low, high = stats.minimum * (1.0 - i / 100), stats.maximum * (1.0 - i / 100)
@@ -106,20 +107,33 @@ def percentile_range(stats: TensorStats, bits: int) -> tuple[float, float]:
     return float(low), float(high)
 
 
-_OBSERVERS = {"minmax": lambda stats, bits: (stats.minimum, stats.maximum), "percentile": percentile_range, "omse": omse_range}
+def whole_range(stats: TensorStats, bits: int) -> tuple[float, float]:
+    """All that was seen, whatever the width."""
+    return stats.minimum, stats.maximum
 
 
-def _draft(problem: Problem, observer: Observer = "omse") -> Choice:
-    return choose_by_ranges(problem, _OBSERVERS[observer], minmax.magnitudes)
+_RANGES = {"minmax": whole_range, "percentile": percentile_range, "omse": omse_range}
+
+
+def _draft(problem: Problem) -> Choice:
+    return choose_by_ranges(problem, _RANGES[problem.observer], minmax.magnitudes)
 
 
 def _attention_map(problem: Problem, draft: Choice, spot: Spot) -> Curve:
     ((reader, index),) = spot.readers
-    scores = problem.tensors[spot.scores]
-    low, high = omse_range(scores, 8)
-    reach = 255 * _LARGEST_STEP
-    grid = affine_grid(max(low, -reach / 2), min(high, reach / 2), bits=8, signed=problem.signed)
+    low, high = _RANGES[problem.observer](problem.tensors[spot.scores], 8)
+    grid = scores_grid(low, high, signed=problem.signed)
     return Curve("log-int-softmax", _ATTENTION_BITS, grid=grid, partner=operand_grid(problem, draft, reader, index, spot))
+
+
+def scores_grid(low: float, high: float, *, signed: bool) -> Grid:
+    """8 bits over the scores, or over the highest of them if they go too far: far below the highest, a softmax gives zero."""
+    low, high = min(low, 0.0), max(high, 0.0)
+    reach = 255 * _LARGEST_STEP
+    if high - low <= reach:
+        return affine_grid(low, high, bits=8, signed=signed)
+    bottom = min(0.0, high - reach)  # a grid has a code for zero
+    return affine_grid(bottom, bottom + reach, bits=8, signed=signed)
 
 
 def _rows(problem: Problem, names: Sequence[str]) -> dict[str, npt.NDArray[np.float32]]:
@@ -131,7 +145,7 @@ def _rows(problem: Problem, names: Sequence[str]) -> dict[str, npt.NDArray[np.fl
     with torch.no_grad():
         values = run_samples(study.network, feed, wanted=names)
     rows = {name: value.reshape(-1, value.shape[-1]) for name, value in values.items()}
-    return {name: value[:: max(1, len(value) // _VALUES)].numpy() for name, value in rows.items()}
+    return {name: value[:: max(1, len(value) // _ROWS)].numpy() for name, value in rows.items()}
 
 
 def _norm_grid(problem: Problem, name: str, values: npt.NDArray[np.float32] | None) -> Grid:

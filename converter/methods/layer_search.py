@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from converter.grids import SMALLEST_SCALE, Grid
@@ -20,6 +21,7 @@ from converter.methods.witness import Witness, grid_errors, thinned_witness
 __all__ = ["best_weights", "ranked_activations", "ranked_again"]
 
 Tensor = torch.Tensor
+Doubles = npt.NDArray[np.float64]
 
 _WEIGHT_FACTORS = np.linspace(0.4, 1.0, 31)
 _COARSE_ROWS = 256
@@ -108,13 +110,14 @@ def _errors(
     return total
 
 
-def best_weights(judge: Judge, left: Tensor, bits: int) -> tuple[Tensor, Tensor]:
+def best_weights(judge: Judge, left: Tensor, bits: int, factors: Doubles = _WEIGHT_FACTORS) -> tuple[Tensor, Tensor]:
     """The best symmetric scale of each output channel.
 
     Args:
         judge: the layer.
         left: its rows on their grid.
         bits: of the weights.
+        factors: of the scale that just covers them, to be tried; of equals the greatest wins. float64 [factors], rising.
 
     Returns:
         scales, float32 [G, M]; weights on their grids, float32 [G, K, M].
@@ -122,7 +125,7 @@ def best_weights(judge: Judge, left: Tensor, bits: int) -> tuple[Tensor, Tensor]
     top = 2 ** (bits - 1) - 1
     largest = judge.right.abs().amax(1, keepdim=True).clamp(min=top * SMALLEST_SCALE) / top
     best: tuple[Tensor, Tensor, Tensor] | None = None
-    for factor in _WEIGHT_FACTORS[::-1]:
+    for factor in factors[::-1]:
         scale = largest * float(factor)
         rounded = torch.clamp(torch.round(judge.right / scale), -top, top) * scale
         error = weight_errors(judge, left, rounded)[:, None]

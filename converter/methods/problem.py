@@ -12,6 +12,7 @@ import numpy.typing as npt
 from converter.curve import Spot
 from converter.fold import Fold, Site
 from converter.grids import Grid, affine_grid, symmetric_grid
+from converter.method_names import DEFAULT_OBSERVER
 from converter.ramps import RampSite
 from converter.search_parts import SearchParts
 
@@ -61,6 +62,7 @@ class Problem:
         draft: what the method answered before such grids were written into the network; None before that.
         study: the network as functions, for methods that look at layers; None for others, or where it cannot be had.
         parts: which parts of the method's search are wanted.
+        observer: how a method that leaves the choice sees ranges, one of :data:`converter.method_names.OBSERVERS`.
         progress: called with (steps done, steps in all).
     """
 
@@ -75,6 +77,7 @@ class Problem:
     draft: Choice | None = None
     study: Study | None = None
     parts: SearchParts = field(default_factory=SearchParts)
+    observer: str = DEFAULT_OBSERVER
     progress: Callable[[int, int], None] = lambda done, total: None
 
 

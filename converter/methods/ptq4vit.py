@@ -1,15 +1,17 @@
 """PTQ4ViT: twin uniform grids and scales guided by the second derivative.
 
-Yuan, Xue, Chen, Wu, Sun: PTQ4ViT, arXiv 2111.12293. Grids are symmetric; scales of activations are the best of a hundred between 0.01 and
-1.2 times the one that covers the range, weights and activations in turn for three rounds, layer by layer, by the error of the
-layer's output weighted with the squared gradient of the loss (section 3.3). Of the k bits of a twin grid (section 3.2) one
+Yuan, Xue, Chen, Wu, Sun: PTQ4ViT, arXiv 2111.12293. Grids are symmetric; scales are the best of a hundred between 0.01 and 1.2
+times the one that covers the range, weights and activations in turn for three rounds, layer by layer, by the error of the layer's
+output weighted with the squared gradient of the loss (section 3.3). Of the k bits of a twin grid (section 3.2) one
 says which of two ranges a number is in. Behind a softmax the ranges are [0, 2^-m) and up to 1, the steps 2^-m and 1 over
 2^(k-1) - 1, m from 0 to 19 searched. Behind a GELU they meet at zero: the step of the lower one is fixed so that it covers
 the least value of a GELU, that of the upper one is searched.
 The steps are those of the published code.
 
-Each range is a tensor of its own here, read by a copy of the layer, so that both products run in integer (:mod:`converter.curves`).
-What differs: weights have one scale for each output channel, as the published code has it for convolutions only; the second
+Each range is a tensor of its own here, read by a copy of the layer, so that both products run in integer, and their sum is
+rounded; of a convolution both (:mod:`converter.curves`).
+What differs: products have one scale for each operand, as the kernels know no other, where the published code has one for
+each head; weights have one scale for each output channel, as the published code has it for convolutions only; the second
 derivative is taken at the float network (:mod:`converter.sensitivity`); a tensor that several layers read has one grid.
 Where the paper has no rule, the grid is an ordinary symmetric one: in front of convolutions, behind other activation
 functions than GELU, where softmax weights are multiplied element by element. Normalizations stay float.
@@ -20,6 +22,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+import numpy as np
 import torch
 
 from converter.curve import Curve, Spot, halves, low_copy
@@ -40,6 +43,8 @@ GELU_DEPTH = 0.16997124254703522
 """The least value of a GELU, with its sign changed."""
 
 _ROUNDS = 3
+_FACTORS = np.linspace(0.01, 1.2, 100)
+"""Of the scale that just covers weights, as for activations."""
 _SPLITS = 20
 _COARSE_ROWS = 64
 
@@ -89,7 +94,9 @@ def curves(problem: Problem) -> tuple[dict[str, Curve], Choice]:
 
     for number in range(_ROUNDS):
         for name in (n for n in study.weights if n in judges):
-            state.scales[name], state.weights[name] = best_weights(judges[name], operand(name, 0), problem.constants[name, 1].bits)
+            state.scales[name], state.weights[name] = best_weights(
+                judges[name], operand(name, 0), problem.constants[name, 1].bits, _FACTORS
+            )
         for place, (root, some) in enumerate(users.items()):
             problem.progress(number * len(users) + place, _ROUNDS * len(users))
             if some:

@@ -52,11 +52,14 @@ def hybrid(spread: float = 1.0, activation_bits: int = 8) -> ir.Model:
     return model
 
 
-def planned(model: ir.Model, method: str, bits: str = "W8A8", sections: tuple[Section, ...] = (), seed: int = 0) -> Planned:
+def planned(
+    model: ir.Model, method: str, bits: str = "W8A8", sections: tuple[Section, ...] = (), seed: int = 0, *, bias_correction: bool = True
+) -> Planned:
     def look(model: ir.Model) -> Any:
         return observe(model, FEEDS[:8], threads=1)
 
-    options = Options(method=method, bits=bits, seed=seed, parts=SearchParts(ramps=False))  # those trade nearness for speed
+    parts = SearchParts(ramps=False, bias_correction=bias_correction)  # ramps trade nearness for speed
+    options = Options(method=method, bits=bits, seed=seed, parts=parts)
     return make_plan(model, look(model), look, FEEDS[:8], sections, BY_SIZE, options, frozenset())
 
 
@@ -91,14 +94,28 @@ def test_folds_leave_the_float_function() -> None:
 
 
 def test_a_bridge_block_is_judged_by_its_output() -> None:
-    """With the whole network as one block, the choice among the best grids of each layer is made by the logits."""
+    """With the whole network as one block, the choice among the best grids of each layer is made by the logits.
+
+    Biases stay, since their correction makes up for much of what a worse choice costs.
+    """
     gains = []
     model = hybrid(activation_bits=6)
     names = tuple(str(n.name) for n in model.graph)
     for seed in range(4):
-        whole = planned(model, "q-hyvit", "W6A6", (Section(names, ("logits",)),), seed)
-        alone = planned(model, "q-hyvit", "W6A6", seed=seed)
+        whole = planned(model, "q-hyvit", "W6A6", (Section(names, ("logits",)),), seed, bias_correction=False)
+        alone = planned(model, "q-hyvit", "W6A6", seed=seed, bias_correction=False)
         gains.append(quality(model, whole) - quality(model, alone))
+    assert np.mean(gains) > 0.5
+
+
+@pytest.mark.parametrize("bits", ["W8A8", "W6A6", "W4A8"])
+def test_biases_that_are_right_on_average_bring_it_nearer(bits: str) -> None:
+    model = hybrid(activation_bits=parse_bits(bits)[1])
+    gains = [
+        quality(model, planned(model, "q-hyvit", bits, seed=seed))
+        - quality(model, planned(model, "q-hyvit", bits, seed=seed, bias_correction=False))
+        for seed in range(2)
+    ]
     assert np.mean(gains) > 0.5
 
 

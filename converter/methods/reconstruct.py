@@ -5,7 +5,8 @@ by those that are still to be rounded, given how the inputs go together (GPTQ, F
 section 3; the layer-wise objective is that of AdaRound, arXiv 2004.10568, eq. 13).
 
 Bias correction: what a layer's outputs are off on average is taken from its bias (Nagel et al., arXiv 1906.04721,
-section 4.2).
+section 4.2), as far as the samples agree on it: a mean over few samples is shrunk by what it may be off itself (James and
+Stein's estimator, its positive part).
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from converter.network import Network, Step, run_samples
 from converter.sensitivity import layer_matrix, layer_rows
 from converter.study import Study
 
-__all__ = ["Refined", "compensated_rounding", "matrix_to_weight", "reconstruct"]
+__all__ = ["Refined", "certain_mean", "compensated_rounding", "matrix_to_weight", "reconstruct"]
 
 Tensor = torch.Tensor
 
@@ -62,7 +63,7 @@ def reconstruct(
         constants: dict[str, Tensor] = {}
         read = {i: _read(study, grids, step, i, coded[n]) for i, n in enumerate(step.inputs) if n in coded}
         if step.name in weight_grids:
-            rows = _rows(step, network, read[0], real[step.inputs[0]], study.seed)
+            rows = _rows(step, network.constants[step.inputs[1]], read[0], real[step.inputs[0]], study.seed)
             refined[step.name], constants = _refine(step, network, weight_grids[step.name], rows, rounding, bias)
         one = Network((step,), network.constants, tuple(n for n in step.inputs if n in coded), tuple(n for n in step.outputs if n))
         if one.inputs:
@@ -92,32 +93,56 @@ def _read(study: Study, grids: Mapping[str, Grid], step: Step, index: int, value
     return value if reading is None or reading.root not in grids else on_grid(value, grids[reading.root], reading.factor)
 
 
-def _rows(step: Step, network: Network, coded: Tensor, real: Tensor, seed: int) -> tuple[Tensor, Tensor]:
-    """Rows of the layer's input at the same places, quantized and float; float32 [G, S, K]."""
-    weight = network.constants[step.inputs[1]]
-    both = layer_rows(step, coded, weight, None), layer_rows(step, real, weight, None)
-    count = both[0].shape[1]
-    if count <= _ROWS:
-        return both
-    places = torch.randperm(count, generator=torch.Generator().manual_seed(seed))[:_ROWS]
-    return both[0][:, places], both[1][:, places]
+@dataclass(frozen=True)
+class _Rows:
+    """Rows of a layer's input at the same places, as many of each sample; float32 [G, samples * P, K]."""
+
+    coded: Tensor
+    real: Tensor
+    samples: int
 
 
-def _refine(
-    step: Step, network: Network, grid: Grid, rows: tuple[Tensor, Tensor], rounding: bool, bias: bool
-) -> tuple[Refined, dict[str, Tensor]]:
+def _rows(step: Step, weight: Tensor, coded: Tensor, real: Tensor, seed: int) -> _Rows:
+    samples = coded.shape[0]
+    both = [layer_rows(step, x, weight, None) for x in (coded, real)]
+    per_sample = both[0].shape[1] // samples
+    wanted = max(1, _ROWS // samples)
+    if per_sample > wanted:
+        generator = torch.Generator().manual_seed(seed)
+        places = torch.cat([torch.randperm(per_sample, generator=generator)[:wanted] + i * per_sample for i in range(samples)])
+        both = [rows[:, places] for rows in both]
+    return _Rows(both[0], both[1], samples)
+
+
+def certain_mean(values: Tensor, samples: int) -> Tensor:
+    """The mean, shrunk by its own variance over its square, as that of the samples' means shows it; to zero where that is larger.
+
+    Args:
+        values: float32 [G, samples * P, M], as many of each sample, one sample after the other.
+        samples: how many; of a single one each value counts as a sample.
+
+    Returns:
+        float32 [G, M].
+    """
+    means = values.reshape(values.shape[0], samples, -1, values.shape[2]).mean(2) if samples > 1 else values
+    mean = means.mean(1)
+    variance = means.var(1) / means.shape[1] if means.shape[1] > 1 else torch.zeros_like(mean)
+    return mean * (1.0 - variance / mean.square().clamp(min=1e-30)).clamp(min=0.0)
+
+
+def _refine(step: Step, network: Network, grid: Grid, rows: _Rows, rounding: bool, bias: bool) -> tuple[Refined, dict[str, Tensor]]:
     weight = network.constants[step.inputs[1]]
     matrix = layer_matrix(step, weight)
     scale = torch.tensor(grid.scale, dtype=torch.float32).expand(matrix.shape[0] * matrix.shape[2]).reshape(matrix.shape[0], 1, -1)
     if rounding:
-        codes = compensated_rounding(rows[0], matrix, scale, grid.qmin, grid.qmax)
+        codes = compensated_rounding(rows.coded, matrix, scale, grid.qmin, grid.qmax)
     else:
         codes = torch.clamp(torch.round(matrix / scale), grid.qmin, grid.qmax)
     constants = {step.inputs[1]: matrix_to_weight(step, codes * scale, weight.shape)}
     corrected = None
     if bias and len(step.inputs) > 2 and step.inputs[2]:
-        off = (rows[1] @ matrix - rows[0] @ (codes * scale)).mean(1).reshape(-1)
-        corrected = network.constants[step.inputs[2]] + off
+        off = certain_mean(rows.real @ matrix - rows.coded @ (codes * scale), rows.samples)
+        corrected = network.constants[step.inputs[2]] + off.reshape(-1)
         constants[step.inputs[2]] = corrected
     stored = matrix_to_weight(step, codes, weight.shape).to(torch.int8) if rounding else None
     return Refined(stored, corrected), constants

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from converter.canonicalise import canonicalise
 from converter.conftest import hybrid_model
 from converter.grids import Grid
-from converter.methods.reconstruct import compensated_rounding, reconstruct
+from converter.methods.reconstruct import certain_mean, compensated_rounding, reconstruct
 from converter.network import run_samples
 from converter.sketch_test import plan_for
 from converter.study import Study, study_of
@@ -98,6 +98,23 @@ def test_a_corrected_layer_is_right_on_average(study: Asked) -> None:
         for c in ({}, changed, plain)
     ]
     assert float((means[1] - means[0]).abs().max()) < 0.2 * float((means[2] - means[0]).abs().max())
+
+
+def test_a_mean_counts_as_far_as_the_samples_agree_on_it() -> None:
+    """Two samples of two values: the means 3 and 5 agree on 4 with the variance 1; -1 and 1 agree on nothing; 2 and 2 on all."""
+    values = torch.tensor([[[1.0, -3.0, 2.0], [5.0, 1.0, 2.0], [4.0, 4.0, 1.0], [6.0, -2.0, 3.0]]])
+    torch.testing.assert_close(certain_mean(values, 2), torch.tensor([[4.0 * (1.0 - 1.0 / 16.0), 0.0, 2.0]]))
+
+
+def test_of_one_sample_each_value_counts() -> None:
+    values = torch.tensor([[[1.0], [3.0]]])
+    torch.testing.assert_close(certain_mean(values, 1), torch.tensor([[2.0 * (1.0 - 1.0 / 4.0)]]))
+    torch.testing.assert_close(certain_mean(values[:, :1], 1), torch.tensor([[1.0]]))
+
+
+def test_what_differs_from_sample_to_sample_is_no_reason_to_shift_a_bias() -> None:
+    noise = torch.randn(1, 8 * 16, 500, generator=torch.Generator().manual_seed(0))
+    assert float(certain_mean(noise, 8).square().mean()) < 0.5 * float(noise.mean(1).square().mean())
 
 
 def test_the_same_study_gives_the_same_codes(study: Asked) -> None:

@@ -33,7 +33,7 @@ def ablation(seed: int) -> dict[str, Variant]:
 
     Ramps are left out: they are for speed.
     """
-    parts = SearchParts(granularity=False, scheme=False, bridge=False, adaptive_rounding=False, ramps=False)
+    parts = SearchParts(granularity=False, scheme=False, bridge=False, adaptive_rounding=False, bias_correction=False, ramps=False)
     steps = {"scale": parts}
     for label, switch in {
         "+ granularity": "granularity",
