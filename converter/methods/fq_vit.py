@@ -127,7 +127,10 @@ def _attention_map(problem: Problem, draft: Choice, spot: Spot) -> Curve:
 
 
 def scores_grid(low: float, high: float, *, signed: bool) -> Grid:
-    """8 bits over the scores, or over the highest of them if they go too far: far below the highest, a softmax gives zero."""
+    """8 bits over the scores, or over the highest of them if they go too far: far below the highest, a softmax gives zero.
+
+    A grid has a code for zero, so scores above 255 are cut off.
+    """
     low, high = min(low, 0.0), max(high, 0.0)
     reach = 255 * _LARGEST_STEP
     if high - low <= reach:
