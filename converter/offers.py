@@ -24,6 +24,7 @@ from converter.graph import attributes, constant, data_inputs, is_float, is_grap
 from converter.integer_forms import Gate, fit_gate
 from converter.methods.problem import Constant
 from converter.observe import Observations, TensorStats
+from converter.plan import EXCLUDED
 from converter.ramps import Ramp
 from converter.targets import Target
 
@@ -131,7 +132,7 @@ def offer(
             continue
         name = str(node.name)
         if name in excluded:
-            result[name] = Refusal("excluded by the user", _macs(node, seen), final=True)
+            result[name] = Refusal(EXCLUDED, _macs(node, seen), final=True)
         elif curve_of(node):
             result[name] = Refusal(_CURVES[curve_of(node)], final=True)
         elif not list(data_inputs(node)):

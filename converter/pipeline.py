@@ -21,12 +21,13 @@ from converter.observe import Observations, observe
 from converter.options import Options, parse_bits
 from converter.origins import name_after_source
 from converter.paths import check_input, check_outputs, write_files
-from converter.plan import Plan, plan_from_json, plan_to_json
+from converter.plan import Plan, plan_to_json
 from converter.planning import Planned, adopted, make_plan
 from converter.predict import predict
 from converter.preprocess import Preprocess, parse_preprocess
 from converter.progress import SILENT, Progress
 from converter.provenance import PREPROCESS_KEY, provenance
+from converter.replay import read_plan
 from converter.report import LOW_SQNR_DB, Report, report_json
 from converter.samples import SampleSet, load_samples
 from converter.shapes import calibration_shapes
@@ -175,15 +176,12 @@ def _plan(
 
 
 def _read_plan(path: Path, options: Options) -> Plan:
-    where = f"--plan-in {path}"
-    try:
-        plan = plan_from_json(path.read_text(encoding="utf-8"), path)
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not text"
-        raise UsageError(f"the plan cannot be read: {reason}", where=where, hint="check the path") from None
+    plan = read_plan(path)
     if plan.bits != options.bits:
         raise UsageError(
-            f"the plan is for {plan.bits}, not for {options.bits}", where=where, hint="write one with --plan-out and edit that"
+            f"the plan is for {plan.bits}, not for {options.bits}",
+            where=f"--plan-in {path}",
+            hint="write one with --plan-out and edit that",
         )
     return plan
 

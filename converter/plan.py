@@ -22,12 +22,15 @@ from converter.grids import Grid
 from converter.integer_forms import Gate
 from converter.ramps import Ramp
 
-__all__ = ["Fate", "OpPlan", "Plan", "TensorPlan", "gate_of", "plan_from_json", "plan_to_json", "ramp_of"]
+__all__ = ["EXCLUDED", "Fate", "OpPlan", "Plan", "TensorPlan", "gate_of", "plan_from_json", "plan_to_json", "ramp_of"]
 
 FORMAT = "bridgequant-plan"
 VERSION = 1
 
 Fate = Literal["measured", "fixed", "shared", "derived", "float"]
+EXCLUDED = "excluded by the user"
+"""Reason of an operator that ``--exclude`` keeps in float."""
+
 _FATES = ("measured", "fixed", "shared", "derived", "float")
 
 

@@ -19,7 +19,7 @@ from converter.levels import apply_levels
 from converter.methods.problem import Constant
 from converter.offers import PASSING, Offer, Refusal, relabel_factor
 from converter.options import parse_bits
-from converter.plan import OpPlan, Plan, ramp_of
+from converter.plan import EXCLUDED, OpPlan, Plan, ramp_of
 from converter.ramps import ramp_grid
 from converter.stored import codes_from_text
 from converter.targets import Target
@@ -38,7 +38,7 @@ def adopt_plan(plan: Plan, excluded: Collection[str]) -> Plan:
     ops = {}
     for name, op in plan.ops.items():
         if name in excluded:
-            op = replace(op, runs="float", reason="excluded by the user")
+            op = replace(op, runs="float", reason=EXCLUDED)
         ops[name] = op if op.reads_codes else OpPlan(op.op_type, "float", reason=op.reason or _GIVEN)
     return plan.with_ops(plan.tensors, ops)
 

@@ -26,7 +26,7 @@ from converter.simulate import simulate
 from converter.targets import Target
 from converter.torch_ops import UnknownOperatorError
 
-__all__ = ["CHAOS_MARGIN_DB", "LEAST_PARITY_DB", "OutputQuality", "Verdict", "parity_is_broken", "sqnr", "verify"]
+__all__ = ["CHAOS_MARGIN_DB", "LEAST_PARITY_DB", "OutputQuality", "Verdict", "parity_is_broken", "plan_parity", "sqnr", "verify"]
 
 LEAST_PARITY_DB = 30.0
 """Below this, emitted model and plan do not describe the same computation, unless the network is chaotic."""
@@ -114,7 +114,7 @@ def verify(
     for name, value in ((n, v) for outputs in got for n, v in outputs.items()):
         if np.issubdtype(value.dtype, np.floating) and not np.isfinite(value).all():
             raise VerificationError("an output of the emitted model is not finite", where=f"output '{name}'", hint="try another --method")
-    parity, reference = _parity(canonical, proto, plan, feeds, got)
+    parity, reference = plan_parity(canonical, proto, plan, feeds, got)
     qualities = tuple(_quality(o.name, wanted, got) for o in source.outputs if np.issubdtype(o.dtype, np.floating))
     if parity_is_broken(parity, min((q.sqnr_db for q in qualities), default=_EXACT_DB)):
         raise VerificationError(
@@ -159,15 +159,24 @@ def _check_interface(source: Source, proto: onnx.ModelProto) -> None:
             raise VerificationError("the model's metadata changed", where=f"key '{key}'")
 
 
-def _parity(
-    canonical: ir.Model, proto: onnx.ModelProto, plan: Plan, feeds: Sequence[Feed], got: Sequence[Mapping[str, npt.NDArray[Any]]]
+def plan_parity(
+    planned: ir.Model, proto: onnx.ModelProto, plan: Plan, feeds: Sequence[Feed], got: Sequence[Mapping[str, npt.NDArray[Any]]]
 ) -> tuple[float, str]:
+    """How close an emitted model is to its plan, in dB, of the output that agrees least; and what stands for the plan.
+
+    Args:
+        planned: canonical model with the plan's folds, grids that are not uniform, and levels.
+        proto: the emitted model.
+        plan: what it was emitted from.
+        feeds: samples, of which the first four count.
+        got: what the emitted model answered to them.
+    """
     names = [n for n in got[0] if np.issubdtype(got[0][n].dtype, np.floating)]
     if not names:
         return _EXACT_DB, "nothing, as the model has no float output"
     kernels = runtime_kernels()
     try:
-        expected: list[Mapping[str, npt.NDArray[Any]]] = [simulate(canonical, plan, feed, kernels) for feed in feeds[:_PARITY_SAMPLES]]
+        expected: list[Mapping[str, npt.NDArray[Any]]] = [simulate(planned, plan, feed, kernels) for feed in feeds[:_PARITY_SAMPLES]]
         reference = "a simulation of the plan"
     except UnknownOperatorError as error:
         plain = open_session(proto, optimise=False)

@@ -16,7 +16,7 @@ import re
 import time
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
@@ -35,7 +35,21 @@ from models.command_line import Parser, exit_code, print_line, write_whole
 from models.images import LabelledImages, find_images
 from models.unsigned_codes import unsigned_codes
 
-__all__ = ["Classifier", "Score", "answers_of", "exact_setting", "main", "open_classifier", "output_indices", "score"]
+__all__ = [
+    "CLASSES_KEY",
+    "Classifier",
+    "Score",
+    "answers_of",
+    "class_names",
+    "exact_setting",
+    "main",
+    "open_classifier",
+    "output_indices",
+    "score",
+]
+
+CLASSES_KEY = "bridgequant.classes"
+"""Metadata in which a model names its outputs, as a JSON list."""
 
 _BATCH = 32
 _FLOATS = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
@@ -206,13 +220,29 @@ def score(
     indices: npt.NDArray[np.int64] | None = None
     for answers in answers_of(classifier, data, preprocess, batch=batch):
         if indices is None:
-            names = tuple(json.loads(classifier.metadata.get("bridgequant.classes", "[]")))
-            indices = output_indices(data, answers.shape[1], names)
+            indices = output_indices(data, answers.shape[1], class_names(classifier.metadata))
         labels = indices[list(data.labels[done : done + len(answers)])]
         correct += int((answers.argmax(axis=1) == labels).sum())
         done += len(answers)
         advance(len(answers))
     return Score(done, correct, time.monotonic() - start)
+
+
+def class_names(metadata: Mapping[str, str]) -> tuple[str, ...]:
+    """Names of a model's outputs, in order, as its metadata has them; empty if it does not.
+
+    Raises:
+        ModelError: they are no list of names.
+    """
+    text = metadata.get(CLASSES_KEY, "[]")
+    try:
+        names = json.loads(text)
+    except ValueError:
+        names = None
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        hint = 'export the model again, or write a JSON list such as ["cat", "dog"]'
+        raise ModelError(f"the names of the classes are damaged: {text[:40]}", where=f"metadata {CLASSES_KEY}", hint=hint)
+    return tuple(names)
 
 
 def answers_of(classifier: Classifier, data: LabelledImages, preprocess: Preprocess, *, batch: int) -> Iterator[npt.NDArray[np.float32]]:

@@ -92,8 +92,11 @@ def _image_paths(source: Path) -> list[str]:
     if source.is_dir():
         paths = [p.relative_to(source).as_posix() for p in source.rglob("*") if p.is_file()]
     elif zipfile.is_zipfile(source):
-        with zipfile.ZipFile(source) as archive:
-            paths = archive.namelist()
+        try:
+            with zipfile.ZipFile(source) as archive:
+                paths = archive.namelist()
+        except zipfile.BadZipFile as error:
+            raise ValueError(f"{source}: the zip is damaged ({error})") from None
     else:
         raise ValueError(f"{source}: neither a folder nor a zip of images")
     return sorted(path for path in paths if PurePosixPath(path).suffix.lower() in _SUFFIXES)

@@ -15,9 +15,22 @@ NAME = "mobilevit_xxs"
 
 
 def test_a_trained_network_keeps_the_gates_of_this_repository(tmp_path: Path) -> None:
-    floats, int8, figures = tmp_path / "float.onnx", tmp_path / "int8.onnx", tmp_path / "figures.json"
+    floats, int8, plan, figures = (tmp_path / name for name in ("float.onnx", "int8.onnx", "plan.json", "figures.json"))
     floats.write_bytes(export_model(build(NAME, checkpoint=CHECKPOINTS / f"{NAME}.safetensors")))
-    convert(floats, int8, Options(method="mse", threads=1))
-    flags = [str(floats), str(int8), "--gates", str(GATES / "model.toml"), "--json", str(figures), "--seconds", "0.2"]
+    convert(floats, int8, Options(method="mse", threads=1), plan_out=plan)
+    flags = [
+        str(floats),
+        str(int8),
+        "--plan-in",
+        str(plan),
+        "--gates",
+        str(GATES / "model.toml"),
+        "--json",
+        str(figures),
+        "--seconds",
+        "0.2",
+    ]
     assert main(flags) == 0
-    assert json.loads(figures.read_text())["figures"]["coverage"] > 95.0
+    content = json.loads(figures.read_text())
+    assert content["figures"]["coverage"] > 95.0
+    assert content["parity"]["reference"] == "a simulation of the plan"

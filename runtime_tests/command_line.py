@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from converter.errors import UsageError
+from converter.errors import ConverterError, UsageError
 from converter.latency import LatencyRatio, latency_ratio
 from converter.paths import check_outputs
 from converter.shapes import parse_input_shapes
@@ -23,13 +23,13 @@ from models.images import LabelledImages
 from runtime_tests.confinement import measure_confinement
 from runtime_tests.cores import DEFAULT_CORES, measure_cores, short_name
 from runtime_tests.coverage import measure_coverage
-from runtime_tests.gates import check_measurable, read_gates
-from runtime_tests.outcomes import check_outcomes, gate_outcomes, junit_xml, raise_failures
-from runtime_tests.parity import measure_parity
+from runtime_tests.gates import check_fine_enough, check_measurable, read_gates
+from runtime_tests.outcomes import broken_outcome, check_outcomes, gate_outcomes, junit_xml, raise_failures
+from runtime_tests.parity import measure_parity, measure_plan_parity
 from runtime_tests.processes import OLDEST, measure_memory, measure_version
 from runtime_tests.quality import labels_of, measure_accuracy, measure_closeness
 from runtime_tests.results import KINDS, Results, figures, results_json
-from runtime_tests.subject import Subject, open_subject
+from runtime_tests.subject import BITS_KEY, Subject, open_subject
 from runtime_tests.tables import results_table
 from tools.arm64.emulator import CORES, check_core
 from tools.arm64.environment import environment
@@ -60,9 +60,12 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--preprocess", metavar="SPEC", help="of pictures, instead of the model's own, such as 'imagenet;resize=crop'")
     parser.add_argument("--input-shape", action="append", default=[], metavar="NAME:DIMS", help="sizes of open dimensions, x:1,3,48,320")
     parser.add_argument("--target", metavar="NAME", help="machine class of INT8.onnx (default: what the file says)")
+    parser.add_argument("--plan-in", type=Path, metavar="FILE", help="plan of INT8.onnx (--plan-out), to compare with")
     parser.add_argument("--arm64", action="store_true", help="count instructions and compare outputs on emulated ARM64 cores")
     parser.add_argument("--core", action="append", metavar="CORE", help=f"{' | '.join(CORES)}; repeatable (default cortex-a76)")
-    parser.add_argument("--oldest", type=Path, metavar="DIR", help="another ONNX Runtime, as pip's --target leaves it")
+    runtimes = parser.add_mutually_exclusive_group()
+    runtimes.add_argument("--oldest", type=Path, metavar="DIR", help="another ONNX Runtime, as pip's --target leaves it")
+    runtimes.add_argument("--no-oldest", action="store_true", help="leave the other ONNX Runtime out, for models that are too new for it")
     parser.add_argument("--gates", type=Path, action="append", default=[], metavar="TOML", help="limits; repeatable, later files win")
     parser.add_argument("--junit", type=Path, metavar="XML", help="checks and gates as JUnit XML")
     parser.add_argument("--json", type=Path, metavar="FILE", help="everything as JSON")
@@ -84,16 +87,27 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 def _run(options: argparse.Namespace) -> None:
     outputs = {flag: path for flag, path in (("--junit", options.junit), ("--json", options.json)) if path is not None}
     inputs = {"FLOAT.onnx": options.floats, "INT8.onnx": options.int8, **{f"--gates {path}": path for path in options.gates}}
+    inputs |= {} if options.plan_in is None else {"--plan-in": options.plan_in}
     check_outputs(outputs, inputs)
     cores = tuple(check_core(core) for core in dict.fromkeys(options.core or DEFAULT_CORES)) if options.arm64 else ()
     gates = read_gates(options.gates)
     labelled = None if options.unlabelled else labels_of(options.data, options.limit)
-    oldest = _oldest(options.oldest)
+    if labelled is None and options.limit is not None:
+        what = "--limit chooses among labelled images, and there are none"
+        raise UsageError(what, where=f"--limit {options.limit}", hint=f"give {KINDS['top1'].needs}, or leave it out")
+    oldest = None if options.no_oldest else _oldest(options.oldest)
     check_measurable(gates, _measurable(cores, labelled, oldest))
+    if labelled is not None:
+        check_fine_enough(gates, len(labelled))
     if cores:
         require(environment())
-    results, seconds = _measure(options, cores, labelled, oldest)
-    check_measurable(gates, figures(results))
+    try:
+        results, seconds = _measure(options, cores, labelled, oldest)
+        check_measurable(gates, figures(results))
+    except ConverterError as error:
+        if options.junit is not None:  # a file of an earlier run would say that all is well
+            write_whole(options.junit, junit_xml(options.int8.name, [broken_outcome(error)]))
+        raise
     outcomes = check_outcomes(results, seconds) + gate_outcomes(gates, results)
     if options.json is not None:
         write_whole(options.json, results_json(results).encode())
@@ -156,7 +170,11 @@ def _measure(
         skipped["accuracy"] = f"give {KINDS['top1'].needs}"
     coverage = timed("coverage", lambda: measure_coverage(subject))
     confinement = timed("confinement", lambda: measure_confinement(subject))
-    parity = timed("parity", lambda: measure_parity(subject))
+    plan = options.plan_in
+    if subject.bits is None and not confinement.activations + confinement.weights:
+        del seconds["confinement"]
+        skipped["confinement"] = f"the file does not say how many bits its codes have ({BITS_KEY}), and clips none"
+    parity = timed("parity", lambda: measure_parity(subject) if plan is None else measure_plan_parity(subject, plan))
     memory = timed("memory", lambda: measure_memory(subject))
     latency = timed("latency", lambda: _latency(subject, options.threads, options.seconds))
     version = timed("runtime versions", lambda: measure_version(subject, oldest)) if oldest is not None else None

@@ -7,6 +7,7 @@ import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from runtime_tests import command_line
 from runtime_tests.command_line import main
@@ -73,7 +74,7 @@ def test_a_worse_model_than_the_baseline_misses_it(make_files: MakeFiles, tmp_pa
 @pytest.mark.usefixtures("one_process")
 @pytest.mark.parametrize(
     ("damage", "check", "what"),
-    [(remove_clip, "confinement", "codes leave their grid"), (damage_head, "parity", "does not compute what the file says")],
+    [(remove_clip, "confinement", "codes leave their grid"), (damage_head, "parity", "does not compute what it should")],
 )
 def test_a_damaged_model_fails_its_check(
     damage: object, check: str, what: str, make_files: MakeFiles, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -98,6 +99,9 @@ def test_a_damaged_model_fails_its_check(
         ("", ["--arm64", "--core", "cortex-a54"], "core 'cortex-a54' is not known"),
         ("", ["--samples", "0"], "--samples must be at least 1"),
         ("", ["--oldest", "/nowhere"], "no onnxruntime in this folder"),
+        ("", ["--oldest", "/nowhere", "--no-oldest"], "not allowed with"),
+        ("", ["--limit", "5"], "there are none"),
+        ("min_version_agreement = 90", ["--no-oldest"], "give an older ONNX Runtime"),
     ],
 )
 def test_what_makes_no_sense_is_refused_before_anything_runs(
@@ -107,6 +111,39 @@ def test_what_makes_no_sense_is_refused_before_anything_runs(
     assert main(["no_such.onnx", "nor_this.onnx", "--gates", str(tmp_path / "gates.toml"), *flags]) == 2
     error = capsys.readouterr().err
     assert what in error and error.count("\n") <= 3
+
+
+@pytest.mark.usefixtures("one_process")
+def test_a_validation_that_breaks_leaves_no_earlier_verdict(make_files: MakeFiles, tmp_path: Path) -> None:
+    files, junit = make_files(), tmp_path / "out.xml"
+    assert run(files, "--junit", junit) == 0
+    files.int8.write_bytes(b"nothing")
+    assert run(files, "--junit", junit) == 3
+    (suite,) = ElementTree.parse(junit).iter("testsuite")
+    assert (suite.attrib["tests"], suite.attrib["errors"]) == ("1", "1")
+    errors = [case.find("error") for case in suite.iter("testcase")]
+    assert errors[0] is not None and "not an ONNX model" in errors[0].attrib["message"]
+
+
+@pytest.mark.usefixtures("one_process")
+def test_confinement_of_a_file_that_says_nothing_of_its_bits_is_not_measured(
+    make_files: MakeFiles, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(make_files(says=False)) == 0
+    assert "not measured: confinement" in capsys.readouterr().out
+    assert run(make_files()) == 0
+    assert "not measured: confinement" not in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("one_process")
+def test_too_few_images_for_a_limit_are_refused(make_files: MakeFiles, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for number in range(4):
+        folder = tmp_path / "images" / str(number % 2)
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (16, 16), (60 * number, 0, 0)).save(folder / f"{number}.png")
+    (tmp_path / "gates.toml").write_text("max_drop = 0.5\n")
+    assert run(make_files(), "--data", tmp_path / "images", "--gates", tmp_path / "gates.toml") == 2
+    assert "classify 200 or more" in capsys.readouterr().err
 
 
 def test_a_file_that_is_no_model(make_files: MakeFiles, capsys: pytest.CaptureFixture[str]) -> None:

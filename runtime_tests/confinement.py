@@ -12,6 +12,7 @@ import onnx
 from onnx import helper, numpy_helper
 
 from converter.runtime import Feed, open_session, run_session
+from converter.targets import TARGETS
 from converter.widths import CONTAINER_BITS
 from runtime_tests.subject import Subject
 
@@ -54,7 +55,7 @@ def measure_confinement(subject: Subject) -> Confinement:
 
     A tensor of codes is watched if an integer Clip follows its Q, and held to that Clip's limits. Where the file says how
     many bits enter layers (metadata ``bridgequant.bits``), what enters a layer is watched whether there is a Clip or not,
-    and the layers' stored weights are held to their bits, too.
+    and the layers' stored weights are held to their bits, too, or to those that its target takes without saturating.
 
     Raises:
         ModelError: the model does not run.
@@ -63,12 +64,13 @@ def measure_confinement(subject: Subject) -> Confinement:
     watched = _clipped(subject.model, constants)
     stored: dict[str, Limits] = {}
     if subject.bits is not None:
-        for name, weight in _entering_layers(subject.model, constants).items():
-            bits = subject.bits[0 if weight else 1]
+        for name, depthwise in _entering_layers(subject.model, constants).items():
+            stored_as = None if depthwise is None else _weight_bits(subject, subject.bits, depthwise)
+            bits = subject.bits[1] if stored_as is None else stored_as
             limits = _limits(subject.model, constants, name, bits)
             if bits == CONTAINER_BITS:  # nothing can leave its container
                 continue
-            if weight:
+            if stored_as is not None:
                 stored[name] = limits
             else:
                 watched[name] = _narrower(limits, watched.get(name, limits))
@@ -89,11 +91,29 @@ def _clipped(model: onnx.ModelProto, constants: Mapping[str, onnx.TensorProto]) 
     return found
 
 
-def _entering_layers(model: onnx.ModelProto, constants: Mapping[str, onnx.TensorProto]) -> dict[str, bool]:
-    """Codes that layers multiply, and whether they are stored."""
+def _entering_layers(model: onnx.ModelProto, constants: Mapping[str, onnx.TensorProto]) -> dict[str, bool | None]:
+    """Codes that layers multiply: None if they are computed, else whether they are stored weights of a depthwise convolution."""
     codes = {node.output[0]: node.input[0] for node in model.graph.node if node.op_type == "DequantizeLinear"}
-    factors = [name for node in model.graph.node if node.op_type in _LAYERS for name in node.input[:2] if name in codes]
-    return {codes[name]: codes[name] in constants for name in factors}
+    found: dict[str, bool | None] = {}
+    for node in model.graph.node:
+        for name in node.input[:2] if node.op_type in _LAYERS else ():
+            if name in codes:
+                stored = constants.get(codes[name])
+                found[codes[name]] = None if stored is None else _is_depthwise(node, stored)
+    return found
+
+
+def _is_depthwise(node: onnx.NodeProto, weight: onnx.TensorProto) -> bool:
+    groups = next((a.i for a in node.attribute if a.name == "group"), 1)
+    return bool(node.op_type == "Conv" and weight.dims[1] == 1 and weight.dims[0] == groups)
+
+
+def _weight_bits(subject: Subject, bits: tuple[int, int], depthwise: bool) -> int:
+    """What the file says, or fewer where the kernels of its target would saturate."""
+    target = TARGETS.get(subject.target or "")
+    if target is None:
+        return bits[0]
+    return min(bits[0], target.depthwise_weight_bits if depthwise else target.dense_weight_bits(bits[1]))
 
 
 def _limits(model: onnx.ModelProto, constants: Mapping[str, onnx.TensorProto], name: str, bits: int) -> Limits:

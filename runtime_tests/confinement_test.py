@@ -33,6 +33,23 @@ def test_a_missing_clip_is_found(make_files: MakeFiles) -> None:
     assert escape.found[1] > 15
 
 
+def test_weights_are_held_to_what_the_target_takes_without_saturating(make_files: MakeFiles) -> None:
+    """AVX2 adds pairs of products in 16 bits: beside activations of 8 bits, dense weights have 7."""
+    files = make_files(target="x86")
+    found = measure_confinement(open_subject(files.floats, files.int8))
+    assert (found.weights, found.escapes) == (3, ())
+
+    def enlarge(model: onnx.ModelProto) -> None:
+        tensor = initializer(model, weight_of(model, "Conv").input[0])
+        codes = onnx.numpy_helper.to_array(tensor).copy()
+        codes.reshape(-1)[0] = 100
+        tensor.CopyFrom(onnx.numpy_helper.from_array(codes.astype(np.int8), tensor.name))
+
+    files.edit(enlarge)
+    (escape,) = measure_confinement(open_subject(files.floats, files.int8)).escapes
+    assert (escape.allowed, escape.found[1]) == ((-64, 63), 100)
+
+
 def test_a_weight_beyond_its_bits_is_found(make_files: MakeFiles) -> None:
     def enlarge(model: onnx.ModelProto) -> None:
         tensor = initializer(model, weight_of(model, "Conv").input[0])

@@ -20,7 +20,12 @@ __all__ = ["Coverage", "Product", "measure_coverage", "product_macs"]
 _WEIGHT_PLACES = {"QLinearConv": 3}
 """Input that holds a convolution's weights, where it is not input 1."""
 
-_CONVOLUTIONS = ("Conv", "QLinearConv", "ConvInteger")
+_CONVOLUTIONS = ("Conv", "QLinearConv", "ConvInteger", "FusedConv", "NhwcFusedConv")
+_LINEAR = ("Gemm", "QGemm", "FusedGemm")
+_PRODUCTS = ("MatMul", "FusedMatMul", *INTEGER_PRODUCTS)
+
+UNCOUNTED = frozenset(["Attention", "GroupQueryAttention", "GRU", "LSTM", "MultiHeadAttention", "PackedAttention", "QAttention", "RNN"])
+"""Operators that multiply inside, of which it is only said that they ran."""
 
 
 @dataclass(frozen=True)
@@ -41,12 +46,14 @@ class Coverage:
         total_macs: in all kernels.
         kernels: how many nodes of each kernel ran, most frequent first.
         in_float: products that ran in float, largest first.
+        uncounted: types of kernels that ran and multiply, but of which nothing is counted.
     """
 
     integer_macs: int
     total_macs: int
     kernels: dict[str, int]
     in_float: tuple[Product, ...]
+    uncounted: tuple[str, ...] = ()
 
     @property
     def percent(self) -> float:
@@ -69,7 +76,8 @@ def measure_coverage(subject: Subject) -> Coverage:
     integer |= {name for name in macs if types[name] in INTEGER_PRODUCTS}  # a file may hold integer operators from the start
     floats = [Product(name, types[name], macs[name]) for name in macs if name not in integer]
     floats.sort(key=lambda product: (-product.macs, product.name))
-    return Coverage(sum(macs[name] for name in integer), sum(macs.values()), kernels, tuple(floats))
+    uncounted = tuple(sorted(UNCOUNTED.intersection(kernels)))
+    return Coverage(sum(macs[name] for name in integer), sum(macs.values()), kernels, tuple(floats), uncounted)
 
 
 def _named(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -84,7 +92,7 @@ def _named(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def product_macs(model: onnx.ModelProto, feed: Feed, folder: Path) -> dict[str, int]:
-    """Multiply-accumulates of each Conv, ConvTranspose, Gemm and MatMul, float or integer, by node, from the shapes that really occur."""
+    """Multiply-accumulates of each Conv, ConvTranspose, Gemm, MatMul and Einsum, float or integer, by node, from the shapes that occur."""
     session = open_session(model, threads=1, optimise=False, profile_prefix=folder / "as_it_stands")
     shapes = {event["name"].removesuffix("_kernel_time"): event["args"] for event in profile(session, feed)}
     stored = {tensor.name: list(tensor.dims) for tensor in model.graph.initializer}
@@ -100,11 +108,25 @@ def _macs(node: onnx.NodeProto, shapes: Mapping[str, Any], stored: Mapping[str, 
         # the profile leaves out what a kernel has packed for itself
         weight = stored[node.input[place]] if node.input[place] in stored else inputs[place]
         return math.prod((inputs if node.op_type == "ConvTranspose" else outputs)[0]) * math.prod(weight[1:])
-    if node.op_type in ("Gemm", "QGemm"):
+    if node.op_type in _LINEAR:
         return math.prod(outputs[0]) * inputs[0][0 if _attribute(node, "transA") else -1]
-    if node.op_type == "MatMul" or node.op_type in INTEGER_PRODUCTS:
-        return math.prod(outputs[0]) * inputs[0][-1]
+    if node.op_type in _PRODUCTS:
+        return math.prod(outputs[0]) * inputs[0][-2 if _attribute(node, "transA") else -1]
+    if node.op_type == "Einsum" and len(inputs) > 1:
+        return _einsum_macs(_attribute(node, "equation").decode(), inputs)
     return 0
+
+
+def _einsum_macs(equation: str, inputs: Sequence[Sequence[int]]) -> int:
+    """One for each combination of indices; the axes of an ellipsis count once, as broadcasting has them."""
+    sizes: dict[str, int] = {}
+    for term, shape in zip(equation.replace(" ", "").split("->")[0].split(","), inputs, strict=True):
+        head, dots, tail = term.partition("...")
+        hidden = range(len(shape) - len(head) - len(tail)) if dots else range(0)
+        labels = [*head, *(f".{place - len(hidden)}" for place in hidden), *tail]
+        for label, size in zip(labels, shape, strict=True):
+            sizes[label] = max(size, sizes.get(label, 1))
+    return math.prod(sizes.values())
 
 
 def _dims(entries: Sequence[Mapping[str, list[int]]]) -> list[list[int]]:

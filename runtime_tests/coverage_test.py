@@ -1,11 +1,16 @@
 from __future__ import annotations
 
+from pathlib import Path
+
+import numpy as np
 import onnx
+import onnx_ir as ir
 import pytest
 
 from converter.runtime import open_session
+from converter.sketch_test import Sketch
 from runtime_tests.conftest import MACS, MakeFiles
-from runtime_tests.coverage import measure_coverage
+from runtime_tests.coverage import measure_coverage, product_macs
 from runtime_tests.subject import open_subject
 
 
@@ -22,6 +27,32 @@ def test_a_float_model_has_none(make_files: MakeFiles) -> None:
     found = measure_coverage(open_subject(files.floats, files.floats))
     assert (found.percent, found.total_macs) == (0.0, sum(MACS.values()))
     assert [(product.name, product.macs) for product in found.in_float] == sorted(MACS.items(), key=lambda item: -item[1])
+
+
+@pytest.mark.parametrize(
+    ("equation", "shapes", "macs"),
+    [
+        ("bij,bjk->bik", [(2, 3, 4), (2, 4, 5)], 2 * 3 * 4 * 5),
+        ("bhid, bhjd -> bhij", [(1, 2, 6, 4), (1, 2, 7, 4)], 2 * 6 * 7 * 4),
+        ("...ij,jk", [(2, 3, 4, 5), (5, 6)], 2 * 3 * 4 * 5 * 6),
+        ("i,j->ij", [(3,), (4,)], 12),
+    ],
+)
+def test_an_einsum_multiplies_once_for_each_combination_of_indices(
+    equation: str, shapes: list[tuple[int, ...]], macs: int, tmp_path: Path
+) -> None:
+    sketch = Sketch()
+    model = sketch.model(sketch.add("Einsum", *(sketch.input(f"x{i}", *s) for i, s in enumerate(shapes)), name="sum", equation=equation))
+    feed = {f"x{i}": np.ones(shape, np.float32) for i, shape in enumerate(shapes)}
+    assert product_macs(ir.to_proto(model), feed, tmp_path) == {"sum": macs}
+
+
+def test_what_multiplies_inside_and_is_not_counted_is_named(tmp_path: Path) -> None:
+    sketch = Sketch()
+    made = sketch.add("LSTM", sketch.input("x", 3, 1, 4), sketch.normal(1, 20, 4), sketch.normal(1, 20, 5), hidden_size=5)
+    path = tmp_path / "lstm.onnx"
+    path.write_bytes(ir.to_proto(sketch.model(made)).SerializeToString())
+    assert measure_coverage(open_subject(path, path)).uncounted == ("LSTM",)
 
 
 def test_what_the_runtime_does_not_fuse_counts_as_float_also_without_names(make_files: MakeFiles) -> None:

@@ -25,7 +25,7 @@ from typing import Any
 from converter.errors import UsageError
 from runtime_tests.results import KINDS
 
-__all__ = ["GATES", "Gate", "check_measurable", "miss", "read_gates"]
+__all__ = ["GATES", "Gate", "check_fine_enough", "check_measurable", "miss", "read_gates"]
 
 GATES: Mapping[str, str] = {f"{'min' if kind.higher_is_better else 'max'}_{name}": name for name, kind in KINDS.items()}
 """Every gate that can be in a file, and the figure it is about."""
@@ -111,6 +111,9 @@ def _baseline(path: Path, table: Any) -> list[Gate]:
         raise UsageError(f"a tolerance of {tolerance:g} makes no sense", where=where, hint="it is a share: 0.01 is one percent")
     stored = _stored_figures(path.parent / table["file"])
     names = _compared(table.get("figures"), stored, where)
+    if not names:
+        hint = "write it with --json and the flags that measure the figures, or name some as figures = [...]"
+        raise UsageError(f"{table['file']} has no figure to compare with", where=where, hint=hint)
     origin = f"{table['file']}, tolerance {tolerance:g}"
     return [Gate(f"{_BASELINE} {name}", name, _worse(name, stored[name], tolerance), origin, path) for name in names]
 
@@ -155,6 +158,22 @@ def check_measurable(gates: Sequence[Gate], measured: Collection[str]) -> None:
         if gate.figure not in measured:
             needs = KINDS[gate.figure].needs
             raise UsageError(f"'{gate.figure}' is not measured", where=f"{gate.file}: {gate.name}", hint=f"give {needs}, or drop the gate")
+
+
+def check_fine_enough(gates: Sequence[Gate], images: int) -> None:
+    """Refuse a limit of the drop that so few images cannot tell from none: one image more or less is a larger step.
+
+    Args:
+        gates: all of them.
+        images: that are classified.
+
+    Raises:
+        UsageError: names the gate and how many images it takes.
+    """
+    for gate in gates:
+        if gate.figure == "drop" and 0 < gate.limit < 100.0 / images:
+            what = f"{images} images cannot show a drop of {gate.limit:g} points: one image is {100.0 / images:.3g}"
+            raise UsageError(what, where=f"{gate.file}: {gate.name}", hint=f"classify {math.ceil(100.0 / gate.limit)} or more")
 
 
 def miss(gate: Gate, value: float) -> str:

@@ -48,6 +48,7 @@ def test_limits_are_read_and_later_files_win(tmp_path: Path) -> None:
         ("[baseline]\nfile = 'previous.json'\ntolerence = 0.1", "no 'tolerence'", "did you mean tolerance"),
         ("[baseline]\nfile = 'previous.json'\ntolerance = 5", "makes no sense", "0.01 is one percent"),
         ("[baseline]\nfile = 'other.json'", "cannot be read", "--json"),
+        ("[baseline]\nfile = 'previous.json'\nfigures = []", "no figure to compare with", "figures = [...]"),
         ("[baseline]\nfile = 'gates.toml'", "not the JSON of a validation", "--json"),
         ("[baseline]\nfile = 'previous.json'\nfigures = ['top']", "no figure 'top'", "did you mean top1"),
     ],

@@ -7,12 +7,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from converter.errors import BoundMissedError, VerificationError
+from converter.errors import BoundMissedError, ConverterError, VerificationError
 from converter.verify import LEAST_PARITY_DB, parity_is_broken
 from runtime_tests.gates import Gate, miss
-from runtime_tests.results import Results, figures
+from runtime_tests.results import KINDS, Results, figures
 
-__all__ = ["Outcome", "check_outcomes", "gate_outcomes", "junit_xml", "raise_failures"]
+__all__ = ["Outcome", "broken_outcome", "check_outcomes", "gate_outcomes", "junit_xml", "raise_failures"]
 
 _UNPRINTABLE = dict.fromkeys(range(32), " ")
 _MOST_ESCAPES = 3
@@ -27,6 +27,7 @@ class Outcome:
         name: of the check, or of the gate as in its file.
         seconds: what measuring took; 0 for a gate.
         failure: why it failed; empty if it did not.
+        error: why the whole validation could not be carried out; empty if it was.
         skipped: why it was not done; empty if it was.
         detail: what was found.
     """
@@ -35,6 +36,7 @@ class Outcome:
     name: str
     seconds: float = 0.0
     failure: str = ""
+    error: str = ""
     skipped: str = ""
     detail: str = ""
 
@@ -44,6 +46,11 @@ def check_outcomes(results: Results, seconds: Mapping[str, float]) -> list[Outco
     failures = {"confinement": _escapes(results), "parity": _parity(results)}
     done = [Outcome("check", name, took, failures.get(name, "")) for name, took in seconds.items()]
     return done + [Outcome("check", name, skipped=reason) for name, reason in results.skipped.items()]
+
+
+def broken_outcome(error: ConverterError) -> Outcome:
+    """What is left to report of a validation that ended with an error."""
+    return Outcome("check", "validation", error=str(error))
 
 
 def _escapes(results: Results) -> str:
@@ -57,13 +64,15 @@ def _parity(results: Results) -> str:
     """A chaotic network may be far from its graph if it is farther from float; not if nothing of float's signal is left."""
     parity, quality = results.parity.db, results.closeness.sqnr_db
     broken = parity_is_broken(parity, quality) or (parity < LEAST_PARITY_DB and quality <= 0)
-    return f"the runtime does not compute what the file says: {results.parity.db:.1f} dB at '{results.parity.output}'" if broken else ""
+    at = f" at '{results.parity.output}'" if results.parity.output else ""
+    return f"the runtime does not compute what it should: {parity:.1f} dB{at}, compared with {results.parity.reference}" if broken else ""
 
 
 def gate_outcomes(gates: Sequence[Gate], results: Results) -> list[Outcome]:
     """What became of each gate; every figure was measured."""
     found = figures(results)
-    return [Outcome("gate", g.name, failure=miss(g, found[g.figure]), detail=f"{g.figure} is {found[g.figure]:.5g}") for g in gates]
+    shown = {name: f"{name} is {value:.5g} ({KINDS[name].meaning})" for name, value in found.items()}
+    return [Outcome("gate", g.name, failure=miss(g, found[g.figure]), detail=shown[g.figure]) for g in gates]
 
 
 def junit_xml(suite: str, outcomes: Sequence[Outcome]) -> bytes:
@@ -71,7 +80,7 @@ def junit_xml(suite: str, outcomes: Sequence[Outcome]) -> bytes:
     counts = {
         "tests": str(len(outcomes)),
         "failures": str(sum(bool(o.failure) for o in outcomes)),
-        "errors": "0",
+        "errors": str(sum(bool(o.error) for o in outcomes)),
         "skipped": str(sum(bool(o.skipped) for o in outcomes)),
         "time": f"{sum(o.seconds for o in outcomes):.3f}",
     }
@@ -83,6 +92,8 @@ def junit_xml(suite: str, outcomes: Sequence[Outcome]) -> bytes:
         if outcome.failure:
             kind = "VerificationError" if outcome.kind == "check" else "BoundMissedError"
             ElementTree.SubElement(case, "failure", {"message": _text(outcome.failure), "type": kind}).text = _text(outcome.failure)
+        elif outcome.error:
+            ElementTree.SubElement(case, "error", {"message": _text(outcome.error)}).text = _text(outcome.error)
         elif outcome.skipped:
             ElementTree.SubElement(case, "skipped", {"message": _text(outcome.skipped)})
         if outcome.detail:

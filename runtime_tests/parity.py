@@ -1,32 +1,43 @@
-"""Parity: the model as the runtime runs it, fused into integer kernels, against what its file says."""
+"""Parity: the model as the runtime runs it, fused into integer kernels, against its plan, or against what its file says."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
+from converter.errors import UsageError
+from converter.plan import Plan
+from converter.replay import planned_model, read_plan
 from converter.runtime import open_session, run_session
-from converter.verify import sqnr
+from converter.verify import plan_parity, sqnr
 from runtime_tests.quality import check_finite
 from runtime_tests.subject import Subject
 
-__all__ = ["Parity", "measure_parity"]
+__all__ = ["Parity", "check_plan_is_of", "measure_parity", "measure_plan_parity"]
+
+OWN_GRAPH = "its own graph, unfused"
 
 
 @dataclass(frozen=True)
 class Parity:
-    """How close the running model is to its own graph, computed node by node in float.
+    """How close the running model is to a reference.
 
     Attributes:
         db: signal to noise ratio of the output that agrees least; 200 is equality.
-        output: which one that is.
+        output: which one that is; empty where all of them were looked at together.
         samples: how many were compared.
+        reference: what it was compared with.
     """
 
     db: float
     output: str
     samples: int
+    reference: str = OWN_GRAPH
 
 
 def measure_parity(subject: Subject) -> Parity:
@@ -40,15 +51,54 @@ def measure_parity(subject: Subject) -> Parity:
         ModelError: the model does not run.
         VerificationError: an output is not finite.
     """
-    runs = []
-    for optimise in (False, True):
-        session = open_session(subject.model, threads=1, optimise=optimise, settings=subject.settings)
-        runs.append([run_session(session, feed) for feed in subject.feeds])
-    found = {}
-    for name, value in runs[0][0].items():
-        if np.issubdtype(value.dtype, np.floating):
-            plain, fused = (np.stack([outputs[name] for outputs in side]) for side in runs)
-            check_finite(f"output '{name}'", fused)
-            found[name] = sqnr(plain, fused)
+    plain, fused = (_runs(subject, optimise) for optimise in (False, True))
+    found = {name: sqnr(*(np.stack([run[name] for run in side]) for side in (plain, fused))) for name in fused[0]}
     worst = min(found, key=lambda name: found[name])
     return Parity(found[worst], worst, len(subject.feeds))
+
+
+def measure_plan_parity(subject: Subject, path: Path) -> Parity:
+    """Compare the running model with a simulation of the plan that it was made from.
+
+    The simulation computes the float model with every grid of the plan applied, in float, and knows nothing of the file.
+
+    Args:
+        subject: the pair of models.
+        path: the plan, as ``convert.py --plan-out`` writes it.
+
+    Raises:
+        UsageError: it is no plan, or not for these models.
+        ModelError: a model does not run.
+        VerificationError: an output is not finite.
+    """
+    plan = read_plan(path)
+    check_plan_is_of(plan, subject, path)
+    model = planned_model(subject.floats, plan, subject.feeds, path)
+    db, reference = plan_parity(model, subject.model, plan, subject.feeds, _runs(subject, True))
+    return Parity(db, "", len(subject.feeds), reference)
+
+
+def check_plan_is_of(plan: Plan, subject: Subject, path: Path) -> None:
+    """Refuse a plan whose widths or target are not those that the int8 file names.
+
+    Raises:
+        UsageError: says what differs.
+    """
+    said = None if subject.bits is None else f"W{subject.bits[0]}A{subject.bits[1]}"
+    for what, of_plan, of_file in (("width", plan.bits, said), ("target", plan.target, subject.target)):
+        if of_file is not None and of_plan != of_file:
+            where = f"--plan-in {path}"
+            hint = "give the plan that --plan-out wrote in the same conversion"
+            raise UsageError(f"the plan's {what} is {of_plan}, that of the model {of_file}", where=where, hint=hint)
+
+
+def _runs(subject: Subject, optimise: bool) -> list[Mapping[str, npt.NDArray[Any]]]:
+    """Float outputs of every sample."""
+    session = open_session(subject.model, threads=1, optimise=optimise, settings=subject.settings)
+    runs: list[Mapping[str, npt.NDArray[Any]]] = []
+    for feed in subject.feeds:
+        outputs = run_session(session, feed)
+        runs.append({name: value for name, value in outputs.items() if np.issubdtype(value.dtype, np.floating)})
+        for name, value in runs[-1].items():
+            check_finite(f"output '{name}'", value)
+    return runs

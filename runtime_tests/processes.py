@@ -38,7 +38,7 @@ class Memory:
         float_peak: with the float model.
         int8_peak: with the int8 model.
         float_size: of the float file and its external data.
-        int8_size: of the int8 file.
+        int8_size: of the int8 file and its external data.
     """
 
     process: int
@@ -77,7 +77,7 @@ def measure_memory(subject: Subject) -> Memory:
     settings: tuple[Mapping[str, str], ...] = ({}, {}, subject.settings)
     jobs = zip((None, subject.floats.path, subject.path), settings, strict=True)
     peaks = [int(_run_child(model, with_settings, feed, None)[0]["peak"]) for model, with_settings in jobs]
-    return Memory(peaks[0], peaks[1], peaks[2], subject.floats.bytes, subject.path.stat().st_size)
+    return Memory(peaks[0], peaks[1], peaks[2], subject.floats.bytes, subject.bytes)
 
 
 def measure_version(subject: Subject, folder: Path) -> Predictions:

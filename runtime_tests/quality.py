@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ import numpy.typing as npt
 from converter.errors import UsageError, VerificationError
 from converter.runtime import open_session, run_session
 from converter.verify import sqnr
-from models.evaluate import answers_of, open_classifier, output_indices
+from models.evaluate import answers_of, class_names, open_classifier, output_indices
 from models.images import LabelledImages, find_images
 from runtime_tests.subject import Subject
 
@@ -91,8 +90,7 @@ def measure_accuracy(subject: Subject, data: LabelledImages, *, threads: int = 1
         classifier = open_classifier(path, exact=exact, threads=threads, size=size)
         scores.append(np.concatenate(list(answers_of(classifier, data, subject.preprocess, batch=_BATCH))))
         check_finite("scores", scores[-1])
-    names = tuple(json.loads(subject.floats.metadata.get("bridgequant.classes", "[]")))
-    labels = output_indices(data, scores[0].shape[1], names)[list(data.labels)]
+    labels = output_indices(data, scores[0].shape[1], class_names(subject.floats.metadata))[list(data.labels)]
     wanted, got = (values.argmax(axis=1) for values in scores)
     accuracy = Accuracy(len(data), *(float(100 * np.mean(choice == labels)) for choice in (wanted, got)))
     ratios = [sqnr(*scores), *_ratios_of_others(subject)]
@@ -103,10 +101,10 @@ def _ratios_of_others(subject: Subject) -> list[float]:
     """SQNR on the samples of all outputs but the first, of which the labels say nothing."""
     if len(subject.model.graph.output) == 1:
         return []
-    return [sqnr(*pair) for _, pair in _compared(subject, 1)[1:]]
+    return [sqnr(*pair) for _, pair in _compared(subject)[1:]]
 
 
-def measure_closeness(subject: Subject, *, threads: int = 1) -> Closeness:
+def measure_closeness(subject: Subject) -> Closeness:
     """Compare the models' outputs on the samples.
 
     Raises:
@@ -114,7 +112,7 @@ def measure_closeness(subject: Subject, *, threads: int = 1) -> Closeness:
         VerificationError: an output is not finite.
     """
     ratios, same = [], []
-    for _, (wanted, got) in _compared(subject, threads):
+    for _, (wanted, got) in _compared(subject):
         ratios.append(sqnr(wanted, got))
         if wanted.ndim in (3, 4) and wanted.shape[-1] > 1:  # [samples, N, classes] or [samples, N, positions, classes]
             same.append((wanted.argmax(-1) == got.argmax(-1)).reshape(-1))
@@ -124,7 +122,7 @@ def measure_closeness(subject: Subject, *, threads: int = 1) -> Closeness:
     return Closeness(len(subject.feeds), subject.samples, min(ratios), agreement)
 
 
-def _compared(subject: Subject, threads: int) -> list[tuple[str, tuple[npt.NDArray[Any], npt.NDArray[Any]]]]:
+def _compared(subject: Subject) -> list[tuple[str, tuple[npt.NDArray[Any], npt.NDArray[Any]]]]:
     """Name, float and int8 values of each output of numbers, [samples, ...] each.
 
     Raises:
@@ -132,8 +130,8 @@ def _compared(subject: Subject, threads: int) -> list[tuple[str, tuple[npt.NDArr
         VerificationError: a value is not finite.
     """
     sessions = (
-        open_session(subject.floats.model, threads=threads),
-        open_session(subject.model, threads=threads, settings=subject.settings),
+        open_session(subject.floats.model, threads=1),
+        open_session(subject.model, threads=1, settings=subject.settings),
     )
     outputs = [[run_session(session, feed) for feed in subject.feeds] for session in sessions]
     found = []

@@ -54,7 +54,7 @@ KINDS: Mapping[str, Kind] = {
     "agreement": Kind("predictions equal to float's", True, _SCORES, percent=True),
     "sqnr_db": Kind("signal to quantization noise ratio against float", True),
     "coverage": Kind("multiply-accumulates in integer kernels", True, percent=True),
-    "parity_db": Kind("running model against its own graph, unfused", True),
+    "parity_db": Kind("running model against its plan, or its own graph, unfused", True),
     "memory_mb": Kind("peak memory of a process that runs the int8 model once", False, steady=False),
     "size_mb": Kind("size of the int8 file", False),
     "latency_ratio": Kind("float time over int8 time on this machine", True, steady=False),

@@ -14,6 +14,7 @@ import numpy.typing as npt
 import onnx
 
 from converter.errors import ModelError, UsageError
+from converter.external_data import load_external_data
 from converter.load import Source, load
 from converter.preprocess import Preprocess, parse_preprocess
 from converter.provenance import PREPROCESS_KEY
@@ -21,6 +22,7 @@ from converter.runtime import Feed
 from converter.samples import load_samples
 from converter.shapes import calibration_shapes
 from converter.targets import DEFAULT_TARGET, TARGETS, find_target
+from converter.vetting import tensors_of
 from models.evaluate import exact_setting
 from tools.arm64.inputs import read_model
 
@@ -46,6 +48,7 @@ class Subject:
         preprocess: how pictures become inputs; None if neither the caller nor the models say.
         feeds: samples for both models, at least one.
         samples: where they come from, in one line.
+        bytes: of the int8 file and its external data.
     """
 
     floats: Source
@@ -57,6 +60,7 @@ class Subject:
     preprocess: Preprocess | None
     feeds: tuple[Feed, ...]
     samples: str
+    bytes: int
 
     @property
     def emulated_target(self) -> str:
@@ -93,8 +97,7 @@ def open_subject(
     """
     source, model = load(float_path), read_model(path)
     _check_pair(source, model, path)
-    if any(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in model.graph.initializer):
-        onnx.load_external_data_for_model(model, str(path.parent))
+    files = load_external_data(path, model, list(tensors_of(model)))
     metadata = {**source.metadata, **{entry.key: entry.value for entry in model.metadata_props}}
     spec = preprocess or metadata.get(PREPROCESS_KEY)
     prepared = parse_preprocess(spec) if spec else None
@@ -112,6 +115,7 @@ def open_subject(
         prepared,
         samples.calibration[:count],
         samples.description.partition(": ")[0],
+        sum(file.stat().st_size for file in (path, *files)),
     )
 
 

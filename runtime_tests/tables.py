@@ -42,8 +42,10 @@ def _rows(results: Results) -> Iterator[tuple[str, str, str, str]]:
     yield "SQNR", "", f"{close.sqnr_db:.1f} dB", close.source
     floats = results.coverage.in_float
     note = f"{len(floats)} products in float, the largest is {floats[0].name}" if floats else "no product in float"
+    if results.coverage.uncounted:
+        note += f"; not counted: {', '.join(results.coverage.uncounted)}"
     yield "integer coverage", "", f"{results.coverage.percent:.2f} %", note
-    yield "parity with its graph", "", f"{results.parity.db:.1f} dB", "200 dB is equality"
+    yield "parity", "", f"{results.parity.db:.1f} dB", f"with {results.parity.reference}; 200 dB is equality"
     narrow = results.confinement
     watched = narrow.activations + narrow.weights
     yield "codes within their grids", "", *_confined(watched, len(narrow.escapes))

@@ -30,6 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def validation_flags(name: str, folder: Path, *, data: Path | None, limit: int | None, arm64: bool) -> list[str]:
     """What ``python -m runtime_tests`` is called with for a checkpoint: the gates of what can be measured."""
     flags = [str(folder / f"{name}.onnx"), str(folder / f"{name}_int8.onnx"), "--gates", str(GATES / "model.toml")]
+    flags += ["--plan-in", str(folder / f"{name}_plan.json")]
     flags += ["--json", str(folder / f"{name}.json"), "--junit", str(folder / f"{name}.xml")]
     if data is not None:
         flags += ["--data", str(data), "--gates", str(GATES / "accuracy.toml")]
@@ -97,7 +98,7 @@ def _convert(name: str, folder: Path, calib: Path | None) -> None:
     """Export a checkpoint, and convert it with every option at its default."""
     source = folder / f"{name}.onnx"
     source.write_bytes(export_model(build(name, checkpoint=CHECKPOINTS / f"{name}.safetensors")))
-    convert(source, folder / f"{name}_int8.onnx", Options(calib=calib))
+    convert(source, folder / f"{name}_int8.onnx", Options(calib=calib), plan_out=folder / f"{name}_plan.json")
 
 
 if __name__ == "__main__":

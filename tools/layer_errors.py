@@ -16,26 +16,19 @@ import numpy as np
 import onnx_ir as ir
 import torch
 
-from converter.canonicalise import canonicalise
-from converter.fold_sites import find_sites
-from converter.forks import fork_entering
 from converter.grids import dequantize
 from converter.load import load
 from converter.methods.layer_error import on_grids
 from converter.network import Hook, Network, network_of, run_samples
-from converter.observe import observe
-from converter.options import parse_bits
 from converter.parallel import one_thread_each
-from converter.plan import Plan, plan_from_json
-from converter.plan_check import curve_as_planned, fold_as_planned, level_as_planned
+from converter.plan import Plan
 from converter.preprocess import parse_preprocess
 from converter.provenance import PREPROCESS_KEY
+from converter.replay import planned_model, read_plan
 from converter.samples import load_samples
 from converter.shapes import calibration_shapes
-from converter.spots import find_spots
 from converter.stored import weight_codes
 from converter.study import readings_of, stack
-from converter.widths import CONTAINER_BITS
 from models.command_line import Parser, exit_code, print_line
 
 __all__ = ["Noise", "main", "noises"]
@@ -135,18 +128,12 @@ def _report(found: Sequence[Noise], most: int) -> Iterator[str]:
 
 def _prepared(flags: argparse.Namespace) -> tuple[ir.Model, Plan, dict[str, Tensor]]:
     source = load(flags.source)
-    plan = plan_from_json(flags.plan.read_text(), flags.plan)
+    plan = read_plan(flags.plan)
     specs, _ = calibration_shapes(source, {}, flags.calib, 1)
     given = source.metadata.get(PREPROCESS_KEY)
     preprocess = None if given is None else parse_preprocess(given)
     feeds = load_samples(flags.calib, specs, count=flags.samples, preprocess=preprocess, seed=flags.seed).calibration
-    model = canonicalise(source.model, feeds[:1]).model
-    if parse_bits(plan.bits)[1] < CONTAINER_BITS:
-        fork_entering(model, frozenset())
-    shapes = {name: stats.shape for name, stats in observe(model, feeds[:1]).tensors.items()}
-    model = fold_as_planned(plan, model, find_sites(model, shapes), flags.plan)
-    model = curve_as_planned(plan, model, find_spots(model, frozenset()), flags.plan)
-    return level_as_planned(plan, model, flags.plan), plan, stack(feeds)
+    return planned_model(source, plan, feeds, flags.plan), plan, stack(feeds)
 
 
 def _run(flags: argparse.Namespace) -> None:

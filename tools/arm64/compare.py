@@ -58,11 +58,14 @@ class Difference:
 
 
 def difference(machine: str, version: str, output: str, wanted: npt.NDArray[Any], got: npt.NDArray[Any]) -> Difference:
-    """Compare an output, samples along axis 0; NaN differs from everything, and predictions are made along the last axis."""
+    """Compare an output, samples along axis 0; NaN differs from everything.
+
+    Predictions are made along the last axis where that can be one of class scores: [samples, batch, (positions,) classes].
+    """
     x, y = wanted.astype(np.float64), got.astype(np.float64)
     with np.errstate(invalid="ignore"):
         distance = np.where(x == y, 0.0, np.abs(x - y))  # infinities of one sign are equal
-    rows = x.ndim > 1 and x.shape[-1] > 1
+    rows = 2 <= x.ndim <= 4 and x.shape[-1] > 1
     same = x.argmax(-1) == y.argmax(-1) if rows else np.zeros(0, np.bool_)
     return Difference(
         machine,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,7 +20,7 @@ from converter.provenance import PREPROCESS_KEY
 from converter.samples import load_samples
 from converter.shapes import calibration_shapes
 from converter.verify import sqnr
-from models.evaluate import open_classifier, output_indices
+from models.evaluate import class_names, open_classifier, output_indices
 from models.images import LabelledImages
 from tools.compare.cells import FLOAT, PEERS, Cell, Row
 from tools.compare.peers import ort_static
@@ -154,11 +153,6 @@ def _is_quantized(path: Path) -> bool:
 
 
 def _top1(bench: Bench, source: Path, scores: npt.NDArray[np.float32]) -> float:
-    names = tuple(_class_names(source))
+    names = class_names(load(source).metadata)
     labels = output_indices(bench.data, scores.shape[1], names)[list(bench.data.labels)]
     return 100.0 * float((scores.argmax(1) == labels).mean())
-
-
-def _class_names(source: Path) -> list[str]:
-    names: list[str] = json.loads(load(source).metadata.get("bridgequant.classes", "[]"))
-    return names

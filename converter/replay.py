@@ -1,0 +1,67 @@
+"""Replay: make the model again that a plan is about, from the float model, without calibrating."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import onnx_ir as ir
+
+from converter.canonicalise import canonicalise
+from converter.errors import UsageError
+from converter.fold_sites import find_sites
+from converter.forks import fork_entering
+from converter.load import Source
+from converter.observe import observe
+from converter.options import parse_bits
+from converter.origins import name_after_source
+from converter.plan import EXCLUDED, Plan, plan_from_json
+from converter.plan_check import curve_as_planned, fold_as_planned, level_as_planned
+from converter.runtime import Feed
+from converter.spots import find_spots
+from converter.widths import CONTAINER_BITS
+
+__all__ = ["planned_model", "read_plan"]
+
+
+def read_plan(path: Path) -> Plan:
+    """Read a plan from a file.
+
+    Raises:
+        UsageError: the file cannot be read or is no plan.
+    """
+    try:
+        return plan_from_json(path.read_text(encoding="utf-8"), path)
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not text"
+        raise UsageError(f"the plan cannot be read: {reason}", where=f"--plan-in {path}", hint="check the path") from None
+
+
+def planned_model(source: Source, plan: Plan, feeds: Sequence[Feed], where: Path) -> ir.Model:
+    """The canonical model with the plan's folds, grids that are not uniform, and levels.
+
+    Args:
+        source: the float model that the plan was made for.
+        plan: for it.
+        feeds: one sample or more, of the shape that it was calibrated at.
+        where: the plan's file, for messages.
+
+    Raises:
+        UsageError: the plan is not for this model.
+        ModelError: the model does not run.
+    """
+    model = canonicalise(source.model, feeds[:1]).model
+    name_after_source(source.model, model)
+    excluded = frozenset(name for name, op in plan.ops.items() if op.reason == EXCLUDED)
+    if parse_bits(plan.bits)[1] < CONTAINER_BITS:
+        fork_entering(model, excluded)
+    shapes = {name: stats.shape for name, stats in observe(model, feeds[:1]).tensors.items()}
+    model = fold_as_planned(plan, model, find_sites(model, shapes), where)
+    model = curve_as_planned(plan, model, find_spots(model, excluded), where)
+    model = level_as_planned(plan, model, where)
+    known = {str(node.name) for node in model.graph}
+    foreign = sorted(name for name in plan.ops if name not in known)
+    if foreign:
+        hint = "give the float model that the plan was made for"
+        raise UsageError(f"the plan has an operator '{foreign[0]}' that the model lacks", where=f"--plan-in {where}", hint=hint)
+    return model
