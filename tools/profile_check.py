@@ -6,6 +6,7 @@ set beside what the target's prices said.
 
 from __future__ import annotations
 
+import math
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -19,6 +20,7 @@ from rich.table import Table
 from converter.errors import BoundMissedError, UsageError
 from converter.options import Options
 from converter.pipeline import convert
+from converter.targets import find_target
 from models.command_line import Parser, exit_code
 from tools.arm64.count import count
 from tools.arm64.emulator import CORES, check_core
@@ -47,17 +49,18 @@ def compared(models: Sequence[Path], options: Options, core: str, root: Path | N
     """Convert each model and compare: the float model, then the integer one.
 
     Raises:
-        UsageError: the target's costs are not instructions.
+        UsageError: the target's costs are not instructions, or the emulator is not set up.
     """
     env = environment(root)
+    target = find_target(options.target)
+    if target.unit != _INSTRUCTIONS:
+        what = f"the costs of target '{target.name}' are {target.unit}, not {_INSTRUCTIONS}"
+        raise UsageError(what, where="--target", hint="give a target for ARM64")
     found = []
     with tempfile.TemporaryDirectory(prefix="profile-") as folder:
         for place, model in enumerate(models):
             made = Path(folder, f"{place}.onnx")
             report = convert(model, made, options)
-            if report.cost_unit != _INSTRUCTIONS:
-                what = f"the costs of target '{report.target}' are {report.cost_unit}, not {_INSTRUCTIONS}"
-                raise UsageError(what, where="--target", hint="give a target for ARM64")
             counts = count([model, made], core, env=env)
             for name, predicted, counted in zip(
                 (model.stem, f"{model.stem} int8"), (report.predicted_float, report.predicted), counts, strict=True
@@ -81,12 +84,14 @@ def _run(arguments: Sequence[str] | None) -> None:
     add("--within", type=float, metavar="SHARE", help="exit 6 if a prediction is off by more, such as 0.15")
     add("--root", type=Path, metavar="DIR", help="folder of the emulator's set-up")
     flags = parser.parse_args(arguments)
+    if flags.within is not None and not 0 < flags.within < math.inf:
+        raise UsageError(f"{flags.within:g} is no share that a prediction may be off by", where="--within", hint="give one such as 0.15")
     options = Options(target=flags.target, method=flags.method, samples=8)
     found = compared(flags.models, options, check_core(flags.core), flags.root)
     _print(Console(width=None if sys.stdout.isatty() else 110, highlight=False), found, flags.target, flags.core)
     worst = max(found, key=lambda each: abs(each.error))
     if flags.within is not None and abs(worst.error) > flags.within:
-        what = f"{worst.model} is predicted {worst.error:+.1%} off, {flags.within:.1%} were allowed"
+        what = f"{worst.model} is predicted {worst.error:+.2%} off, {100 * flags.within:g}% were allowed"
         raise BoundMissedError(what, where="--within", hint="fit the target anew with python -m tools.profile_target")
 
 

@@ -97,7 +97,7 @@ def _visit(pair: Sequence[Prepared], runs: int) -> list[tuple[dict[str, float], 
 
 
 def _read(events: Sequence[dict[str, Any]]) -> tuple[dict[str, float], dict[str, str]]:
-    """Median time of each node but for the first run, and the type and shape of its first output."""
+    """Mean of the faster half of the times of each node but for the first run, and the type and shape of its first output."""
     times: dict[str, list[float]] = defaultdict(list)
     shapes = {}
     for event in events:

@@ -67,6 +67,7 @@ def _convolutions() -> list[Probe]:
         (16, 64, 64), (16, 32, 64), (64, 64, 32), (32, 128, 56), (96, 96, 16), (80, 320, 8), (128, 128, 8), (48, 192, 56), (192, 48, 28),
         (24, 96, 28), (96, 384, 14), (384, 96, 14), (448, 112, 7), (320, 80, 8), (256, 128, 16), (60, 60, 32),
     ]  # fmt: skip
+    skipping = [(16, 32, 56), (32, 64, 28), (64, 128, 14), (96, 192, 14)]
     deep = [(32, 64), (64, 32), (128, 16), (256, 8), (60, 32), (72, 32), (192, 28), (448, 7), (36, 32), (16, 64)]
     deep_strided = [(64, 64), (32, 32), (128, 16), (192, 14)]
     grouped = [(64, 64, 32, 4), (32, 32, 16, 8), (96, 96, 16, 2), (128, 128, 16, 4), (48, 96, 28, 2)]
@@ -74,6 +75,7 @@ def _convolutions() -> list[Probe]:
         *(_conv(*each, stride=2) for each in strided),
         *(_conv(*each) for each in dense),
         *(_conv(*each, size=1) for each in pointwise),
+        *(_conv(*each, size=1, stride=2) for each in skipping),
         *(_conv(channels, channels, side, groups=channels) for channels, side in deep),
         *(_conv(channels, channels, side, stride=2, groups=channels) for channels, side in deep_strided),
         *(_conv(channels, channels, 32, size=size, groups=channels) for channels, size in ((64, 5), (32, 5), (64, 7))),

@@ -73,8 +73,10 @@ def fitted(base: Target, measured: Measured) -> tuple[Target, dict[str, Fit]]:
     """The target with costs that fit the measurements, and the fits by kind and form, as ``Conv integer``."""
     by_form = {form: fit_all(samples, measured.floor) for form, samples in (("float", measured.floats), ("integer", measured.integers))}
     fits = {f"{kind} {form}": found for form in by_form for kind, found in by_form[form].items()}
-    # what no operator of a model says by itself keeps what it was given, such as a ramp in the place of a sigmoid
-    costs = {RAMP_KIND: base.costs[RAMP_KIND]} if RAMP_KIND in base.costs else {}
+    # what no operator of a model says by itself keeps what it was given, such as a ramp in the place of a sigmoid; in another
+    # unit that would mean something else, and without a price nothing is replaced
+    kept = RAMP_KIND in base.costs and base.unit == measured.unit
+    costs = {RAMP_KIND: base.costs[RAMP_KIND]} if kept else {}
     for kind, found in by_form["float"].items():
         integer = by_form["integer"].get(kind)
         # what costs nothing in float could never be worth anything in integer
@@ -197,6 +199,12 @@ def _run(arguments: Sequence[str] | None) -> None:
     base = find_target(flags.target)
     if flags.out is not None:
         check_outputs({"--out": flags.out}, {"TARGET": Path(flags.target)} if flags.target.endswith(FILE_SUFFIX) else {})
+        if flags.out.suffix != FILE_SUFFIX:
+            raise UsageError(
+                f"a target file ends in {FILE_SUFFIX}", where=f"--out {flags.out}", hint=f"write {flags.out.stem}{FILE_SUFFIX}"
+            )
+    if flags.name is not None and not (flags.name.strip() and flags.name.isprintable()):
+        raise UsageError(f"{flags.name!r} is no name for a target", where="--name", hint="give one such as my-board")
     if min(flags.runs, flags.visits) < 1:
         raise UsageError("nothing would be measured", where="--runs, --visits", hint="give 1 or more")
     core = _core(flags.core, base)

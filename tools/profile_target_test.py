@@ -75,6 +75,10 @@ def test_a_ramp_keeps_its_price() -> None:
     assert fitted(BASE, replace(MEASURED, unit=BASE.unit))[0].costs[RAMP_KIND] == BASE.costs[RAMP_KIND]
 
 
+def test_a_ramp_of_another_unit_has_no_price() -> None:
+    assert RAMP_KIND not in fitted(BASE, replace(MEASURED, unit="picoseconds" if BASE.unit != "picoseconds" else "instructions"))[0].costs
+
+
 def test_the_target_says_what_was_measured_and_how_far_off_its_prices_are() -> None:
     """Costs of 1 and 3 are best met by a price of 1.2, as in the tests of the fit: 0.2 and 0.6 off, 0.4 in the middle."""
     off = [Sample("Softmax", {"node": 1.0}, cost) for cost in (1.0, 3.0)]
@@ -201,6 +205,9 @@ def test_counted_instructions_of_each_node_are_its_price(
         ([HERE, "--runs", "0"], "nothing would be measured"),
         ([HERE, "--visits", "0"], "nothing would be measured"),
         ([HERE, "--visits", "many"], "argument --visits: invalid int value: 'many'"),
+        ([HERE, "--name", "my\nboard"], "'my\\nboard' is no name for a target"),
+        ([HERE, "--name", " "], "' ' is no name for a target"),
+        ([HERE, "--out", "board.txt"], "a target file ends in .toml"),
         ([HERE, "--out", "absent/x.toml"], "the folder of --out does not exist"),
         (["board.toml", "--out", "board.toml"], "TARGET and --out are the same file"),
         (["board.toml"], f"'board' is not for this machine, a {platform.machine()}"),
