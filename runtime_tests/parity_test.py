@@ -11,7 +11,8 @@ from converter.conftest import hybrid_model
 from converter.errors import UsageError
 from converter.options import Options
 from converter.pipeline import convert
-from converter.plan import OpPlan, Plan, plan_from_json, plan_to_json
+from converter.plan import OpPlan, Plan, plan_to_json
+from converter.replay import read_plan
 from converter.verify import LEAST_PARITY_DB
 from runtime_tests.conftest import Files, MakeFiles, damage_head
 from runtime_tests.parity import measure_parity, measure_plan_parity
@@ -36,28 +37,32 @@ def test_a_bias_on_a_wrong_scale_is_found(make_files: MakeFiles) -> None:
     assert found.db < LEAST_PARITY_DB
 
 
-def converted(folder: Path, bits: str = "W8A6") -> tuple[Files, Path]:
+@pytest.fixture(scope="module")
+def converted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Files, Path]:
     """A small hybrid network, what the converter made of it, and the plan."""
+    folder = tmp_path_factory.mktemp("converted")
     files, plan = Files(folder / "float.onnx", folder / "int8.onnx"), folder / "plan.json"
     onnx.save(hybrid_model(), files.floats)
-    convert(files.floats, files.int8, Options(method="repq-vit", bits=bits, placement="all", samples=4), plan_out=plan)
+    convert(files.floats, files.int8, Options(method="repq-vit", bits="W8A6", placement="all", samples=4), plan_out=plan)
     return files, plan
 
 
-def test_a_converted_model_computes_what_its_plan_says(tmp_path: Path) -> None:
+def test_a_converted_model_computes_what_its_plan_says(converted: tuple[Files, Path]) -> None:
     """With copies in front of layers, folds and logarithmic grids, all of which the plan's model has and the float model has not."""
-    files, plan = converted(tmp_path)
-    assert plan_from_json(plan.read_text(), plan).folds
-    found = measure_plan_parity(open_subject(files.floats, files.int8), plan)
+    files, path = converted
+    plan = read_plan(path)
+    assert plan.folds and plan.curves
+    found = measure_plan_parity(open_subject(files.floats, files.int8), path)
     assert found.db > 40 and found.reference == "a simulation of the plan"
 
 
-def test_a_plan_that_was_edited_since_is_not_what_runs(tmp_path: Path) -> None:
-    files, path = converted(tmp_path)
-    plan = plan_from_json(path.read_text(), path)
+def test_a_plan_that_was_edited_since_is_not_what_runs(converted: tuple[Files, Path], tmp_path: Path) -> None:
+    files, path = converted
+    plan = read_plan(path)
     coarse = {n: replace(t, grid=t.grid.rescaled(3.0)) if t.fate == "measured" and t.grid else t for n, t in plan.tensors.items()}
-    path.write_text(plan_to_json(plan.with_ops(coarse, plan.ops)))
-    assert measure_plan_parity(open_subject(files.floats, files.int8), path).db < LEAST_PARITY_DB
+    edited = tmp_path / "edited.json"
+    edited.write_text(plan_to_json(plan.with_ops(coarse, plan.ops)))
+    assert measure_plan_parity(open_subject(files.floats, files.int8), edited).db < LEAST_PARITY_DB
 
 
 @pytest.mark.parametrize(
@@ -68,8 +73,11 @@ def test_a_plan_that_was_edited_since_is_not_what_runs(tmp_path: Path) -> None:
         (lambda p: p.with_ops(p.tensors, {**p.ops, "elsewhere": OpPlan("Conv", "float")}), "operator 'elsewhere' that the model lacks"),
     ],
 )
-def test_a_plan_of_something_else_is_refused(change: Callable[[Plan], Plan], complaint: str, tmp_path: Path) -> None:
-    files, path = converted(tmp_path)
-    path.write_text(plan_to_json(change(plan_from_json(path.read_text(), path))))
+def test_a_plan_of_something_else_is_refused(
+    change: Callable[[Plan], Plan], complaint: str, converted: tuple[Files, Path], tmp_path: Path
+) -> None:
+    files, path = converted
+    other = tmp_path / "other.json"
+    other.write_text(plan_to_json(change(read_plan(path))))
     with pytest.raises(UsageError, match=complaint):
-        measure_plan_parity(open_subject(files.floats, files.int8), path)
+        measure_plan_parity(open_subject(files.floats, files.int8), other)
