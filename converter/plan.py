@@ -27,10 +27,10 @@ __all__ = ["EXCLUDED", "Fate", "OpPlan", "Plan", "TensorPlan", "gate_of", "plan_
 FORMAT = "bridgequant-plan"
 VERSION = 1
 
-Fate = Literal["measured", "fixed", "shared", "derived", "float"]
 EXCLUDED = "excluded by the user"
 """Reason of an operator that ``--exclude`` keeps in float."""
 
+Fate = Literal["measured", "fixed", "shared", "derived", "float"]
 _FATES = ("measured", "fixed", "shared", "derived", "float")
 
 

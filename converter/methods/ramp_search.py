@@ -13,7 +13,7 @@ from converter.network import Hook, Step, run_samples
 from converter.ramps import Ramp, RampSite, fit_level, fit_ramp, gating_error, ramp_grid
 from converter.sensitivity import loss_kind
 
-__all__ = ["choose_ramps", "divergence", "error_share"]
+__all__ = ["choose_ramps", "divergence", "error_share", "ramp_hook"]
 
 Tensor = torch.Tensor
 
@@ -49,7 +49,7 @@ def choose_ramps(problem: Problem, choice: Choice) -> dict[str, Ramp]:
         plain = run_samples(study.network, feed)
 
         def harmless(count: int) -> bool:
-            got = run_samples(study.network, feed, hook=_with(dict(ramps[:count])))
+            got = run_samples(study.network, feed, hook=ramp_hook(dict(ramps[:count])))
             return all(_alike(plain[n], got[n]) for n in plain)
 
         fine, harmful = 0, len(ramps) + 1
@@ -94,8 +94,8 @@ def error_share(wanted: Tensor, got: Tensor) -> float:
     return float((wanted - got).double().square().sum() / wanted.double().square().sum().clamp(min=1e-30))
 
 
-def _with(ramps: Mapping[str, Ramp]) -> Hook:
-    """Let sigmoids read what makes them ramps."""
+def ramp_hook(ramps: Mapping[str, Ramp]) -> Hook:
+    """Lets sigmoids read what makes them ramps, by step name."""
 
     def hook(step: Step, _: int, value: Tensor) -> Tensor:
         shape = ramps.get(step.name)

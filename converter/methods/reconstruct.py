@@ -13,12 +13,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 
 import torch
 
 from converter.grids import Grid
 from converter.methods.layer_error import on_grid
+from converter.methods.ramp_search import ramp_hook
 from converter.network import Network, Step, run_samples
+from converter.ramps import Ramp
 from converter.sensitivity import layer_matrix, layer_rows
 from converter.study import Study
 
@@ -44,7 +47,13 @@ class Refined:
 
 
 def reconstruct(
-    study: Study, grids: Mapping[str, Grid], weight_grids: Mapping[str, Grid], *, rounding: bool, bias: bool
+    study: Study,
+    grids: Mapping[str, Grid],
+    weight_grids: Mapping[str, Grid],
+    ramps: Mapping[str, Ramp] = MappingProxyType({}),
+    *,
+    rounding: bool,
+    bias: bool,
 ) -> dict[str, Refined]:
     """Refine all weighted layers.
 
@@ -52,6 +61,7 @@ def reconstruct(
         study: the network, its samples and readings.
         grids: of activations that have one, by root tensor.
         weight_grids: of layers that run in integer, by layer.
+        ramps: what some sigmoids become, by step.
         rounding: choose the weights' codes anew.
         bias: correct biases.
     """
@@ -71,7 +81,7 @@ def reconstruct(
             names = {i: f"{step.inputs[i]}:{i}" for i in read}
             renamed = replace(step, inputs=tuple(names.get(i, n) for i, n in enumerate(step.inputs)))
             other = Network((renamed,), network.constants, tuple(names.values()), one.outputs)
-            coded |= run_samples(other, {names[i]: v for i, v in read.items()}, constants=constants)
+            coded |= run_samples(other, {names[i]: v for i, v in read.items()}, hook=ramp_hook(ramps), constants=constants)
         for name in step.inputs:
             left[name] -= 1
             if not left[name]:

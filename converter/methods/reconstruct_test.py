@@ -13,8 +13,10 @@ from hypothesis import strategies as st
 from converter.canonicalise import canonicalise
 from converter.conftest import hybrid_model
 from converter.grids import Grid
+from converter.methods.ramp_search import ramp_hook
 from converter.methods.reconstruct import certain_mean, compensated_rounding, reconstruct
 from converter.network import run_samples
+from converter.ramps import Ramp
 from converter.sketch_test import plan_for
 from converter.study import Study, study_of
 
@@ -98,6 +100,22 @@ def test_a_corrected_layer_is_right_on_average(study: Asked) -> None:
         for c in ({}, changed, plain)
     ]
     assert float((means[1] - means[0]).abs().max()) < 0.2 * float((means[2] - means[0]).abs().max())
+
+
+def test_what_a_ramp_is_off_on_average_is_made_up_for_behind_it(study: Asked) -> None:
+    whole, grids, weights = study
+    sigmoid = next(step for step in whole.network.steps if step.op_type == "Sigmoid")
+    ramps = {sigmoid.name: Ramp(0.2, 0.7, 0.2, 1.0)}
+    expected = run_samples(whole.network, whole.feed)["logits"]
+    biases = {step.name: step.inputs[2] for step in whole.network.steps if len(step.inputs) > 2}
+
+    def error(known: dict[str, Ramp]) -> float:
+        refined = reconstruct(whole, grids, weights, known, rounding=False, bias=True)
+        constants = {biases[name]: layer.bias for name, layer in refined.items() if layer.bias is not None}
+        got = run_samples(whole.network, whole.feed, hook=ramp_hook(ramps), constants=constants)["logits"]
+        return float((got - expected).square().mean())
+
+    assert error(ramps) < 0.8 * error({})
 
 
 def test_a_mean_counts_as_far_as_the_samples_agree_on_it() -> None:
