@@ -28,16 +28,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def validation_flags(name: str, folder: Path, *, data: Path | None, limit: int | None, arm64: bool) -> list[str]:
-    """What ``python -m runtime_tests`` is called with for a checkpoint: the gates of what can be measured."""
-    flags = [str(folder / f"{name}.onnx"), str(folder / f"{name}_int8.onnx"), "--gates", str(GATES / "model.toml")]
-    flags += ["--plan-in", str(folder / f"{name}_plan.json")]
-    flags += ["--json", str(folder / f"{name}.json"), "--junit", str(folder / f"{name}.xml")]
+    """What ``python -m runtime_tests`` is called with for a checkpoint: the gates of what can be measured, its own last."""
+    flags = [str(folder / f"{name}.onnx"), str(folder / f"{name}_int8.onnx"), "--plan-in", str(folder / f"{name}_plan.json")]
+    flags += ["--json", str(folder / f"{name}.json"), "--junit", str(folder / f"{name}.xml"), *_gates(name, "model")]
     if data is not None:
-        flags += ["--data", str(data), "--gates", str(GATES / "accuracy.toml")]
+        flags += ["--data", str(data), *_gates(name, "accuracy")]
         flags += ["--limit", str(limit)] if limit is not None else []
     if arm64:
-        flags += ["--arm64", *(word for core in CORES for word in ("--core", core)), "--gates", str(GATES / "arm64.toml")]
+        flags += ["--arm64", *(word for core in CORES for word in ("--core", core)), *_gates(name, "arm64")]
     return flags
+
+
+def _gates(name: str, kind: str) -> list[str]:
+    """The gates of all checkpoints, and behind them those in which this one differs."""
+    own = GATES / name / f"{kind}.toml"
+    return ["--gates", str(GATES / f"{kind}.toml"), *(["--gates", str(own)] if own.exists() else [])]
 
 
 def _run(arguments: Sequence[str] | None) -> None:

@@ -9,13 +9,23 @@ from converter.errors import BoundMissedError, ConverterError, VerificationError
 from runtime_tests import validate as validation
 from runtime_tests.gates import check_measurable, read_gates
 from runtime_tests.results import KINDS
-from runtime_tests.validate import GATES, main, raise_failed, validation_flags
+from runtime_tests.validate import CHECKPOINTS, GATES, main, raise_failed, validation_flags
 
 
 def test_the_gates_of_this_repository_can_be_read() -> None:
-    gates = read_gates(sorted(GATES.glob("*.toml")))
+    gates = read_gates(sorted(GATES.rglob("*.toml")))
     check_measurable(gates, KINDS)
     assert {"min_ratio_a76", "max_drop", "min_coverage"} <= {gate.name for gate in gates}
+    assert {folder.name for folder in GATES.iterdir() if folder.is_dir()} <= {path.stem for path in CHECKPOINTS.glob("*.safetensors")}
+
+
+def test_a_checkpoint_may_have_limits_of_its_own(tmp_path: Path) -> None:
+    flags = validation_flags("mobile_former_26m", tmp_path, data=None, limit=None, arm64=True)
+    files = [Path(value) for flag, value in itertools.pairwise(flags) if flag == "--gates"]
+    limits = {gate.name: gate.limit for gate in read_gates(files)}
+    general = {gate.name: gate.limit for gate in read_gates([GATES / "model.toml", GATES / "arm64.toml"])}
+    assert set(limits) == set(general)
+    assert limits["min_coverage"] < general["min_coverage"] and limits["min_sqnr_db"] == general["min_sqnr_db"]
 
 
 def test_gates_of_what_cannot_be_measured_are_left_out(tmp_path: Path) -> None:
