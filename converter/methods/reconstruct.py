@@ -70,11 +70,11 @@ def reconstruct(
     real, coded = dict(study.feed), dict(study.feed)
     refined: dict[str, Refined] = {}
     for step in network.steps:
-        constants: dict[str, Tensor] = {}
         read = {i: _read(study, grids, step, i, coded[n]) for i, n in enumerate(step.inputs) if n in coded}
+        codes: Tensor | None = None
+        constants: dict[str, Tensor] = {}
         if step.name in weight_grids:
-            rows = _rows(step, network.constants[step.inputs[1]], read[0], real[step.inputs[0]], study.seed)
-            refined[step.name], constants = _refine(step, network, weight_grids[step.name], rows, rounding, bias)
+            codes, constants = _weights(step, network, weight_grids[step.name], read[0], study.seed, rounding=rounding)
         one = Network((step,), network.constants, tuple(n for n in step.inputs if n in coded), tuple(n for n in step.outputs if n))
         if one.inputs:
             real |= run_samples(one, {n: real[n] for n in one.inputs})
@@ -82,6 +82,13 @@ def reconstruct(
             renamed = replace(step, inputs=tuple(names.get(i, n) for i, n in enumerate(step.inputs)))
             other = Network((renamed,), network.constants, tuple(names.values()), one.outputs)
             coded |= run_samples(other, {names[i]: v for i, v in read.items()}, hook=ramp_hook(ramps), constants=constants)
+        if step.name in weight_grids:
+            corrected = None
+            if bias and len(step.inputs) > 2 and step.inputs[2]:
+                (output,) = one.outputs
+                coded[output], off = _corrected(step, real[output], coded[output])
+                corrected = network.constants[step.inputs[2]] + off
+            refined[step.name] = Refined(codes, corrected)
         for name in step.inputs:
             left[name] -= 1
             if not left[name]:
@@ -103,59 +110,61 @@ def _read(study: Study, grids: Mapping[str, Grid], step: Step, index: int, value
     return value if reading is None or reading.root not in grids else on_grid(value, grids[reading.root], reading.factor)
 
 
-@dataclass(frozen=True)
-class _Rows:
-    """Rows of a layer's input at the same places, as many of each sample; float32 [G, samples * P, K]."""
-
-    coded: Tensor
-    real: Tensor
-    samples: int
-
-
-def _rows(step: Step, weight: Tensor, coded: Tensor, real: Tensor, seed: int) -> _Rows:
-    samples = coded.shape[0]
-    both = [layer_rows(step, x, weight, None) for x in (coded, real)]
-    per_sample = both[0].shape[1] // samples
-    wanted = max(1, _ROWS // samples)
-    if per_sample > wanted:
-        generator = torch.Generator().manual_seed(seed)
-        places = torch.cat([torch.randperm(per_sample, generator=generator)[:wanted] + i * per_sample for i in range(samples)])
-        both = [rows[:, places] for rows in both]
-    return _Rows(both[0], both[1], samples)
-
-
-def certain_mean(values: Tensor, samples: int) -> Tensor:
-    """The mean, shrunk by its own variance over its square, as that of the samples' means shows it; to zero where that is larger.
-
-    Args:
-        values: float32 [G, samples * P, M], as many of each sample, one sample after the other.
-        samples: how many; of a single one each value counts as a sample.
-
-    Returns:
-        float32 [G, M].
-    """
-    means = values.reshape(values.shape[0], samples, -1, values.shape[2]).mean(2) if samples > 1 else values
-    mean = means.mean(1)
-    variance = means.var(1) / means.shape[1] if means.shape[1] > 1 else torch.zeros_like(mean)
-    return mean * (1.0 - variance / mean.square().clamp(min=1e-30)).clamp(min=0.0)
-
-
-def _refine(step: Step, network: Network, grid: Grid, rows: _Rows, rounding: bool, bias: bool) -> tuple[Refined, dict[str, Tensor]]:
+def _weights(
+    step: Step, network: Network, grid: Grid, coded: Tensor, seed: int, *, rounding: bool
+) -> tuple[Tensor | None, dict[str, Tensor]]:
+    """Codes, int8 in the weight's shape, if they are chosen anew; and the weight on its grid, by name."""
     weight = network.constants[step.inputs[1]]
     matrix = layer_matrix(step, weight)
     scale = torch.tensor(grid.scale, dtype=torch.float32).expand(matrix.shape[0] * matrix.shape[2]).reshape(matrix.shape[0], 1, -1)
     if rounding:
-        codes = compensated_rounding(rows.coded, matrix, scale, grid.qmin, grid.qmax)
+        codes = compensated_rounding(_rows(step, weight, coded, seed), matrix, scale, grid.qmin, grid.qmax)
     else:
         codes = torch.clamp(torch.round(matrix / scale), grid.qmin, grid.qmax)
-    constants = {step.inputs[1]: matrix_to_weight(step, codes * scale, weight.shape)}
-    corrected = None
-    if bias and len(step.inputs) > 2 and step.inputs[2]:
-        off = certain_mean(rows.real @ matrix - rows.coded @ (codes * scale), rows.samples)
-        corrected = network.constants[step.inputs[2]] + off.reshape(-1)
-        constants[step.inputs[2]] = corrected
     stored = matrix_to_weight(step, codes, weight.shape).to(torch.int8) if rounding else None
-    return Refined(stored, corrected), constants
+    return stored, {step.inputs[1]: matrix_to_weight(step, codes * scale, weight.shape)}
+
+
+def _rows(step: Step, weight: Tensor, x: Tensor, seed: int) -> Tensor:
+    """Rows of a layer's input, as many of each sample; float32 [G, samples * P, K]."""
+    wanted = max(1, _ROWS // x.shape[0])
+    generator = torch.Generator().manual_seed(seed)
+    parts = []
+    for sample in torch.split(x, 1):  # one by one: the rows of all places of all samples take gigabytes
+        rows = layer_rows(step, sample, weight, None)
+        parts.append(rows if rows.shape[1] <= wanted else rows[:, torch.randperm(rows.shape[1], generator=generator)[:wanted]])
+    return torch.cat(parts, 1)
+
+
+def _corrected(step: Step, real: Tensor, coded: Tensor) -> tuple[Tensor, Tensor]:
+    """What a layer gives once it is right on average, and what that adds to its bias.
+
+    Args:
+        step: the layer.
+        real: its output in the float network, float32 [samples, ...].
+        coded: its output in the quantized one, the same shape.
+
+    Returns:
+        the corrected output, and float32 [channels].
+    """
+    axis = 2 if step.op_type == "Conv" else real.ndim - 1
+    off = certain_mean((real - coded).movedim(axis, -1).flatten(1, -2))
+    return coded + off.reshape(-1, *[1] * (real.ndim - 1 - axis)), off
+
+
+def certain_mean(values: Tensor) -> Tensor:
+    """The mean, shrunk by its own variance over its square, as that of the samples' means shows it; to zero where that is larger.
+
+    Args:
+        values: float32 [samples, places, channels]; of a single sample each place counts as one.
+
+    Returns:
+        float32 [channels].
+    """
+    means = values.mean(1) if values.shape[0] > 1 else values[0]
+    mean = means.mean(0)
+    variance = means.var(0) / means.shape[0] if means.shape[0] > 1 else torch.zeros_like(mean)
+    return mean * (1.0 - variance / mean.square().clamp(min=1e-30)).clamp(min=0.0)
 
 
 def matrix_to_weight(step: Step, matrix: Tensor, shape: torch.Size) -> Tensor:

@@ -120,19 +120,19 @@ def test_what_a_ramp_is_off_on_average_is_made_up_for_behind_it(study: Asked) ->
 
 def test_a_mean_counts_as_far_as_the_samples_agree_on_it() -> None:
     """Two samples of two values: the means 3 and 5 agree on 4 with the variance 1; -1 and 1 agree on nothing; 2 and 2 on all."""
-    values = torch.tensor([[[1.0, -3.0, 2.0], [5.0, 1.0, 2.0], [4.0, 4.0, 1.0], [6.0, -2.0, 3.0]]])
-    torch.testing.assert_close(certain_mean(values, 2), torch.tensor([[4.0 * (1.0 - 1.0 / 16.0), 0.0, 2.0]]))
+    values = torch.tensor([[[1.0, -3.0, 2.0], [5.0, 1.0, 2.0]], [[4.0, 4.0, 1.0], [6.0, -2.0, 3.0]]])
+    torch.testing.assert_close(certain_mean(values), torch.tensor([4.0 * (1.0 - 1.0 / 16.0), 0.0, 2.0]))
 
 
-def test_of_one_sample_each_value_counts() -> None:
+def test_of_one_sample_each_place_counts() -> None:
     values = torch.tensor([[[1.0], [3.0]]])
-    torch.testing.assert_close(certain_mean(values, 1), torch.tensor([[2.0 * (1.0 - 1.0 / 4.0)]]))
-    torch.testing.assert_close(certain_mean(values[:, :1], 1), torch.tensor([[1.0]]))
+    torch.testing.assert_close(certain_mean(values), torch.tensor([2.0 * (1.0 - 1.0 / 4.0)]))
+    torch.testing.assert_close(certain_mean(values[:, :1]), torch.tensor([1.0]))
 
 
 def test_what_differs_from_sample_to_sample_is_no_reason_to_shift_a_bias() -> None:
-    noise = torch.randn(1, 8 * 16, 500, generator=torch.Generator().manual_seed(0))
-    assert float(certain_mean(noise, 8).square().mean()) < 0.5 * float(noise.mean(1).square().mean())
+    noise = torch.randn(8, 16, 500, generator=torch.Generator().manual_seed(0))
+    assert float(certain_mean(noise).square().mean()) < 0.5 * float(noise.mean((0, 1)).square().mean())
 
 
 def test_the_same_study_gives_the_same_codes(study: Asked) -> None:
