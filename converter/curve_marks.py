@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import onnx_ir as ir
 
-from converter.barriers import BARRIER
-
-__all__ = ["MARK", "TWIN_SUM", "curve_of", "in_powers_of_two", "reads_logarithms", "source_of"]
+__all__ = ["MARK", "TWIN_SUM", "curve_of", "entering", "reads_curve", "reads_logarithms", "source_of"]
 
 MARK = "bridgequant.curve"
 """The kind of grid that a node is part of, in the metadata of the node."""
 
 TWIN_SUM = "twin-sum"
 """Mark of an addition of two halves, neither of which has been rounded."""
+
+_WHOLE = frozenset(["log2", "log-sqrt2", "log-int-softmax", "power-of-two"])
+"""Kinds whose last node gives all numbers of a tensor; a twin grid gives two tensors, each on an ordinary grid."""
 
 _MOVES = frozenset(
     ["Expand", "Flatten", "Gather", "Identity", "Reshape", "Slice", "Split", "Squeeze", "Tile", "Transpose", "Unsqueeze"]
@@ -37,7 +40,13 @@ def reads_logarithms(node: ir.Node) -> bool:
     return any(curve_of(source_of(value)).startswith("log") for value in node.inputs)
 
 
-def in_powers_of_two(model: ir.Model) -> frozenset[str]:
-    """Names of the operators whose results, moved or not, get a grid with scales a power of two apart."""
-    makers = (source_of(node.inputs[0]) for node in model.graph if curve_of(node) == "power-of-two" and node.op_type == BARRIER)
-    return frozenset(str(node.name) for node in makers if node is not None)
+def entering(model: ir.Model, kinds: Collection[str]) -> frozenset[str]:
+    """Names of the operators whose results, moved or not, get a grid of one of these kinds."""
+    parts = (node for node in model.graph if curve_of(node) in kinds)
+    makers = (source_of(value) for node in parts for value in node.inputs)
+    return frozenset(str(node.name) for node in makers if node is not None and not curve_of(node))
+
+
+def reads_curve(node: ir.Node) -> bool:
+    """True if an operand, moved or not, lies on a grid that is not uniform, as a whole."""
+    return any(curve_of(source_of(value)) in _WHOLE for value in node.inputs)

@@ -90,6 +90,17 @@ def test_the_partner_lies_on_its_grid_and_the_product_stays_float(moved: bool) -
     assert parity(planned, emitted(planned)) > 100.0
 
 
+@pytest.mark.parametrize("kind", ["log2", "log-sqrt2", "twin"])
+def test_where_everything_is_quantized_no_grid_is_laid_over_one_that_is_not_uniform(kind: Any) -> None:
+    model, name = attention()
+    curve = Curve(kind, 4, bound=0.25 if kind == "twin" else 0.0)
+    planned = plan_for(apply_curves(model, find_spots(model), {name: curve}), full=True)
+    ops, tensors = planned.plan.ops, planned.plan.tensors
+    assert ops["softmax"].runs == "float" and tensors["softmax.0"].grid is None
+    assert ops["mix"].runs == ("integer" if kind == "twin" else "float")
+    assert parity(planned, emitted(planned)) > 40.0
+
+
 def integer_softmax(x: Array, grid: Grid, bits: int) -> Array:
     """Log-Int-Softmax in Python integers, one number at a time (FQ-ViT, section 3.4; I-BERT, algorithm 2)."""
     step, (b, c) = float(np.float32(grid.scale[0])), (0.96963238 / 0.35815147, 1.0 / 0.35815147)

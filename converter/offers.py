@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -18,7 +18,7 @@ import torch
 
 from converter import torch_ops
 from converter.costs import features, form_costs, kind_of
-from converter.curve_marks import TWIN_SUM, curve_of, in_powers_of_two, reads_logarithms
+from converter.curve_marks import TWIN_SUM, curve_of, entering, reads_curve, reads_logarithms
 from converter.folds import inserted_factors
 from converter.graph import attributes, constant, data_inputs, is_float, is_graph_output, relabel_factor, scalar, sole_consumer
 from converter.integer_forms import Gate, fit_gate
@@ -107,7 +107,8 @@ class Refusal:
 _SEPARATE: tuple[Form, ...] = ("pointwise", "hardswish", "gelu")
 """Forms of operators without weights, which lose nothing but time in float."""
 
-_ROUNDED_LATER = Refusal("its result is rounded on a grid with one scale per channel, and on no other before", final=True)
+_ROUNDED_LATER = Refusal("its result is rounded on a grid that is not uniform, and on no other before", final=True)
+_LATER = ("power-of-two", "twin")
 
 
 def offer(
@@ -126,7 +127,7 @@ def offer(
     shapes = {name: stats.shape for name, stats in seen.tensors.items()}
     context = _Context(seen, target, activation_bits, weight_bits, shapes)
     result: dict[str, Offer | Refusal] = {}
-    rounded_later = in_powers_of_two(model)
+    rounded_later, curved = entering(model, _LATER), entering(model, (*_LATER, "log2", "log-sqrt2"))
     for node in model.graph:
         if not any(is_float(o) for o in node.outputs) or constant(node.outputs[0]) is not None:
             continue
@@ -139,7 +140,10 @@ def offer(
             result[name] = Refusal("none of its float inputs is computed", final=True)
         else:
             entry = _on_target(_OFFERS.get(node.op_type, _no_kernel)(node, context, result), node)
-            result[name] = _ROUNDED_LATER if name in rounded_later and isinstance(entry, Offer) and entry.form in _SEPARATE else entry
+            if isinstance(entry, Offer):
+                result[name] = _ROUNDED_LATER if name in rounded_later and entry.form in _SEPARATE else entry
+            else:  # what it reads or writes is on a grid of its own, which one around the operator would undo
+                result[name] = replace(entry, final=entry.final or name in curved or reads_curve(node))
     return result
 
 

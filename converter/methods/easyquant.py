@@ -7,7 +7,8 @@ weights' are chosen, given the activations', then the other way round, until not
 the similarity of that channel, an activation's by that of the whole output, each the mean over the calibration samples.
 
 What the paper does not say: products of two activations are layers too; a tensor that several layers read has one grid,
-by the mean of their similarities; layers are judged on sampled rows and float inputs; what enters no layer gets the grid
+by the mean of their similarities; layers are judged on sampled rows and on float inputs, where the published code runs the
+quantized network; what enters no layer gets the grid
 of the largest magnitude. Convolutions, attention and linear layers are treated alike; normalizations stay float.
 """
 

@@ -51,8 +51,6 @@ _LARGEST_STEP = 1.0
 _ROWS = 8192
 """Rows looked at of one tensor."""
 
-_SAMPLES = 4
-
 
 def curves(problem: Problem) -> tuple[dict[str, Curve], Choice]:
     """The grids in front of LayerNorms and behind softmaxes, and all others."""
@@ -140,15 +138,19 @@ def scores_grid(low: float, high: float, *, signed: bool) -> Grid:
 
 
 def _rows(problem: Problem, names: Sequence[str]) -> dict[str, npt.NDArray[np.float32]]:
-    """Tensors of a few samples, float32 [values, channels]; nothing where the network cannot be run as a whole."""
+    """Rows of tensors, of all samples, float32 [values, channels]; nothing where the network cannot be run as a whole."""
     study = problem.study
     if study is None or study.values is not None or not names:
         return {}
-    feed = {name: value[:_SAMPLES] for name, value in study.feed.items()}
+    count = next(iter(study.feed.values())).shape[0]
+    parts: dict[str, list[npt.NDArray[np.float32]]] = {name: [] for name in names}
     with torch.no_grad():
-        values = run_samples(study.network, feed, wanted=names)
-    rows = {name: value.reshape(-1, value.shape[-1]) for name, value in values.items()}
-    return {name: value[:: max(1, len(value) // _ROWS)].numpy() for name, value in rows.items()}
+        for sample in range(count):  # one by one: the streams of all samples together take gigabytes
+            values = run_samples(study.network, {name: value[sample : sample + 1] for name, value in study.feed.items()}, wanted=names)
+            for name, value in values.items():
+                rows = value.reshape(-1, value.shape[-1])
+                parts[name].append(rows[:: max(1, len(rows) * count // _ROWS)].numpy())
+    return {name: np.concatenate(rows) for name, rows in parts.items()}
 
 
 def _norm_grid(problem: Problem, name: str, values: npt.NDArray[np.float32] | None) -> Grid:

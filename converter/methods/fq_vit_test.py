@@ -142,6 +142,8 @@ def test_a_residual_stream_in_front_of_a_norm_is_rounded_once_and_goes_on_so(fla
         assert name not in result.plan.tensors or result.plan.tensors[name].grid is None
         rounded = next(n for n in result.model.graph if n.op_type == "DequantizeLinear" and str(n.name).startswith(name))
         assert {node.op_type for node, _ in rounded.outputs[0].uses()} == {"LayerNormalization", "Add"}
+    norms = [str(n.name) for n in result.model.graph if n.op_type == "LayerNormalization"]
+    assert norms and all(result.plan.ops[name].runs == "float" for name in norms)  # an enclosed one would read one scale again
     emitted = ir.to_proto(emit(result.model, result.plan, {}))
     got = run_session(open_session(emitted, threads=1, settings=settings_for(BY_SIZE)), feeds[0])
     assert all(sqnr(value, got[name]) > 60.0 for name, value in simulate(result.model, result.plan, feeds[0]).items())

@@ -10,8 +10,8 @@ The steps are those of the published code.
 
 Each range is a tensor of its own here, read by a copy of the layer, so that both products run in integer, and their sum is
 rounded; of a convolution both (:mod:`converter.curves`).
-What differs: products have one scale for each operand, as the kernels know no other, where the published code has one for
-each head; weights have one scale for each output channel, as the published code has it for convolutions only; the second
+What differs: products have one scale for each operand, as the kernels know no other, and query, key and value of one layer share
+one, where the published code has one for each head; weights have one scale for each output channel, as the published code has it for convolutions only; the second
 derivative is taken at the float network (:mod:`converter.sensitivity`); a tensor that several layers read has one grid.
 Where the paper has no rule, the grid is an ordinary symmetric one: in front of convolutions, behind other activation
 functions than GELU, where softmax weights are multiplied element by element. Normalizations stay float.
@@ -29,7 +29,7 @@ from converter.curve import Curve, Spot, halves, low_copy
 from converter.grids import Grid
 from converter.methods.candidates import scale_candidates
 from converter.methods.drafts import completed
-from converter.methods.layer_error import Judge, judge_of, on_grid, thinned, weight_errors
+from converter.methods.layer_error import Judge, judge_of, on_grid, weight_errors
 from converter.methods.layer_readers import captured, layers_read, readers_by_root
 from converter.methods.layer_search import best_weights, quantized_operand, ranked_activations
 from converter.methods.problem import Choice, Problem
@@ -46,7 +46,6 @@ _ROUNDS = 3
 _FACTORS = np.linspace(0.01, 1.2, 100)
 """Of the scale that just covers weights, as for activations."""
 _SPLITS = 20
-_COARSE_ROWS = 64
 
 
 @dataclass(frozen=True)
@@ -142,16 +141,13 @@ def _candidates(problem: Problem, spot: Spot) -> list[Twin]:
 
 
 def best_twin(layers: Sequence[tuple[Judge, int, Tensor]], candidates: Sequence[Twin]) -> Twin:
-    """The twin grid of least weighted error of all layers that read the tensor, on rows enough to tell them apart."""
+    """The twin grid of least weighted error of all layers that read the tensor."""
     errors = torch.zeros(len(candidates), dtype=torch.float64)
     for judge, index, other in layers:
-        step = max(1, judge.left.shape[1] // _COARSE_ROWS)
-        thin = thinned(judge, step)
-        fixed = other if index == 0 else other[:, ::step]
         for number, twin in enumerate(candidates):
-            x = on_twin(thin.right if index else thin.left, twin)
-            left, right = (fixed, x) if index else (x, fixed)
-            errors[number] += weight_errors(thin, left, right).sum()
+            x = on_twin(judge.right if index else judge.left, twin)
+            left, right = (other, x) if index else (x, other)
+            errors[number] += weight_errors(judge, left, right).sum()
     return candidates[int(errors.argmin())]
 
 

@@ -86,6 +86,8 @@ def test_both_halves_run_in_integer_with_the_same_weights(target: str) -> None:
     result = plan("ptq4vit")
     assert {(n, c.kind, c.bound) for n, c in result.plan.curves.items()} == {("gelu.0", "twin", 0.0)}
     ops = result.plan.ops
+    assert ops["gelu"].runs == "float"  # one grid in front of the split would be all that is left of the finer half
+    assert "gelu.0" not in result.plan.tensors or result.plan.tensors["gelu.0"].grid is None
     assert ops["behind"].runs == ops[low_copy("behind")].runs == "integer"
     assert ops["behind"].constants[1] == ops[low_copy("behind")].constants[1]
     low, high = (result.plan.tensors[half].grid for half in halves("gelu.0"))
