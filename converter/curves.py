@@ -217,7 +217,7 @@ def _rounded_logarithm(sheet: _Sheet, x: ir.Value) -> ir.Value:
 
 
 def _for_all_readers(graph: ir.Graph, value: ir.Value, curve: Curve) -> None:
-    """What a normalization reads is rounded once and for all: a residual connection goes on with the rounded numbers."""
+    """What a normalization reads is what all others read: a residual connection goes on with the rounded numbers."""
     assert curve.grid is not None
     uses = list(value.uses())
     first = min((node for node, _ in uses), key=list(graph).index)

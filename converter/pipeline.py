@@ -9,7 +9,7 @@ import onnx
 import onnx_ir as ir
 
 from converter import __version__
-from converter.canonicalise import CANONICAL_OPSET, Canonical, canonicalise
+from converter.canonicalise import CANONICAL_OPSET, PROOF_SAMPLES, Canonical, canonicalise
 from converter.costs import Shapes
 from converter.emit import emit
 from converter.errors import BoundMissedError, ModelError, UsageError
@@ -38,8 +38,6 @@ from converter.verify import Verdict, verify
 from converter.widths import CONTAINER_BITS
 
 __all__ = ["PREPROCESS_KEY", "convert"]
-
-_PROOF_SAMPLES = 2
 
 
 @dataclass(frozen=True)
@@ -108,7 +106,7 @@ def _converted(
     target = find_target(options.target)
     samples, preprocess, remarks = _samples(source, options, progress)
     progress.stage("canonicalise")
-    canonical = canonicalise(source.model, samples.calibration[:_PROOF_SAMPLES])
+    canonical = canonicalise(source.model, samples.calibration[:PROOF_SAMPLES])
     name_after_source(source.model, canonical.model)
     excluded = excluded_nodes(options.exclude, source.model, canonical.model)
     if parse_bits(options.bits)[1] < CONTAINER_BITS:

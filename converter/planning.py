@@ -28,7 +28,7 @@ from converter.ramp_sites import find_ramp_sites, with_ramps
 from converter.runtime import Feed
 from converter.sensitivity import loss_kind
 from converter.spots import find_spots
-from converter.study import Section, study_of, study_of_layers
+from converter.study import Section, readings_of, study_of, study_of_layers
 from converter.targets import Target
 from converter.torch_ops import UnknownOperatorError
 from converter.widths import tensor_bits
@@ -127,7 +127,9 @@ def _made(
     plan = _placed(model, offers, choice, seen, target, options, options.method)
     plan = replace(plan, folds=folds, curves=curves, levels=levels)
     if options.method in REFINING and problem.study is not None:
-        plan = REFINING[options.method](problem, plan)
+        # now it is settled which operators run in integer, and so who reads what through a grid
+        study = replace(problem.study, readings=readings_of(model, plan))
+        plan = REFINING[options.method](replace(problem, study=study), plan)
     return Planned(model, plan, offers, "" if problem.study is None else problem.study.loss)
 
 

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import onnx_ir as ir
 
-from converter.canonicalise import canonicalise
+from converter.canonicalise import PROOF_SAMPLES, canonicalise
 from converter.errors import UsageError
 from converter.fold_sites import find_sites
 from converter.forks import fork_entering
+from converter.graph import constant, is_float
 from converter.load import Source
 from converter.observe import observe
 from converter.options import parse_bits
@@ -50,18 +51,29 @@ def planned_model(source: Source, plan: Plan, feeds: Sequence[Feed], where: Path
         UsageError: the plan is not for this model.
         ModelError: the model does not run.
     """
-    model = canonicalise(source.model, feeds[:1]).model
+    model = canonicalise(source.model, feeds[:PROOF_SAMPLES]).model
     name_after_source(source.model, model)
-    excluded = frozenset(name for name, op in plan.ops.items() if op.reason == EXCLUDED)
+    excluded = frozenset(name for name, op in plan.ops.items() if op.runs == "float" and op.reason == EXCLUDED)
     if parse_bits(plan.bits)[1] < CONTAINER_BITS:
         fork_entering(model, excluded)
     shapes = {name: stats.shape for name, stats in observe(model, feeds[:1]).tensors.items()}
     model = fold_as_planned(plan, model, find_sites(model, shapes), where)
     model = curve_as_planned(plan, model, find_spots(model, excluded), where)
     model = level_as_planned(plan, model, where)
-    known = {str(node.name) for node in model.graph}
-    foreign = sorted(name for name in plan.ops if name not in known)
-    if foreign:
-        hint = "give the float model that the plan was made for"
-        raise UsageError(f"the plan has an operator '{foreign[0]}' that the model lacks", where=f"--plan-in {where}", hint=hint)
+    _check_operators(model, plan, where)
     return model
+
+
+def _check_operators(model: ir.Model, plan: Plan, where: Path) -> None:
+    types = {str(n.name): n.op_type for n in model.graph}
+    planned = {str(n.name) for n in model.graph if any(is_float(o) for o in n.outputs) and constant(n.outputs[0]) is None}
+    foreign, missing = (sorted(names) for names in (plan.ops.keys() - types.keys(), planned - plan.ops.keys()))
+    other = sorted(name for name in plan.ops.keys() & types.keys() if plan.ops[name].op_type != types[name])
+    hint = "give the float model that the plan was made for, and samples of the same shape"
+    for names, what in (
+        (foreign, "the plan has an operator '{}' that the model lacks"),
+        (missing, "the plan says nothing of operator '{}'"),
+        (other, "operator '{}' has another type in the plan"),
+    ):
+        if names:
+            raise UsageError(what.format(names[0]), where=f"--plan-in {where}", hint=hint)

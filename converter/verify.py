@@ -26,7 +26,17 @@ from converter.simulate import simulate
 from converter.targets import Target
 from converter.torch_ops import UnknownOperatorError
 
-__all__ = ["CHAOS_MARGIN_DB", "LEAST_PARITY_DB", "OutputQuality", "Verdict", "parity_is_broken", "plan_parity", "sqnr", "verify"]
+__all__ = [
+    "CHAOS_MARGIN_DB",
+    "LEAST_PARITY_DB",
+    "PARITY_SAMPLES",
+    "OutputQuality",
+    "Verdict",
+    "parity_is_broken",
+    "plan_parity",
+    "sqnr",
+    "verify",
+]
 
 LEAST_PARITY_DB = 30.0
 """Below this, emitted model and plan do not describe the same computation, unless the network is chaotic."""
@@ -34,8 +44,10 @@ LEAST_PARITY_DB = 30.0
 CHAOS_MARGIN_DB = 6.0
 """In a chaotic network a single moved code changes everything, but the model is still closer to its plan than to float."""
 
+PARITY_SAMPLES = 4
+"""Samples on which an emitted model is compared with its plan."""
+
 _EXACT_DB = 200.0
-_PARITY_SAMPLES = 4
 
 
 @dataclass(frozen=True)
@@ -176,11 +188,11 @@ def plan_parity(
         return _EXACT_DB, "nothing, as the model has no float output"
     kernels = runtime_kernels()
     try:
-        expected: list[Mapping[str, npt.NDArray[Any]]] = [simulate(planned, plan, feed, kernels) for feed in feeds[:_PARITY_SAMPLES]]
+        expected: list[Mapping[str, npt.NDArray[Any]]] = [simulate(planned, plan, feed, kernels) for feed in feeds[:PARITY_SAMPLES]]
         reference = "a simulation of the plan"
     except UnknownOperatorError as error:
         plain = open_session(proto, optimise=False)
-        expected = [run_session(plain, feed) for feed in feeds[:_PARITY_SAMPLES]]
+        expected = [run_session(plain, feed) for feed in feeds[:PARITY_SAMPLES]]
         reference = f"the same model without the runtime's fusions (the simulation lacks {error})"
     pairs = {n: [np.concatenate([o[n].reshape(-1) for o in side[: len(expected)]]) for side in (expected, got)] for n in names}
     # all together, for outputs that are zero throughout; and each one, for those that are small beside others

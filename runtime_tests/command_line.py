@@ -12,9 +12,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from converter.errors import ConverterError, UsageError
+from converter.errors import UsageError
 from converter.latency import LatencyRatio, latency_ratio
 from converter.paths import check_outputs
+from converter.plan import Plan
+from converter.replay import read_plan
 from converter.shapes import parse_input_shapes
 from converter.tables import render
 from converter.targets import TARGETS
@@ -24,8 +26,8 @@ from runtime_tests.confinement import measure_confinement
 from runtime_tests.cores import DEFAULT_CORES, measure_cores, short_name
 from runtime_tests.coverage import measure_coverage
 from runtime_tests.gates import check_fine_enough, check_measurable, read_gates
-from runtime_tests.outcomes import broken_outcome, check_outcomes, gate_outcomes, junit_xml, raise_failures
-from runtime_tests.parity import measure_parity, measure_plan_parity
+from runtime_tests.outcomes import Outcome, broken_outcome, check_outcomes, gate_outcomes, junit_xml, raise_failures
+from runtime_tests.parity import check_plan_is_of, measure_parity, measure_plan_parity
 from runtime_tests.processes import OLDEST, measure_memory, measure_version
 from runtime_tests.quality import labels_of, measure_accuracy, measure_closeness
 from runtime_tests.results import KINDS, Results, figures, results_json
@@ -89,26 +91,12 @@ def _run(options: argparse.Namespace) -> None:
     inputs = {"FLOAT.onnx": options.floats, "INT8.onnx": options.int8, **{f"--gates {path}": path for path in options.gates}}
     inputs |= {} if options.plan_in is None else {"--plan-in": options.plan_in}
     check_outputs(outputs, inputs)
-    cores = tuple(check_core(core) for core in dict.fromkeys(options.core or DEFAULT_CORES)) if options.arm64 else ()
-    gates = read_gates(options.gates)
-    labelled = None if options.unlabelled else labels_of(options.data, options.limit)
-    if labelled is None and options.limit is not None:
-        what = "--limit chooses among labelled images, and there are none"
-        raise UsageError(what, where=f"--limit {options.limit}", hint=f"give {KINDS['top1'].needs}, or leave it out")
-    oldest = None if options.no_oldest else _oldest(options.oldest)
-    check_measurable(gates, _measurable(cores, labelled, oldest))
-    if labelled is not None:
-        check_fine_enough(gates, len(labelled))
-    if cores:
-        require(environment())
     try:
-        results, seconds = _measure(options, cores, labelled, oldest)
-        check_measurable(gates, figures(results))
-    except ConverterError as error:
+        results, outcomes = _validated(options)
+    except Exception as error:
         if options.junit is not None:  # a file of an earlier run would say that all is well
             write_whole(options.junit, junit_xml(options.int8.name, [broken_outcome(error)]))
         raise
-    outcomes = check_outcomes(results, seconds) + gate_outcomes(gates, results)
     if options.json is not None:
         write_whole(options.json, results_json(results).encode())
     if options.junit is not None:
@@ -117,6 +105,26 @@ def _run(options: argparse.Namespace) -> None:
     width = shutil.get_terminal_size((_WIDTH, 24)).columns if terminal else _WIDTH
     print_line(render(results_table(results, outcomes), width, terminal=terminal).rstrip("\n"))
     raise_failures(outcomes, options.int8.name)
+
+
+def _validated(options: argparse.Namespace) -> tuple[Results, list[Outcome]]:
+    """Measure and judge; what makes no sense is refused before anything runs."""
+    cores = tuple(check_core(core) for core in dict.fromkeys(options.core or DEFAULT_CORES)) if options.arm64 else ()
+    gates = read_gates(options.gates)
+    plan = None if options.plan_in is None else read_plan(options.plan_in)
+    labelled = None if options.unlabelled else labels_of(options.data, options.limit)
+    if options.limit is not None and (options.data is None or options.unlabelled):
+        what = "--limit chooses among labelled images, and there are none"
+        raise UsageError(what, where=f"--limit {options.limit}", hint=f"give {KINDS['top1'].needs}, or leave it out")
+    oldest = None if options.no_oldest else _oldest(options.oldest)
+    check_measurable(gates, _measurable(cores, labelled, oldest))
+    if labelled is not None:
+        check_fine_enough(gates, len(labelled))
+    if cores:
+        require(environment())
+    results, seconds = _measure(options, cores, labelled, oldest, plan)
+    check_measurable(gates, figures(results))
+    return results, check_outcomes(results, seconds) + gate_outcomes(gates, results)
 
 
 def _oldest(given: Path | None) -> Path | None:
@@ -138,7 +146,7 @@ def _measurable(cores: Sequence[str], labelled: LabelledImages | None, oldest: P
 
 
 def _measure(
-    options: argparse.Namespace, cores: Sequence[str], labelled: LabelledImages | None, oldest: Path | None
+    options: argparse.Namespace, cores: Sequence[str], labelled: LabelledImages | None, oldest: Path | None, plan: Plan | None
 ) -> tuple[Results, dict[str, float]]:
     """Everything, and the seconds that each part took."""
     seconds: dict[str, float] = {}
@@ -162,6 +170,8 @@ def _measure(
             seed=options.seed,
         ),
     )
+    if plan is not None:
+        check_plan_is_of(plan, subject, options.plan_in)
     accuracy, skipped = None, {}
     if labelled is not None:
         accuracy, closeness = timed("accuracy", lambda: measure_accuracy(subject, labelled, threads=options.threads))
@@ -170,11 +180,10 @@ def _measure(
         skipped["accuracy"] = f"give {KINDS['top1'].needs}"
     coverage = timed("coverage", lambda: measure_coverage(subject))
     confinement = timed("confinement", lambda: measure_confinement(subject))
-    plan = options.plan_in
     if subject.bits is None and not confinement.activations + confinement.weights:
         del seconds["confinement"]
         skipped["confinement"] = f"the file does not say how many bits its codes have ({BITS_KEY}), and clips none"
-    parity = timed("parity", lambda: measure_parity(subject) if plan is None else measure_plan_parity(subject, plan))
+    parity = timed("parity", lambda: measure_parity(subject) if plan is None else measure_plan_parity(subject, plan, options.plan_in))
     memory = timed("memory", lambda: measure_memory(subject))
     latency = timed("latency", lambda: _latency(subject, options.threads, options.seconds))
     version = timed("runtime versions", lambda: measure_version(subject, oldest)) if oldest is not None else None

@@ -101,6 +101,7 @@ def test_a_damaged_model_fails_its_check(
         ("", ["--oldest", "/nowhere"], "no onnxruntime in this folder"),
         ("", ["--oldest", "/nowhere", "--no-oldest"], "not allowed with"),
         ("", ["--limit", "5"], "there are none"),
+        ("", ["--plan-in", "/nowhere.json"], "the plan cannot be read"),
         ("min_version_agreement = 90", ["--no-oldest"], "give an older ONNX Runtime"),
     ],
 )
@@ -123,6 +124,26 @@ def test_a_validation_that_breaks_leaves_no_earlier_verdict(make_files: MakeFile
     assert (suite.attrib["tests"], suite.attrib["errors"]) == ("1", "1")
     errors = [case.find("error") for case in suite.iter("testcase")]
     assert errors[0] is not None and "not an ONNX model" in errors[0].attrib["message"]
+
+
+@pytest.mark.usefixtures("one_process")
+@pytest.mark.parametrize("flags", [["--plan-in", "/nowhere.json"], ["--limit", "5"], ["--gates", "/nowhere.toml"]])
+def test_what_is_refused_leaves_no_earlier_verdict_either(flags: list[str], make_files: MakeFiles, tmp_path: Path) -> None:
+    files, junit = make_files(), tmp_path / "out.xml"
+    junit.write_text("<testsuites/>")
+    assert run(files, "--junit", junit, *flags) == 2
+    assert [case.find("error") is not None for case in ElementTree.parse(junit).iter("testcase")] == [True]
+
+
+@pytest.mark.usefixtures("one_process")
+def test_an_error_that_nobody_expects_is_no_pass(make_files: MakeFiles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(subject: object) -> None:
+        raise ZeroDivisionError("of all things")
+
+    monkeypatch.setattr(command_line, "measure_coverage", broken)
+    assert run(make_files(), "--junit", tmp_path / "out.xml") == 1
+    (error,) = ElementTree.parse(tmp_path / "out.xml").iter("error")
+    assert error.attrib["message"] == "ZeroDivisionError: of all things"
 
 
 @pytest.mark.usefixtures("one_process")

@@ -30,6 +30,9 @@ __all__ = ["GATES", "Gate", "check_fine_enough", "check_measurable", "miss", "re
 GATES: Mapping[str, str] = {f"{'min' if kind.higher_is_better else 'max'}_{name}": name for name, kind in KINDS.items()}
 """Every gate that can be in a file, and the figure it is about."""
 
+_SLACK = 1e-9
+"""Shares of images do not subtract exactly, and a limit may be reached."""
+
 _BASELINE = "baseline"
 _BASELINE_KEYS = ("file", "tolerance", "figures")
 
@@ -171,15 +174,15 @@ def check_fine_enough(gates: Sequence[Gate], images: int) -> None:
         UsageError: names the gate and how many images it takes.
     """
     for gate in gates:
-        if gate.figure == "drop" and 0 < gate.limit < 100.0 / images:
-            what = f"{images} images cannot show a drop of {gate.limit:g} points: one image is {100.0 / images:.3g}"
-            raise UsageError(what, where=f"{gate.file}: {gate.name}", hint=f"classify {math.ceil(100.0 / gate.limit)} or more")
+        if gate.figure == "drop" and 0 < gate.limit < 100.0 / images - _SLACK:
+            what = f"{images} images cannot show a drop of {gate.limit:g} points: one image is {100.0 / images:.4g}"
+            raise UsageError(what, where=f"{gate.file}: {gate.name}", hint=f"classify {math.ceil(round(100.0 / gate.limit, 6))} or more")
 
 
 def miss(gate: Gate, value: float) -> str:
     """How a figure misses a gate: figure, value and limit; an empty text if it does not."""
     high = KINDS[gate.figure].higher_is_better
-    if value >= gate.limit if high else value <= gate.limit:
+    if value >= gate.limit - _SLACK if high else value <= gate.limit + _SLACK:
         return ""
     shown = f"{gate.figure} is {value:.5g}, the limit is {'at least' if high else 'at most'} {gate.limit:.5g}"
     return f"{shown} ({gate.origin})" if gate.origin else shown

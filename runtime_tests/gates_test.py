@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from converter.errors import UsageError
-from runtime_tests.gates import GATES, Gate, check_measurable, miss, read_gates
+from runtime_tests.gates import GATES, Gate, check_fine_enough, check_measurable, miss, read_gates
+from runtime_tests.quality import Accuracy
 from runtime_tests.results import KINDS
 
 
@@ -84,3 +85,27 @@ def test_a_gate_on_what_is_not_measured_says_what_measures_it(tmp_path: Path) ->
     with pytest.raises(UsageError, match="'ratio_a53' is not measured") as caught:
         check_measurable(gates, {"ratio_a76"})
     assert "--arm64 --core cortex-a53" in caught.value.hint
+
+
+@given(st.integers(1, 2000), st.data())
+def test_a_limit_on_the_drop_may_be_reached(images: int, data: st.DataObject) -> None:
+    """One, two, three images fewer are right, and the limit is just that: shares do not subtract exactly."""
+    right = data.draw(st.integers(0, images))
+    lost = data.draw(st.integers(0, min(3, right)))
+    accuracy = Accuracy(images, 100.0 * right / images, 100.0 * (right - lost) / images)
+    gate = Gate("max_drop", "drop", 100.0 * lost / images, "", Path())
+    assert not miss(gate, accuracy.drop)
+    check_fine_enough([gate], images)
+
+
+@pytest.mark.parametrize(("right", "lost"), [(771, 1), (834, 5), (563, 1)])
+def test_a_drop_of_as_many_images_as_the_limit_says_is_kept(right: int, lost: int) -> None:
+    accuracy = Accuracy(1000, 100.0 * right / 1000, 100.0 * (right - lost) / 1000)
+    assert not miss(Gate("max_drop", "drop", lost / 10, "", Path()), accuracy.drop)
+
+
+def test_too_few_images_for_a_limit_are_named() -> None:
+    gate = Gate("max_drop", "drop", 0.3, "", Path("gates.toml"))
+    with pytest.raises(UsageError, match=r"333 images cannot show a drop of 0.3 points: one image is 0.3003"):
+        check_fine_enough([gate], 333)
+    check_fine_enough([gate], 334)

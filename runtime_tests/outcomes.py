@@ -48,9 +48,10 @@ def check_outcomes(results: Results, seconds: Mapping[str, float]) -> list[Outco
     return done + [Outcome("check", name, skipped=reason) for name, reason in results.skipped.items()]
 
 
-def broken_outcome(error: ConverterError) -> Outcome:
+def broken_outcome(error: Exception) -> Outcome:
     """What is left to report of a validation that ended with an error."""
-    return Outcome("check", "validation", error=str(error))
+    what = str(error) if isinstance(error, ConverterError) else f"{type(error).__name__}: {error}"
+    return Outcome("check", "validation", error=what)
 
 
 def _escapes(results: Results) -> str:

@@ -3,6 +3,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import onnx
 import pytest
@@ -11,11 +12,11 @@ from converter.conftest import hybrid_model
 from converter.errors import UsageError
 from converter.options import Options
 from converter.pipeline import convert
-from converter.plan import OpPlan, Plan, plan_to_json
+from converter.plan import OpPlan, Plan
 from converter.replay import read_plan
 from converter.verify import LEAST_PARITY_DB
 from runtime_tests.conftest import Files, MakeFiles, damage_head
-from runtime_tests.parity import measure_parity, measure_plan_parity
+from runtime_tests.parity import check_plan_is_of, measure_parity, measure_plan_parity
 from runtime_tests.subject import open_subject
 
 
@@ -52,17 +53,24 @@ def test_a_converted_model_computes_what_its_plan_says(converted: tuple[Files, P
     files, path = converted
     plan = read_plan(path)
     assert plan.folds and plan.curves
-    found = measure_plan_parity(open_subject(files.floats, files.int8), path)
+    found = measure_plan_parity(open_subject(files.floats, files.int8), plan, path)
     assert found.db > 40 and found.reference == "a simulation of the plan"
 
 
-def test_a_plan_that_was_edited_since_is_not_what_runs(converted: tuple[Files, Path], tmp_path: Path) -> None:
+def test_a_plan_that_was_edited_since_is_not_what_runs(converted: tuple[Files, Path]) -> None:
     files, path = converted
     plan = read_plan(path)
     coarse = {n: replace(t, grid=t.grid.rescaled(3.0)) if t.fate == "measured" and t.grid else t for n, t in plan.tensors.items()}
-    edited = tmp_path / "edited.json"
-    edited.write_text(plan_to_json(plan.with_ops(coarse, plan.ops)))
-    assert measure_plan_parity(open_subject(files.floats, files.int8), edited).db < LEAST_PARITY_DB
+    edited = plan.with_ops(coarse, plan.ops)
+    assert measure_plan_parity(open_subject(files.floats, files.int8), edited, path).db < LEAST_PARITY_DB
+
+
+def without(plan: Plan, op_type: str) -> Plan:
+    return plan.with_ops(plan.tensors, {name: op for name, op in plan.ops.items() if op.op_type != op_type})
+
+
+def changed(plan: Plan, which: str, **changes: Any) -> Plan:
+    return plan.with_ops(plan.tensors, {n: replace(op, **changes) if op.op_type == which else op for n, op in plan.ops.items()})
 
 
 @pytest.mark.parametrize(
@@ -71,13 +79,22 @@ def test_a_plan_that_was_edited_since_is_not_what_runs(converted: tuple[Files, P
         (lambda p: replace(p, bits="W4A4"), "the plan's width is W4A4, that of the model W8A6"),
         (lambda p: replace(p, target="x86"), "the plan's target is x86, that of the model arm64"),
         (lambda p: p.with_ops(p.tensors, {**p.ops, "elsewhere": OpPlan("Conv", "float")}), "operator 'elsewhere' that the model lacks"),
+        (lambda p: without(p, "Conv"), "says nothing of operator"),
+        (lambda p: changed(p, "Conv", op_type="Gemm"), "has another type"),
+        (lambda p: changed(p, "Conv", constants={}), "cannot be carried out"),
+        (lambda p: changed(p, "Conv", bias=(1.0,) * 7), "cannot be carried out"),
+        (lambda p: p.with_ops({}, p.ops), "cannot be carried out"),
     ],
 )
-def test_a_plan_of_something_else_is_refused(
-    change: Callable[[Plan], Plan], complaint: str, converted: tuple[Files, Path], tmp_path: Path
+def test_a_plan_of_something_else_or_with_parts_missing_is_refused(
+    change: Callable[[Plan], Plan], complaint: str, converted: tuple[Files, Path]
 ) -> None:
     files, path = converted
-    other = tmp_path / "other.json"
-    other.write_text(plan_to_json(change(read_plan(path))))
+    subject, plan = open_subject(files.floats, files.int8), change(read_plan(path))
+
+    def whole() -> None:
+        check_plan_is_of(plan, subject, path)
+        measure_plan_parity(subject, plan, path)
+
     with pytest.raises(UsageError, match=complaint):
-        measure_plan_parity(open_subject(files.floats, files.int8), other)
+        whole()

@@ -104,13 +104,13 @@ def open_subject(
     shapes, _ = calibration_shapes(source, input_shapes or {}, data, 1)
     samples = load_samples(data, shapes, count=count, preprocess=prepared, seed=seed)
     bits = _BITS.fullmatch(metadata.get(BITS_KEY, ""))
-    made_for = target or metadata.get(TARGET_KEY)
+    made_for = find_target(target).name if target else metadata.get(TARGET_KEY)
     return Subject(
         source,
         path,
         model,
         made_for,
-        _settings(model, made_for, named=target is not None),
+        _settings(model, target or made_for, named=target is not None),
         (int(bits[1]), int(bits[2])) if bits else None,
         prepared,
         samples.calibration[:count],

@@ -76,6 +76,8 @@ def _run(arguments: Sequence[str] | None) -> None:
 
 def _validated(name: str, options: argparse.Namespace, *, arm64: bool) -> int:
     """Exit code of converting and validating one checkpoint; what went wrong has been printed."""
+    for kind in ("json", "xml"):  # of an earlier run
+        (options.out / f"{name}.{kind}").unlink(missing_ok=True)
 
     def whole() -> None:
         _convert(name, options.out, options.calib)

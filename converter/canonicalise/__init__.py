@@ -28,7 +28,10 @@ from converter.errors import ModelError
 from converter.rewriting import remove_dead
 from converter.runtime import Feed
 
-__all__ = ["CANONICAL_OPSET", "TOLERANCE", "Canonical", "Rewrite", "canonicalise"]
+__all__ = ["CANONICAL_OPSET", "PROOF_SAMPLES", "TOLERANCE", "Canonical", "Rewrite", "canonicalise"]
+
+PROOF_SAMPLES = 2
+"""On which a rewrite has to leave the outputs."""
 
 TOLERANCE = 1e-4
 """Largest difference to the original, relative to the largest output."""

@@ -5,8 +5,8 @@ by those that are still to be rounded, given how the inputs go together (GPTQ, F
 section 3; the layer-wise objective is that of AdaRound, arXiv 2004.10568, eq. 13).
 
 Bias correction: what a layer's outputs are off on average is taken from its bias (Nagel et al., arXiv 1906.04721,
-section 4.2), as far as the samples agree on it: a mean over few samples is shrunk by what it may be off itself (James and
-Stein's estimator, its positive part).
+section 4.2), as far as the samples agree on it: a mean over few samples is shrunk by what it may be off itself, as the
+non-negative garrote does it (Breiman, Technometrics 37, 1995), and is not taken from a single one.
 """
 
 from __future__ import annotations
@@ -156,14 +156,16 @@ def certain_mean(values: Tensor) -> Tensor:
     """The mean, shrunk by its own variance over its square, as that of the samples' means shows it; to zero where that is larger.
 
     Args:
-        values: float32 [samples, places, channels]; of a single sample each place counts as one.
+        values: float32 [samples, places, channels].
 
     Returns:
-        float32 [channels].
+        float32 [channels]; zeros for a single sample, of which nobody knows how far it speaks for others.
     """
-    means = values.mean(1) if values.shape[0] > 1 else values[0]
+    means = values.mean(1)
     mean = means.mean(0)
-    variance = means.var(0) / means.shape[0] if means.shape[0] > 1 else torch.zeros_like(mean)
+    if len(means) < 2:
+        return torch.zeros_like(mean)
+    variance = means.var(0) / len(means)
     return mean * (1.0 - variance / mean.square().clamp(min=1e-30)).clamp(min=0.0)
 
 
