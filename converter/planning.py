@@ -124,7 +124,7 @@ def _made(
         seen = look(model)
         problem, offers = asked(model, seen)
     offers = with_ramps(model, offers, ramps, _shapes(seen), target)
-    plan = _placed(model, offers, choice, seen, target, options, options.method)
+    plan = _placed(model, offers, choice, seen, target, options, _name(options))
     plan = replace(plan, folds=folds, curves=curves, levels=levels)
     if options.method in REFINING and problem.study is not None:
         # now it is settled which operators run in integer, and so who reads what through a grid
@@ -192,6 +192,11 @@ def _exact_sites(model: ir.Model, seen: Observations, offers: Offers, options: O
     sites = find_sites(model, _shapes(seen))
     makers = {str(value.name): str(node.name) for node in model.graph for value in node.outputs}
     return {n: s for n, s in sites.items() if not s.inserted or not (options.full or isinstance(offers.get(makers.get(n, "")), Offer))}
+
+
+def _name(options: Options) -> str:
+    """What a plan says of how it was made: the method, and its observer where that is not the usual one."""
+    return options.method if options.observer in ("", DEFAULT_OBSERVER) else f"{options.method} {options.observer}"
 
 
 def _placed(model: ir.Model, offers: Offers, choice: Choice, seen: Observations, target: Target, options: Options, method: str) -> Plan:

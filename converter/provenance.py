@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from converter import __version__
 from converter.load import Source
-from converter.method_names import DEFAULT_OBSERVER, OBSERVING
 from converter.options import Options
 from converter.plan import Plan
 from converter.preprocess import Preprocess, spec_text
@@ -28,8 +27,6 @@ def provenance(source: Source, plan: Plan, samples: SampleSet, preprocess: Prepr
         "bridgequant.seed": str(options.seed),
         "bridgequant.source": source.digest,
     }
-    if options.method in OBSERVING and options.plan_in is None:
-        own["bridgequant.observer"] = options.observer or DEFAULT_OBSERVER
     if preprocess is not None:
         own[PREPROCESS_KEY] = spec_text(preprocess)
     return {**source.metadata, **{key: value for key, value in own.items() if key not in source.metadata}}

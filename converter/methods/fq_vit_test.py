@@ -79,6 +79,18 @@ def test_an_observer_is_for_the_method_that_has_the_choice() -> None:
         Options(method="fq-vit", observer="median")
 
 
+@pytest.mark.parametrize(("observer", "name"), [("", "fq-vit"), ("minmax", "fq-vit"), ("omse", "fq-vit omse")])
+def test_a_plan_says_how_ranges_were_seen(observer: str, name: str) -> None:
+    model = uneven(spread=8.0)
+    feeds = feeds_for(model, 2)
+
+    def look(model: ir.Model) -> Any:
+        return observe(model, feeds, threads=1)
+
+    plan = make_plan(model, look(model), look, feeds, (), BY_SIZE, Options(method="fq-vit", observer=observer), frozenset()).plan
+    assert plan.method == name
+
+
 @pytest.mark.parametrize(("low", "high"), [(-10.0, 20.0), (-300.0, 100.0), (-400.0, 10.0), (-20.0, 250.0), (5.0, 30.0)])
 def test_the_highest_scores_keep_a_code_each(low: float, high: float) -> None:
     """A softmax looks at differences from the highest score: what lies 255 steps of at most 1 below it gives nothing."""
