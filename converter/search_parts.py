@@ -25,5 +25,5 @@ class SearchParts:
     scheme: bool = True
     bridge: bool = True
     adaptive_rounding: bool = True
-    bias_correction: bool = True
+    bias_correction: bool = False
     ramps: bool = True
