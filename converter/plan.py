@@ -22,7 +22,7 @@ from converter.grids import Grid
 from converter.integer_forms import Gate
 from converter.ramps import Ramp
 
-__all__ = ["EXCLUDED", "Fate", "OpPlan", "Plan", "TensorPlan", "gate_of", "plan_from_json", "plan_to_json", "ramp_of"]
+__all__ = ["EXCLUDED", "Fate", "OpPlan", "Plan", "TensorPlan", "gate_of", "plan_from_json", "plan_to_json", "ramp_of", "ramps_of"]
 
 FORMAT = "bridgequant-plan"
 VERSION = 1
@@ -121,6 +121,11 @@ def gate_of(op: OpPlan) -> Gate:
 def ramp_of(op: OpPlan) -> Ramp:
     """The ramp of an integer Sigmoid."""
     return Ramp(*op.gate)
+
+
+def ramps_of(plan: Plan) -> dict[str, Ramp]:
+    """The ramps of all sigmoids that have become one, by operator name."""
+    return {name: ramp_of(op) for name, op in plan.ops.items() if op.op_type == "Sigmoid" and op.gate}
 
 
 def plan_to_json(plan: Plan) -> str:

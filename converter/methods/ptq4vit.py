@@ -8,12 +8,11 @@ says which of two ranges a number is in. Behind a softmax the ranges are [0, 2^-
 the least value of a GELU, that of the upper one is searched.
 The steps are those of the published code.
 
-Each range is a tensor of its own here, read by a copy of the layer, so that both products run in integer, and their sum is
-rounded; of a convolution both (:mod:`converter.curves`).
+Each range is a tensor of its own here, read by a copy of the layer, so that both products run in integer. Their sum is rounded, or
+in the case of a convolution both (:mod:`converter.curves`).
 What differs: products have one scale for each operand, as the kernels know no other, and query, key and value of one layer share
 one, where the published code has one for each head; weights have one scale for each output channel, as the published code
-has it for convolutions only; the second
-derivative is taken at the float network (:mod:`converter.sensitivity`); a tensor that several layers read has one grid.
+has it for convolutions only; the second derivative is taken at the float network (:mod:`converter.sensitivity`); a tensor that several layers read has one grid.
 Where the paper has no rule, the grid is an ordinary symmetric one: in front of convolutions, behind other activation
 functions than GELU, where softmax weights are multiplied element by element. Normalizations stay float.
 """

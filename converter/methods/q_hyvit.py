@@ -30,7 +30,7 @@ from converter.methods.reconstruct import matrix_to_weight, reconstruct
 from converter.methods.witness import Witness, witnesses_of
 from converter.network import Step
 from converter.parallel import in_order
-from converter.plan import Plan, ramp_of
+from converter.plan import Plan, ramps_of
 from converter.stored import codes_to_text
 from converter.study import Study
 
@@ -130,8 +130,7 @@ def refine(problem: Problem, plan: Plan) -> Plan:
     rounding = problem.parts.adaptive_rounding and any(grid.bits < _EASY_BITS for grid in weights.values())
     if study.values is not None or not (rounding or problem.parts.bias_correction):
         return plan
-    ramps = {name: ramp_of(op) for name, op in plan.ops.items() if op.op_type == "Sigmoid" and op.gate}
-    refined = reconstruct(study, grids, weights, ramps, rounding=rounding, bias=problem.parts.bias_correction)
+    refined = reconstruct(study, grids, weights, ramps_of(plan), rounding=rounding, bias=problem.parts.bias_correction)
     ops = dict(plan.ops)
     for name, layer in refined.items():
         codes = "" if layer.codes is None else codes_to_text(layer.codes.numpy())
