@@ -12,7 +12,8 @@ Each range is a tensor of its own here, read by a copy of the layer, so that bot
 in the case of a convolution both (:mod:`converter.curves`).
 What differs: products have one scale for each operand, as the kernels know no other, and query, key and value of one layer share
 one, where the published code has one for each head; weights have one scale for each output channel, as the published code
-has it for convolutions only; the second derivative is taken at the float network (:mod:`converter.sensitivity`); a tensor that several layers read has one grid.
+has it for convolutions only; the second derivative is taken at the float network (:mod:`converter.sensitivity`); a tensor that
+several layers read has one grid.
 Where the paper has no rule, the grid is an ordinary symmetric one: in front of convolutions, behind other activation
 functions than GELU, where softmax weights are multiplied element by element. Normalizations stay float.
 """
