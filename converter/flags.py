@@ -73,7 +73,7 @@ def _parser() -> _Parser:
     add("--placement", metavar="HOW", help="latency: the fastest (default); all: all that can be integer; balanced:PRICE")
     add("--full", action="store_true", help="quantize softmax, norms and all else too, for machines without float")
     add("--adaptive-rounding", action=argparse.BooleanOptionalAction, default=True, help="q-hyvit, weights below 8 bits (default: on)")
-    add("--bias-correction", action=argparse.BooleanOptionalAction, default=False, help="q-hyvit: correct mean errors (default: off)")
+    add("--bias-correction", action=argparse.BooleanOptionalAction, default=True, help="q-hyvit: correct mean errors (default: on)")
     add("--ramps", action=argparse.BooleanOptionalAction, default=True, help="q-hyvit: lines for some sigmoids (default: on)")
     add("--exclude", action="append", default=[], metavar="PATTERN", help="keep operators float, by name glob or type; repeatable")
     add("--min-sqnr", type=_number, metavar="DB", help="write nothing (exit 6) if an output is closer to float by fewer decibels")

@@ -16,7 +16,7 @@ class SearchParts:
         scheme: offer asymmetric grids beside symmetric ones for what enters layers.
         bridge: judge what lies in a bridge block by the block's output.
         adaptive_rounding: round weights of fewer than 8 bits so that their errors make up for each other.
-        bias_correction: take from biases what a layer's outputs are off on average.
+        bias_correction: take from biases half of what a layer's outputs are off on average.
         ramps: clamped straight lines for the dearest sigmoids, as far as the network's answer stays what it is; for
             placements that weigh speed, and not where everything runs in integer anyway.
     """
@@ -25,5 +25,5 @@ class SearchParts:
     scheme: bool = True
     bridge: bool = True
     adaptive_rounding: bool = True
-    bias_correction: bool = False
+    bias_correction: bool = True
     ramps: bool = True

@@ -4,33 +4,37 @@ Rounding: instead of to the nearest code, weights are rounded one input at a tim
 by those that are still to be rounded, given how the inputs go together (GPTQ, Frantar et al., arXiv 2210.17323,
 section 3; the layer-wise objective is that of AdaRound, arXiv 2004.10568, eq. 13).
 
-Bias correction: what a layer's outputs are off on average is taken from its bias (Nagel et al., arXiv 1906.04721,
-section 4.2), as far as the samples agree on it: a mean over few samples is shrunk by what it may be off itself, as the
-non-negative garrote does it (Breiman, Technometrics 37, 1995), and is not taken from a single one.
+Bias correction: half of what a layer's outputs are off on average is taken from its bias (Nagel et al., arXiv 1906.04721,
+section 4.2, takes all of it), see :mod:`converter.methods.mean_error`. What is left the layers behind see, and take
+their half; with the whole, networks of the tests and the reference checkpoints come out further from float.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from types import MappingProxyType
 
 import torch
 
 from converter.grids import Grid
 from converter.methods.layer_error import on_grid
+from converter.methods.mean_error import Places, certain_mean, channels_last, places_that_matter
 from converter.methods.ramp_search import ramp_hook
-from converter.network import Network, Step, run_samples
+from converter.network import Hook, Network, Step, run_samples
+from converter.parallel import in_order
 from converter.ramps import Ramp
 from converter.sensitivity import layer_matrix, layer_rows
 from converter.study import Study
 
-__all__ = ["Refined", "certain_mean", "compensated_rounding", "matrix_to_weight", "reconstruct"]
+__all__ = ["Refined", "compensated_rounding", "matrix_to_weight", "reconstruct"]
 
 Tensor = torch.Tensor
 
 _ROWS = 4096
 _DAMPING = 0.01
+_SHARE = 0.5
 
 
 @dataclass(frozen=True)
@@ -67,6 +71,8 @@ def reconstruct(
     """
     network = study.network
     left = _readings(network)
+    biased = [s.name for s in network.steps if s.name in weight_grids and len(s.inputs) > 2 and s.inputs[2]] if bias else []
+    places = places_that_matter(study, biased)
     real, coded = dict(study.feed), dict(study.feed)
     refined: dict[str, Refined] = {}
     for step in network.steps:
@@ -75,18 +81,18 @@ def reconstruct(
         constants: dict[str, Tensor] = {}
         if step.name in weight_grids:
             codes, constants = _weights(step, network, weight_grids[step.name], read[0], study.seed, rounding=rounding)
-        one = Network((step,), network.constants, tuple(n for n in step.inputs if n in coded), tuple(n for n in step.outputs if n))
-        if one.inputs:
-            real |= run_samples(one, {n: real[n] for n in one.inputs})
-            names = {i: f"{step.inputs[i]}:{i}" for i in read}
-            renamed = replace(step, inputs=tuple(names.get(i, n) for i, n in enumerate(step.inputs)))
-            other = Network((renamed,), network.constants, tuple(names.values()), one.outputs)
-            coded |= run_samples(other, {names[i]: v for i, v in read.items()}, hook=ramp_hook(ramps), constants=constants)
+        if read:
+            runs = [partial(_coded_outputs, network, step, read, ramp_hook(ramps), constants)]
+            if places:
+                runs.append(partial(_real_outputs, network, step, real))
+            outputs = list(in_order(lambda run: run(), runs, study.workers))
+            for values, new in zip((coded, real), outputs, strict=False):
+                values.update(new)
         if step.name in weight_grids:
             corrected = None
-            if bias and len(step.inputs) > 2 and step.inputs[2]:
-                (output,) = one.outputs
-                coded[output], off = _corrected(step, real[output], coded[output])
+            if step.name in places:
+                output = step.outputs[0]
+                coded[output], off = _corrected(step, real[output], coded[output], places[step.name])
                 corrected = network.constants[step.inputs[2]] + off
             refined[step.name] = Refined(codes, corrected)
         for name in step.inputs:
@@ -95,6 +101,21 @@ def reconstruct(
                 real.pop(name, None)
                 coded.pop(name, None)
     return refined
+
+
+def _real_outputs(network: Network, step: Step, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    inputs = tuple(n for n in step.inputs if n in values)
+    return run_samples(Network((step,), network.constants, inputs, tuple(n for n in step.outputs if n)), {n: values[n] for n in inputs})
+
+
+def _coded_outputs(
+    network: Network, step: Step, read: Mapping[int, Tensor], hook: Hook, constants: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
+    """Outputs of a step that may read the same tensor on one grid here and on another, or none, there."""
+    names = {i: f"{step.inputs[i]}:{i}" for i in read}
+    renamed = replace(step, inputs=tuple(names.get(i, n) for i, n in enumerate(step.inputs)))
+    alone = Network((renamed,), network.constants, tuple(names.values()), tuple(n for n in step.outputs if n))
+    return run_samples(alone, {names[i]: value for i, value in read.items()}, hook=hook, constants=constants)
 
 
 def _readings(network: Network) -> dict[str, int]:
@@ -136,37 +157,21 @@ def _rows(step: Step, weight: Tensor, x: Tensor, seed: int) -> Tensor:
     return torch.cat(parts, 1)
 
 
-def _corrected(step: Step, real: Tensor, coded: Tensor) -> tuple[Tensor, Tensor]:
-    """What a layer gives once it is right on average, and what that adds to its bias.
+def _corrected(step: Step, real: Tensor, coded: Tensor, places: Places) -> tuple[Tensor, Tensor]:
+    """What a layer gives once its bias is corrected, and what that adds to its bias.
 
     Args:
         step: the layer.
         real: its output in the float network, float32 [samples, ...].
         coded: its output in the quantized one, the same shape.
+        places: where they are compared.
 
     Returns:
         the corrected output, and float32 [channels].
     """
+    off = _SHARE * certain_mean(channels_last(step, real - coded)[:, places.index], places.weights)
     axis = 2 if step.op_type == "Conv" else real.ndim - 1
-    off = certain_mean((real - coded).movedim(axis, -1).flatten(1, -2))
     return coded + off.reshape(-1, *[1] * (real.ndim - 1 - axis)), off
-
-
-def certain_mean(values: Tensor) -> Tensor:
-    """The mean, shrunk by its own variance over its square, as that of the samples' means shows it; to zero where that is larger.
-
-    Args:
-        values: float32 [samples, places, channels].
-
-    Returns:
-        float32 [channels]; zeros for a single sample, of which nobody knows how far it speaks for others.
-    """
-    means = values.mean(1)
-    mean = means.mean(0)
-    if len(means) < 2:
-        return torch.zeros_like(mean)
-    variance = means.var(0) / len(means)
-    return mean * (1.0 - variance / mean.square().clamp(min=1e-30)).clamp(min=0.0)
 
 
 def matrix_to_weight(step: Step, matrix: Tensor, shape: torch.Size) -> Tensor:

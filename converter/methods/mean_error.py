@@ -1,0 +1,100 @@
+"""What the outputs of a layer are off on average, where it matters to the loss, and as far as the samples agree on it.
+
+A plain mean is ruled by places that nobody looks at: blank paper around text, what a ReLU cuts off, the ends of ranges
+that a search gave up for good reason. So errors count by the size of the loss's gradient at them, the square root of
+the diagonal that candidates are judged by (:mod:`converter.sensitivity`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from converter.network import Step
+from converter.parallel import in_order
+from converter.sensitivity import backward
+from converter.study import Study
+
+__all__ = ["Places", "certain_mean", "channels_last", "places_that_matter"]
+
+Tensor = torch.Tensor
+
+_CHUNK = 2
+"""Samples run at once."""
+
+_PLACES = 256
+"""Of each sample; a mean over so many places of 32 samples is off by a hundredth of what single errors are."""
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where the errors of a layer's output are looked at.
+
+    Attributes:
+        index: int64 [P], the same places of each sample.
+        weights: float32 [samples, P, channels], sizes of the loss's gradient there.
+    """
+
+    index: Tensor
+    weights: Tensor
+
+
+def channels_last(step: Step, output: Tensor) -> Tensor:
+    """A layer's output by places: float32 [samples, ...] to [samples, places, channels]."""
+    axis = 2 if step.op_type == "Conv" else output.ndim - 1
+    return output.movedim(axis, -1).flatten(1, -2)
+
+
+def places_that_matter(study: Study, names: Sequence[str]) -> dict[str, Places]:
+    """Pull the loss back to the outputs of some layers of the float network.
+
+    Args:
+        study: the network and its samples.
+        names: of the layers.
+    """
+    wanted = set(names)
+    steps = [step for step in study.network.steps if step.name in wanted]
+    if not steps:
+        return {}
+
+    def run(start: int) -> dict[str, tuple[Tensor, Tensor]]:
+        chunk = {name: value[start : start + _CHUNK] for name, value in study.feed.items()}
+        _, squares = backward(study.network, steps, chunk, (), 1, torch.Generator().manual_seed(study.seed + start))
+        return {step.name: _sampled(channels_last(step, squares[step.outputs[0]]).sqrt(), study.seed) for step in steps}
+
+    total = next(iter(study.feed.values())).shape[0]
+    done = list(in_order(run, range(0, total, _CHUNK), study.workers))
+    return {name: Places(done[0][name][0], torch.cat([part[name][1] for part in done])) for name in done[0]}
+
+
+def _sampled(sizes: Tensor, seed: int) -> tuple[Tensor, Tensor]:
+    count = sizes.shape[1]
+    index = torch.randperm(count, generator=torch.Generator().manual_seed(seed))[:_PLACES].sort().values
+    return index, sizes[:, index]
+
+
+def certain_mean(errors: Tensor, weights: Tensor) -> Tensor:
+    """The weighted mean, shrunk by its own variance over its square, as the samples show it; to zero where that is larger.
+
+    That is the non-negative garrote (Breiman, Technometrics 37, 1995); the variance is that of a ratio of sums over
+    samples (Cochran, Sampling Techniques, section 6.4).
+
+    Args:
+        errors: float32 [samples, places, channels].
+        weights: not negative, the same shape.
+
+    Returns:
+        float32 [channels]; zeros for a single sample, of which nobody knows how far it speaks for others, and where
+        nothing has weight.
+    """
+    samples = len(errors)
+    sums, shares = (errors * weights).sum(1), weights.sum(1)
+    total = shares.sum(0)
+    if samples < 2:
+        return torch.zeros_like(total)
+    mean = torch.where(total > 0, sums.sum(0) / total, 0.0)
+    spread = (sums - mean * shares).square().sum(0) * samples / (samples - 1)
+    variance = torch.where(total > 0, spread / total.square(), 0.0)
+    return mean * torch.where(mean != 0, 1.0 - variance / mean.square(), 0.0).clamp(min=0.0)

@@ -1,0 +1,65 @@
+"""Mean errors count where the loss looks, and as far as the samples agree on them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+
+from converter.methods.mean_error import certain_mean, channels_last, places_that_matter
+from converter.network import network_of, run_samples
+from converter.sketch_test import Sketch, feeds_for
+from converter.study import Study, stack
+
+
+def study_with_relu() -> Study:
+    """Class scores of what a ReLU lets through of a convolution's output."""
+    sketch = Sketch()
+    kept = sketch.add("Relu", sketch.conv(sketch.input("x", 1, 5, 24, 24), 5, name="conv"))
+    model = sketch.model(sketch.add("Flatten", sketch.add("GlobalAveragePool", kept)))
+    return Study(network_of(model), stack(feeds_for(model)), {}, ("conv",), (), seed=3)
+
+
+def test_what_a_relu_cuts_off_has_no_weight() -> None:
+    study = study_with_relu()
+    places = places_that_matter(study, ["conv"])["conv"]
+    step = study.network.steps[0]
+    written = run_samples(study.network, study.feed, wanted=step.outputs)[step.outputs[0]]
+    there = channels_last(step, written)[:, places.index]
+    assert places.weights.shape == (4, 256, 5) and len(set(places.index.tolist())) == 256
+    assert bool((there < 0).any())
+    assert torch.equal(places.weights > 0, there > 0)
+
+
+def test_nothing_is_asked_about_no_layer() -> None:
+    assert places_that_matter(study_with_relu(), []) == {}
+
+
+def test_it_does_not_matter_how_many_work_at_it() -> None:
+    study = study_with_relu()
+    one, two = (places_that_matter(replace(study, workers=n), ["conv"])["conv"] for n in (1, 2))
+    assert torch.equal(one.weights, two.weights)
+
+
+def test_a_mean_counts_as_far_as_the_samples_agree_on_it() -> None:
+    """Two samples of two values: the means 3 and 5 agree on 4 with the variance 1; -1 and 1 agree on nothing; 2 and 2 on all."""
+    errors = torch.tensor([[[1.0, -3.0, 2.0], [5.0, 1.0, 2.0]], [[4.0, 4.0, 1.0], [6.0, -2.0, 3.0]]])
+    expected = torch.tensor([4.0 * (1.0 - 1.0 / 16.0), 0.0, 2.0])
+    torch.testing.assert_close(certain_mean(errors, torch.full_like(errors, 0.7)), expected)
+
+
+def test_places_count_by_their_weight() -> None:
+    """Sample by sample the sums are 6 of weight 3 and 2 of weight 1; a place without weight may hold anything."""
+    errors = torch.tensor([[[2.0], [2.0], [90.0]], [[2.0], [-50.0], [70.0]]])
+    weights = torch.tensor([[[1.0], [2.0], [0.0]], [[1.0], [0.0], [0.0]]])
+    assert certain_mean(errors, weights).tolist() == [2.0]
+    assert certain_mean(errors, torch.zeros_like(weights)).tolist() == [0.0]
+
+
+def test_one_sample_says_nothing_about_others() -> None:
+    assert certain_mean(torch.tensor([[[1.0], [3.0]]]), torch.ones(1, 2, 1)).tolist() == [0.0]
+
+
+def test_what_differs_from_sample_to_sample_is_no_reason_to_shift_a_bias() -> None:
+    noise = torch.randn(8, 16, 500, generator=torch.Generator().manual_seed(0))
+    assert float(certain_mean(noise, torch.ones_like(noise)).square().mean()) < 0.5 * float(noise.mean((0, 1)).square().mean())
