@@ -4,9 +4,9 @@ Rounding: instead of to the nearest code, weights are rounded one input at a tim
 by those that are still to be rounded, given how the inputs go together (GPTQ, Frantar et al., arXiv 2210.17323,
 section 3; the layer-wise objective is that of AdaRound, arXiv 2004.10568, eq. 13).
 
-Bias correction: half of what a layer's outputs are off on average is taken from its bias (Nagel et al., arXiv 1906.04721,
-section 4.2, takes all of it), see :mod:`converter.methods.mean_error`. What is left the layers behind see, and take
-their half; with the whole, networks of the tests and the reference checkpoints come out further from float.
+Bias correction: half of what a layer's outputs are off on average, see :mod:`converter.methods.mean_error`, is taken from
+its bias (Nagel et al., arXiv 1906.04721, section 4.2, takes all of it). What is left, the layers behind see, and take half
+of theirs. The whole fits the calibration images closer and other images less.
 """
 
 from __future__ import annotations
