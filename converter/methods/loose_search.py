@@ -15,9 +15,8 @@ import torch
 from converter.grids import Grid
 from converter.methods.candidates import covering, scale_candidates, shortlist, with_moved_ends
 from converter.methods.layer_error import on_grids
-from converter.methods.layer_readers import Reader
 from converter.methods.problem import Problem
-from converter.methods.witness import Witness, grid_errors, thinned_witness, witnesses_of
+from converter.methods.witness import Witness, grid_errors, thinned_witness
 from converter.network import run_samples
 from converter.parallel import in_order
 from converter.study import Study
@@ -26,13 +25,20 @@ __all__ = ["loose_grids"]
 
 Tensor = torch.Tensor
 
-_SAMPLES = 16
 _TRIAL_SAMPLES = 8
 _TRIALS = 8
 """Tensors whose proposals are put to the test."""
 
 _PARTS = (0.33, 0.67)
 """Of the way to a proposal: gradients at the float network see too little harm in cutting off."""
+
+
+_AROUND = (0.8, 1.25)
+"""Times the best range on that way: the outputs may want one that neither end of the way has."""
+
+
+_DOUBT = 0.9
+"""Times the error of the best on that way: so little has to be left for another grid to be taken, as there are few samples."""
 
 
 @dataclass(frozen=True)
@@ -44,17 +50,23 @@ class _Proposal:
     gain: float
 
 
-def loose_grids(problem: Problem, study: Study, start: Mapping[str, Grid], readers: Mapping[str, Sequence[Reader]]) -> dict[str, Grid]:
-    """Better grids than those given, for some tensors that no layer reads.
+@dataclass(frozen=True)
+class _Trial:
+    """Some samples, and what the float network gives for them."""
+
+    feed: Mapping[str, Tensor]
+    expected: Mapping[str, Tensor]
+
+
+def loose_grids(problem: Problem, study: Study, start: Mapping[str, Grid], witnesses: Mapping[str, Witness]) -> dict[str, Grid]:
+    """What the outputs decide for the tensors where they were asked, the grid given if that is best.
 
     Args:
         problem: for what was observed.
         study: of the network.
         start: grids by tensor.
-        readers: layers by the tensor that they read.
+        witnesses: of the tensors that no layer reads.
     """
-    names = [root for root in dict.fromkeys(r.root for r in study.readings.values()) if root not in readers]
-    witnesses = witnesses_of(study, names, _few(study, _SAMPLES))
 
     def propose(item: tuple[str, Witness]) -> _Proposal:
         root, witness = item
@@ -64,13 +76,13 @@ def loose_grids(problem: Problem, study: Study, start: Mapping[str, Grid], reade
     proposals = [p for p in proposals if p.gain > 0.0]
     if not proposals:
         return {}
-    feed = _few(study, _TRIAL_SAMPLES)
-    expected = run_samples(study.network, feed)
+    few, more = (_trial(study, slice(count)) for count in (_TRIAL_SAMPLES, 2 * _TRIAL_SAMPLES))
 
     def tested(proposal: _Proposal) -> Grid:
-        grids = _between(start[proposal.root], proposal.grid)
-        errors = [_output_error(study, feed, expected, proposal.root, grid) for grid in grids]
-        return grids[min(range(len(grids)), key=errors.__getitem__)]
+        best = _best(study, few, proposal.root, _between(start[proposal.root], proposal.grid), 1.0)
+        around = [covering(best.lowest * f, best.highest * f, best.bits, best.signed) for f in _AROUND]
+        # on more samples: on the few the best looks better than it is
+        return _best(study, more, proposal.root, [best, *around], _DOUBT)
 
     return dict(zip((p.root for p in proposals), in_order(tested, proposals, study.workers), strict=True))
 
@@ -85,10 +97,6 @@ def _between(start: Grid, proposal: Grid) -> list[Grid]:
     return [start, *steps, proposal]
 
 
-def _few(study: Study, count: int) -> dict[str, Tensor]:
-    return {name: value[:count] for name, value in study.feed.items()}
-
-
 def _proposal(root: str, witness: Witness, start: Grid, low: float, high: float) -> _Proposal:
     candidates = [start, *scale_candidates(low, high, start.bits, start.signed)]
     kept = shortlist(candidates, grid_errors(thinned_witness(witness), candidates))
@@ -98,8 +106,20 @@ def _proposal(root: str, witness: Witness, start: Grid, low: float, high: float)
     return _Proposal(root, finalists[best], float(errors[0] - errors[best]))
 
 
-def _output_error(study: Study, feed: Mapping[str, Tensor], expected: Mapping[str, Tensor], root: str, grid: Grid) -> float:
+def _trial(study: Study, samples: slice) -> _Trial:
+    feed = {name: value[samples] for name, value in study.feed.items()}
+    return _Trial(feed, run_samples(study.network, feed))
+
+
+def _best(study: Study, trial: _Trial, root: str, grids: Sequence[Grid], doubt: float) -> Grid:
+    """The first of some grids, or another that leaves so much less, as a factor, of the first one's error, and least of all."""
+    errors = [_output_error(study, trial, root, grid) for grid in grids]
+    best = min(range(len(grids)), key=errors.__getitem__)
+    return grids[best if errors[best] < doubt * errors[0] else 0]
+
+
+def _output_error(study: Study, trial: _Trial, root: str, grid: Grid) -> float:
     """Squared error of the outputs over their squares, with one tensor on a grid and all else float."""
-    got = run_samples(study.network, feed, hook=on_grids(study.readings, {root: grid}))
-    floats = [name for name, value in expected.items() if value.is_floating_point()]
-    return sum(float((got[n] - expected[n]).double().square().sum() / expected[n].double().square().sum().clamp(min=1e-30)) for n in floats)
+    got = run_samples(study.network, trial.feed, hook=on_grids(study.readings, {root: grid}))
+    floats = [(got[name], value) for name, value in trial.expected.items() if value.is_floating_point()]
+    return sum(float((x - y).double().square().sum() / y.double().square().sum().clamp(min=1e-30)) for x, y in floats)

@@ -13,6 +13,7 @@ from converter.grids import Grid, fake_quantize
 from converter.methods.candidates import covering
 from converter.methods.loose_search import loose_grids
 from converter.methods.problem import Problem
+from converter.methods.witness import witnesses_of
 from converter.network import network_of
 from converter.observe import observe
 from converter.sketch_test import Sketch, feeds_for
@@ -41,7 +42,8 @@ def searched(gain: np.ndarray, loud: float, start: Grid) -> tuple[Grid, np.ndarr
         feed["x"][:, 0] *= loud
     seen = observe(model, feeds, threads=1)
     problem = Problem(seen.tensors, {}, dict.fromkeys(seen.tensors, BITS), True)
-    found = loose_grids(problem, study_of(model, stream, feeds), {stream: start}, {})
+    study = study_of(model, stream, feeds)
+    found = loose_grids(problem, study, {stream: start}, witnesses_of(study, [stream], study.feed))
     grid = found.get(stream, start)
     numbers = np.concatenate([f["x"] for f in feeds])
     errors = [np.square((fake_quantize(numbers, g) - numbers) * gain).sum() for g in (grid, start)]
@@ -67,7 +69,7 @@ def test_a_tensor_that_a_layer_reads_is_left_to_the_layers() -> None:
     feeds = feeds_for(model, 4)
     seen = observe(model, feeds, threads=1)
     problem = Problem(seen.tensors, {}, dict.fromkeys(seen.tensors, BITS), True)
-    assert loose_grids(problem, study_of(model, stream, feeds), {stream: covering(-9, 9, BITS, True)}, {stream: []}) == {}
+    assert loose_grids(problem, study_of(model, stream, feeds), {stream: covering(-9, 9, BITS, True)}, {}) == {}
 
 
 def test_nothing_is_changed_where_nothing_can_be_differentiated() -> None:

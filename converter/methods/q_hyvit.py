@@ -27,6 +27,7 @@ from converter.methods.layer_search import best_weights, quantized_operand, rank
 from converter.methods.loose_search import loose_grids
 from converter.methods.problem import Choice, Problem
 from converter.methods.reconstruct import matrix_to_weight, reconstruct
+from converter.methods.room import with_room
 from converter.methods.witness import Witness, witnesses_of
 from converter.network import Step
 from converter.parallel import in_order
@@ -81,8 +82,10 @@ def choose(problem: Problem) -> Choice:
     readers = readers_by_root(study, samples)
     state = _State(dict(start.tensors), {}, {n: j.right for n, j in judges.items() if samples[n].weighted})
     shared = _shared(study, readers)
-    witnesses = witnesses_of(study, list(readers), {name: value[:_WITNESS_SAMPLES] for name, value in study.feed.items()})
-    state.tensors.update(loose_grids(problem, study, start.tensors, readers))
+    roots = list(dict.fromkeys(r.root for r in study.readings.values()))
+    witnesses = witnesses_of(study, roots, {name: value[:_WITNESS_SAMPLES] for name, value in study.feed.items()})
+    tried = loose_grids(problem, study, start.tensors, {n: w for n, w in witnesses.items() if n not in readers})
+    state.tensors.update(tried)
     ranked: dict[str, list[Grid]] = {}
     for number in range(_ROUNDS):
         _choose_weights(problem, study, judges, state)
@@ -91,14 +94,22 @@ def choose(problem: Problem) -> Choice:
             ranked[root] = grids
             problem.progress(done, _ROUNDS * len(readers) + len(sections))
         state.tensors.update({root: grids[0] for root, grids in ranked.items()})
+    for root in (n for n in witnesses if n in state.tensors and n not in tried):
+        state.tensors[root] = _with_room(problem, root, state.tensors[root], witnesses[root])
+        if root in ranked:
+            ranked[root] = list(dict.fromkeys(_with_room(problem, root, grid, witnesses[root]) for grid in ranked[root]))
     for done, section in enumerate(sections, _ROUNDS * len(readers)):
         problem.progress(done, _ROUNDS * len(readers) + len(sections))
         state.tensors.update(search_section(study, section, importance, ranked, state.tensors, _constants(study, state)))
-    if sections:
-        _choose_weights(problem, study, judges, state)
+    _choose_weights(problem, study, judges, state)
     found = {(name, 1): tuple(float(s) for s in scales.reshape(-1)) for name, scales in state.scales.items()}
     constants = {key: replace(grid, scale=found[key]) if key in found else grid for key, grid in start.constants.items()}
     return Choice(state.tensors, constants, _errors(study, judges, state))
+
+
+def _with_room(problem: Problem, root: str, grid: Grid, witness: Witness) -> Grid:
+    stats = problem.tensors[root]
+    return with_room(grid, witness, stats.minimum, stats.maximum, asymmetric=problem.parts.scheme)
 
 
 def _shared(study: Study, readers: Mapping[str, list[Reader]]) -> frozenset[str]:
