@@ -16,6 +16,7 @@ from converter.levels import apply_levels
 from converter.method_names import DEFAULT_OBSERVER
 from converter.methods import CURVING, FOLDING, METHODS, RAMPING, REFINING, STUDYING, Problem, minmax
 from converter.methods.problem import Choice
+from converter.network import run_samples
 from converter.observe import Observations
 from converter.offers import Offer, Refusal, offer
 from converter.options import Options, parse_bits
@@ -178,6 +179,7 @@ def _problem(
     few = feeds[:_MOST_STUDIED]
     try:
         study = replace(study_of(model, skeleton, few, sections, options.seed), loss=_loss(model, seen))
+        run_samples(study.network, {name: value[:1] for name, value in study.feed.items()})  # some attributes are refused only there
     except UnknownOperatorError as error:
         reason = f"output error of each layer, as the network cannot be differentiated: {error}"
         study = replace(study_of_layers(model, skeleton, few, options.seed), loss=reason)

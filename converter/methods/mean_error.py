@@ -1,8 +1,9 @@
 """What the outputs of a layer are off on average, where it matters to the loss, and as far as the samples agree on it.
 
 A plain mean is ruled by places that nobody looks at: blank paper around text, what a ReLU cuts off, the ends of ranges
-that a search gave up for good reason. So errors count by the size of the loss's gradient at them, the square root of
-the diagonal that candidates are judged by (:mod:`converter.sensitivity`).
+that a search gave up for good reason. So errors count by the size of the loss's gradient at them, for one random vector
+pulled back (:mod:`converter.sensitivity`). Its square, by which candidates are judged, would leave the mean to few places: it
+would be the best for these samples and uncertain for others.
 """
 
 from __future__ import annotations
@@ -78,23 +79,22 @@ def _sampled(sizes: Tensor, seed: int) -> tuple[Tensor, Tensor]:
 def certain_mean(errors: Tensor, weights: Tensor) -> Tensor:
     """The weighted mean, shrunk by its own variance over its square, as the samples show it; to zero where that is larger.
 
-    That is the non-negative garrote (Breiman, Technometrics 37, 1995); the variance is that of a ratio of sums over
-    samples (Cochran, Sampling Techniques, section 6.4).
+    That is the non-negative garrote (Breiman, Technometrics 37, 1995); the variance is the jackknife's (Efron, Stein, Annals of
+    Statistics 9, 1981), by what the mean would be without each of the samples.
 
     Args:
         errors: float32 [samples, places, channels].
         weights: not negative, the same shape.
 
     Returns:
-        float32 [channels]; zeros for a single sample, of which nobody knows how far it speaks for others, and where
-        nothing has weight.
+        float32 [channels]; zeros where a single sample has all the weight, of which nobody knows how far it speaks for
+        others, and where nothing has any.
     """
-    samples = len(errors)
-    sums, shares = (errors * weights).sum(1), weights.sum(1)
-    total = shares.sum(0)
-    if samples < 2:
-        return torch.zeros_like(total)
+    sums, shares = (errors * weights).sum(1).double(), weights.sum(1).double()
+    total, samples = shares.sum(0), len(shares)
     mean = torch.where(total > 0, sums.sum(0) / total, 0.0)
-    spread = (sums - mean * shares).square().sum(0) * samples / (samples - 1)
-    variance = torch.where(total > 0, spread / total.square(), 0.0)
-    return mean * torch.where(mean != 0, 1.0 - variance / mean.square(), 0.0).clamp(min=0.0)
+    alone = torch.where(shares > 0, torch.inf, 0.0)
+    without = torch.where(total > shares, (sums - mean * shares) / (total - shares), alone)
+    variance = without.square().sum(0) * (samples - 1) / samples
+    kept = torch.where(mean.square() > variance, 1.0 - variance / mean.square(), 0.0)
+    return (mean * kept).float()

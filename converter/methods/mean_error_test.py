@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from converter.methods.mean_error import certain_mean, channels_last, places_that_matter
 from converter.network import network_of, run_samples
@@ -58,6 +61,30 @@ def test_places_count_by_their_weight() -> None:
 
 def test_one_sample_says_nothing_about_others() -> None:
     assert certain_mean(torch.tensor([[[1.0], [3.0]]]), torch.ones(1, 2, 1)).tolist() == [0.0]
+
+
+def test_nor_does_one_that_has_all_the_weight() -> None:
+    errors, weights = torch.ones(32, 4, 2), torch.ones(32, 4, 2)
+    weights[1:, :, 0] = 0.0
+    assert certain_mean(errors, weights).tolist() == [0.0, 1.0]
+
+
+def test_the_less_evenly_weight_lies_the_less_certain_is_the_mean() -> None:
+    """The same three samples, once with equal weights and once with nearly all on the first."""
+    errors = torch.tensor([3.0, 1.0, 2.0])[:, None, None]
+    even = certain_mean(errors, torch.ones_like(errors))
+    uneven = certain_mean(errors, torch.tensor([18.0, 1.0, 1.0])[:, None, None])
+    without = (2.85 - 3 / 2, 2.85 - 56 / 19, 2.85 - 55 / 19)
+    assert float(even) == pytest.approx(2.0 * (1.0 - 1.0 / 3.0 / 4.0))
+    assert float(uneven) == pytest.approx(2.85 * (1.0 - 2 / 3 * sum(d * d for d in without) / 2.85**2))
+
+
+@given(st.floats(-40, 5), st.integers(0, 20))
+def test_small_errors_stay_numbers(exponent: float, seed: int) -> None:
+    errors = torch.randn(4, 3, 6, generator=torch.Generator().manual_seed(seed)) * 10.0**exponent
+    mean = certain_mean(errors, errors.abs())
+    assert bool(torch.isfinite(mean).all())
+    assert float(mean.abs().max()) <= float(errors.abs().max())
 
 
 def test_what_differs_from_sample_to_sample_is_no_reason_to_shift_a_bias() -> None:
