@@ -64,18 +64,10 @@ def test_large_numbers_that_do_not_matter_are_cut_off_for_the_others() -> None:
     assert after < 0.1 * before
 
 
-def test_a_tensor_that_a_layer_reads_is_left_to_the_layers() -> None:
-    model, stream = scored(np.ones(8))
-    feeds = feeds_for(model, 4)
-    seen = observe(model, feeds, threads=1)
-    problem = Problem(seen.tensors, {}, dict.fromkeys(seen.tensors, BITS), True)
-    assert loose_grids(problem, study_of(model, stream, feeds), {stream: covering(-9, 9, BITS, True)}, {}) == {}
-
-
 def test_nothing_is_changed_where_nothing_can_be_differentiated() -> None:
     model, stream = scored(np.ones(8))
     feeds = feeds_for(model, 4)
     seen = observe(model, feeds, threads=1)
     problem = Problem(seen.tensors, {}, dict.fromkeys(seen.tensors, BITS), True)
     study = replace(study_of(model, stream, feeds), values={stream: torch.zeros(4, 1, 8)})
-    assert loose_grids(problem, study, {stream: covering(-9, 9, BITS, True)}, {}) == {}
+    assert loose_grids(problem, study, {stream: covering(-9, 9, BITS, True)}, witnesses_of(study, [stream], study.feed)) == {}

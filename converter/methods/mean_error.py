@@ -26,7 +26,7 @@ _CHUNK = 2
 """Samples run at once."""
 
 _PLACES = 256
-"""Of each sample; a mean over so many places of 32 samples is off by a hundredth of what single errors are."""
+"""Of each sample. How far a mean over them can be trusted, the samples tell."""
 
 
 @dataclass(frozen=True)
