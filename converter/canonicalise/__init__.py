@@ -19,6 +19,7 @@ from converter.canonicalise.affine import fold_affine
 from converter.canonicalise.averages import spell_out_averages
 from converter.canonicalise.clusters import fuse_activations
 from converter.canonicalise.normalization import fuse_normalizations
+from converter.canonicalise.parallel_layers import add_parallel_layers
 from converter.canonicalise.proof import Reference, difference, measure_noise, run_reference
 from converter.canonicalise.rearrangements import rearrange
 from converter.canonicalise.resizes import multiply_out_resizes
@@ -107,6 +108,7 @@ _STEPS: dict[str, Step] = {
     "tidy spellings": _edit(tidy_spellings),
     "average by convolution": _edit(spell_out_averages),
     "interpolate by product": _edit(multiply_out_resizes),
+    "add parallel layers": _edit(add_parallel_layers),
     "fold what that uncovered": _edit(fold_affine),
     "rearrange axes": _edit(rearrange),
 }
