@@ -140,7 +140,13 @@ def _options(flags: argparse.Namespace) -> Options:
         threads=flags.threads,
         plan_in=flags.plan_in,
         observer=flags.observer,
-        parts=SearchParts(adaptive_rounding=flags.adaptive_rounding, bias_correction=flags.bias_correction, ramps=flags.ramps),
+        parts=SearchParts(
+            trials=flags.output_trials,
+            room=flags.range_room,
+            adaptive_rounding=flags.adaptive_rounding,
+            bias_correction=flags.bias_correction,
+            ramps=flags.ramps,
+        ),
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,11 @@ import pytest
 from onnx import TensorProto
 
 from converter import command_line, pipeline
-from converter.command_line import main
+from converter.command_line import _options, main
 from converter.conftest import Outcome, Run, SaveHybrid, WriteImages, hybrid_model
 from converter.errors import VerificationError
+from converter.flags import parse_flags
+from converter.search_parts import SearchParts
 
 FLOAT = TensorProto.FLOAT
 pytestmark = pytest.mark.usefixtures("few_turns")
@@ -277,3 +280,21 @@ def test_help_and_version_return_zero(run: Run) -> None:
     assert run("--version").out.startswith("bridgequant ")
     assert run("--help").code == 0
     check_refusal(run(), 2, "IN.onnx, OUT.onnx")
+
+
+@pytest.mark.parametrize(
+    ("flag", "part"),
+    [
+        ("output-trials", "trials"),
+        ("range-room", "room"),
+        ("adaptive-rounding", "adaptive_rounding"),
+        ("bias-correction", "bias_correction"),
+        ("ramps", "ramps"),
+    ],
+)
+def test_what_goes_beyond_the_paper_has_a_switch_of_its_own(flag: str, part: str) -> None:
+    off = _options(parse_flags(["a.onnx", "b.onnx", f"--no-{flag}"])).parts
+    assert off == replace(SearchParts(), **{part: False})
+    assert (
+        _options(parse_flags(["a.onnx", "b.onnx"])).parts == _options(parse_flags(["a.onnx", "b.onnx", f"--{flag}"])).parts == SearchParts()
+    )

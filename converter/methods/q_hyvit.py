@@ -84,7 +84,8 @@ def choose(problem: Problem) -> Choice:
     shared = _shared(study, readers)
     roots = list(dict.fromkeys(r.root for r in study.readings.values()))
     witnesses = witnesses_of(study, roots, {name: value[:_WITNESS_SAMPLES] for name, value in study.feed.items()})
-    tried = loose_grids(problem, study, start.tensors, {n: w for n, w in witnesses.items() if n not in readers})
+    loose = {n: w for n, w in witnesses.items() if n not in readers} if problem.parts.trials else {}
+    tried = loose_grids(problem, study, start.tensors, loose)
     state.tensors.update(tried)
     ranked: dict[str, list[Grid]] = {}
     for number in range(_ROUNDS):
@@ -94,7 +95,8 @@ def choose(problem: Problem) -> Choice:
             ranked[root] = grids
             problem.progress(done, _ROUNDS * len(readers) + len(sections))
         state.tensors.update({root: grids[0] for root, grids in ranked.items()})
-    for root in (n for n in witnesses if n in state.tensors and n not in tried):
+    roomy = [n for n in witnesses if n in state.tensors and n not in tried] if problem.parts.room else []
+    for root in roomy:
         state.tensors[root] = _with_room(problem, root, state.tensors[root], witnesses[root])
         if root in ranked:
             ranked[root] = list(dict.fromkeys(_with_room(problem, root, grid, witnesses[root]) for grid in ranked[root]))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 
 from converter.search_parts import SearchParts
 
@@ -33,12 +33,14 @@ def ablation(seed: int) -> dict[str, Variant]:
 
     Ramps are left out: they are for speed.
     """
-    parts = SearchParts(granularity=False, scheme=False, bridge=False, adaptive_rounding=False, bias_correction=False, ramps=False)
+    parts = SearchParts(**{f.name: False for f in fields(SearchParts)})
     steps = {"scale": parts}
     for label, switch in {
         "+ granularity": "granularity",
         "+ scheme": "scheme",
         "+ bridge": "bridge",
+        "+ trials": "trials",
+        "+ room": "room",
         "+ rounding": "adaptive_rounding",
         "+ bias correction": "bias_correction",
     }.items():
