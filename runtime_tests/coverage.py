@@ -15,7 +15,7 @@ from converter.census import INTEGER_PRODUCTS, integer_products, profile
 from converter.runtime import Feed, open_session
 from runtime_tests.subject import Subject
 
-__all__ = ["Coverage", "Product", "measure_coverage", "product_macs"]
+__all__ = ["Coverage", "Product", "coverage_of", "measure_coverage", "product_macs"]
 
 _WEIGHT_PLACES = {"QLinearConv": 3}
 """Input that holds a convolution's weights, where it is not input 1."""
@@ -67,11 +67,19 @@ def measure_coverage(subject: Subject) -> Coverage:
     Raises:
         ModelError: the model does not run.
     """
-    model = _named(subject.model)
-    feed = subject.feeds[0]
+    return coverage_of(subject.model, subject.feeds[0], subject.settings)
+
+
+def coverage_of(model: onnx.ModelProto, feed: Feed, settings: Mapping[str, str]) -> Coverage:
+    """The same of any quantized model, on one sample, under these session settings.
+
+    Raises:
+        ModelError: the model does not run.
+    """
+    model = _named(model)
     with tempfile.TemporaryDirectory() as folder:
         macs = product_macs(model, feed, Path(folder))
-        integer, kernels = integer_products(model, macs, feed, subject.settings, Path(folder))
+        integer, kernels = integer_products(model, macs, feed, settings, Path(folder))
     types = {node.name: node.op_type for node in model.graph.node}
     integer |= {name for name in macs if types[name] in INTEGER_PRODUCTS}  # a file may hold integer operators from the start
     floats = [Product(name, types[name], macs[name]) for name in macs if name not in integer]

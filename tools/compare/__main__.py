@@ -8,22 +8,25 @@ from __future__ import annotations
 import argparse
 import multiprocessing
 import os
-from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 from rich.console import Console
 from rich.progress import Progress
 
-from converter.errors import UsageError
+from converter.errors import ConverterError, UsageError
 from converter.method_names import METHOD_NAMES
 from converter.options import Options, parse_bits
 from converter.placement import parse_placement
 from models.command_line import Parser, exit_code, print_line, write_whole
 from models.images import find_images
-from tools.compare.cells import PEERS, Cell, Row, append_row, cells_of, read_rows
-from tools.compare.measure import Bench, measure
+from tools.compare.cells import FLOAT, Cell, Row, append_row, cells_of, read_rows
+from tools.compare.measure import Bench, measure, measure_latency
+from tools.compare.peers import PEERS, available_peers
 from tools.compare.plot import plot_means
+from tools.compare.settings import keep_settings
 from tools.compare.sources import STRESSED, checkpoint_names, prepare_images, prepare_model
 from tools.compare.tables import details, matrix, means
 from tools.compare.variants import Variant, ablation, plain
@@ -37,7 +40,8 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = Parser(prog="python -m tools.compare", description="Compare methods on trained networks.")
     parser.add_argument("--models", nargs="+", default=checkpoint_names(), metavar="NAME", help="checkpoints, or .onnx files")
     parser.add_argument("--stress", action="store_true", help="the same networks with the ranges of their channels spread")
-    parser.add_argument("--methods", nargs="+", default=[*PEERS, *METHOD_NAMES], choices=[*PEERS, *METHOD_NAMES], metavar="METHOD")
+    known = [*available_peers(), *METHOD_NAMES]
+    parser.add_argument("--methods", nargs="+", default=known, choices=known, metavar="METHOD", help=f"of {', '.join(known)}")
     parser.add_argument("--bits", nargs="+", default=list(WIDTHS), metavar="WxAy")
     parser.add_argument("--data", type=Path, required=True, help="labelled test images, zip or folder")
     parser.add_argument("--calib", type=Path, required=True, help="calibration images, zip or folder")
@@ -45,7 +49,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--target", default="arm64")
     parser.add_argument("--placement", default=Options.placement, help=f"of our own conversions (default {Options.placement})")
     parser.add_argument("--limit", type=int, help="test images, always the same ones (default: all)")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="several: a column for each (default 0)")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="a column for each (default 0)")
     parser.add_argument("--ablation", action="store_true", help="instead of methods, the parts of q-hyvit one after the other")
     parser.add_argument("--full", action="store_true", help="softmax, norms and all else quantized too")
     parser.add_argument("--jobs", type=int, default=len(os.sched_getaffinity(0)), help="processes (default: as many as cores)")
@@ -59,6 +63,9 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 _CELLS_OF_A_PROCESS = 20
 
+_PEER_BITS = "W8A8"
+"""The only width that other tools have."""
+
 
 def _bench(flags: argparse.Namespace, names: Sequence[str], variants: dict[str, Variant]) -> Bench:
     try:
@@ -71,7 +78,7 @@ def _bench(flags: argparse.Namespace, names: Sequence[str], variants: dict[str, 
     folder.mkdir(parents=True, exist_ok=True)
     sources = {name: prepare_model(name, folder) for name in names}
     images = prepare_images(list(sources.values()), data, flags.out)
-    return Bench(sources, images, data, flags.calib, flags.samples, flags.target, variants, flags.seeds[0], folder, flags.placement)
+    return Bench(sources, images, data, flags.calib, flags.samples, flags.target, variants, folder, flags.placement)
 
 
 def _measure_all(bench: Bench, cells: Sequence[Cell], jobs: int, table: Path) -> None:
@@ -85,10 +92,23 @@ def _measure_all(bench: Bench, cells: Sequence[Cell], jobs: int, table: Path) ->
             some = cells[start : start + jobs * _CELLS_OF_A_PROCESS]
             with ProcessPoolExecutor(jobs, mp_context=context) as pool:
                 for future in as_completed([pool.submit(measure, bench, cell) for cell in some]):
-                    row = future.result()
+                    row = _result(future)
                     append_row(table, row)
                     progress.advance(task)
                     console.print(f"{row.model} {row.method} {row.bits} {row.failure or f'{row.top1:.2f} %'}", highlight=False)
+
+
+def _result(future: Future[Row]) -> Row:
+    try:
+        return future.result()
+    except BrokenProcessPool as error:
+        hint = "start it again: what was measured is kept; with fewer --jobs if memory ran out"
+        raise ConverterError("a measuring process has died", where="--jobs", hint=hint) from error
+
+
+def _columns(flags: argparse.Namespace, variants: Mapping[str, Variant]) -> dict[str, list[str]]:
+    """The widths that are measured of each variant."""
+    return {name: [b for b in flags.bits if v.method not in PEERS or (b == _PEER_BITS and not v.full)] for name, v in variants.items()}
 
 
 def _run(flags: argparse.Namespace) -> None:
@@ -96,19 +116,35 @@ def _run(flags: argparse.Namespace) -> None:
     flags.out.mkdir(parents=True, exist_ok=True)
     table = flags.out / "results.csv"
     done = {row.cell for row in read_rows(table) if not row.failure}
-    peers = [m for m in flags.methods if m in PEERS and not flags.ablation]
-    ours = [m for m in flags.methods if m not in PEERS]
-    variants = ablation(flags.seeds[0]) if flags.ablation else plain(ours, flags.seeds, full=flags.full)
-    cells = cells_of(names, [*peers, *variants], flags.bits)
+    variants = ablation(flags.seeds[0]) if flags.ablation else plain(flags.methods, flags.seeds, full=flags.full)
+    cells = cells_of(names, _columns(flags, variants))
     missing = [c for c in cells if c not in done]
-    if missing:
-        _measure_all(_bench(flags, names, variants), missing, flags.jobs, table)
-    latest: dict[Cell, Row] = {row.cell: row for row in read_rows(table)}
-    rows = [latest[c] for c in cells]
+    settings = {f"--{n}": vars(flags)[n] for n in ("target", "placement", "samples", "limit")}
+    keep_settings(flags.out, settings | {f"--{n}": vars(flags)[n].name for n in ("data", "calib")})
+    bench = _bench(flags, names, variants)
+    _measure_all(bench, missing, flags.jobs, table)
+    rows = [_timed(bench, row, table) for row in _latest(table, cells)]
     text = "\n".join([means(rows), *(matrix(rows, bits) for bits in flags.bits), details(rows)])
     write_whole(flags.out / "results.md", text.encode())
     plot_means(rows, flags.out / "results.svg")
-    print_line(f"{means(rows)}\n{len(missing)} cells measured, {len(rows)} in {flags.out}: results.csv, results.md, results.svg")
+    failed = sum(bool(row.failure) for row in rows)
+    print_line(
+        f"{means(rows)}\n{len(missing)} cells measured, {len(rows)} in {flags.out}: results.csv, results.md, results.svg"
+        + (f"; {failed} failed, results.md says why" if failed else "")
+    )
+
+
+def _latest(table: Path, cells: Sequence[Cell]) -> list[Row]:
+    rows = {row.cell: row for row in read_rows(table)}
+    return [rows[cell] for cell in cells]
+
+
+def _timed(bench: Bench, row: Row, table: Path) -> Row:
+    if row.method == FLOAT or row.failure or row.latency:
+        return row
+    timed = measure_latency(bench, row)
+    append_row(table, timed)
+    return timed
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

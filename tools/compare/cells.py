@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Sequence
+import io
+import os
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 from converter.errors import UsageError
 
-__all__ = ["FLOAT", "PEERS", "Cell", "Row", "append_row", "cells_of", "read_rows"]
+__all__ = ["FLOAT", "Cell", "Row", "append_row", "cells_of", "read_rows"]
 
 FLOAT = "float"
-
-PEERS = ("ort-static",)
-"""Other tools: ONNX Runtime's own static quantization."""
-
-_PEER_BITS = "W8A8"
-"""The only width that peers have."""
 
 
 @dataclass(frozen=True)
@@ -41,10 +37,10 @@ class Row:
         drop: points below float.
         sqnr_db: of the scores of all test images against float.
         agreement: percent of test images whose answer is float's.
-        coverage: percent of multiply-accumulates that run in integer; 0 for float and where it was not looked at.
+        coverage: percent of multiply-accumulates that run in integer; 0 for float.
         seconds: conversion, processor time of one thread.
         megabytes: of the file.
-        latency: float time over its time on this machine; 0 where that means nothing.
+        latency: float time over its time on this machine, one thread; 0 for float and as long as it was not measured.
         failure: why there are no figures.
     """
 
@@ -67,13 +63,19 @@ class Row:
         return Cell(self.model, self.method, self.bits)
 
 
-def cells_of(models: Sequence[str], methods: Sequence[str], widths: Sequence[str]) -> list[Cell]:
-    """The matrix, float first; model by model."""
+def cells_of(models: Sequence[str], columns: Mapping[str, Collection[str]]) -> list[Cell]:
+    """The matrix, float first; model by model, width by width.
+
+    Args:
+        models: by name.
+        columns: the widths that each has.
+    """
+    widths = list(dict.fromkeys(bits for some in columns.values() for bits in some))
     cells = []
     for model in models:
         cells.append(Cell(model, FLOAT, ""))
         for bits in widths:
-            cells += [Cell(model, m, bits) for m in methods if m not in PEERS or bits == _PEER_BITS]
+            cells += [Cell(model, column, bits) for column, some in columns.items() if bits in some]
     return cells
 
 
@@ -85,7 +87,8 @@ def read_rows(path: Path) -> list[Row]:
     """
     if not path.exists():
         return []
-    with path.open(newline="") as stream:
+    # of a run that was cut off the last line may be a part of one
+    with io.StringIO(_whole_lines(path.read_text())) as stream:
         reader = csv.DictReader(stream)
         if reader.fieldnames != [f.name for f in fields(Row)]:
             raise UsageError("this is no table of tools.compare", where=str(path), hint="give another --out, or remove the file")
@@ -97,9 +100,15 @@ def _row(line: dict[str, str]) -> Row:
     return Row(**{name: value if name in texts else float(value) for name, value in line.items()})  # type: ignore[arg-type]
 
 
+def _whole_lines(text: str) -> str:
+    return text[: text.rfind("\n") + 1]
+
+
 def append_row(path: Path, row: Row) -> None:
-    """Add a row to the file, with the heading if it is new."""
-    new = not path.exists()
+    """Add a row to the file, in place of a part of one that a run left, and with the heading if it is new."""
+    if path.exists():
+        os.truncate(path, len(_whole_lines(path.read_text()).encode()))
+    new = not path.exists() or not path.stat().st_size
     with path.open("a", newline="") as stream:
         writer = csv.DictWriter(stream, [f.name for f in fields(Row)], lineterminator="\n")
         if new:

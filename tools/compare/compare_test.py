@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import io
+import sys
 import zipfile
+from concurrent.futures import Future
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import onnx
@@ -15,9 +20,15 @@ from PIL import Image
 
 from converter.conftest import hybrid_model
 from converter.errors import UsageError
+from tools.compare import __main__ as command
+from tools.compare import measure as measuring
+from tools.compare import peers
 from tools.compare.__main__ import main
 from tools.compare.cells import Cell, Row, append_row, cells_of, read_rows
+from tools.compare.measure import Bench
+from tools.compare.peers import available_peers, nncf
 from tools.compare.plot import plot_means
+from tools.compare.settings import keep_settings
 from tools.compare.tables import details, matrix, means
 from tools.compare.variants import Variant, ablation, plain
 
@@ -33,8 +44,8 @@ ROWS = [
 ]
 
 
-def test_the_matrix_has_float_once_and_peers_at_their_width_only() -> None:
-    cells = cells_of(["a"], ["ort-static", "mse"], ["W8A8", "W4A8"])
+def test_the_matrix_has_float_once_and_every_column_at_its_widths() -> None:
+    cells = cells_of(["a"], {"ort-static": ["W8A8"], "mse": ["W8A8", "W4A8"]})
     assert cells == [
         Cell("a", "float", ""),
         Cell("a", "ort-static", "W8A8"),
@@ -44,9 +55,10 @@ def test_the_matrix_has_float_once_and_peers_at_their_width_only() -> None:
 
 
 def test_columns_are_methods_or_seeds_or_the_parts_of_the_search_one_after_the_other() -> None:
-    assert plain(["mse"], [3]) == {"mse": Variant("mse", 3)}
-    assert plain(["mse"], [3], full=True) == {"mse full": Variant("mse", 3, full=True)}
-    assert list(plain(["mse", "q-hyvit"], [0, 1])) == ["mse seed 0", "mse seed 1", "q-hyvit seed 0", "q-hyvit seed 1"]
+    assert plain(["mse"], [0]) == {"mse": Variant("mse", 0)}
+    assert plain(["mse"], [3]) == {"mse seed 3": Variant("mse", 3)}
+    assert plain(["mse"], [3], full=True) == {"mse full seed 3": Variant("mse", 3, full=True)}
+    assert list(plain(["mse", "q-hyvit"], [0, 1])) == ["mse", "mse seed 1", "q-hyvit", "q-hyvit seed 1"]
     switched = [vars(v.parts) for v in ablation(0).values()]
     assert not any(switched[0].values())
     for fewer, more in pairwise(switched):
@@ -102,21 +114,119 @@ def _pictures(path: Path, count: int) -> Path:
     return path
 
 
-def test_a_small_matrix_from_end_to_end_and_again_without_measuring(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    model = tmp_path / "small.onnx"
+def small_matrix(folder: Path, *more: str) -> list[str]:
+    """Arguments that compare two methods on one small network, on 20 pictures."""
+    model = folder / "small.onnx"
     onnx.save(hybrid_model(metadata={"bridgequant.preprocess": "unit;resize=stretch"}), model)
     arguments = ["--models", str(model), "--methods", "ort-static", "minmax", "--bits", "W8A8", "--samples", "4", "--jobs", "1"]
-    arguments += ["--data", str(_pictures(tmp_path / "test.zip", 20)), "--calib", str(_pictures(tmp_path / "train.zip", 8))]
-    arguments += ["--out", str(tmp_path / "out"), "--placement", "all"]
+    arguments += ["--data", str(_pictures(folder / "test.zip", 20)), "--calib", str(_pictures(folder / "train.zip", 8))]
+    return [*arguments, "--out", str(folder / "out"), "--placement", "all", *more]
+
+
+@pytest.mark.parametrize("jobs", ["1", "2"])
+def test_a_small_matrix_from_end_to_end_and_again_without_measuring(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, jobs: str
+) -> None:
+    monkeypatch.setattr(measuring, "_LATENCY_SECONDS", 0.01)
+    arguments = small_matrix(tmp_path, "--jobs", jobs)
     assert main(arguments) == 0
     assert "3 cells measured, 3 in" in capsys.readouterr().out
     rows = {row.method: row for row in read_rows(tmp_path / "out" / "results.csv")}
     assert all(not row.failure for row in rows.values())
     assert rows["float"].top1 - rows["minmax"].top1 == pytest.approx(rows["minmax"].drop)
-    assert rows["minmax"].sqnr_db > 15 and rows["ort-static"].sqnr_db > 15
-    assert rows["minmax"].coverage > 50 and rows["minmax"].megabytes > 0
+    for method in ("minmax", "ort-static"):
+        row = rows[method]
+        assert row.sqnr_db > 15 and row.coverage > 50 and row.megabytes > 0 and row.latency > 0
+    before = (tmp_path / "out" / "results.csv").read_bytes()
     assert main(arguments) == 0
     assert "0 cells measured, 3 in" in capsys.readouterr().out
+    assert (tmp_path / "out" / "results.csv").read_bytes() == before
+
+
+def test_results_of_other_settings_do_not_join_the_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "out").mkdir()
+    keep_settings(tmp_path / "out", {"--target": "x86"})
+    assert main(small_matrix(tmp_path)) == 2
+    error = capsys.readouterr().err
+    assert "--target x86" in error and len(error.splitlines()) <= 3
+    assert not (tmp_path / "out" / "results.csv").exists()
+
+
+class _Pool:
+    """Measures at once, in this process; the third cell finds its process dead."""
+
+    def __init__(self, *_: Any, **__: Any) -> None:
+        self.count = 0
+
+    def __enter__(self) -> _Pool:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def submit(self, _: object, bench: object, cell: Cell) -> Future[Row]:
+        self.count += 1
+        future: Future[Row] = Future()
+        if self.count < 3:
+            future.set_result(Row(cell.model, cell.method, cell.bits, top1=50.0))
+        else:
+            future.set_exception(BrokenProcessPool())
+        return future
+
+
+def test_what_was_measured_before_a_process_died_is_kept(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(command, "ProcessPoolExecutor", _Pool)
+    monkeypatch.setattr(command, "as_completed", list)
+    assert main(small_matrix(tmp_path)) == 1
+    error = capsys.readouterr().err
+    assert "died" in error and "start it again" in error
+    assert [row.method for row in read_rows(tmp_path / "out" / "results.csv")] == ["float", "ort-static"]
+
+
+def test_a_cell_that_fails_in_an_unforeseen_way_is_a_row_that_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> Row:
+        raise RuntimeError("no memory\nat all")
+
+    monkeypatch.setattr(measuring, "_measured", broken)
+    bench = Bench({}, {}, cast(Any, None), tmp_path, 4, "arm64", {}, tmp_path)
+    row = measuring.measure(bench, Cell("a", "mse", "W8A8"))
+    assert row == Row("a", "mse", "W8A8", failure="unexpected RuntimeError: no memory")
+
+
+@pytest.mark.parametrize("left", ["a,mse,W8A8,7", "a,mse,W8A8,70.0,1.0"])
+def test_a_part_of_a_line_that_a_run_left_is_not_a_row(tmp_path: Path, left: str) -> None:
+    path = tmp_path / "results.csv"
+    append_row(path, ROWS[0])
+    with path.open("a") as stream:
+        stream.write(left)
+    assert read_rows(path) == ROWS[:1]
+    append_row(path, ROWS[1])
+    assert read_rows(path) == ROWS[:2]
+
+
+def test_tools_that_are_not_installed_are_not_offered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(peers, "find_spec", lambda name: object() if name == "onnxruntime" else None)
+    assert available_peers() == ("ort-static",)
+    monkeypatch.setattr(peers, "find_spec", lambda name: object())
+    assert available_peers() == ("ort-static", "nncf")
+
+
+def test_nncf_is_given_all_samples_and_the_preset_for_transformers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, answer = hybrid_model(), onnx.ModelProto(producer_name="answer")
+    onnx.save(model, tmp_path / "float.onnx")
+    asked: list[tuple[Any, ...]] = []
+
+    def quantize(model: onnx.ModelProto, data: list[Any], *, subset_size: int, model_type: str) -> onnx.ModelProto:
+        asked.append((model, data, subset_size, model_type))
+        return answer
+
+    fake = SimpleNamespace(quantize=quantize, Dataset=list, ModelType=SimpleNamespace(TRANSFORMER="transformer"))
+    monkeypatch.setitem(sys.modules, "nncf", cast(Any, fake))
+    feeds = [{"image": np.zeros((1, 3, 32, 32), np.float32)}] * 3
+    assert nncf(tmp_path / "float.onnx", feeds) is answer
+    assert asked == [(model, feeds, 3, "transformer")]
 
 
 def test_a_model_that_does_not_exist_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

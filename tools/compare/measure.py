@@ -12,6 +12,7 @@ import onnx
 import torch
 
 from converter.errors import ConverterError
+from converter.latency import latency_ratio
 from converter.load import load
 from converter.options import Options
 from converter.pipeline import convert
@@ -20,16 +21,17 @@ from converter.provenance import PREPROCESS_KEY
 from converter.samples import load_samples
 from converter.shapes import calibration_shapes
 from converter.verify import sqnr
+from models.command_line import write_whole
 from models.evaluate import class_names, open_classifier, output_indices
 from models.images import LabelledImages
-from tools.compare.cells import FLOAT, PEERS, Cell, Row
-from tools.compare.peers import ort_static
+from runtime_tests.coverage import coverage_of
+from tools.compare.cells import FLOAT, Cell, Row
+from tools.compare.peers import PEERS
 from tools.compare.variants import Variant
 
-__all__ = ["Bench", "measure"]
+__all__ = ["Bench", "measure", "measure_latency"]
 
-_HOME_TARGET = "x86"
-"""The target whose files run at full speed where this is measured."""
+_LATENCY_SECONDS = 1.5
 
 
 @dataclass(frozen=True)
@@ -43,8 +45,7 @@ class Bench:
         calib: calibration images.
         samples: how many of them.
         target: of our own conversions.
-        variants: how each method of the cells converts, peers apart.
-        seed: of the peers' calibration samples.
+        variants: how each method of the cells converts.
         folder: where converted models and the float scores are kept.
         placement: of our own conversions that are not in full.
     """
@@ -56,24 +57,48 @@ class Bench:
     samples: int
     target: str
     variants: dict[str, Variant]
-    seed: int
     folder: Path
     placement: str = Options.placement
 
 
 def measure(bench: Bench, cell: Cell) -> Row:
-    """Make and judge one model; a refused or failed conversion becomes a row that says why."""
+    """Make and judge one model; whatever goes wrong becomes a row that says why, so that the other cells are measured."""
     torch.set_num_threads(1)
-    source = bench.sources[cell.model]
     row = Row(cell.model, cell.method, cell.bits)
-    if cell.method == FLOAT:
-        scores = _float_scores(bench, source)
-        return replace(row, top1=_top1(bench, source, scores), agreement=100.0, megabytes=source.stat().st_size / 1e6)
-    path = bench.folder / f"{source.stem}_{cell.method.replace(' ', '_')}_{cell.bits}.onnx"
     try:
-        row = (_peer if cell.method in PEERS else _own)(bench, row, source, path)
+        return _measured(bench, row)
     except ConverterError as error:
         return replace(row, failure=error.what)
+    except Exception as error:
+        return replace(row, failure=f"unexpected {type(error).__name__}: {next(iter(str(error).splitlines()), '')}")
+
+
+def measure_latency(bench: Bench, row: Row) -> Row:
+    """The row with its latency, on one thread, in turns with float; as it is if the model is not there.
+
+    To be called when nothing else is measured: a busy machine slows down one model more than the other.
+    """
+    source = bench.sources[row.model]
+    path = _path(bench, row)
+    if not path.exists():
+        return row
+    (feed,) = _calibration(replace(bench, samples=1), source, 0)
+    ratio = latency_ratio(onnx.load(source), onnx.load(path), feed, threads=1, seconds=_LATENCY_SECONDS)
+    return replace(row, latency=ratio.ratio)
+
+
+def _path(bench: Bench, row: Row) -> Path:
+    """Where the model of a row is."""
+    return bench.folder / f"{bench.sources[row.model].stem}_{row.method.replace(' ', '_')}_{row.bits}.onnx"
+
+
+def _measured(bench: Bench, row: Row) -> Row:
+    source = bench.sources[row.model]
+    if row.method == FLOAT:
+        scores = _float_scores(bench, source)
+        return replace(row, top1=_top1(bench, source, scores), agreement=100.0, megabytes=source.stat().st_size / 1e6)
+    path = _path(bench, row)
+    row = (_peer if bench.variants[row.method].method in PEERS else _own)(bench, row, source, path)
     scores, floats = _scores(bench, path, source, exact=True), _float_scores(bench, source)
     top1 = _top1(bench, source, scores)
     return replace(
@@ -103,23 +128,25 @@ def _own(bench: Bench, row: Row, source: Path, path: Path) -> Row:
     start = time.process_time()
     report = convert(source, path, options)
     seconds = time.process_time() - start
-    assert report.verdict is not None and report.latency is not None
-    latency = report.latency.ratio if bench.target == _HOME_TARGET else 0.0
-    return replace(row, coverage=100.0 * report.verdict.census.coverage, seconds=seconds, latency=latency)
+    assert report.verdict is not None
+    return replace(row, coverage=100.0 * report.verdict.census.coverage, seconds=seconds)
 
 
 def _peer(bench: Bench, row: Row, source: Path, path: Path) -> Row:
+    variant = bench.variants[row.method]
     start = time.process_time()
-    made = ort_static(source, _calibration(bench, source))
-    path.write_bytes(made.SerializeToString(deterministic=True))
-    return replace(row, seconds=time.process_time() - start)
+    feeds = _calibration(bench, source, variant.seed)
+    made = PEERS[variant.method](source, feeds)
+    write_whole(path, made.SerializeToString(deterministic=True))
+    seconds = time.process_time() - start
+    return replace(row, seconds=seconds, coverage=coverage_of(made, feeds[0], {}).percent)
 
 
-def _calibration(bench: Bench, source: Path) -> tuple[dict[str, npt.NDArray[np.float32]], ...]:
+def _calibration(bench: Bench, source: Path, seed: int) -> tuple[dict[str, npt.NDArray[np.float32]], ...]:
     model = load(source)
     specs, _ = calibration_shapes(model, {}, bench.calib, 1)
     preprocess = parse_preprocess(model.metadata[PREPROCESS_KEY])
-    samples = load_samples(bench.calib, specs, count=bench.samples, preprocess=preprocess, seed=bench.seed)
+    samples = load_samples(bench.calib, specs, count=bench.samples, preprocess=preprocess, seed=seed)
     return tuple(dict(feed) for feed in samples.calibration)
 
 

@@ -1,9 +1,15 @@
-"""Other tools' quantization, as they come, on the same calibration samples."""
+"""Other tools' quantization, as they come, on the same calibration samples.
+
+ONNX Runtime's own is always there. NNCF is compared with where it is installed. Neural Compressor is not: version 3 has no
+ONNX part, and that part's own package does not go with NumPy 2.
+"""
 
 from __future__ import annotations
 
+import importlib
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 
 import onnx
@@ -12,7 +18,7 @@ from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from converter.runtime import Feed
 
-__all__ = ["ort_static"]
+__all__ = ["PEERS", "available_peers", "nncf", "ort_static"]
 
 
 class _Reader(CalibrationDataReader):  # type: ignore[misc]
@@ -42,3 +48,22 @@ def ort_static(source: Path, feeds: Sequence[Feed]) -> onnx.ModelProto:
             calibrate_method=CalibrationMethod.MinMax,
         )
         return onnx.load(result)
+
+
+def nncf(source: Path, feeds: Sequence[Feed]) -> onnx.ModelProto:
+    """NNCF's post-training quantization with the preset that its documentation gives for transformers, on all samples."""
+    tool = importlib.import_module("nncf")
+    model_type = tool.ModelType.TRANSFORMER
+    result: onnx.ModelProto = tool.quantize(onnx.load(source), tool.Dataset(list(feeds)), subset_size=len(feeds), model_type=model_type)
+    return result
+
+
+PEERS: Mapping[str, Callable[[Path, Sequence[Feed]], onnx.ModelProto]] = {"ort-static": ort_static, "nncf": nncf}
+"""Other tools by name."""
+
+_PACKAGES = {"ort-static": "onnxruntime", "nncf": "nncf"}
+
+
+def available_peers() -> tuple[str, ...]:
+    """Names of the tools that are installed."""
+    return tuple(name for name in PEERS if find_spec(_PACKAGES[name]) is not None)

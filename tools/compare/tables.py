@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from statistics import mean
 
-from tools.compare.cells import FLOAT, PEERS, Row
+from tools.compare.cells import FLOAT, Row
 
 __all__ = ["details", "matrix", "means"]
 
@@ -66,8 +66,7 @@ def details(rows: Sequence[Row]) -> str:
     lines = []
     for r in rows:
         figures = [f"{r.top1:.2f}", f"{r.drop:.2f}", f"{r.sqnr_db:.1f}", f"{r.agreement:.1f}"]
-        own = r.method not in (FLOAT, *PEERS)
-        figures += [f"{r.coverage:.1f}" if own else "", f"{r.seconds:.0f}" if r.seconds else "", f"{r.megabytes:.2f}"]
+        figures += [f"{r.coverage:.1f}" if r.method != FLOAT else "", f"{r.seconds:.0f}" if r.seconds else "", f"{r.megabytes:.2f}"]
         figures.append(f"{r.latency:.2f}" if r.latency else "")
         lines.append([r.model, r.method, r.bits, *(figures if not r.failure else [f"failed: {r.failure}", *[""] * 7])])
     return _table(head, lines)

@@ -12,7 +12,7 @@ __all__ = ["Variant", "ablation", "plain"]
 
 @dataclass(frozen=True)
 class Variant:
-    """How to convert; ``full`` quantizes what all operators read and write."""
+    """How to convert: a method or another tool; ``full`` quantizes what all operators read and write."""
 
     method: str
     seed: int = 0
@@ -21,11 +21,8 @@ class Variant:
 
 
 def plain(methods: Sequence[str], seeds: Sequence[int], *, full: bool = False) -> dict[str, Variant]:
-    """Methods as they are, by name; the name says if all is quantized, and with several seeds which."""
-    names = {m: f"{m} full" if full else m for m in methods}
-    if len(seeds) == 1:
-        return {names[m]: Variant(m, seeds[0], full) for m in methods}
-    return {f"{names[m]} seed {s}": Variant(m, s, full) for m in methods for s in seeds}
+    """Methods as they are, by name; the name says if all is quantized, and which seed unless it is the usual 0."""
+    return {f"{m}{' full' if full else ''}{f' seed {s}' if s else ''}": Variant(m, s, full) for m in methods for s in seeds}
 
 
 def ablation(seed: int) -> dict[str, Variant]:
@@ -46,4 +43,5 @@ def ablation(seed: int) -> dict[str, Variant]:
     }.items():
         parts = replace(parts, **{switch: True})
         steps[label] = parts
-    return {label: Variant("q-hyvit", seed, parts=parts) for label, parts in steps.items()}
+    ending = f" seed {seed}" if seed else ""
+    return {f"{label}{ending}": Variant("q-hyvit", seed, parts=parts) for label, parts in steps.items()}
