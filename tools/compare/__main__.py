@@ -29,7 +29,7 @@ from tools.compare.plot import plot_means
 from tools.compare.settings import keep_settings
 from tools.compare.sources import STRESSED, checkpoint_names, prepare_images, prepare_model
 from tools.compare.tables import details, matrix, means
-from tools.compare.variants import Variant, ablation, plain
+from tools.compare.variants import Variant, ablation, plain, seed_ending
 
 __all__ = ["main"]
 
@@ -50,7 +50,10 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--placement", default=Options.placement, help=f"of our own conversions (default {Options.placement})")
     parser.add_argument("--limit", type=int, help="test images, always the same ones (default: all)")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="a column for each (default 0)")
-    parser.add_argument("--ablation", action="store_true", help="instead of methods, the parts of q-hyvit one after the other")
+    steps = list(ablation(0))
+    parser.add_argument(
+        "--ablation", nargs="*", choices=steps, metavar="STEP", help=f"instead of methods, parts of q-hyvit added up: {', '.join(steps)}"
+    )
     parser.add_argument("--full", action="store_true", help="softmax, norms and all else quantized too")
     parser.add_argument("--jobs", type=int, default=len(os.sched_getaffinity(0)), help="processes (default: as many as cores)")
     parser.add_argument("--out", type=Path, required=True, help="folder for results, models and prepared images")
@@ -106,6 +109,14 @@ def _result(future: Future[Row]) -> Row:
         raise ConverterError("a measuring process has died", where="--jobs", hint=hint) from error
 
 
+def _variants(flags: argparse.Namespace) -> dict[str, Variant]:
+    if flags.ablation is None:
+        return plain(flags.methods, flags.seeds, full=flags.full)
+    return {
+        f"{step}{seed_ending(s)}": v for s in flags.seeds for step, v in ablation(s).items() if step in flags.ablation or not flags.ablation
+    }
+
+
 def _columns(flags: argparse.Namespace, variants: Mapping[str, Variant]) -> dict[str, list[str]]:
     """The widths that are measured of each variant."""
     return {name: [b for b in flags.bits if v.method not in PEERS or (b == _PEER_BITS and not v.full)] for name, v in variants.items()}
@@ -116,7 +127,7 @@ def _run(flags: argparse.Namespace) -> None:
     flags.out.mkdir(parents=True, exist_ok=True)
     table = flags.out / "results.csv"
     done = {row.cell for row in read_rows(table) if not row.failure}
-    variants = ablation(flags.seeds[0]) if flags.ablation else plain(flags.methods, flags.seeds, full=flags.full)
+    variants = _variants(flags)
     cells = cells_of(names, _columns(flags, variants))
     missing = [c for c in cells if c not in done]
     settings = {f"--{n}": vars(flags)[n] for n in ("target", "placement", "samples", "limit")}

@@ -66,6 +66,19 @@ def test_columns_are_methods_or_seeds_or_the_parts_of_the_search_one_after_the_o
         assert more[gained]
 
 
+@pytest.mark.parametrize(
+    ("words", "columns"),
+    [
+        (["--ablation"], list(ablation(0))),
+        (["--ablation", "+ room", "scale", "--seeds", "0", "2"], ["scale", "+ room", "scale seed 2", "+ room seed 2"]),
+        (["--methods", "mse", "--seeds", "2"], ["mse seed 2"]),
+    ],
+)
+def test_an_ablation_is_of_all_steps_or_of_some(words: list[str], columns: list[str]) -> None:
+    flags = command._parse([*words, "--data", "x", "--calib", "y", "--out", "z"])
+    assert list(command._variants(flags)) == columns
+
+
 def test_rows_read_back_as_they_were_written(tmp_path: Path) -> None:
     path = tmp_path / "results.csv"
     assert read_rows(path) == []

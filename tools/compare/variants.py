@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, fields, replace
 
 from converter.search_parts import SearchParts
 
-__all__ = ["Variant", "ablation", "plain"]
+__all__ = ["Variant", "ablation", "plain", "seed_ending"]
 
 
 @dataclass(frozen=True)
@@ -20,9 +20,14 @@ class Variant:
     parts: SearchParts = field(default_factory=SearchParts)
 
 
+def seed_ending(seed: int) -> str:
+    """What a column's name ends with: nothing for the usual seed 0."""
+    return f" seed {seed}" if seed else ""
+
+
 def plain(methods: Sequence[str], seeds: Sequence[int], *, full: bool = False) -> dict[str, Variant]:
     """Methods as they are, by name; the name says if all is quantized, and which seed unless it is the usual 0."""
-    return {f"{m}{' full' if full else ''}{f' seed {s}' if s else ''}": Variant(m, s, full) for m in methods for s in seeds}
+    return {f"{m}{' full' if full else ''}{seed_ending(s)}": Variant(m, s, full) for m in methods for s in seeds}
 
 
 def ablation(seed: int) -> dict[str, Variant]:
@@ -43,5 +48,4 @@ def ablation(seed: int) -> dict[str, Variant]:
     }.items():
         parts = replace(parts, **{switch: True})
         steps[label] = parts
-    ending = f" seed {seed}" if seed else ""
-    return {f"{label}{ending}": Variant("q-hyvit", seed, parts=parts) for label, parts in steps.items()}
+    return {label: Variant("q-hyvit", seed, parts=parts) for label, parts in steps.items()}
