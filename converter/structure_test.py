@@ -12,6 +12,7 @@ import networkx
 import numpy as np
 import onnx
 import onnx_ir as ir
+import onnxsim
 import pytest
 import torch
 
@@ -97,10 +98,17 @@ def test_nor_does_the_opset(name: str) -> None:
     assert kinds(found(exported(name, 128, opset=14))[1]) == COUNTS[name]
 
 
-@pytest.mark.parametrize("name", ["mobilevitv2_050"])
+@pytest.mark.parametrize("name", ["mobilevitv2_050", "mobile_former_26m"])
 def test_nor_does_the_exporter(name: str) -> None:
     pytest.importorskip("onnxscript", reason="PyTorch's newer exporter needs onnxscript")
     assert kinds(found(exported(name, 128, dynamo=True))[1]) == COUNTS[name]
+
+
+@pytest.mark.parametrize("name", COUNTS)
+def test_nor_does_it_matter_if_the_file_was_simplified_before(name: str) -> None:
+    simplified, equal = onnxsim.simplify(exported(name, 128 if "mobilevit" in name else 224))
+    assert equal
+    assert kinds(found(simplified)[1]) == COUNTS[name]
 
 
 def test_nor_does_who_wrote_the_network(tmp_path: Path) -> None:

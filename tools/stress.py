@@ -68,6 +68,7 @@ def stress(path: Path, *, spread: float = DEFAULT_SPREAD, seed: int = 0) -> Stre
         seed: of the factors.
 
     Raises:
+        VerificationError: the outputs would change by more than float rounding, which large spreads do.
         ConverterError: the model cannot be loaded or run.
     """
     source = load(path)
@@ -84,9 +85,12 @@ def stress(path: Path, *, spread: float = DEFAULT_SPREAD, seed: int = 0) -> Stre
     stressed = apply_folds(model, sites, folds)
     proto: onnx.ModelProto = ir.to_proto(stressed)
     onnx.helper.set_model_props(proto, source.metadata)
-    return Stress(
-        proto, len(sites), _median_spread(model, sites, feeds), _median_spread(stressed, sites, feeds), _error(source.model, proto, feeds)
-    )
+    error = _error(source.model, proto, feeds)
+    if not error <= _LARGEST_ERROR:
+        raise VerificationError(
+            f"the outputs would change by {error:.1e}, nothing was written", where=str(path), hint="give a smaller --spread"
+        )
+    return Stress(proto, len(sites), _median_spread(model, sites, feeds), _median_spread(stressed, sites, feeds), error)
 
 
 def _median_spread(model: ir.Model, sites: Mapping[str, Site], feeds: Sequence[Feed]) -> float:
@@ -145,10 +149,6 @@ def _checked(flags: argparse.Namespace) -> Stress:
     check_input(flags.source)
     check_outputs({"OUT": flags.output}, {"IN": flags.source})
     result = stress(flags.source, spread=flags.spread, seed=flags.seed)
-    if not result.error <= _LARGEST_ERROR:
-        raise VerificationError(
-            f"the outputs would change by {result.error:.1e}, nothing was written", where=str(flags.source), hint="give a smaller --spread"
-        )
     write_files({flags.output: result.model.SerializeToString(deterministic=True)})
     return result
 
