@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+import onnx_ir as ir
 import pytest
 import torch
 
@@ -11,8 +14,13 @@ from converter.methods.easyquant import MULTIPLIERS, Layer, best_reach, best_wei
 from converter.methods.layer_readers import Reader
 from converter.methods.q_hyvit_test import hybrid, planned, quality
 from converter.methods.symmetric import centred_grid
+from converter.observe import observe
+from converter.options import Options
 from converter.plan import Plan
+from converter.planning import make_plan
+from converter.sketch_test import Sketch
 from converter.study import Reading
+from converter.targets import TARGETS
 
 BITS = pytest.mark.parametrize("bits", [4, 8])
 
@@ -73,6 +81,39 @@ def test_each_channel_of_the_weights_gets_the_arg_max_of_its_own_scan(bits: int)
 
 def test_nothing_is_like_nothing() -> None:
     assert similarities(torch.zeros(2, 4), torch.ones(2, 4), (-1,)).tolist() == [0.0, 0.0]
+
+
+@pytest.mark.parametrize("bits", [4, 5])
+def test_scales_take_turns_as_in_a_replica_of_one_layer(bits: int) -> None:
+    """Weights given the activation as it is so far, then the activation given those weights; three times at most.
+
+    With one output, since only the ratio of what several weigh would depend on which of some equal scales is taken.
+    """
+    sketch = Sketch()
+    weight = sketch.generator.laplace(size=(6, 1)).astype(np.float32)
+    model = sketch.model(sketch.add("MatMul", sketch.input("x", 1, 20, 6), sketch.constant(weight), name="layer"))
+    feeds = [{"x": small(seed).left[0].numpy()} for seed in range(4)]
+
+    def look(model: ir.Model) -> Any:
+        return observe(model, feeds, threads=1)
+
+    options = Options(method="easyquant", bits=f"W{bits}A{bits}", placement="all")
+    plan = make_plan(model, look(model), look, feeds, (), TARGETS["arm64"], options, frozenset()).plan
+    x, w = np.concatenate([f["x"] for f in feeds]).astype(np.float64), weight[:, 0].astype(np.float64)
+    y, top = x @ w, 2 ** (bits - 1) - 1
+    spans_of_x, spans_of_w = ([float(np.abs(a).max()) / m for m in (1.0, *MULTIPLIERS)] for a in (x, w))
+    reach = spans_of_x[0]
+    for _ in range(3):
+        left = rounded(x, top / reach, bits, -top - 1)
+        columns = [rounded(w, top / span, bits, -top) for span in spans_of_w]
+        column = columns[int(np.argmax([np.mean([cosine(left[i] @ c, y[i]) for i in range(4)]) for c in columns]))]
+        scores = [np.mean([cosine(rounded(x[i], top / span, bits, -top - 1) @ column, y[i]) for i in range(4)]) for span in spans_of_x]
+        reach = spans_of_x[int(np.argmax(scores))]
+    grid = plan.tensors["x"].grid
+    assert grid is not None and grid.scale[0] == pytest.approx(reach / top, rel=1e-5)
+    codes = np.rint(w / plan.ops["layer"].constants[1].scale[0]).clip(-top, top)
+    assert cosine(codes, column) == pytest.approx(1.0, abs=1e-9)  # the same but for a factor
+    assert reach < spans_of_x[0]  # the search does find something
 
 
 def test_all_measured_grids_have_zero_in_the_middle_and_the_result_is_of_use() -> None:
