@@ -88,6 +88,10 @@ def test_the_families_have_the_blocks_that_the_paper_counts(name: str) -> None:
     check_blocks(model, structure)
 
 
+def test_a_larger_mobile_former_has_two_crossings_for_each_of_its_eleven_blocks_and_one_more() -> None:
+    assert kinds(found(exported("mobile_former_151m", 128))[1]) == {"map to tokens": 12, "tokens to map": 11}
+
+
 @pytest.mark.parametrize(("name", "size"), [("mobilevitv2_050", 64), ("efficientformerv2_s0", 224)])
 def test_the_size_of_the_image_changes_nothing(name: str, size: int) -> None:
     assert kinds(found(exported(name, size))[1]) == COUNTS[name]
