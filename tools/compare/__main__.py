@@ -154,7 +154,8 @@ def _timed(bench: Bench, row: Row, table: Path) -> Row:
     if row.method == FLOAT or row.failure or row.latency:
         return row
     timed = measure_latency(bench, row)
-    append_row(table, timed)
+    if timed != row:
+        append_row(table, timed)
     return timed
 
 

@@ -208,6 +208,13 @@ def test_a_cell_that_fails_in_an_unforeseen_way_is_a_row_that_says_so(tmp_path: 
     assert row == Row("a", "mse", "W8A8", failure="unexpected RuntimeError: no memory")
 
 
+def test_a_row_whose_model_is_gone_stays_without_latency_and_is_not_written_twice(tmp_path: Path) -> None:
+    bench = Bench({"a": tmp_path / "a.onnx"}, {}, cast(Any, None), tmp_path, 4, "arm64", {}, tmp_path)
+    row = Row("a", "mse", "W8A8", top1=70.0)
+    assert command._timed(bench, row, tmp_path / "results.csv") == row
+    assert not (tmp_path / "results.csv").exists()
+
+
 @pytest.mark.parametrize("left", ["a,mse,W8A8,7", "a,mse,W8A8,70.0,1.0"])
 def test_a_part_of_a_line_that_a_run_left_is_not_a_row(tmp_path: Path, left: str) -> None:
     path = tmp_path / "results.csv"
