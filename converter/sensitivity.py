@@ -11,7 +11,7 @@ signs r; v pulled back to a layer's output and squared is an estimate of the dia
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -21,7 +21,18 @@ from converter.network import Network, Step, run_samples
 from converter.parallel import in_order
 from converter.torch_ops.layers import pad_spatial, spatial_pads
 
-__all__ = ["LayerSample", "backward", "capture", "capture_values", "layer_matrix", "layer_rows", "layers_of", "loss_kind", "probe"]
+__all__ = [
+    "LayerSample",
+    "backward",
+    "capture",
+    "capture_values",
+    "layer_matrix",
+    "layer_rows",
+    "layers_of",
+    "loss_kind",
+    "probe",
+    "pulled_back",
+]
 
 Tensor = torch.Tensor
 
@@ -247,21 +258,51 @@ def backward(
     """
     read = [n for s in steps for n in s.inputs[:2] if n and n not in network.constants]
     written = list(dict.fromkeys([s.outputs[0] for s in steps] + list(outputs)))
-    wanted = list(dict.fromkeys([*read, *written, *network.outputs]))
+    values, pulled = pulled_back(network, feed, read, written, probes, generator)
+    squares = {n: torch.zeros_like(values[n]) for n in written}
+    for gradients in pulled:
+        for name, gradient in gradients.items():
+            squares[name] += gradient.square() / probes
+    return {n: v.detach() for n, v in values.items()}, squares
+
+
+def pulled_back(
+    network: Network,
+    feed: Mapping[str, Tensor],
+    read: Sequence[str],
+    points: Sequence[str],
+    probes: int,
+    generator: torch.Generator,
+) -> tuple[dict[str, Tensor], Iterator[dict[str, Tensor]]]:
+    """Run some samples forwards, and pull one probe of the outputs after the other back to some tensors.
+
+    An error e of a tensor changes the loss by the mean of (v . e)^2 / 2 over what the probes become there, v.
+
+    Args:
+        network: float.
+        feed: inputs with the sample axis in front.
+        read: tensors whose values are wanted.
+        points: tensors at which the probes are wanted, and the values.
+        probes: how many.
+        generator: of the probes.
+
+    Returns:
+        values; the probes at the points, by tensor, where the outputs depend on it.
+    """
+    wanted = list(dict.fromkeys([*read, *points, *network.outputs]))
     inputs = {n: v.clone().requires_grad_() if v.is_floating_point() else v for n, v in feed.items()}
     values = run_samples(network, inputs, wanted=wanted)
     scores = {n: values[n] for n in network.outputs if values[n].is_floating_point()}
-    squares = {n: torch.zeros_like(values[n]) for n in written}
-    points = [values[n] for n in written]
-    for number in range(probes):
-        vectors = probe(scores, generator)
-        loss = sum((scores[n] * vectors[n]).sum() for n in scores)
-        assert isinstance(loss, Tensor)
-        gradients = torch.autograd.grad(loss, points, retain_graph=number + 1 < probes, allow_unused=True)
-        for name, gradient in zip(written, gradients, strict=True):
-            if gradient is not None:
-                squares[name] += gradient.square() / probes
-    return {n: v.detach() for n, v in values.items()}, squares
+
+    def pull() -> Iterator[dict[str, Tensor]]:
+        for number in range(probes):
+            vectors = probe(scores, generator)
+            loss = sum((scores[n] * vectors[n]).sum() for n in scores)
+            assert isinstance(loss, Tensor)
+            gradients = torch.autograd.grad(loss, [values[n] for n in points], retain_graph=number + 1 < probes, allow_unused=True)
+            yield {n: g for n, g in zip(points, gradients, strict=True) if g is not None}
+
+    return values, pull()
 
 
 def _sample(

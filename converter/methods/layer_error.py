@@ -66,7 +66,7 @@ def thinned(judge: Judge, step: int) -> Judge:
 def on_grid(x: Tensor, grid: Grid, factor: float = 1.0) -> Tensor:
     """The nearest numbers on a per-tensor grid times a factor."""
     scale, zero = grid.scale[0] * factor, grid.zero_point[0]
-    return torch.clamp(torch.round(x / scale), grid.qmin - zero, grid.qmax - zero) * scale
+    return torch.clamp(torch.div(x, scale).round_(), grid.qmin - zero, grid.qmax - zero).mul_(scale)  # few copies: tensors may be large
 
 
 def on_grids(readings: Mapping[tuple[str, int], Reading], grids: Mapping[str, Grid], steps: Collection[str] | None = None) -> Hook:
