@@ -141,6 +141,7 @@ def _options(flags: argparse.Namespace) -> Options:
         plan_in=flags.plan_in,
         observer=flags.observer,
         parts=SearchParts(
+            activations=flags.activation_ranges,
             trials=flags.output_trials,
             room=flags.range_room,
             adaptive_rounding=flags.adaptive_rounding,

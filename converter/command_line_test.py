@@ -285,6 +285,7 @@ def test_help_and_version_return_zero(run: Run) -> None:
 @pytest.mark.parametrize(
     ("flag", "part"),
     [
+        ("activation-ranges", "activations"),
         ("output-trials", "trials"),
         ("range-room", "room"),
         ("adaptive-rounding", "adaptive_rounding"),

@@ -73,6 +73,7 @@ def _parser() -> _Parser:
     add("--placement", metavar="HOW", help="latency: the fastest (default); all: all that can be integer; balanced:PRICE")
     add("--full", action="store_true", help="quantize softmax, norms and all else too, for machines without float")
     add("--adaptive-rounding", action=argparse.BooleanOptionalAction, default=True, help="q-hyvit, weights below 8 bits (default: on)")
+    add("--activation-ranges", action=argparse.BooleanOptionalAction, default=True, help="q-hyvit: activations judge ranges (default: on)")
     add("--output-trials", action=argparse.BooleanOptionalAction, default=True, help="q-hyvit: outputs decide some ranges (default: on)")
     add("--range-room", action=argparse.BooleanOptionalAction, default=True, help="q-hyvit: ranges leave room (default: on)")
     add("--bias-correction", action=argparse.BooleanOptionalAction, default=True, help="q-hyvit: correct mean errors (default: on)")

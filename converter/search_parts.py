@@ -15,7 +15,8 @@ class SearchParts:
         granularity: offer grids per channel where they fold exactly.
         scheme: offer asymmetric grids beside symmetric ones for what enters layers.
         bridge: judge what lies in a bridge block by the block's output.
-        trials: let the network's outputs decide the ranges of tensors that no layer reads, where most is promised.
+        activations: judge ranges of tensors that only activation functions read by what those give.
+        trials: let the network's outputs decide the ranges of other tensors that no layer reads, where most is promised.
         room: widen ranges for what calibration samples do not show.
         adaptive_rounding: round weights of fewer than 8 bits so that their errors make up for each other.
         bias_correction: take from biases half of what a layer's outputs are off on average.
@@ -26,6 +27,7 @@ class SearchParts:
     granularity: bool = True
     scheme: bool = True
     bridge: bool = True
+    activations: bool = True
     trials: bool = True
     room: bool = True
     adaptive_rounding: bool = True

@@ -19,6 +19,7 @@ import torch
 from converter.fold import Fold
 from converter.grids import Grid
 from converter.methods import mse
+from converter.methods.activation_search import activation_grids
 from converter.methods.block_search import search_section
 from converter.methods.fold_search import choose_folds, judged_tensors
 from converter.methods.layer_error import Judge, judge_of, weight_errors
@@ -84,9 +85,11 @@ def choose(problem: Problem) -> Choice:
     shared = _shared(study, readers)
     roots = list(dict.fromkeys(r.root for r in study.readings.values()))
     witnesses = witnesses_of(study, roots, {name: value[:_WITNESS_SAMPLES] for name, value in study.feed.items()})
-    loose = {n: w for n, w in witnesses.items() if n not in readers} if problem.parts.trials else {}
-    tried = loose_grids(problem, study, start.tensors, loose)
-    state.tensors.update(tried)
+    loose = [n for n in witnesses if n not in readers]
+    settled = activation_grids(problem, study, start.tensors, loose) if problem.parts.activations else {}
+    left = {n: witnesses[n] for n in loose if n not in settled} if problem.parts.trials else {}
+    settled |= loose_grids(problem, study, start.tensors, left)
+    state.tensors.update(settled)
     ranked: dict[str, list[Grid]] = {}
     for number in range(_ROUNDS):
         _choose_weights(problem, study, judges, state)
@@ -95,7 +98,7 @@ def choose(problem: Problem) -> Choice:
             ranked[root] = grids
             problem.progress(done, _ROUNDS * len(readers) + len(sections))
         state.tensors.update({root: grids[0] for root, grids in ranked.items()})
-    roomy = [n for n in witnesses if n in state.tensors and n not in tried] if problem.parts.room else []
+    roomy = [n for n in witnesses if n in state.tensors and n not in settled] if problem.parts.room else []
     for root in roomy:
         state.tensors[root] = _with_room(problem, root, state.tensors[root], witnesses[root])
         if root in ranked:

@@ -37,7 +37,16 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> Spied:
 
         monkeypatch.setattr(module, name, recorded)
 
-    for name in ("choose_folds", "search_section", "loose_grids", "with_room", "reconstruct", "ranked_activations", "ranked_again"):
+    for name in (
+        "choose_folds",
+        "search_section",
+        "activation_grids",
+        "loose_grids",
+        "with_room",
+        "reconstruct",
+        "ranked_activations",
+        "ranked_again",
+    ):
         spy(q_hyvit, name)
     spy(ramp_search, "_ramps")
     return found
@@ -49,6 +58,7 @@ def worked(calls: Spied) -> dict[str, bool]:
         "granularity": bool(calls["choose_folds"]),
         "scheme": any(named["asymmetric"] for _, named in calls["ranked_activations"]),
         "bridge": bool(calls["search_section"]),
+        "activations": bool(calls["activation_grids"]),
         "trials": any(witnesses for (_, _, _, witnesses), _ in calls["loose_grids"]),
         "room": bool(calls["with_room"]),
         "adaptive_rounding": any(named["rounding"] for _, named in calls["reconstruct"]),

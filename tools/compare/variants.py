@@ -45,6 +45,7 @@ def ablation(seed: int) -> dict[str, Variant]:
         "+ room": "room",
         "+ rounding": "adaptive_rounding",
         "+ bias correction": "bias_correction",
+        "+ activations": "activations",
     }.items():
         parts = replace(parts, **{switch: True})
         steps[label] = parts
