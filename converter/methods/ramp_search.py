@@ -21,7 +21,7 @@ __all__ = ["choose_ramps", "divergence", "error_share", "loss_changes", "ramp_ho
 Tensor = torch.Tensor
 
 _MOST_DIVERGENCE = 0.0008
-"""Nats per position by which ramps may change class scores, all together. Eight bits change them by some 0.001 to 0.006."""
+"""Nats per position by which ramps may change class scores, all together."""
 
 _MOST_ERROR = 0.005
 """Share of its power by which they may change any output. Scores that are all alike hardly diverge, whatever happens to them."""
