@@ -163,7 +163,8 @@ def _best(network: Network, activation: Activation, histogram: _Histogram, low: 
     grids = list(dict.fromkeys([start, *(covering(low * a, high * b, start.bits, start.signed) for a in lows for b in highs)]))
     errors = _errors(_function(network, activation), histogram, low, high, grids)
     fine = [grid for grid, error in zip(grids, errors.tolist(), strict=True) if error <= _MORE * float(errors.min())]
-    return max(fine, key=lambda grid: grid.highest - grid.lowest)
+    # gradients that are no numbers tell nothing
+    return max(fine or [start], key=lambda grid: grid.highest - grid.lowest)
 
 
 def _function(network: Network, activation: Activation) -> Callable[[Tensor], Tensor]:
