@@ -25,14 +25,11 @@ from converter.network import Network, Step, run, section
 from converter.parallel import in_order
 from converter.sensitivity import pulled_back
 from converter.study import Study
+from converter.torch_ops import ACTIVATION
 
 __all__ = ["Activation", "activation_grids", "activations_of"]
 
 Tensor = torch.Tensor
-
-_POINTWISE = frozenset(
-    ["Add", "Clip", "Elu", "Erf", "Gelu", "HardSigmoid", "HardSwish", "LeakyRelu", "Mish", "Mul", "Relu", "Sigmoid", "Tanh"]
-)
 
 _SAMPLES = 32
 _PROBES = 4
@@ -101,7 +98,7 @@ def _activation(network: Network, readers: Mapping[str, Sequence[Step]], source:
 def _pointwise(step: Step, network: Network, made: Collection[str]) -> bool:
     constants = [network.constants[n] for n in step.inputs if n in network.constants]
     computed = [n for n in step.inputs if n and n not in network.constants]
-    return step.op_type in _POINTWISE and bool(computed) and all(n in made for n in computed) and all(c.numel() == 1 for c in constants)
+    return step.op_type in ACTIVATION and bool(computed) and all(n in made for n in computed) and all(c.numel() == 1 for c in constants)
 
 
 def activation_grids(problem: Problem, study: Study, start: Mapping[str, Grid], names: Collection[str]) -> dict[str, Grid]:

@@ -12,10 +12,13 @@ from collections.abc import Mapping
 from converter.torch_ops import layers, movement, pointwise, pooling, quantized, resize
 from converter.torch_ops.table import Attributes, Inputs, Rule, Tensor, UnknownOperatorError
 
-__all__ = ["POINTWISE", "UnknownOperatorError", "apply", "known"]
+__all__ = ["ACTIVATION", "POINTWISE", "UnknownOperatorError", "apply", "known"]
 
 POINTWISE: Mapping[str, Rule] = pointwise.FLOAT
 """Operators on floating point tensors whose value at a place depends on the inputs' values at that place alone."""
+
+ACTIVATION = pointwise.ACTIVATION
+"""Of these, the ones that activation functions are spelled with."""
 
 _RULES: Mapping[str, Rule] = {
     **pointwise.FLOAT,

@@ -9,7 +9,12 @@ from torch.nn import functional
 
 from converter.torch_ops.table import Attributes, Inputs, Rule, Table, Tensor, UnknownOperatorError, optional
 
-__all__ = ["FLOAT", "OTHER"]
+__all__ = ["ACTIVATION", "FLOAT", "OTHER"]
+
+ACTIVATION = frozenset(
+    ["Add", "Clip", "Elu", "Erf", "Gelu", "HardSigmoid", "HardSwish", "LeakyRelu", "Mish", "Mul", "Relu", "Sigmoid", "Tanh"]
+)
+"""Of the pointwise operators, those that activation functions are spelled with."""
 
 _SELU = (1.67326319217681884765625, 1.05070102214813232421875)
 
