@@ -20,7 +20,7 @@ class SearchParts:
         room: widen ranges for what calibration samples do not show.
         adaptive_rounding: round weights of fewer than 8 bits so that their errors make up for each other.
         bias_correction: take from biases half of what a layer's outputs are off on average.
-        ramps: clamped straight lines for the dearest sigmoids, as far as the network's answer stays what it is; for
+        ramps: clamped straight lines for sigmoids, as far as the network's answer stays what it is; for
             placements that weigh speed, and not where everything runs in integer anyway.
     """
 
