@@ -34,6 +34,7 @@ Tensor = torch.Tensor
 _SAMPLES = 32
 _PROBES = 4
 """Of each sample. A sample is run by itself: gradients of whole networks take memory."""
+
 _BINS = 1024
 _PARTS = tuple(float(p) for p in np.linspace(0.1, 1.1, 41))
 """Of the observed range, for either end."""

@@ -8,8 +8,10 @@ from dataclasses import replace
 import numpy as np
 import onnx_ir as ir
 import pytest
+import torch
 
 from converter.grids import Grid, fake_quantize
+from converter.methods import activation_search
 from converter.methods.activation_search import activation_grids, activations_of
 from converter.methods.candidates import covering
 from converter.methods.layer_error import on_grids
@@ -135,3 +137,12 @@ def test_there_are_none_where_nothing_can_be_differentiated_or_nothing_varies() 
     still = replace(problem, tensors={x: replace(seen.tensors[x], minimum=1.0, maximum=1.0)})
     assert activation_grids(still, study, {x: START}, [x]) == {}
     assert activation_grids(problem, study, {x: START}, []) == {}
+
+
+def test_gradients_that_are_no_numbers_leave_the_grid_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    def nothing(values: torch.Tensor, *_: object) -> tuple[torch.Tensor, torch.Tensor]:
+        return torch.full((1024,), torch.nan, dtype=torch.float64), torch.full((1024,), torch.nan, dtype=torch.float64)
+
+    monkeypatch.setattr(activation_search, "_sums", nothing)
+    model, x = network(SHAPES["silu"])
+    assert found(model, x)[0] == {x: START}

@@ -99,6 +99,15 @@ def test_a_ramp_that_saves_far_more_comes_first(dear: int) -> None:
     assert ramps_in_order(replace(asked, ramp_sites=sites), choice)[0] == names[dear]
 
 
+def test_of_ramps_that_save_about_as_much_the_most_harmful_comes_last_even_if_it_saves_most() -> None:
+    asked, choice = problem(1.0)
+    assert asked.study is not None
+    told = loss_changes(asked.study, choose_ramps(replace(asked, study=quiet(asked)), choice))
+    worst = max(told, key=lambda name: told[name])
+    sites = {name: replace(site, saved=1.01 if name == worst else 1.0) for name, site in asked.ramp_sites.items()}
+    assert ramps_in_order(replace(asked, ramp_sites=sites), choice)[-1] == worst
+
+
 def test_what_a_ramp_changes_is_told_without_running_it() -> None:
     """To second order, from a few random vectors: near the divergence that is found when the ramp is there."""
     asked, choice = problem(1.0)
