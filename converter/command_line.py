@@ -145,6 +145,7 @@ def _options(flags: argparse.Namespace) -> Options:
             trials=flags.output_trials,
             room=flags.range_room,
             adaptive_rounding=flags.adaptive_rounding,
+            weight_correction=flags.weight_correction,
             bias_correction=flags.bias_correction,
             ramps=flags.ramps,
         ),

@@ -289,6 +289,7 @@ def test_help_and_version_return_zero(run: Run) -> None:
         ("output-trials", "trials"),
         ("range-room", "room"),
         ("adaptive-rounding", "adaptive_rounding"),
+        ("weight-correction", "weight_correction"),
         ("bias-correction", "bias_correction"),
         ("ramps", "ramps"),
     ],

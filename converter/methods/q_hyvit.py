@@ -144,9 +144,12 @@ def refine(problem: Problem, plan: Plan) -> Plan:
     # those that turned out not to be worth it run in float
     weights = {name: plan.ops[name].constants[1] for name in study.weights if 1 in plan.ops[name].constants}
     rounding = problem.parts.adaptive_rounding and any(grid.bits < _EASY_BITS for grid in weights.values())
-    if study.values is not None or not (rounding or problem.parts.bias_correction):
+    parts = problem.parts
+    if study.values is not None or not (rounding or parts.weight_correction or parts.bias_correction):
         return plan
-    refined = reconstruct(study, grids, weights, ramps_of(plan), rounding=rounding, bias=problem.parts.bias_correction)
+    refined = reconstruct(
+        study, grids, weights, ramps_of(plan), correction=parts.weight_correction, rounding=rounding, bias=parts.bias_correction
+    )
     ops = dict(plan.ops)
     for name, layer in refined.items():
         codes = "" if layer.codes is None else codes_to_text(layer.codes.numpy())

@@ -1,5 +1,7 @@
 """Refine constants layer by layer, in the order in which they run, on what the quantized network before them gives.
 
+Weights: other ones make up for inputs that are off, see :mod:`converter.methods.weight_correction`.
+
 Rounding: instead of to the nearest code, weights are rounded one input at a time, and the error of each is made up for
 by those that are still to be rounded, given how the inputs go together (GPTQ, Frantar et al., arXiv 2210.17323,
 section 3; the layer-wise objective is that of AdaRound, arXiv 2004.10568, eq. 13).
@@ -22,6 +24,7 @@ from converter.grids import Grid
 from converter.methods.layer_error import on_grid
 from converter.methods.mean_error import Places, certain_mean, channels_last, places_that_matter
 from converter.methods.ramp_search import ramp_hook
+from converter.methods.weight_correction import corrected_weights
 from converter.network import Hook, Network, Step, run_samples
 from converter.parallel import in_order
 from converter.ramps import Ramp
@@ -56,6 +59,7 @@ def reconstruct(
     weight_grids: Mapping[str, Grid],
     ramps: Mapping[str, Ramp] = MappingProxyType({}),
     *,
+    correction: bool,
     rounding: bool,
     bias: bool,
 ) -> dict[str, Refined]:
@@ -66,7 +70,8 @@ def reconstruct(
         grids: of activations that have one, by root tensor.
         weight_grids: of layers that run in integer, by layer.
         ramps: what some sigmoids become, by step.
-        rounding: choose the weights' codes anew.
+        correction: correct weights for inputs that are off.
+        rounding: round weights so that their errors make up for each other.
         bias: correct biases.
     """
     network = study.network
@@ -80,10 +85,12 @@ def reconstruct(
         codes: Tensor | None = None
         constants: dict[str, Tensor] = {}
         if step.name in weight_grids:
-            codes, constants = _weights(step, network, weight_grids[step.name], read[0], study.seed, rounding=rounding)
+            wanted = real[step.inputs[0]] if correction else None
+            grid, centred = weight_grids[step.name], step.name in places
+            codes, constants = _weights(step, network, grid, wanted, read[0], study.seed, rounding=rounding, centred=centred)
         if read:
             runs = [partial(_coded_outputs, network, step, read, ramp_hook(ramps), constants)]
-            if places:
+            if places or correction:
                 runs.append(partial(_real_outputs, network, step, real))
             outputs = list(in_order(lambda run: run(), runs, study.workers))
             for values, new in zip((coded, real), outputs, strict=False):
@@ -132,29 +139,43 @@ def _read(study: Study, grids: Mapping[str, Grid], step: Step, index: int, value
 
 
 def _weights(
-    step: Step, network: Network, grid: Grid, coded: Tensor, seed: int, *, rounding: bool
+    step: Step, network: Network, grid: Grid, real: Tensor | None, coded: Tensor, seed: int, *, rounding: bool, centred: bool
 ) -> tuple[Tensor | None, dict[str, Tensor]]:
-    """Codes, int8 in the weight's shape, if they are chosen anew; and the weight on its grid, by name."""
+    """Codes, int8 in the weight's shape, if they are chosen anew; and the weight on its grid, by name.
+
+    Args:
+        step: the layer.
+        network: that it is part of.
+        grid: of the weights.
+        real: what the layer reads in the float network; None to keep the weights as they are.
+        coded: what it reads in the quantized one.
+        seed: for the choice of rows.
+        rounding: let the errors of rounding make up for each other.
+        centred: leave what is off on average to the bias.
+    """
     weight = network.constants[step.inputs[1]]
     matrix = layer_matrix(step, weight)
     scale = torch.tensor(grid.scale, dtype=torch.float32).expand(matrix.shape[0] * matrix.shape[2]).reshape(matrix.shape[0], 1, -1)
-    if rounding:
-        codes = compensated_rounding(_rows(step, weight, coded, seed), matrix, scale, grid.qmin, grid.qmax)
+    rows = None if real is None and not rounding else _rows(step, weight, coded, seed)
+    if rows is not None and real is not None:
+        matrix = corrected_weights(_rows(step, weight, real, seed), rows, matrix, centred=centred)
+    if rows is not None and rounding:
+        codes = compensated_rounding(rows.flatten(1, 2), matrix, scale, grid.qmin, grid.qmax)
     else:
         codes = torch.clamp(torch.round(matrix / scale), grid.qmin, grid.qmax)
-    stored = matrix_to_weight(step, codes, weight.shape).to(torch.int8) if rounding else None
+    stored = None if rows is None else matrix_to_weight(step, codes, weight.shape).to(torch.int8)
     return stored, {step.inputs[1]: matrix_to_weight(step, codes * scale, weight.shape)}
 
 
 def _rows(step: Step, weight: Tensor, x: Tensor, seed: int) -> Tensor:
-    """Rows of a layer's input, as many of each sample; float32 [G, samples * P, K]."""
+    """Rows of a layer's input, as many of each sample, the same ones for the same seed; float32 [G, samples, P, K]."""
     wanted = max(1, _ROWS // x.shape[0])
     generator = torch.Generator().manual_seed(seed)
     parts = []
     for sample in torch.split(x, 1):  # one by one: the rows of all places of all samples take gigabytes
         rows = layer_rows(step, sample, weight, None)
         parts.append(rows if rows.shape[1] <= wanted else rows[:, torch.randperm(rows.shape[1], generator=generator)[:wanted]])
-    return torch.cat(parts, 1)
+    return torch.stack(parts, 1)
 
 
 def _corrected(step: Step, real: Tensor, coded: Tensor, places: Places) -> tuple[Tensor, Tensor]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,9 +15,10 @@ from converter.canonicalise import canonicalise
 from converter.conftest import hybrid_model
 from converter.grids import Grid
 from converter.methods.ramp_search import ramp_hook
-from converter.methods.reconstruct import compensated_rounding, reconstruct
+from converter.methods.reconstruct import compensated_rounding, matrix_to_weight, reconstruct
 from converter.network import run_samples
 from converter.ramps import Ramp
+from converter.sensitivity import layer_matrix
 from converter.sketch_test import plan_for
 from converter.study import Study, study_of
 
@@ -77,7 +79,7 @@ def study() -> Asked:
 
 
 def test_every_weighted_layer_gets_codes_on_its_grid(study: Asked) -> None:
-    refined = reconstruct(*study, rounding=True, bias=False)
+    refined = reconstruct(*study, correction=False, rounding=True, bias=False)
     shapes = {s.name: study[0].network.constants[s.inputs[1]].shape for s in study[0].network.steps if s.name in refined}
     assert set(refined) == set(study[0].weights)
     for name, layer in refined.items():
@@ -90,7 +92,7 @@ def test_half_of_what_a_layer_is_off_is_corrected(study: Asked) -> None:
     whole, grids, weights = study
     first = whole.network.steps[0]
     assert first.op_type == "Conv"
-    refined = reconstruct(whole, grids, weights, rounding=True, bias=True)[first.name]
+    refined = reconstruct(whole, grids, weights, correction=False, rounding=True, bias=True)[first.name]
     assert refined.bias is not None and refined.codes is not None
     scale = torch.tensor(weights[first.name].scale).reshape(-1, 1, 1, 1)
     changed = {first.inputs[1]: refined.codes * scale, first.inputs[2]: refined.bias}
@@ -111,7 +113,7 @@ def test_what_a_ramp_is_off_on_average_is_made_up_for_behind_it(study: Asked) ->
     biases = {step.name: step.inputs[2] for step in whole.network.steps if len(step.inputs) > 2}
 
     def error(known: dict[str, Ramp]) -> float:
-        refined = reconstruct(whole, grids, weights, known, rounding=False, bias=True)
+        refined = reconstruct(whole, grids, weights, known, correction=False, rounding=False, bias=True)
         constants = {biases[name]: layer.bias for name, layer in refined.items() if layer.bias is not None}
         got = run_samples(whole.network, whole.feed, hook=ramp_hook(ramps), constants=constants)["logits"]
         return float((got - expected).square().mean())
@@ -119,7 +121,32 @@ def test_what_a_ramp_is_off_on_average_is_made_up_for_behind_it(study: Asked) ->
     assert error(ramps) < 0.8 * error({})
 
 
+def test_layers_behind_a_ramp_give_nearer_what_they_gave(study: Asked) -> None:
+    """This ramp is too low everywhere, so that what it gates comes out too small; no bias makes up for that."""
+    whole, grids, weights = study
+    sigmoid = next(step for step in whole.network.steps if step.op_type == "Sigmoid")
+    ramps = {sigmoid.name: Ramp(0.1, 0.3, 0.2, 0.4)}
+    expected = run_samples(whole.network, whole.feed)["logits"]
+    steps = {step.name: step for step in whole.network.steps}
+    fine = {name: replace(grid, scale=tuple(1.2 * s / 127 * 7 for s in grid.scale), bits=8) for name, grid in weights.items()}
+
+    def error(*, correction: bool) -> float:
+        refined = reconstruct(whole, grids, fine, ramps, correction=correction, rounding=False, bias=True)
+        constants = {steps[name].inputs[2]: layer.bias for name, layer in refined.items() if layer.bias is not None}
+        for name, layer in refined.items():
+            assert (layer.codes is not None) == correction
+            if layer.codes is not None:
+                step, weight = steps[name], whole.network.constants[steps[name].inputs[1]]
+                codes, scale = layer_matrix(step, layer.codes.float()), torch.tensor(fine[name].scale)
+                matrix = codes * scale.expand(codes.shape[0] * codes.shape[2]).reshape(codes.shape[0], 1, -1)
+                constants[step.inputs[1]] = matrix_to_weight(step, matrix, weight.shape)
+        got = run_samples(whole.network, whole.feed, hook=ramp_hook(ramps), constants=constants)["logits"]
+        return float((got - expected).square().mean())
+
+    assert error(correction=True) < 0.7 * error(correction=False)
+
+
 def test_the_same_study_gives_the_same_codes(study: Asked) -> None:
-    one, other = (reconstruct(*study, rounding=True, bias=True) for _ in range(2))
+    one, other = (reconstruct(*study, correction=True, rounding=True, bias=True) for _ in range(2))
     for name in one:
         assert torch.equal(one[name].codes, other[name].codes)  # type: ignore[arg-type]

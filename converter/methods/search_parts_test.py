@@ -62,6 +62,7 @@ def worked(calls: Spied) -> dict[str, bool]:
         "trials": any(witnesses for (_, _, _, witnesses), _ in calls["loose_grids"]),
         "room": bool(calls["with_room"]),
         "adaptive_rounding": any(named["rounding"] for _, named in calls["reconstruct"]),
+        "weight_correction": any(named["correction"] for _, named in calls["reconstruct"]),
         "bias_correction": any(named["bias"] for _, named in calls["reconstruct"]),
         "ramps": bool(calls["_ramps"]),
     }

@@ -46,6 +46,7 @@ def ablation(seed: int) -> dict[str, Variant]:
         "+ rounding": "adaptive_rounding",
         "+ bias correction": "bias_correction",
         "+ activations": "activations",
+        "+ weight correction": "weight_correction",
     }.items():
         parts = replace(parts, **{switch: True})
         steps[label] = parts
