@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
+from converter.allocator import share_heap
 from converter.errors import ConverterError
 from converter.flags import parse_flags
 from converter.interruption import Interruption
@@ -39,7 +40,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return stop.code if isinstance(stop.code, int) else 0
     before = _identity(flags.output)
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # nobody asked for a model's conversion to be reported to anyone
-    # only a process of our own may be ended from within a signal handler
+    if arguments is None:  # a process of our own
+        share_heap()
+    # only such a one may be ended from within a signal handler
     with Interruption(functools.partial(_leave, flags.output) if arguments is None else None) as interruption:
         try:
             _run(flags, interruption)

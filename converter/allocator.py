@@ -1,0 +1,31 @@
+"""One heap for all threads of a process of ours, so that a conversion's memory does not depend on which thread freed it.
+
+glibc gives threads heaps of their own ("arenas"; mallopt(3), M_ARENA_MAX), and what is freed in one of them is of no use to the
+others. Tensors of many megabytes that come and go on several threads then take up to a fifth more than is in use, and how much
+changes from run to run.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+
+__all__ = ["share_heap"]
+
+_ARENA_MAX = -8
+"""M_ARENA_MAX in glibc's malloc.h."""
+
+
+def share_heap() -> bool:
+    """Let threads that start from now on use the first thread's heap.
+
+    Returns:
+        False where the C library is another than glibc, or the user has said how many heaps there may be.
+    """
+    if "MALLOC_ARENA_MAX" in os.environ or os.name != "posix":
+        return False
+    library = ctypes.CDLL(None)
+    # other libraries may have a mallopt whose numbers mean something else
+    if not (hasattr(library, "gnu_get_libc_version") and hasattr(library, "mallopt")):
+        return False
+    return bool(library.mallopt(_ARENA_MAX, 1))
