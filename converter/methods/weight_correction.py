@@ -5,11 +5,12 @@ by ramps in the place of sigmoids. As far as the difference goes together with t
 it: those of least squared error between the layer's outputs in both networks (as asymmetric calibration in GPTAQ, Li et al.,
 arXiv 2504.02692, section 3, which has it inside the rounding). A few samples are soon fitted and do not speak for others, so
 the change is held back by a ridge penalty, whose size half of the samples choose for the other half, and is left out where
-no size of it helps there. Pure numbers.
+it does not certainly help there. Pure numbers.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -24,10 +25,29 @@ _PENALTIES = (0.001, 0.01, 0.1, 1.0, 10.0)
 
 _LEAST_POWER = 1e-9
 
+_USUAL = 9.0
+"""Times the median of what rows miss, squared: with so much a row counts half."""
+
+_CERTAIN = 2.0
+"""Standard errors by which a correction has to help."""
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """What a layer reads in the quantized network, [G, samples, P, K]; what its outputs miss, [..., M]; how much a row counts, [..., 1]."""
+
+    inputs: Tensor
+    missing: Tensor
+    weights: Tensor
+
+    def half(self, number: int) -> _Rows:
+        """Every other sample, from that number on."""
+        return _Rows(*(x[:, number::2] for x in (self.inputs, self.missing, self.weights)))
+
 
 @dataclass(frozen=True)
 class _Moments:
-    """Sums over rows: float64 [G, K, K] of inputs by inputs, [G, K, M] of inputs by missing outputs, [] of missing outputs squared."""
+    """Weighted sums over rows, float64: [G, K, K] of inputs by inputs, [G, K, M] of inputs by what is missing, [] of that squared."""
 
     inputs: Tensor
     both: Tensor
@@ -48,20 +68,31 @@ def corrected_weights(real: Tensor, coded: Tensor, matrix: Tensor, *, centred: b
     """
     if real.shape[1] < 2:
         return matrix
-    halves = [_moments(real[:, i::2], coded[:, i::2], matrix, centred=centred) for i in (0, 1)]
+    rows = _rows(real, coded, matrix, centred=centred)
+    halves = [_moments(rows.half(i)) for i in (0, 1)]
     errors = [sum(_left(halves[1 - i], _change(halves[i], penalty)) for i in (0, 1)) for penalty in _PENALTIES]
-    best = min(range(len(errors)), key=lambda i: float(errors[i]))
-    if not float(errors[best]) < float(halves[0].missing + halves[1].missing):
+    penalty = _PENALTIES[min(range(len(errors)), key=lambda i: float(errors[i]))]
+    gains = torch.cat([_gains(rows.half(1 - i), _change(halves[i], penalty)) for i in (0, 1)])
+    if float(gains.mean()) <= _CERTAIN * float(gains.std()) / math.sqrt(len(gains)):
         return matrix
-    return (matrix.double() + _change(_sum(halves), _PENALTIES[best])).float()
+    return (matrix.double() + _change(_sum(halves), penalty)).float()
 
 
-def _moments(real: Tensor, coded: Tensor, matrix: Tensor, *, centred: bool) -> _Moments:
-    rows, off = coded.flatten(1, 2), (real - coded).flatten(1, 2)
+def _rows(real: Tensor, coded: Tensor, matrix: Tensor, *, centred: bool) -> _Rows:
+    inputs, off = coded, real - coded
     if centred:
-        rows, off = (x - x.mean(1, keepdim=True) for x in (rows, off))
-    missing, across = off @ matrix, rows.transpose(1, 2)
-    return _Moments((across @ rows).double(), (across @ missing).double(), missing.square().sum().double())
+        inputs, off = (x - x.mean((1, 2), keepdim=True) for x in (inputs, off))
+    missing = off @ matrix[:, None]
+    squared = missing.square().sum(3, keepdim=True)
+    usual = squared.flatten(1).median(1).values[:, None, None, None]
+    # a few rows from which much was cut off must not decide for all others
+    return _Rows(inputs, missing, (_USUAL * usual + 1e-30) / (_USUAL * usual + squared + 1e-30))
+
+
+def _moments(rows: _Rows) -> _Moments:
+    inputs, missing, weights = (x.flatten(1, 2) for x in (rows.inputs, rows.missing, rows.weights))
+    across = (inputs * weights).transpose(1, 2)
+    return _Moments((across @ inputs).double(), (across @ missing).double(), (missing.square() * weights).sum().double())
 
 
 def _sum(halves: Sequence[_Moments]) -> _Moments:
@@ -80,3 +111,9 @@ def _change(moments: _Moments, penalty: float) -> Tensor:
 def _left(moments: _Moments, change: Tensor) -> Tensor:
     """What is still missing after a change, squared and summed over all rows and outputs; float64 []."""
     return moments.missing - 2 * (change * moments.both).sum() + (change * (moments.inputs @ change)).sum()
+
+
+def _gains(rows: _Rows, change: Tensor) -> Tensor:
+    """By how much less is missing in each sample after a change, squared; float64 [samples]."""
+    left = rows.missing - rows.inputs @ change.float()[:, None]
+    return ((rows.missing.square() - left.square()) * rows.weights).sum((0, 2, 3)).double()

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -31,19 +34,42 @@ def test_channels_that_come_in_at_another_size_are_put_right(seed: int, sizes: l
 
 
 def test_one_number_by_hand() -> None:
-    """Inputs 1, 2 come in as 2, 4 in both samples: what is missing is -w x, and least squares with a share of 0.001 held back."""
-    real = torch.tensor([1.0, 2.0]).reshape(1, 1, 2, 1).expand(1, 2, 2, 1)
-    changed = corrected_weights(real, 2 * real, torch.tensor([[[3.0]]]), centred=False)
-    power, both = 2 * (4.0 + 16.0), 2 * (2.0 * -3.0 + 4.0 * -6.0)
+    """Inputs 1, 2 come in as 2, 2.5 in both samples, so that rows miss -3 and -1.5, of which the smaller is the lower median.
+
+    Least squares with a share of 0.001 held back, the least there is, as both samples say the same.
+    """
+    real, coded = (torch.tensor(x).reshape(1, 1, 2, 1).expand(1, 2, 2, 1) for x in ([1.0, 2.0], [2.0, 2.5]))
+    changed = corrected_weights(real, coded, torch.tensor([[[3.0]]]), centred=False)
+    usual = 9 * 1.5**2
+    first, second = usual / (usual + 3.0**2), usual / (usual + 1.5**2)
+    power, both = first * 4.0 + second * 6.25, first * 2.0 * -3.0 + second * 2.5 * -1.5
     assert float(changed) == pytest.approx(3.0 + both / (power * 1.001), rel=1e-6)
 
 
-def test_noise_makes_weights_smaller_by_the_share_of_the_signal() -> None:
-    """The best linear estimate of a signal of variance 1 under noise of variance 1/4 is 1 / 1.25 of what comes in."""
+def test_noise_makes_weights_smaller() -> None:
+    """The best linear estimate of a signal of variance 1 under noise of variance 1/4 is 1 / 1.25 of what comes in.
+
+    Rows with much noise count less, so that it does not come down quite so far: under a weight of 1 / (1 + n^2 / m), with m nine
+    times the median of n^2, the share held back is E[w n^2] / (E[w] + E[w n^2]).
+    """
     real = drawn(0, 1, 8, 4000, 1)
     coded = real + 0.5 * drawn(1, 1, 8, 4000, 1)
     changed = corrected_weights(real, coded, torch.ones(1, 1, 1), centred=False)
-    assert float(changed) == pytest.approx(0.8, abs=0.01)
+    n = np.linspace(-5, 5, 100001)
+    density, weight = np.exp(-n * n / 2) / math.sqrt(2 * math.pi) * 1e-4, 1 / (1 + n * n / (9 * 0.6745**2))
+    noise = 0.25 * (density * weight * n * n).sum()
+    assert float(changed) == pytest.approx(1 - noise / ((density * weight).sum() + noise), abs=0.01)
+
+
+def test_a_row_of_which_much_is_cut_off_does_not_decide_for_all() -> None:
+    """Two inputs of four hundred are cut to a twentieth, the others come in one per cent too large."""
+    real = drawn(0, 1, 4, 100, 1)
+    real[0, ::2, 0] = 100.0
+    coded = real.clamp(max=5.0) * 1.01
+    changed = corrected_weights(real, coded, torch.ones(1, 1, 1), centred=False)
+    plain = float((real * coded).sum() / coded.square().sum())
+    assert plain > 2.0
+    assert 0.98 < float(changed) < 1.1
 
 
 def test_what_nothing_in_the_inputs_tells_is_left_alone() -> None:
