@@ -76,7 +76,7 @@ def _parser() -> _Parser:
     add("--activation-ranges", action=argparse.BooleanOptionalAction, default=True, help="q-hyvit: activations judge ranges (default: on)")
     add("--output-trials", action=argparse.BooleanOptionalAction, default=True, help="q-hyvit: outputs decide some ranges (default: on)")
     add("--range-room", action=argparse.BooleanOptionalAction, default=True, help="q-hyvit: ranges leave room (default: on)")
-    add("--weight-correction", action=argparse.BooleanOptionalAction, default=True, help="q-hyvit: adapt weights to errors (default: on)")
+    add("--weight-correction", action=argparse.BooleanOptionalAction, default=True, help="q-hyvit, weights below 8 bits (default: on)")
     add("--bias-correction", action=argparse.BooleanOptionalAction, default=True, help="q-hyvit: correct mean errors (default: on)")
     add("--ramps", action=argparse.BooleanOptionalAction, default=True, help="q-hyvit: lines for some sigmoids (default: on)")
     add("--exclude", action="append", default=[], metavar="PATTERN", help="keep operators float, by name glob or type; repeatable")

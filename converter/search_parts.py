@@ -19,7 +19,7 @@ class SearchParts:
         trials: let the network's outputs decide the ranges of other tensors that no layer reads, where most is promised.
         room: widen ranges for what calibration samples do not show.
         adaptive_rounding: round weights of fewer than 8 bits so that their errors make up for each other.
-        weight_correction: change weights so that they make up for inputs that are off.
+        weight_correction: change weights of fewer than 8 bits so that they make up for inputs that are off.
         bias_correction: take from biases half of what a layer's outputs are off on average.
         ramps: clamped straight lines for sigmoids, as far as the network's answer stays what it is; for
             placements that weigh speed, and not where everything runs in integer anyway.

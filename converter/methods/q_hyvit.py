@@ -47,7 +47,7 @@ _FOLD_SAMPLES = 8
 _WITNESS_SAMPLES = 16
 
 _EASY_BITS = 8
-"""Weights of so many bits need no better rounding than to the nearest."""
+"""Weights of so many bits stay as they are, rounded to the nearest: for other ones no gain was measured."""
 
 
 @dataclass
@@ -143,13 +143,11 @@ def refine(problem: Problem, plan: Plan) -> Plan:
     grids = {name: fate.grid for name, fate in plan.tensors.items() if fate.grid is not None}
     # those that turned out not to be worth it run in float
     weights = {name: plan.ops[name].constants[1] for name in study.weights if 1 in plan.ops[name].constants}
-    rounding = problem.parts.adaptive_rounding and any(grid.bits < _EASY_BITS for grid in weights.values())
-    parts = problem.parts
-    if study.values is not None or not (rounding or parts.weight_correction or parts.bias_correction):
+    coarse, parts = any(grid.bits < _EASY_BITS for grid in weights.values()), problem.parts
+    correction, rounding = coarse and parts.weight_correction, coarse and parts.adaptive_rounding
+    if study.values is not None or not (correction or rounding or parts.bias_correction):
         return plan
-    refined = reconstruct(
-        study, grids, weights, ramps_of(plan), correction=parts.weight_correction, rounding=rounding, bias=parts.bias_correction
-    )
+    refined = reconstruct(study, grids, weights, ramps_of(plan), correction=correction, rounding=rounding, bias=parts.bias_correction)
     ops = dict(plan.ops)
     for name, layer in refined.items():
         codes = "" if layer.codes is None else codes_to_text(layer.codes.numpy())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -53,12 +54,14 @@ def hybrid(spread: float = 1.0, activation_bits: int = 8) -> ir.Model:
 
 
 def planned(
-    model: ir.Model, method: str, bits: str = "W8A8", sections: tuple[Section, ...] = (), seed: int = 0, *, bias_correction: bool = True
+    model: ir.Model, method: str, bits: str = "W8A8", sections: tuple[Section, ...] = (), seed: int = 0, *, without: Sequence[str] = ()
 ) -> Planned:
+    """The plan of a search without some of its parts, and without ramps, which trade nearness for speed."""
+
     def look(model: ir.Model) -> Any:
         return observe(model, FEEDS[:8], threads=1)
 
-    parts = SearchParts(ramps=False, bias_correction=bias_correction)  # ramps trade nearness for speed
+    parts = replace(SearchParts(), **dict.fromkeys(["ramps", *without], False))
     options = Options(method=method, bits=bits, seed=seed, parts=parts)
     return make_plan(model, look(model), look, FEEDS[:8], sections, BY_SIZE, options, frozenset())
 
@@ -103,8 +106,8 @@ def test_a_bridge_block_is_judged_by_its_output() -> None:
     model = hybrid(activation_bits=6)
     names = tuple(str(n.name) for n in model.graph)
     for seed in range(8):
-        whole = planned(model, "q-hyvit", "W6A6", (Section(names, ("logits",)),), seed, bias_correction=False)
-        alone = planned(model, "q-hyvit", "W6A6", seed=seed, bias_correction=False)
+        whole = planned(model, "q-hyvit", "W6A6", (Section(names, ("logits",)),), seed, without=["bias_correction"])
+        alone = planned(model, "q-hyvit", "W6A6", seed=seed, without=["bias_correction"])
         gains.append(quality(model, whole) - quality(model, alone))
     assert np.mean(gains) > 0.3
 
@@ -114,17 +117,28 @@ def test_biases_that_are_right_on_average_bring_it_nearer(bits: str) -> None:
     model = hybrid(activation_bits=parse_bits(bits)[1])
     gains = [
         quality(model, planned(model, "q-hyvit", bits, seed=seed))
-        - quality(model, planned(model, "q-hyvit", bits, seed=seed, bias_correction=False))
+        - quality(model, planned(model, "q-hyvit", bits, seed=seed, without=["bias_correction"]))
         for seed in range(2)
     ]
     assert np.mean(gains) > 0.5
 
 
-def test_rounding_is_prescribed_below_8_bits_only() -> None:
+def test_weights_that_make_up_for_what_comes_in_bring_it_nearer() -> None:
+    model = hybrid()
+    gains = [
+        quality(model, planned(model, "q-hyvit", "W4A8", seed=seed))
+        - quality(model, planned(model, "q-hyvit", "W4A8", seed=seed, without=["weight_correction"]))
+        for seed in range(3)
+    ]
+    assert np.mean(gains) > 0.3
+
+
+@pytest.mark.parametrize("other", ["adaptive_rounding", "weight_correction"])
+def test_codes_are_prescribed_below_8_bits_only(other: str) -> None:
     model = hybrid()
     layers = ("Conv", "Gemm", "MatMul")
     for bits, coded in (("W8A8", False), ("W4A8", True)):
-        plan = planned(model, "q-hyvit", bits).plan
+        plan = planned(model, "q-hyvit", bits, without=[other]).plan
         integer = [op for op in plan.ops.values() if op.runs == "integer" and op.op_type in layers and 1 in op.constants]
         assert integer and all(bool(op.codes) == coded for op in integer)
 

@@ -86,8 +86,8 @@ def reconstruct(
         constants: dict[str, Tensor] = {}
         if step.name in weight_grids:
             wanted = real[step.inputs[0]] if correction else None
-            grid, centred = weight_grids[step.name], step.name in places
-            codes, constants = _weights(step, network, grid, wanted, read[0], study.seed, rounding=rounding, centred=centred)
+            grid, with_bias = weight_grids[step.name], step.name in places
+            codes, constants = _weights(step, network, grid, wanted, read[0], study.seed, rounding=rounding, biased=with_bias)
         if read:
             runs = [partial(_coded_outputs, network, step, read, ramp_hook(ramps), constants)]
             if places or correction:
@@ -100,7 +100,7 @@ def reconstruct(
             if step.name in places:
                 output = step.outputs[0]
                 coded[output], off = _corrected(step, real[output], coded[output], places[step.name])
-                corrected = network.constants[step.inputs[2]] + off
+                corrected = constants.get(step.inputs[2], network.constants[step.inputs[2]]) + off
             refined[step.name] = Refined(codes, corrected)
         for name in step.inputs:
             left[name] -= 1
@@ -139,9 +139,9 @@ def _read(study: Study, grids: Mapping[str, Grid], step: Step, index: int, value
 
 
 def _weights(
-    step: Step, network: Network, grid: Grid, real: Tensor | None, coded: Tensor, seed: int, *, rounding: bool, centred: bool
+    step: Step, network: Network, grid: Grid, real: Tensor | None, coded: Tensor, seed: int, *, rounding: bool, biased: bool
 ) -> tuple[Tensor | None, dict[str, Tensor]]:
-    """Codes, int8 in the weight's shape, if they are chosen anew; and the weight on its grid, by name.
+    """Codes, int8 in the weight's shape, if they are chosen anew; the weight on its grid, and the bias if it changes with it, by name.
 
     Args:
         step: the layer.
@@ -151,20 +151,24 @@ def _weights(
         coded: what it reads in the quantized one.
         seed: for the choice of rows.
         rounding: let the errors of rounding make up for each other.
-        centred: leave what is off on average to the bias.
+        biased: the bias may change too.
     """
     weight = network.constants[step.inputs[1]]
     matrix = layer_matrix(step, weight)
     scale = torch.tensor(grid.scale, dtype=torch.float32).expand(matrix.shape[0] * matrix.shape[2]).reshape(matrix.shape[0], 1, -1)
     rows = None if real is None and not rounding else _rows(step, weight, coded, seed)
+    constants = {}
     if rows is not None and real is not None:
-        matrix = corrected_weights(_rows(step, weight, real, seed), rows, matrix, centred=centred)
+        matrix, gain = corrected_weights(_rows(step, weight, real, seed), rows, matrix, centred=biased)
+        if biased:
+            constants[step.inputs[2]] = network.constants[step.inputs[2]] + gain.flatten()
     if rows is not None and rounding:
         codes = compensated_rounding(rows.flatten(1, 2), matrix, scale, grid.qmin, grid.qmax)
     else:
         codes = torch.clamp(torch.round(matrix / scale), grid.qmin, grid.qmax)
     stored = None if rows is None else matrix_to_weight(step, codes, weight.shape).to(torch.int8)
-    return stored, {step.inputs[1]: matrix_to_weight(step, codes * scale, weight.shape)}
+    constants[step.inputs[1]] = matrix_to_weight(step, codes * scale, weight.shape)
+    return stored, constants
 
 
 def _rows(step: Step, weight: Tensor, x: Tensor, seed: int) -> Tensor:

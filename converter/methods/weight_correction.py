@@ -54,28 +54,32 @@ class _Moments:
     missing: Tensor
 
 
-def corrected_weights(real: Tensor, coded: Tensor, matrix: Tensor, *, centred: bool) -> Tensor:
+def corrected_weights(real: Tensor, coded: Tensor, matrix: Tensor, *, centred: bool) -> tuple[Tensor, Tensor]:
     """Weights with which the quantized inputs give what the real ones give with the real weights, as far as samples agree.
 
     Args:
         real: rows of the layer's input in the float network, float32 [G, samples, P, K].
         coded: the same rows in the quantized network.
         matrix: the layer's weights, float32 [G, K, M].
-        centred: leave what is off on average to the bias.
+        centred: the layer has a bias, to which what is off on average is left.
 
     Returns:
-        float32 [G, K, M]; the matrix itself where no correction helps on samples that it was not fitted to, as with a single one.
+        weights, float32 [G, K, M], and what the bias has to gain so that the change of the weights moves no mean, float32 [G, M];
+        the matrix itself and zeros where no correction helps on samples that it was not fitted to, as with a single one.
     """
+    unchanged = matrix, torch.zeros_like(matrix[:, 0])
     if real.shape[1] < 2:
-        return matrix
+        return unchanged
     rows = _rows(real, coded, matrix, centred=centred)
     halves = [_moments(rows.half(i)) for i in (0, 1)]
     errors = [sum(_left(halves[1 - i], _change(halves[i], penalty)) for i in (0, 1)) for penalty in _PENALTIES]
     penalty = _PENALTIES[min(range(len(errors)), key=lambda i: float(errors[i]))]
     gains = torch.cat([_gains(rows.half(1 - i), _change(halves[i], penalty)) for i in (0, 1)])
     if float(gains.mean()) <= _CERTAIN * float(gains.std()) / math.sqrt(len(gains)):
-        return matrix
-    return (matrix.double() + _change(_sum(halves), penalty)).float()
+        return unchanged
+    change = _change(_sum(halves), penalty).float()
+    moved = (coded.mean((1, 2))[:, None] @ change)[:, 0] if centred else unchanged[1]
+    return matrix + change, -moved
 
 
 def _rows(real: Tensor, coded: Tensor, matrix: Tensor, *, centred: bool) -> _Rows:
