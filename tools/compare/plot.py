@@ -12,10 +12,12 @@ from tools.compare.cells import FLOAT, Row
 
 matplotlib.use("Agg")
 from matplotlib import pyplot
+from matplotlib.ticker import FixedLocator
 
 __all__ = ["plot_means"]
 
 _LINEAR_BELOW = 1.0
+_TICKS = (0.0, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0)
 
 
 def plot_means(rows: Sequence[Row], path: Path) -> None:
@@ -33,6 +35,9 @@ def plot_means(rows: Sequence[Row], path: Path) -> None:
             if points:
                 axes.plot(*zip(*points, strict=True), marker="o", label=method)
         axes.set_yscale("symlog", linthresh=_LINEAR_BELOW)
+        axes.yaxis.set_major_locator(FixedLocator(_TICKS))
+        axes.yaxis.set_major_formatter("{x:g}")
+        axes.grid(axis="y", linewidth=0.3)
         axes.set_xticks(range(len(widths)), widths)
         axes.set_ylabel(f"mean top-1 drop, points, {len(models)} models")
         axes.axhline(0.0, color="grey", linewidth=0.5)
