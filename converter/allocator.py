@@ -1,8 +1,8 @@
 """One heap for all threads of a process of ours, so that a conversion's memory does not depend on which thread freed it.
 
 glibc gives threads heaps of their own ("arenas"; mallopt(3), M_ARENA_MAX), and what is freed in one of them is of no use to the
-others. Tensors of many megabytes that come and go on several threads then take up to a fifth more than is in use, and how much
-changes from run to run.
+others. Tensors of many megabytes that come and go on several threads then take more than is in use, and how much more changes
+from run to run.
 """
 
 from __future__ import annotations

@@ -300,3 +300,13 @@ def test_what_goes_beyond_the_paper_has_a_switch_of_its_own(flag: str, part: str
     assert (
         _options(parse_flags(["a.onnx", "b.onnx"])).parts == _options(parse_flags(["a.onnx", "b.onnx", f"--{flag}"])).parts == SearchParts()
     )
+
+
+def test_only_a_process_of_its_own_is_told_to_share_a_heap(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[bool] = []
+    monkeypatch.setattr("converter.command_line.share_heap", lambda: told.append(True))
+    assert main(["missing.onnx", "out.onnx"]) != 0
+    assert not told
+    monkeypatch.setattr("sys.argv", ["convert.py", "missing.onnx", "out.onnx"])
+    assert main() != 0
+    assert told == [True]
