@@ -70,7 +70,11 @@ def _parser() -> _Parser:
     add("--observer", default="", metavar="HOW", help=f"fq-vit: how it sees ranges: {', '.join(OBSERVERS)} (default {DEFAULT_OBSERVER})")
     add("--bits", default="W8A8", metavar="WxAy", help="bits of weights and of what enters layers, 4 to 8 each (default: W8A8)")
     add("--target", default="arm64", metavar="NAME", help="arm64 (default), arm64-v8.0, arm64-i8mm, x86, x86-vnni, or a FILE.toml")
-    add("--placement", metavar="HOW", help="latency: the fastest (default); all: all that can be integer; balanced:PRICE")
+    add(
+        "--placement",
+        metavar="HOW",
+        help="latency: the fastest near float (default); balanced:PRICE of accuracy; all: all that can be integer",
+    )
     add("--full", action="store_true", help="quantize softmax, norms and all else too, for machines without float")
     add("--adaptive-rounding", action=argparse.BooleanOptionalAction, default=True, help="q-hyvit, weights below 8 bits (default: on)")
     add("--activation-ranges", action=argparse.BooleanOptionalAction, default=True, help="q-hyvit: activations judge ranges (default: on)")

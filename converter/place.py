@@ -1,14 +1,17 @@
 """Place: decide which offered operators run in integer, as a minimum cut, and settle every tensor's fate.
 
-Each operator is integer or float and pays the cost of its form, and in integer a penalty for its error, if accuracy has a
-price. Each tensor pays
+Each operator is integer or float and pays the cost of its form. Each tensor pays
 
 * its Q once, if its producer is float (or it is a model input) and some reader is integer;
 * its DQ once, if its producer is integer and some reader is float (or it is a model output). A producer that can write
   float numbers itself saves that, unless some other reader is integer.
 
+If accuracy has a price, an operator in integer pays for the error of its constants, and a tensor for that of its grid, once,
+if anybody writes or reads codes of it. Who only moves codes adds no error to those that it was given.
+
 The cheapest assignment is a minimum s-t cut, solved exactly, of a graph with one vertex per operator (source side:
-integer) and two per tensor: ``some`` lies on the source side if some reader is integer, ``all`` only if all readers are.
+integer) and up to three per tensor: ``some`` lies on the source side if some reader is integer, ``all`` only if all readers
+are, ``coded`` if there are codes of it.
 
 A copy (``requantize``) is looked through: its readers count as readers of the original. So what runs in integer does not
 depend on the width of activations, and conversions of different widths can be compared. A copy follows from the rest: it
@@ -18,8 +21,8 @@ is integer where it stands between an operator that writes codes and one that re
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping
-from dataclasses import astuple
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import astuple, replace
 from types import MappingProxyType
 from typing import Literal
 
@@ -31,7 +34,7 @@ from converter.grids import Grid
 from converter.methods.problem import Choice
 from converter.observe import Observations
 from converter.offers import PASSING, Offer, Refusal, relabel_factor
-from converter.placement import LATENCY, Placement, penalties
+from converter.placement import LATENCY, Placed, Placement, added_loss, affordable, penalties
 from converter.plan import OpPlan, Plan, TensorPlan, ramp_of
 from converter.predict import predict
 from converter.ramps import ramp_grid
@@ -40,6 +43,7 @@ from converter.targets import Target
 __all__ = ["cut", "enclosable", "everything", "place", "settle"]
 
 _CHEAPER = "cheaper in float on this target, given its neighbours"
+_NEARER = "for accuracy: what integers would save here is not worth their error"
 _COPY = "a copy for layers, which needs no node: it is quantized from float numbers"
 
 
@@ -53,18 +57,20 @@ def place(
     method: str,
     bits: str,
     placement: Placement = LATENCY,
+    cheaper: Mapping[str, Offer] = MappingProxyType({}),
 ) -> Plan:
     """Turn a method's choice of grids into a complete plan.
 
     Args:
         model: canonical float model.
         offers: what could run in integer.
-        choice: grids of all tensors and constants.
+        choice: grids of all tensors and constants, and what they add to the loss.
         seen: for the sizes of tensors.
         target: for the costs of Q and DQ.
         method: name of the method, recorded in the plan.
         bits: recorded in the plan.
         placement: what it shall be best at.
+        cheaper: for some operators, a second offer that costs less; their error is that of this one.
     """
     empty = Plan(method, bits, target.name, {}, {})
     if placement.everything:
@@ -73,10 +79,33 @@ def place(
         return settle(model, offers, choice, integer, empty, enclosed)
     shapes = {name: stats.shape for name, stats in seen.tensors.items()}
     float_cost = predict(model, None, {}, shapes, target).total
-    integer = cut(model, offers, seen, target, penalties(placement, choice.errors, float_cost))
-    plan = settle(model, offers, choice, integer, empty)
-    saved = 1.0 - predict(model, plan, offers, shapes, target).total / float_cost
-    return plan if saved >= target.margin else settle(model, offers, choice, frozenset(), empty)
+
+    def placed(price: float) -> Placed:
+        """The best placement if one unit of the loss is worth so many float models."""
+        price *= float_cost
+        rough = {name: entry for name, entry in cheaper.items() if _worthwhile(offers[name], entry, price * choice.errors.get(name, 0.0))}
+        some = {**offers, **rough}
+        errors = {name: error for name, error in choice.errors.items() if name in rough or name not in cheaper}
+        integer = cut(model, some, seen, target, penalties(price, errors), penalties(price, choice.noises))
+        plan = settle(model, some, choice, integer, empty)
+        return Placed(plan, predict(model, plan, some, shapes, target).total, added_loss(plan, choice.noises, errors))
+
+    fastest = placed(0.0)
+    cheapest = placed(placement.price) if placement.price else fastest
+    most = (1.0 - target.margin) * float_cost
+    if cheapest.cost > most:
+        return settle(model, offers, choice, frozenset(), empty)
+    return _explained(affordable(placed, cheapest, placement, most).plan, fastest.plan)
+
+
+def _explained(plan: Plan, fastest: Plan) -> Plan:
+    """The same plan, which says what is float for another reason than speed."""
+    given_up = [name for name, op in plan.ops.items() if op.reason == _CHEAPER and fastest.ops[name].runs == "integer"]
+    return replace(plan, ops={**plan.ops, **{name: replace(plan.ops[name], reason=_NEARER) for name in given_up}})
+
+
+def _worthwhile(plain: Offer | Refusal, rough: Offer, error_cost: float) -> bool:
+    return isinstance(plain, Offer) and plain.integer_cost - rough.integer_cost >= error_cost
 
 
 def everything(model: ir.Model, offers: Mapping[str, Offer | Refusal]) -> frozenset[str]:
@@ -95,6 +124,7 @@ def cut(
     seen: Observations,
     target: Target,
     penalty: Mapping[str, float] = MappingProxyType({}),
+    noise: Mapping[str, float] = MappingProxyType({}),
 ) -> frozenset[str]:
     """Names of the operators on the integer side of a minimum cut.
 
@@ -104,6 +134,8 @@ def cut(
         seen: for the sizes of tensors.
         target: for the costs of Q and DQ.
         penalty: what integer forms cost more, by operator name; 0 or more.
+        noise: what it costs that there are codes of a tensor, by its name; 0 or more. That of a tensor inside a fused
+            group does not count.
     """
     network = networkx.DiGraph()
     network.add_node("source")
@@ -122,6 +154,7 @@ def cut(
     for value in values:
         if is_float(value) and constant(value) is None and not _is_copy(value.producer(), offers):
             _price_tensor(network, value, offers, seen, target)
+            _price_noise(network, value, offers, noise)
     for node in model.graph:
         entry = offers.get(str(node.name))
         x = node.inputs[0] if node.inputs else None
@@ -192,6 +225,36 @@ def _price_tensor(
         network.add_edge(some, made, capacity=quantize)
         if isinstance(entry, Offer):
             network.add_edge(made, every, capacity=dequantize)
+
+
+def _price_noise(network: networkx.DiGraph, value: ir.Value, offers: Mapping[str, Offer | Refusal], noise: Mapping[str, float]) -> None:
+    """Let the codes of a tensor, and of its copies, cost what they add to the loss."""
+    producer, follower = value.producer(), sole_consumer(value)
+    entry = offers.get(str(producer.name)) if producer is not None else None
+    behind = offers.get(str(follower.name)) if follower is not None else None
+    if isinstance(behind, Offer) and behind.form == "absorbed":
+        return
+    copies = [node for node, _ in consumers(value) if _is_copy(node, offers)]
+    name = str(value.name)
+    for copy in copies:
+        _price_codes(network, str(copy.outputs[0].name), [("op", str(n.name)) for n in _readers(copy.outputs[0], offers)], "sink", noise)
+    if isinstance(entry, Offer) and entry.form in PASSING and producer is not None:
+        # codes that it was given are as good as before: new errors only if they are made here
+        _price_codes(network, name, [("some", name)], ("op", str(producer.name)), noise)
+        return
+    writers = [] if not isinstance(entry, Offer) or entry.may_write_float or producer is None else [("op", str(producer.name))]
+    _price_codes(network, name, [("op", str(n.name)) for n, _ in consumers(value) if n not in copies] + writers, "sink", noise)
+
+
+def _price_codes(
+    network: networkx.DiGraph, name: str, makers: Sequence[tuple[str, str]], unless: tuple[str, str] | str, noise: Mapping[str, float]
+) -> None:
+    """A cost if any of some vertices is on the source side, and another is not."""
+    if noise.get(name, 0.0) <= 0.0:
+        return
+    network.add_edge(("coded", name), unless, capacity=noise[name])
+    for maker in makers:
+        network.add_edge(maker, ("coded", name))
 
 
 def settle(

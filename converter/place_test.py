@@ -4,6 +4,7 @@ import itertools
 from collections.abc import Mapping
 from dataclasses import replace
 from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
@@ -15,15 +16,17 @@ from converter.graph import consumers
 from converter.grids import Grid
 from converter.methods import Choice
 from converter.observe import Observations, TensorStats
-from converter.offers import Offer, Refusal
+from converter.offers import PASSING, Offer, Refusal
 from converter.place import cut, place
-from converter.placement import parse_placement
+from converter.placement import LATENCY, Placement, parse_placement
 from converter.plan import Plan
 from converter.predict import predict
+from converter.ramps import Ramp
 from converter.sketch_test import Planned, Sketch, emitted, parity, plan_for
 from converter.targets import TARGETS
 
 Q, DQ = 3, 2
+NOTHING: Mapping[str, Any] = MappingProxyType({})
 TARGET = replace(TARGETS["arm64"], quantize_node=0.0, quantize_element=float(Q), dequantize_node=0.0, dequantize_element=float(DQ))
 
 
@@ -54,8 +57,13 @@ def placements(draw: st.DrawFn) -> tuple[ir.Model, dict[str, Offer | Refusal], O
             offers[name] = Refusal("refused")
         else:
             linear = draw(st.booleans())
+            moving = len(sketch.nodes[-1].input) == 1 and draw(st.booleans())
             costs = draw(st.integers(0, 20)), draw(st.integers(0, 20))
-            offers[name] = Offer("weighted" if linear else "pointwise", {}, linear, float(costs[0]), float(costs[1]))
+            offers[name] = (
+                Offer("movement", {}, False, float(costs[0]), float(costs[1]))
+                if moving
+                else Offer("weighted" if linear else "pointwise", {}, linear, float(costs[0]), float(costs[1]))
+            )
     read = {i for n in sketch.nodes for i in n.input}
     made_all = [o for n in sketch.nodes for o in n.output]
     absorbed = {n.input[0] for n in sketch.nodes if isinstance(e := offers[n.name], Offer) and e.form == "absorbed"}
@@ -71,6 +79,7 @@ def cost_of(
     offers: dict[str, Offer | Refusal],
     seen: Observations,
     penalty: Mapping[str, float] = MappingProxyType({}),
+    noise: Mapping[str, float] = MappingProxyType({}),
 ) -> float:
     """What an assignment costs; infinite if it is not allowed. Written from the rules, not from the code."""
     total = sum(penalty.get(name, 0.0) for name in integer)
@@ -86,6 +95,7 @@ def cost_of(
         readers = [str(n.name) in integer for n in model.graph if any(v is not None and v.name == tensor for v in n.inputs)]
         readers += [False for o in model.graph.outputs if o.name == tensor]
         maker = makers.get(tensor)
+        total += noise.get(tensor, 0.0) if has_codes(tensor, any(readers), maker, integer, model, offers) else 0.0
         if maker is None or maker.name not in integer:
             total += Q * stats.shape[0] if any(readers) else 0
             continue
@@ -95,46 +105,107 @@ def cost_of(
     return total
 
 
-@given(case=placements(), drawn=st.lists(st.integers(0, 15), min_size=7, max_size=7))
+def has_codes(
+    tensor: str, read: bool, maker: ir.Node | None, integer: frozenset[str], model: ir.Model, offers: dict[str, Offer | Refusal]
+) -> bool:
+    """Whether somebody rounds a tensor: not inside a fused group, nor who only moves codes."""
+    readers = [str(n.name) for n in model.graph if any(v is not None and v.name == tensor for v in n.inputs)]
+    if any(isinstance(e := offers[n], Offer) and e.form == "absorbed" for n in readers):
+        return False
+    entry = None if maker is None else offers[str(maker.name)]
+    if maker is None or not isinstance(entry, Offer) or maker.name not in integer:
+        return read
+    return entry.form not in PASSING and (read or not entry.may_write_float)
+
+
+numbers = st.lists(st.integers(0, 15), min_size=8, max_size=8)
+
+
+@given(case=placements(), drawn=numbers, rounded=numbers)
 @settings(max_examples=300, deadline=None)
 def test_the_cut_is_as_cheap_as_the_cheapest_of_all_assignments(
-    case: tuple[ir.Model, dict[str, Offer | Refusal], Observations], drawn: list[int]
+    case: tuple[ir.Model, dict[str, Offer | Refusal], Observations], drawn: list[int], rounded: list[int]
 ) -> None:
     model, offers, seen = case
     penalty = {f"op{i}": float(each) for i, each in enumerate(drawn) if each}
+    noise = dict(zip(seen.tensors, map(float, rounded), strict=False))
     free = [name for name, entry in offers.items() if isinstance(entry, Offer)]
     everything = (frozenset(c) for size in range(len(free) + 1) for c in itertools.combinations(free, size))
-    cheapest = min(cost_of(integer, model, offers, seen, penalty) for integer in everything)
-    found = cut(model, offers, seen, TARGET, penalty)
+    cheapest = min(cost_of(integer, model, offers, seen, penalty, noise) for integer in everything)
+    found = cut(model, offers, seen, TARGET, penalty, noise)
     assert found <= set(free)
-    assert cost_of(found, model, offers, seen, penalty) == cheapest
+    assert cost_of(found, model, offers, seen, penalty, noise) == cheapest
 
 
 # What a placement is best at
 
 
-def priced(text: str, errors: dict[str, float], sketch: Sketch | None = None) -> dict[str, str]:
-    """Where operators run, for a chain of two layers."""
-    s = sketch or Sketch()
+def priced(
+    placement: str | Placement,
+    errors: Mapping[str, float] = NOTHING,
+    noises: Mapping[str, float] = NOTHING,
+    cheaper: Mapping[str, Offer] = NOTHING,
+) -> Plan:
+    """A chain of two layers, placed."""
+    s = Sketch()
     x = s.conv(s.input("x", 1, 64, 16, 16), 64, name="first")
     model = s.model(s.conv(x, 64, name="second"))
     planned = plan_for(model, cheapest=True)
-    choice = Choice({n: t.grid for n, t in planned.plan.tensors.items() if t.grid is not None}, _constants(planned), errors)
-    found = place(model, planned.offers, choice, planned.seen, planned.target, method="", bits="W8A8", placement=parse_placement(text))
-    return {name: op.runs for name, op in found.ops.items()}
+    grids = {n: t.grid for n, t in planned.plan.tensors.items() if t.grid is not None}
+    choice = Choice(grids, _constants(planned), dict(errors), dict(noises))
+    best = parse_placement(placement) if isinstance(placement, str) else placement
+    named = {"method": "", "bits": "W8A8"}
+    return place(model, planned.offers, choice, planned.seen, planned.target, placement=best, cheaper=cheaper, **named)
+
+
+def forms(plan: Plan) -> dict[str, str]:
+    return {name: op.runs for name, op in plan.ops.items()}
 
 
 def _constants(planned: Planned) -> dict[tuple[str, int], Grid]:
     return {(name, i): grid for name, op in planned.plan.ops.items() for i, grid in op.constants.items()}
 
 
+BOTH = {"first": "integer", "second": "integer"}
+SECOND = {"first": "float", "second": "integer"}
+NEITHER = {"first": "float", "second": "float"}
+
+
 def test_a_price_keeps_what_errs_most_in_float() -> None:
     errors = {"first": 1.0, "second": 1e-6}
-    assert priced("latency", errors) == {"first": "integer", "second": "integer"}
-    assert priced("balanced:0", errors) == {"first": "integer", "second": "integer"}
-    assert priced("balanced:1", errors) == {"first": "float", "second": "integer"}
-    assert priced("balanced:1e9", errors) == {"first": "float", "second": "float"}
-    assert priced("balanced:1e9", {}) == {"first": "integer", "second": "integer"}, "a method that knows no errors leaves it at latency"
+    assert forms(priced("balanced:0", errors)) == BOTH
+    assert forms(priced("balanced:1", errors)) == SECOND
+    assert forms(priced("balanced:1e9", errors)) == NEITHER
+    assert forms(priced("balanced:1e9")) == BOTH, "a method that knows no errors leaves it at the fastest"
+
+
+def test_a_tensor_whose_grid_errs_is_not_quantized() -> None:
+    """The first layer's input goes with the layer; that between the layers takes either of them along."""
+    assert forms(priced("balanced:1", noises={"x": 1.0})) == SECOND
+    between = next(n for n, t in priced("balanced:0").tensors.items() if n != "x" and t.fate == "measured")
+    assert priced("balanced:1", noises={between: 1.0}).tensors[between].fate == "float"
+
+
+def test_the_default_gives_up_integers_only_for_errors_that_count_and_only_if_they_cost_little() -> None:
+    errors = {"first": 0.0009, "second": 1e-6}
+    assert forms(priced("latency", errors)) == BOTH, "within the tolerance"
+    errors["first"] = 0.1
+    assert forms(priced("latency", errors)) == BOTH, "half of all time is more than can be spared"
+    assert forms(priced(replace(LATENCY, spare=10.0), errors)) == SECOND
+
+
+def test_a_plan_says_what_is_float_for_accuracy() -> None:
+    reasons = {name: op.reason for name, op in priced("balanced:1", {"first": 1.0}).ops.items()}
+    assert "for accuracy" in reasons["first"] and not reasons["second"]
+
+
+@pytest.mark.parametrize(("error", "taken"), [(0.0, True), (1e-5, True), (10.0, False)])
+def test_a_cheaper_form_is_taken_if_what_it_saves_is_worth_its_error(error: float, taken: bool) -> None:
+    """What it adds counts only where it is taken: the operator itself stays in integer."""
+    rough = Offer("weighted", float_cost=1e12, gate=Ramp(0.2, 0.5, 0.0, 1.0))
+    plan = priced("balanced:1", {"second": error}, cheaper={"second": rough})
+    assert forms(plan) == BOTH
+    assert bool(plan.ops["second"].gate) == taken
 
 
 @pytest.mark.parametrize("bits", [(8, 8), (8, 6)])

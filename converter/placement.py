@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from converter.errors import UsageError
+from converter.plan import Plan
 
-__all__ = ["FULL", "LATENCY", "Placement", "parse_placement", "penalties"]
+__all__ = ["FULL", "LATENCY", "Placed", "Placement", "added_loss", "affordable", "parse_placement", "penalties"]
 
 
 @dataclass(frozen=True)
@@ -18,15 +19,25 @@ class Placement:
     Attributes:
         everything: whatever can run in integer does, whatever it costs.
         full: with everything, what cannot run in integer reads and writes codes all the same, for machines without float.
-        price: what all the error of the integer forms together is worth, in times of the float model's cost.
+        price: what one unit of the loss is worth (a nat, of class scores), in times of the float model's cost.
+        tolerance: what integer forms may add to the loss before any of them is given up for accuracy.
+        spare: what accuracy beyond that may cost, as a share of the cheapest placement's cost.
     """
 
     everything: bool = False
     full: bool = False
     price: float = 0.0
+    tolerance: float = math.inf
+    spare: float = 0.0
 
 
-LATENCY = Placement()
+_PRICES = (1e-2, 1e5)
+"""Within which a price is looked for."""
+
+_HALVINGS = 10
+"""Of their ratio: the last step changes a price by less than two percent."""
+
+LATENCY = Placement(tolerance=0.001, spare=0.1)
 FULL = Placement(everything=True, full=True)
 _ALL, _LATENCY, _BALANCED = "all", "latency", "balanced"
 
@@ -38,7 +49,7 @@ def parse_placement(text: str) -> Placement:
         UsageError: none of them.
     """
     if text in (_LATENCY, _ALL):
-        return Placement(everything=text == _ALL)
+        return Placement(everything=True) if text == _ALL else LATENCY
     word, _, number = text.partition(":")
     try:
         price = float(number) if word == _BALANCED else math.nan
@@ -50,15 +61,56 @@ def parse_placement(text: str) -> Placement:
     return Placement(price=price)
 
 
-def penalties(placement: Placement, errors: Mapping[str, float], float_cost: float) -> dict[str, float]:
-    """What each operator's integer form costs more for its error, in the target's unit.
+def penalties(price: float, errors: Mapping[str, float]) -> dict[str, float]:
+    """What errors cost, in the target's unit.
 
     Args:
-        placement: its price.
-        errors: of integer forms, in any unit, by operator name; operators that are not listed have none.
-        float_cost: of the whole float model on the target.
+        price: of one unit of the loss.
+        errors: what they add to the loss, by the name of an operator or a tensor; those that are not listed have none.
     """
-    total = sum(errors.values())
-    if not placement.price or total <= 0.0:
-        return {}
-    return {name: placement.price * float_cost * error / total for name, error in errors.items()}
+    return {name: price * error for name, error in errors.items() if price * error > 0.0}
+
+
+@dataclass(frozen=True)
+class Placed:
+    """A plan, what it costs in the target's unit, and what it adds to the loss."""
+
+    plan: Plan
+    cost: float
+    loss: float
+
+
+def added_loss(plan: Plan, noises: Mapping[str, float], errors: Mapping[str, float]) -> float:
+    """What the grids of a plan add to the loss, as independent errors add up.
+
+    Args:
+        plan: settled.
+        noises: of tensors' grids, by the tensors' names.
+        errors: of integer forms of operators, by their names.
+    """
+    grids = sum(noises.get(name, 0.0) for name, tensor in plan.tensors.items() if tensor.fate in ("measured", "fixed"))
+    return grids + sum(errors.get(name, 0.0) for name, op in plan.ops.items() if op.runs == "integer")
+
+
+def affordable(placed: Callable[[float], Placed], cheapest: Placed, placement: Placement, most: float) -> Placed:
+    """The cheapest placement within the tolerance; if that costs more than can be spared, the one that adds least for what can.
+
+    Args:
+        placed: the best placement at a price of the loss.
+        cheapest: that at the price of nothing.
+        placement: its tolerance, and what it spares for accuracy.
+        most: the highest cost allowed in any case.
+    """
+    if cheapest.loss <= placement.tolerance:
+        return cheapest
+    limit = min(most, (1.0 + placement.spare) * cheapest.cost)
+    low, high = _PRICES
+    found = [cheapest]
+    for _ in range(_HALVINGS):
+        price = math.sqrt(low * high)
+        tried = placed(price)
+        if tried.cost <= limit:
+            found.append(tried)
+        low, high = (price, high) if tried.cost <= limit and tried.loss > placement.tolerance else (low, price)
+    good = [each for each in found if each.loss <= placement.tolerance]
+    return min(good, key=lambda each: each.cost) if good else min(found, key=lambda each: each.loss)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 
 import onnx_ir as ir
 
@@ -25,7 +26,7 @@ from converter.place import place
 from converter.placement import FULL, Placement, parse_placement
 from converter.plan import Plan
 from converter.plan_check import adopt_plan, check_plan, curve_as_planned, fold_as_planned, level_as_planned
-from converter.ramp_sites import find_ramp_sites, with_ramps
+from converter.ramp_sites import find_ramp_sites, ramp_offers
 from converter.runtime import Feed
 from converter.sensitivity import loss_kind
 from converter.spots import find_spots
@@ -119,13 +120,15 @@ def _made(
     # lines buy speed with accuracy, which nobody asks for who wants everything in integer
     faster = options.method in RAMPING and not _placement(options).everything
     ramps = RAMPING[options.method](problem, choice) if faster else {}
-    levels = {name: shape.offset for name, shape in ramps.items() if shape.is_level}
+    levels = {name: ramp.shape.offset for name, ramp in ramps.items() if ramp.shape.is_level}
     if levels:
         model = apply_levels(model, levels)
         seen = look(model)
         problem, offers = asked(model, seen)
-    offers = with_ramps(model, offers, ramps, _shapes(seen), target)
-    plan = _placed(model, offers, choice, seen, target, options, _name(options))
+    choice = replace(choice, errors={**choice.errors, **{name: ramp.change for name, ramp in ramps.items()}})
+    ramped = ramp_offers(model, offers, {name: ramp.shape for name, ramp in ramps.items()}, _shapes(seen), target)
+    plan = _placed(model, offers, choice, seen, target, options, _name(options), ramped)
+    offers |= {name: entry for name, entry in ramped.items() if plan.ops[name].gate}
     plan = replace(plan, folds=folds, curves=curves, levels=levels)
     if options.method in REFINING and problem.study is not None:
         # now it is settled which operators run in integer, and so who reads what through a grid
@@ -201,8 +204,18 @@ def _name(options: Options) -> str:
     return options.method if options.observer in ("", DEFAULT_OBSERVER) else f"{options.method} {options.observer}"
 
 
-def _placed(model: ir.Model, offers: Offers, choice: Choice, seen: Observations, target: Target, options: Options, method: str) -> Plan:
-    return place(model, offers, choice, seen, target, method=method, bits=options.bits, placement=_placement(options))
+def _placed(
+    model: ir.Model,
+    offers: Offers,
+    choice: Choice,
+    seen: Observations,
+    target: Target,
+    options: Options,
+    method: str,
+    cheaper: Mapping[str, Offer] = MappingProxyType({}),
+) -> Plan:
+    best = _placement(options)
+    return place(model, offers, choice, seen, target, method=method, bits=options.bits, placement=best, cheaper=cheaper)
 
 
 def _placement(options: Options) -> Placement:

@@ -13,7 +13,7 @@ from converter.offers import PASSING, Offer, Refusal
 from converter.ramps import Ramp, RampSite
 from converter.targets import Target
 
-__all__ = ["RAMP_KIND", "find_ramp_sites", "with_ramps"]
+__all__ = ["RAMP_KIND", "find_ramp_sites", "ramp_offers"]
 
 RAMP_KIND = "SigmoidRamp"
 """How targets call the integer form of a ramp."""
@@ -41,9 +41,9 @@ def find_ramp_sites(model: ir.Model, offers: Offers, shapes: Shapes, target: Tar
     return result
 
 
-def with_ramps(model: ir.Model, offers: Offers, ramps: Mapping[str, Ramp], shapes: Shapes, target: Target) -> dict[str, Offer | Refusal]:
-    """The same offers, with ramps for some sigmoids."""
-    result = dict(offers)
+def ramp_offers(model: ir.Model, offers: Offers, ramps: Mapping[str, Ramp], shapes: Shapes, target: Target) -> dict[str, Offer]:
+    """What some sigmoids would be with ramps in their place, by operator name."""
+    result = {}
     for node in model.graph:
         name = str(node.name)
         entry, cost = offers.get(name), _ramp_cost(node, shapes, target)

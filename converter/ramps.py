@@ -14,7 +14,7 @@ import numpy as np
 
 from converter.grids import FloatArray, Grid
 
-__all__ = ["Ramp", "RampSite", "fit_level", "fit_ramp", "gating_error", "ramp", "ramp_grid", "ramp_limits"]
+__all__ = ["PricedRamp", "Ramp", "RampSite", "fit_level", "fit_ramp", "gating_error", "ramp", "ramp_grid", "ramp_limits"]
 
 _START = (0.2, 0.5, 0.05, 0.97)
 _LOWEST, _HIGHEST = np.asarray((0.1, 0.3, 0.0, 0.6)), np.asarray((0.4, 0.7, 0.3, 1.0))
@@ -37,6 +37,19 @@ class Ramp:
     def is_level(self) -> bool:
         """True if it is one number for every x."""
         return self.slope == 0.0
+
+
+@dataclass(frozen=True)
+class PricedRamp:
+    """A ramp and what it changes.
+
+    Attributes:
+        shape: the ramp.
+        change: of the loss, by this ramp alone.
+    """
+
+    shape: Ramp
+    change: float
 
 
 @dataclass(frozen=True)

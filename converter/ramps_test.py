@@ -17,7 +17,7 @@ from converter.offers import Offer
 from converter.place import settle
 from converter.plan import Plan, plan_from_json, plan_to_json
 from converter.plan_check import adopt_plan, check_plan
-from converter.ramp_sites import find_ramp_sites, with_ramps
+from converter.ramp_sites import find_ramp_sites, ramp_offers
 from converter.ramps import Ramp, fit_level, fit_ramp, gating_error, ramp, ramp_grid, ramp_limits
 from converter.sketch_test import TARGET_NAMES, Planned, Sketch, emitted, kernels_of, parity, plan_for
 from converter.targets import Cost
@@ -89,7 +89,7 @@ def ramped(planned: Planned) -> Planned:
     """The same plan with ramps wherever there is a site."""
     shapes = {name: stats.shape for name, stats in planned.seen.tensors.items()}
     sites = find_ramp_sites(planned.model, planned.offers, shapes, planned.target)
-    offers = with_ramps(planned.model, planned.offers, dict.fromkeys(sites, WIDE), shapes, planned.target)
+    offers = planned.offers | ramp_offers(planned.model, planned.offers, dict.fromkeys(sites, WIDE), shapes, planned.target)
     grids = {name: fate.grid for name, fate in planned.plan.tensors.items() if fate.grid is not None}
     constants = {(name, index): grid for name, op in planned.plan.ops.items() for index, grid in op.constants.items()}
     integer = frozenset(name for name, op in planned.plan.ops.items() if op.runs == "integer")
@@ -126,7 +126,7 @@ def test_sites_are_sigmoids_that_gate_what_they_read() -> None:
     assert site.saved == pytest.approx((4.0 - 0.45) * CHANNELS * 36)
 
 
-def test_a_plan_with_ramps_is_written_read_and_checked(tmp_path: Path) -> None:
+def test_a_plan_ramp_offers_is_written_read_and_checked(tmp_path: Path) -> None:
     planned = ramped(gated("arm64"))
     read = adopt_plan(plan_from_json(plan_to_json(planned.plan), tmp_path), ())
     assert read == planned.plan

@@ -22,7 +22,7 @@ from models.command_line import Parser, exit_code, print_line, write_whole
 
 __all__ = ["Point", "csv_text", "main", "on_front", "svg_text"]
 
-_PRICES = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
+_PRICES = (0.0, 30.0, 100.0, 300.0, 1000.0, 3000.0)
 _WIDTH, _HEIGHT, _MARGIN = 640, 400, 60
 _TICKS = 5
 
@@ -141,7 +141,12 @@ def _run(arguments: Sequence[str] | None) -> None:
     add("--calib", type=Path, metavar="PATH", help="images (default: built-in synthetic ones)")
     add("--samples", type=int, default=32, metavar="N")
     add("--target", default="arm64", metavar="NAME")
-    add("--method", default="", metavar="NAME", help="one that judges operators, as the default does: others know no price")
+    add(
+        "--method",
+        default="",
+        metavar="NAME",
+        help="one that says what grids add to the loss, as the default does: for others all prices give the fastest",
+    )
     flags = parser.parse_args(arguments)
     try:
         flags.out.mkdir(parents=True, exist_ok=True)

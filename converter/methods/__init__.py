@@ -15,7 +15,7 @@ from converter.methods import easyquant, fq_vit, minmax, mse, percentile, ptq4vi
 from converter.methods.problem import Choice, Problem
 from converter.methods.ramp_search import choose_ramps
 from converter.plan import Plan
-from converter.ramps import Ramp
+from converter.ramps import PricedRamp
 
 __all__ = ["CURVING", "DEFAULT_METHOD", "FOLDING", "METHODS", "RAMPING", "REFINING", "STUDYING", "Choice", "Problem"]
 
@@ -43,7 +43,7 @@ CURVING: dict[str, Callable[[Problem], tuple[dict[str, Curve], Choice]]] = {
 }
 """Methods that choose grids that are not uniform, and a draft of all others, before they choose grids."""
 
-RAMPING: dict[str, Callable[[Problem, Choice], dict[str, Ramp]]] = {"q-hyvit": choose_ramps}
+RAMPING: dict[str, Callable[[Problem, Choice], dict[str, PricedRamp]]] = {"q-hyvit": choose_ramps}
 """Methods that replace some sigmoids by ramps once grids are chosen."""
 
 REFINING: dict[str, Callable[[Problem, Plan], Plan]] = {"q-hyvit": q_hyvit.refine}

@@ -88,13 +88,14 @@ class Choice:
     Attributes:
         tensors: grids of tensors.
         constants: grids of constants.
-        errors: what the integer form of an operator adds to the loss, by its name, in any unit, 0 or more; methods need
-            not say.
+        errors: what the constants of an operator's integer form add to the loss, by its name, 0 or more; methods need not say.
+        noises: what a tensor's grid adds to the loss, by its name.
     """
 
     tensors: dict[str, Grid]
     constants: dict[tuple[str, int], Grid]
     errors: dict[str, float] = field(default_factory=dict)
+    noises: dict[str, float] = field(default_factory=dict)
 
 
 def choose_by_ranges(

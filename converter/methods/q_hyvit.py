@@ -29,7 +29,7 @@ from converter.methods.loose_search import loose_grids
 from converter.methods.problem import Choice, Problem
 from converter.methods.reconstruct import matrix_to_weight, reconstruct
 from converter.methods.room import with_room
-from converter.methods.witness import Witness, witnesses_of
+from converter.methods.witness import Witness, grid_errors, witnesses_of
 from converter.network import Step
 from converter.parallel import in_order
 from converter.plan import Plan, ramps_of
@@ -109,7 +109,7 @@ def choose(problem: Problem) -> Choice:
     _choose_weights(problem, study, judges, state)
     found = {(name, 1): tuple(float(s) for s in scales.reshape(-1)) for name, scales in state.scales.items()}
     constants = {key: replace(grid, scale=found[key]) if key in found else grid for key, grid in start.constants.items()}
-    return Choice(state.tensors, constants, _errors(study, judges, state))
+    return Choice(state.tensors, constants, _errors(judges, state), _noises(witnesses, state.tensors))
 
 
 def _with_room(problem: Problem, root: str, grid: Grid, witness: Witness) -> Grid:
@@ -130,10 +130,14 @@ def _shared(study: Study, readers: Mapping[str, list[Reader]]) -> frozenset[str]
     )
 
 
-def _errors(study: Study, judges: Mapping[str, Judge], state: _State) -> dict[str, float]:
-    """What each layer adds to the loss with both operands on their grids, as far as squared gradients tell."""
-    operands = {name: [_operand(state, study, judges, name, i) for i in (0, 1)] for name in judges}
-    return {name: float(weight_errors(judges[name], left, right).sum()) for name, (left, right) in operands.items()}
+def _errors(judges: Mapping[str, Judge], state: _State) -> dict[str, float]:
+    """What the weights of each layer add to the loss by being rounded, as far as squared gradients tell."""
+    return {name: float(weight_errors(judges[name], judges[name].left, state.weights[name]).sum()) / 2 for name in state.scales}
+
+
+def _noises(witnesses: Mapping[str, Witness], grids: Mapping[str, Grid]) -> dict[str, float]:
+    """The same for the grid of each tensor that the study knows."""
+    return {name: float(grid_errors(witness, [grids[name]])[0]) / 2 for name, witness in witnesses.items() if name in grids}
 
 
 def refine(problem: Problem, plan: Plan) -> Plan:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import onnx_ir as ir
 import pytest
 
@@ -19,16 +20,21 @@ from converter.emit import emit
 from converter.fold_sites import find_sites
 from converter.folds import Fold, apply_folds
 from converter.forks import fork_entering
-from converter.methods import METHODS, RAMPING, Problem
+from converter.methods import METHODS, RAMPING, Problem, q_hyvit
+from converter.methods.layer_error import on_grids
 from converter.methods.problem import Choice
+from converter.methods.ramp_search import divergence
+from converter.network import network_of, run_samples
 from converter.observe import observe
 from converter.options import Options, parse_bits
+from converter.placement import added_loss
 from converter.planning import Planned, make_plan
-from converter.ramps import Ramp
+from converter.predict import predict
+from converter.ramps import PricedRamp
 from converter.runtime import Feed, open_session, run_session
 from converter.search_parts import SearchParts
 from converter.sketch_test import Sketch, feeds_for, settings_for
-from converter.study import Section
+from converter.study import Section, readings_of, stack
 from converter.target_files import read_target
 from converter.targets import TARGETS
 from converter.verify import sqnr
@@ -56,22 +62,27 @@ def hybrid(spread: float = 1.0, activation_bits: int = 8) -> ir.Model:
 def planned(
     model: ir.Model, method: str, bits: str = "W8A8", sections: tuple[Section, ...] = (), seed: int = 0, *, without: Sequence[str] = ()
 ) -> Planned:
-    """The plan of a search without some of its parts, and without ramps, which trade nearness for speed."""
+    """The plan of a search without some of its parts, and without what trades nearness for speed: ramps, and operators in float."""
 
     def look(model: ir.Model) -> Any:
         return observe(model, FEEDS[:8], threads=1)
 
     parts = replace(SearchParts(), **dict.fromkeys(["ramps", *without], False))
-    options = Options(method=method, bits=bits, seed=seed, parts=parts)
+    options = Options(method=method, bits=bits, seed=seed, parts=parts, placement="balanced:0")
     return make_plan(model, look(model), look, FEEDS[:8], sections, BY_SIZE, options, frozenset())
 
 
-def quality(model: ir.Model, result: Planned) -> float:
-    """SQNR of the emitted model in the runtime against the float model, on other samples."""
+def logits(model: ir.Model, result: Planned) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+    """What the float model and the emitted one give in the runtime on other samples."""
     floats = open_session(ir.to_proto(model), threads=1)
     session = open_session(ir.to_proto(emit(result.model, result.plan, {})), threads=1, settings=settings_for(TARGETS["arm64"]))
     pairs = [(run_session(floats, f)["logits"], run_session(session, f)["logits"]) for f in FEEDS[8:]]
-    return sqnr(np.concatenate([a for a, _ in pairs]), np.concatenate([b for _, b in pairs]))
+    return np.concatenate([a for a, _ in pairs]), np.concatenate([b for _, b in pairs])
+
+
+def quality(model: ir.Model, result: Planned) -> float:
+    """SQNR of the emitted model against the float model."""
+    return sqnr(*logits(model, result))
 
 
 @pytest.mark.parametrize("bits", ["W6A6", "W5A5", "W4A8"])
@@ -193,6 +204,47 @@ def test_where_no_layer_is_worth_integers_all_stays_float(method: str) -> None:
     assert not any(op.runs == "integer" for op in plan.ops.values() if op.op_type in ("Conv", "Gemm", "MatMul"))
 
 
+@pytest.mark.parametrize("bits", ["W8A8", "W8A6"])
+def test_what_grids_of_tensors_add_to_the_loss_is_told_beforehand(bits: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Near the divergence that they show one by one, on other samples."""
+    choices: list[Choice] = []
+
+    def recorded(problem: Problem) -> Choice:
+        choices.append(q_hyvit.choose(problem))
+        return choices[-1]
+
+    monkeypatch.setitem(METHODS, "q-hyvit", recorded)
+    model = hybrid(activation_bits=parse_bits(bits)[1])
+    result = planned(model, "q-hyvit", bits)
+    others: list[Feed] = [{"image": np.random.default_rng(i).random((1, 3, 32, 32), dtype=np.float32)} for i in range(100, 140)]
+    network, feed, readings = network_of(result.model), stack(others), readings_of(result.model, result.plan)
+    (plain,) = run_samples(network, feed).values()
+    shown = 0.0
+    for root in {reading.root for reading in readings.values()}:
+        grid = result.plan.tensors[root].grid
+        assert grid is not None
+        (got,) = run_samples(network, feed, hook=on_grids(readings, {root: grid})).values()
+        shown += divergence(plain, got)
+    assert added_loss(result.plan, choices[0].noises, {}) == pytest.approx(shown, rel=0.5)
+
+
+def test_accuracy_is_bought_where_the_loss_is_not_tolerable_and_time_can_be_spared() -> None:
+    """With coarse grids the default placement gives up integers for a tenth of its cost, and is nearer to float."""
+
+    def look(model: ir.Model) -> Any:
+        return observe(model, FEEDS[:8], threads=1)
+
+    model = hybrid(activation_bits=4)
+    made = {
+        how: make_plan(model, look(model), look, FEEDS[:8], (), BY_SIZE, Options(bits="W4A4", placement=how), frozenset())
+        for how in ("latency", "balanced:0")
+    }
+    shapes = {name: stats.shape for name, stats in look(model).tensors.items()}
+    dear, cheap = (predict(each.model, each.plan, each.offers, shapes, BY_SIZE).total for each in made.values())
+    assert cheap < dear <= 1.1 * cheap
+    assert quality(model, made["latency"]) > quality(model, made["balanced:0"]) + 0.5
+
+
 def test_a_tensor_that_something_else_reads_too_is_not_cut_for_the_layer_alone() -> None:
     """A channel that a layer ignores, and a residual connection does not."""
     generator = np.random.default_rng(0)
@@ -235,7 +287,7 @@ def test_layers_that_turn_out_to_stay_float_are_not_refined(placement: str, marg
 def test_lines_are_sought_only_where_speed_is_weighed(monkeypatch: pytest.MonkeyPatch, placement: str, full: bool, asked: bool) -> None:
     calls: list[str] = []
 
-    def ramps(problem: Problem, choice: Choice) -> dict[str, Ramp]:
+    def ramps(problem: Problem, choice: Choice) -> dict[str, PricedRamp]:
         calls.append("asked")
         return {}
 

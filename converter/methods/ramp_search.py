@@ -12,7 +12,7 @@ from converter.grids import FloatArray
 from converter.methods.problem import Choice, Problem
 from converter.network import Hook, Step, run_samples
 from converter.parallel import in_order
-from converter.ramps import Ramp, RampSite, fit_level, fit_ramp, gating_error, ramp_grid
+from converter.ramps import PricedRamp, Ramp, RampSite, fit_level, fit_ramp, gating_error, ramp_grid
 from converter.sensitivity import loss_kind, pulled_back
 from converter.study import Study
 
@@ -37,7 +37,7 @@ _PROBES = 4
 _SMALLEST = 1e-6
 
 
-def choose_ramps(problem: Problem, choice: Choice) -> dict[str, Ramp]:
+def choose_ramps(problem: Problem, choice: Choice) -> dict[str, PricedRamp]:
     """Fit a ramp to each sigmoid that has a site, and keep those that do least harm for what they save, by bisection on how many.
 
     Args:
@@ -56,7 +56,7 @@ def choose_ramps(problem: Problem, choice: Choice) -> dict[str, Ramp]:
         plain = run_samples(study.network, feed)
 
         def harmless(count: int) -> bool:
-            got = run_samples(study.network, feed, hook=ramp_hook(dict(ramps[:count])))
+            got = run_samples(study.network, feed, hook=ramp_hook({name: each.shape for name, each in ramps[:count]}))
             return all(_alike(plain[n], got[n]) for n in plain)
 
         fine, harmful = 0, len(ramps) + 1
@@ -67,7 +67,7 @@ def choose_ramps(problem: Problem, choice: Choice) -> dict[str, Ramp]:
     return dict(ramps[:fine])
 
 
-def _ramps(problem: Problem, choice: Choice, study: Study) -> list[tuple[str, Ramp]]:
+def _ramps(problem: Problem, choice: Choice, study: Study) -> list[tuple[str, PricedRamp]]:
     """What each site can have, level if that is as good as the sigmoid, by what it changes for what it saves."""
     fitted = {name: _fitted(problem.tensors[site.read].sample, site) for name, site in problem.ramp_sites.items()}
     possible = {
@@ -76,7 +76,8 @@ def _ramps(problem: Problem, choice: Choice, study: Study) -> list[tuple[str, Ra
         if shape.is_level or ramp_grid(choice.tensors[problem.ramp_sites[name].read], shape) is not None
     }
     changes = loss_changes(study, possible)
-    return sorted(possible.items(), key=lambda item: (changes[item[0]] / fitted[item[0]][1], item[0]))
+    best = sorted(possible, key=lambda name: (changes[name] / fitted[name][1], name))
+    return [(name, PricedRamp(possible[name], changes[name])) for name in best]
 
 
 def loss_changes(study: Study, ramps: Mapping[str, Ramp]) -> dict[str, float]:

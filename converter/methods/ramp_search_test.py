@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -13,7 +14,7 @@ from converter.methods.problem import Choice, Problem
 from converter.methods.ramp_search import choose_ramps, divergence, error_share, loss_changes, ramp_hook
 from converter.network import network_of, run_samples
 from converter.observe import observe
-from converter.ramps import RampSite
+from converter.ramps import PricedRamp, Ramp, RampSite
 from converter.search_parts import SearchParts
 from converter.sketch_test import Sketch, feeds_for
 from converter.study import Study, stack
@@ -56,8 +57,8 @@ def test_where_inputs_are_small_ramps_are_level() -> None:
     grids = Choice({name: affine_grid(-0.2, 0.2, bits=8, signed=True) for name in choice.tensors}, {})
     ramps = choose_ramps(asked, grids)
     assert set(ramps) == set(asked.ramp_sites)
-    assert all(shape.is_level and 0.45 < shape.offset < 0.55 for shape in ramps.values())
-    assert not any(shape.is_level for shape in choose_ramps(*problem(0.01)).values())
+    assert all(ramp.shape.is_level and 0.45 < ramp.shape.offset < 0.55 for ramp in ramps.values())
+    assert not any(ramp.shape.is_level for ramp in choose_ramps(*problem(0.01)).values())
 
 
 def test_none_becomes_one_where_the_scores_move() -> None:
@@ -67,6 +68,10 @@ def test_none_becomes_one_where_the_scores_move() -> None:
 def ramps_in_order(asked: Problem, choice: Choice) -> list[str]:
     """All that can be had, in the order in which they would be taken."""
     return list(choose_ramps(replace(asked, study=quiet(asked)), choice))
+
+
+def shapes(ramps: Mapping[str, PricedRamp]) -> dict[str, Ramp]:
+    return {name: ramp.shape for name, ramp in ramps.items()}
 
 
 def quiet(asked: Problem) -> Study:
@@ -102,10 +107,17 @@ def test_a_ramp_that_saves_far_more_comes_first(dear: int) -> None:
 def test_of_ramps_that_save_about_as_much_the_most_harmful_comes_last_even_if_it_saves_most() -> None:
     asked, choice = problem(1.0)
     assert asked.study is not None
-    told = loss_changes(asked.study, choose_ramps(replace(asked, study=quiet(asked)), choice))
+    told = loss_changes(asked.study, shapes(choose_ramps(replace(asked, study=quiet(asked)), choice)))
     worst = max(told, key=lambda name: told[name])
     sites = {name: replace(site, saved=1.01 if name == worst else 1.0) for name, site in asked.ramp_sites.items()}
     assert ramps_in_order(replace(asked, ramp_sites=sites), choice)[-1] == worst
+
+
+def test_every_ramp_comes_with_what_it_changes() -> None:
+    asked, choice = problem(0.01)
+    assert asked.study is not None
+    ramps = choose_ramps(asked, choice)
+    assert {name: ramp.change for name, ramp in ramps.items()} == loss_changes(asked.study, shapes(ramps))
 
 
 def test_what_a_ramp_changes_is_told_without_running_it() -> None:
@@ -113,7 +125,7 @@ def test_what_a_ramp_changes_is_told_without_running_it() -> None:
     asked, choice = problem(1.0)
     study = asked.study
     assert study is not None
-    ramps = choose_ramps(replace(asked, study=quiet(asked)), choice)
+    ramps = shapes(choose_ramps(replace(asked, study=quiet(asked)), choice))
     (plain,) = run_samples(study.network, study.feed).values()
     told = loss_changes(study, ramps)
     assert set(told) == set(asked.ramp_sites)
