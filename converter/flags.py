@@ -73,7 +73,7 @@ def _parser() -> _Parser:
     add(
         "--placement",
         metavar="HOW",
-        help="latency: the fastest near float (default); balanced:PRICE of accuracy; all: all that can be integer",
+        help="latency: fastest that stays near float (default); balanced:PRICE; all: in integer",
     )
     add("--full", action="store_true", help="quantize softmax, norms and all else too, for machines without float")
     add("--adaptive-rounding", action=argparse.BooleanOptionalAction, default=True, help="q-hyvit, weights below 8 bits (default: on)")

@@ -145,7 +145,7 @@ def _run(arguments: Sequence[str] | None) -> None:
         "--method",
         default="",
         metavar="NAME",
-        help="one that says what grids add to the loss, as the default does: for others all prices give the fastest",
+        help="one that knows what grids add to the loss, as the default does",
     )
     flags = parser.parse_args(arguments)
     try:
