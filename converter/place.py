@@ -34,7 +34,7 @@ from converter.grids import Grid
 from converter.methods.problem import Choice
 from converter.observe import Observations
 from converter.offers import PASSING, Offer, Refusal, relabel_factor
-from converter.placement import LATENCY, Placed, Placement, added_loss, affordable, penalties
+from converter.placement import FOR_ACCURACY, LATENCY, Placed, Placement, added_loss, affordable, penalties
 from converter.plan import OpPlan, Plan, TensorPlan, ramp_of
 from converter.predict import predict
 from converter.ramps import ramp_grid
@@ -43,7 +43,6 @@ from converter.targets import Target
 __all__ = ["cut", "enclosable", "everything", "place", "settle"]
 
 _CHEAPER = "cheaper in float on this target, given its neighbours"
-_NEARER = "for accuracy: what integers would save here is not worth their error"
 _COPY = "a copy for layers, which needs no node: it is quantized from float numbers"
 
 
@@ -101,7 +100,7 @@ def place(
 def _explained(plan: Plan, fastest: Plan) -> Plan:
     """The same plan, which says what is float for another reason than speed."""
     given_up = [name for name, op in plan.ops.items() if op.reason == _CHEAPER and fastest.ops[name].runs == "integer"]
-    return replace(plan, ops={**plan.ops, **{name: replace(plan.ops[name], reason=_NEARER) for name in given_up}})
+    return replace(plan, ops={**plan.ops, **{name: replace(plan.ops[name], reason=FOR_ACCURACY) for name in given_up}})
 
 
 def _worthwhile(plain: Offer | Refusal, rough: Offer, error_cost: float) -> bool:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from converter.errors import UsageError
 from converter.plan import Plan
 
-__all__ = ["FULL", "LATENCY", "Placed", "Placement", "added_loss", "affordable", "parse_placement", "penalties"]
+__all__ = ["FOR_ACCURACY", "FULL", "LATENCY", "Placed", "Placement", "added_loss", "affordable", "parse_placement", "penalties"]
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,9 @@ _PRICES = (1e-2, 1e5)
 _HALVINGS = 10
 """Of their ratio: the last step changes a price by less than two percent."""
 
+FOR_ACCURACY = "for accuracy, which is worth more here than the time"
+"""Why an operator is float that would be faster in integer."""
+
 LATENCY = Placement(tolerance=0.001, spare=0.1)
 FULL = Placement(everything=True, full=True)
 _ALL, _LATENCY, _BALANCED = "all", "latency", "balanced"
@@ -56,7 +59,7 @@ def parse_placement(text: str) -> Placement:
     except ValueError:
         price = math.nan
     if not 0.0 <= price < math.inf:
-        hint = "give latency, all or balanced:PRICE, such as balanced:0.5"
+        hint = "give latency, all or balanced:PRICE, such as balanced:100"
         raise UsageError(f"'{text}' is not a placement", where="--placement", hint=hint)
     return Placement(price=price)
 

@@ -13,6 +13,7 @@ from rich.text import Text
 
 from converter.census import FloatOp
 from converter.options import Options
+from converter.placement import FOR_ACCURACY
 from converter.report import Report
 from converter.verify import Verdict
 from converter.widths import CONTAINER_BITS, width_counts
@@ -99,6 +100,14 @@ def _summary(report: Report) -> Table:
     if report.predicted_float:
         costs = f"{report.predicted / 1e6:.1f} of {report.predicted_float / 1e6:.1f} million {report.cost_unit}"
         row("predicted", f"{costs} ({report.predicted / report.predicted_float:.2f} of float) on {report.target}")
+    given_up = sum(op.reason == FOR_ACCURACY for op in report.plan.ops.values())
+    if given_up:
+        who = (
+            "1 operator that would be faster in integer is"
+            if given_up == 1
+            else f"{given_up} operators that would be faster in integer are"
+        )
+        row("", f"{who} float for accuracy (--placement balanced:0: none)")
     if report.loss:
         row("judged by", report.loss)
     tensors, weights = width_counts(report.plan)

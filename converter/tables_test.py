@@ -12,6 +12,7 @@ from converter.canonicalise import Rewrite
 from converter.census import Census, FloatOp
 from converter.grids import Grid
 from converter.latency import LatencyRatio
+from converter.placement import FOR_ACCURACY
 from converter.plan import OpPlan, Plan, TensorPlan
 from converter.report import Report, report_json
 from converter.tables import float_operator_lines, render, report_tables
@@ -139,6 +140,13 @@ def test_several_outputs_and_long_names() -> None:
 def test_a_dry_run_has_no_results() -> None:
     flat = words(example(output="", verdict=None, latency=None, integer_bytes=0, warnings=()))
     assert "dry run" in flat and "SQNR" not in flat and "latency" not in flat and "MatMul 0 8" in flat
+
+
+def test_what_is_float_for_accuracy_is_counted_with_how_to_have_it_faster() -> None:
+    assert "float for accuracy" not in words(example())
+    plan = example().plan
+    ops = plan.ops | {"/attn/Softmax": OpPlan("Softmax", "float", reason=FOR_ACCURACY)}
+    assert "1 operator that would be faster in integer is float for accuracy" in words(example(plan=dataclasses.replace(plan, ops=ops)))
 
 
 @pytest.mark.parametrize(
