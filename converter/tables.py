@@ -102,12 +102,9 @@ def _summary(report: Report) -> Table:
         row("predicted", f"{costs} ({report.predicted / report.predicted_float:.2f} of float) on {report.target}")
     given_up = sum(op.reason == FOR_ACCURACY for op in report.plan.ops.values())
     if given_up:
-        who = (
-            "1 operator that would be faster in integer is"
-            if given_up == 1
-            else f"{given_up} operators that would be faster in integer are"
-        )
-        row("", f"{who} float for accuracy (--placement balanced:0: none)")
+        who = "1 operator" if given_up == 1 else f"{given_up} operators"
+        verb = "is" if given_up == 1 else "are"
+        row("", f"{who} that would be faster in integer {verb} float for accuracy (--placement balanced:0: none)")
     if report.loss:
         row("judged by", report.loss)
     tensors, weights = width_counts(report.plan)
