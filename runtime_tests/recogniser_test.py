@@ -60,7 +60,17 @@ def test_parity_and_coverage(converted: tuple[Path, Report]) -> None:
     verdict = converted[1].verdict
     assert verdict is not None
     assert verdict.parity_db > 45
-    assert verdict.census.coverage > 0.99
+    assert verdict.census.coverage > 0.95, "a few percent are float for accuracy"
+
+
+def test_at_the_fastest_all_products_are_in_integer(recogniser: Path, converted: tuple[Path, Report]) -> None:
+    output, nearer = converted
+    lines = output.with_name("lines.npz")
+    fastest = convert(recogniser, output.with_name("fastest.onnx"), Options(calib=lines, threads=2, placement="balanced:0"))
+    assert fastest.verdict is not None
+    assert fastest.verdict.parity_db > 45
+    assert fastest.verdict.census.coverage > 0.99
+    assert fastest.predicted < nearer.predicted <= 1.1 * fastest.predicted
 
 
 def test_every_spelled_out_activation_was_recognised(converted: tuple[Path, Report]) -> None:
