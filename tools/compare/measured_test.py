@@ -75,6 +75,68 @@ def test_no_other_method_leaves_more_answers_as_they_are(measured: list[Row], bi
     assert max(agreements, key=lambda name: agreements[name]) == "q-hyvit"
 
 
+CHOICES = ("", *(f" seed {seed}" for seed in range(1, 5)))
+"""Of calibration images, as rows name them."""
+
+
+def over_choices(rows: list[Row], method: str, bits: str) -> list[list[Row]]:
+    """The rows of a method for each choice of calibration images."""
+    found = [rows_of(rows, f"{method}{choice}", bits) for choice in CHOICES]
+    assert all(len(each) == 5 for each in found)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("measured", "bits", "methods"),
+    [
+        (DEFAULT, "W8A8", {"minmax", "mse", "repq-vit", "ptq4vit"}),
+        (EVERYTHING, "W8A8", {"minmax", "mse"}),
+        (EVERYTHING, "W6A6", {"mse"}),
+    ],
+    ids=["default", "all", "all at 6 bits"],
+)
+def test_over_five_choices_of_images_no_other_method_has_a_higher_mean(measured: list[Row], bits: str, methods: set[str]) -> None:
+    """Where one choice does not tell methods apart. Those that are not here lose at least twice as much with one choice."""
+    means = {name: mean(r.top1 for rows in over_choices(measured, name, bits) for r in rows) for name in methods | {"q-hyvit"}}
+    assert max(means, key=lambda name: means[name]) == "q-hyvit"
+
+
+@pytest.mark.parametrize(
+    ("measured", "bits", "placement", "method", "name"),
+    [
+        *((DEFAULT, "W8A8", "default", m, f"`{m}`") for m in ("minmax", "mse", "repq-vit", "ptq4vit", "q-hyvit")),
+        (DEFAULT, "W8A8", "default", "q-hyvit balanced:0", "`q-hyvit`, `balanced:0`"),
+        *((EVERYTHING, "W8A8", "`all`", m, f"`{m}`") for m in ("minmax", "mse", "q-hyvit")),
+        (DEFAULT, "W6A6", "default", "q-hyvit", "`q-hyvit`"),
+        *((EVERYTHING, "W6A6", "`all`", m, f"`{m}`") for m in ("mse", "q-hyvit")),
+    ],
+)
+def test_the_table_of_the_choices_is_what_was_measured(measured: list[Row], bits: str, placement: str, method: str, name: str) -> None:
+    found = over_choices(measured, method, bits)
+    drops = [mean(r.drop for r in rows) for rows in found]
+    largest, agreement = max(r.drop for rows in found for r in rows), mean(r.agreement for rows in found for r in rows)
+    cells = [*(f"{drop:.2f}" for drop in drops), f"{mean(drops):.2f}", f"{largest:.2f}", f"{agreement:.1f}"]
+    assert f"| {bits} | {placement} | {name} | {' | '.join(cells)} |" in (DOCS / "results.md").read_text()
+
+
+@pytest.mark.parametrize("bits", WIDTHS)
+@pytest.mark.parametrize(("method", "name"), [("q-hyvit", "default"), ("q-hyvit balanced:0", "`--placement balanced:0`")])
+def test_the_table_of_what_placement_buys_is_what_was_measured(bits: str, method: str, name: str) -> None:
+    rows = rows_of(DEFAULT, method, bits)
+    drops = [r.drop for r in rows]
+    cells = f"{mean(drops):.2f} | {max(drops):.2f} | {mean(r.agreement for r in rows):.1f} | {mean(r.coverage for r in rows):.1f} %"
+    assert len(rows) == 5
+    assert f"| {bits}, {name} | {cells} |" in (DOCS / "results.md").read_text()
+
+
+@pytest.mark.parametrize(("bits", "most", "largest"), [("W8A8", 0.1, 0.3), ("W6A6", 1.0, 2.0)])
+def test_every_choice_of_images_gives_the_same_verdict(bits: str, most: float, largest: float) -> None:
+    """By default: what the five networks lose on average, and each of them."""
+    for rows in over_choices(DEFAULT, "q-hyvit", bits):
+        assert mean(r.drop for r in rows) <= most
+        assert max(r.drop for r in rows) <= largest
+
+
 def test_stress_leaves_the_float_networks_as_they_are() -> None:
     plain, stressed = ({r.model.removesuffix(STRESSED): r.top1 for r in rows_of(EVERYTHING, FLOAT, "", s)} for s in (False, True))
     assert len(plain) == 5
