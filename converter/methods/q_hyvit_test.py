@@ -178,13 +178,14 @@ def test_a_network_that_cannot_be_differentiated_is_judged_by_the_layers_output_
     def look(model: ir.Model) -> Any:
         return observe(model, feeds, threads=1)
 
-    def plan(method: str) -> Planned:
-        options = Options(method=method, bits="W4A4")
+    def plan(method: str, placement: str = "latency") -> Planned:
+        options = Options(method=method, bits="W4A4", placement=placement)
         return make_plan(model, look(model), look, feeds, (), TARGETS["arm64"], options, frozenset())
 
     result, ranges = plan("q-hyvit"), plan("mse")
     assert "output error" in result.loss and op_type in result.loss
     assert result.plan.ops != ranges.plan.ops
+    assert result.plan == plan("q-hyvit", "balanced:0").plan == plan("q-hyvit", "balanced:1000").plan, "such errors have no price"
 
 
 def test_without_a_study_it_answers_as_mse_does() -> None:
