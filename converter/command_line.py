@@ -118,6 +118,7 @@ def _explain(flags: argparse.Namespace, interruption: Interruption) -> None:
 
 def _options(flags: argparse.Namespace) -> Options:
     from converter.options import Options
+    from converter.output_loss import parse_losses
     from converter.preprocess import parse_preprocess
     from converter.search_parts import SearchParts
 
@@ -142,6 +143,7 @@ def _options(flags: argparse.Namespace) -> Options:
         seed=flags.seed,
         threads=flags.threads,
         plan_in=flags.plan_in,
+        losses=parse_losses(flags.loss),
         observer=flags.observer,
         parts=SearchParts(
             activations=flags.activation_ranges,

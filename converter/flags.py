@@ -83,6 +83,7 @@ def _parser() -> _Parser:
     add("--weight-correction", action=argparse.BooleanOptionalAction, default=True, help="q-hyvit, weights below 8 bits (default: on)")
     add("--bias-correction", action=argparse.BooleanOptionalAction, default=True, help="q-hyvit: correct mean errors (default: on)")
     add("--ramps", action=argparse.BooleanOptionalAction, default=True, help="q-hyvit: lines for some sigmoids (default: on)")
+    add("--loss", action="append", default=[], metavar="NAME=KIND", help="count errors of an output as of scores or values; repeatable")
     add("--exclude", action="append", default=[], metavar="PATTERN", help="keep operators float, by name glob or type; repeatable")
     add("--min-sqnr", type=_number, metavar="DB", help="write nothing (exit 6) if an output is closer to float by fewer decibels")
     add("--seed", type=_whole, default=0, metavar="N", help="of all random choices (default 0)")

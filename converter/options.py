@@ -40,6 +40,7 @@ class Options:
         threads: of the runtime; 0 leaves the choice to it.
         plan_in: a plan to use instead of making one.
         parts: of q-hyvit's search.
+        losses: ``scores`` or ``values`` by the name of a float output, where the graph tells wrong, see :mod:`converter.output_loss`.
         observer: of ``fq-vit``, one of :data:`converter.method_names.OBSERVERS`; an empty string stands for the usual one.
     """
 
@@ -58,6 +59,7 @@ class Options:
     threads: int = 0
     plan_in: Path | None = None
     parts: SearchParts = field(default_factory=SearchParts)
+    losses: Mapping[str, str] = field(default_factory=dict)
     observer: str = ""
 
     def __post_init__(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,9 +21,10 @@ from converter.load import Source, load
 from converter.observe import Observations, observe
 from converter.options import Options, parse_bits
 from converter.origins import name_after_source
+from converter.output_loss import OutputLoss
 from converter.paths import check_input, check_outputs, write_files
 from converter.plan import Plan, plan_to_json
-from converter.planning import Planned, adopted, make_plan
+from converter.planning import Planned, adopted, find_losses, make_plan
 from converter.predict import predict
 from converter.preprocess import Preprocess, parse_preprocess
 from converter.progress import SILENT, Progress
@@ -116,7 +118,8 @@ def _converted(
     progress.stage("plan")
     shapes = {name: stats.shape for name, stats in seen.tensors.items()}
     sections = tuple(Section(block.nodes, block.outputs) for block in find_structure(canonical.model, shapes).blocks)
-    planned = _plan(canonical.model, seen, samples, sections, target, options, excluded, given, progress)
+    losses = find_losses(canonical.model, samples.calibration, options)
+    planned = _plan(canonical.model, seen, samples, sections, target, options, excluded, losses, given, progress)
     plan = planned.plan
     result = None
     if not dry_run:
@@ -162,6 +165,7 @@ def _plan(
     target: Target,
     options: Options,
     excluded: frozenset[str],
+    losses: Mapping[str, OutputLoss],
     given: Plan | None,
     progress: Progress,
 ) -> Planned:
@@ -170,7 +174,8 @@ def _plan(
 
     if given is not None and options.plan_in is not None:
         return adopted(given, model, seen, look, target, options, excluded)
-    return make_plan(model, seen, look, samples.calibration, sections, target, options, excluded, progress=progress.step)
+    feeds = samples.calibration
+    return make_plan(model, seen, look, feeds, sections, target, options, excluded, losses=losses, progress=progress.step)
 
 
 def _read_plan(path: Path, options: Options) -> Plan:
