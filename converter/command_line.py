@@ -131,6 +131,7 @@ def _options(flags: argparse.Namespace) -> Options:
     return Options(
         calib=flags.calib,
         samples=flags.samples,
+        require_data=flags.require_data,
         preprocess=preprocess,
         input_shapes=input_shapes,
         method=flags.method,

@@ -62,6 +62,7 @@ def _parser() -> _Parser:
     add = parser.add_argument_group("calibration").add_argument
     add("--calib", type=Path, metavar="PATH", help="folder or zip of images, .npz or .npy (default: built-in synthetic samples)")
     add("--samples", type=_whole, default=32, metavar="N", help="how many calibrate (default 32); up to a quarter more compare")
+    add("--require-data", action="store_true", help="refuse built-in samples, and data that say nothing (all equal, black pictures)")
     add("--preprocess", metavar="SPEC", help="of images: imagenet, unit, symmetric, or 'mean=..;std=..', with ';resize=stretch|crop|pad'")
     add("--input-shape", action="append", default=[], metavar="NAME:DIMS", help="size of an open input, as x:1,3,48,320; repeatable")
 

@@ -27,6 +27,7 @@ class Options:
     Attributes:
         calib: folder or zip of images, .npz or .npy; None for synthetic images.
         samples: calibration samples.
+        require_data: refuse built-in samples, and data that say nothing about other data.
         preprocess: of images; None for what the model's metadata says, else scaling to 0..1.
         input_shapes: sizes of symbolic dimensions during calibration, by input name.
         method: one of :data:`converter.methods.METHODS`; an empty string stands for the best and is replaced by its name.
@@ -46,6 +47,7 @@ class Options:
 
     calib: Path | None = None
     samples: int = 32
+    require_data: bool = False
     preprocess: Preprocess | None = None
     input_shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     method: str = ""

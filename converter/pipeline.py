@@ -13,7 +13,7 @@ from converter import __version__
 from converter.canonicalise import CANONICAL_OPSET, PROOF_SAMPLES, Canonical, canonicalise
 from converter.costs import Shapes
 from converter.emit import emit
-from converter.errors import BoundMissedError, ModelError, UsageError
+from converter.errors import BoundMissedError, CalibrationError, ModelError, UsageError
 from converter.exclude import excluded_nodes
 from converter.forks import fork_entering
 from converter.latency import LatencyRatio, latency_ratio
@@ -139,6 +139,8 @@ def _converted(
 
 def _samples(source: Source, options: Options, progress: Progress) -> tuple[SampleSet, Preprocess | None, list[str]]:
     remarks: list[str] = []
+    if options.require_data and options.calib is None:
+        raise CalibrationError("there are no calibration data", where="--require-data", hint="give some with --calib")
     specs, guess = calibration_shapes(source, options.input_shapes, options.calib, options.threads)
     if guess:
         remarks.append(guess)
@@ -146,13 +148,18 @@ def _samples(source: Source, options: Options, progress: Progress) -> tuple[Samp
     if preprocess is None and PREPROCESS_KEY in source.metadata:
         preprocess = parse_preprocess(source.metadata[PREPROCESS_KEY])
     samples = load_samples(options.calib, specs, count=options.samples, preprocess=preprocess, seed=options.seed)
+    if options.require_data and samples.doubts:
+        hint = "give data as the model will meet them, or leave --require-data out"
+        raise CalibrationError(samples.doubts[0], where=f"--require-data with --calib {options.calib}", hint=hint)
     if samples.kind == "synthetic":
         remarks.append("calibrated on built-in synthetic samples; for better accuracy give real ones with --calib")
+    if samples.assumed:
+        remarks.append(samples.assumed)
     if samples.skipped:
         remarks.append(f"{samples.skipped} unreadable images were skipped")
     if samples.shared:
         remarks.append("there was one sample only: it was used to calibrate and to compare")
-    for remark in remarks:
+    for remark in (*remarks, *samples.doubts):
         progress.note(remark)
     return samples, preprocess, remarks
 
@@ -213,7 +220,8 @@ def _report(
     result: _Result | None,
     remarks: list[str],
 ) -> Report:
-    warnings = [f"rewrite '{r.name}' changed the outputs by {r.error:.1e} and was undone" for r in canonical.rewrites if not r.kept]
+    warnings = [*samples.doubts]
+    warnings += [f"rewrite '{r.name}' changed the outputs by {r.error:.1e} and was undone" for r in canonical.rewrites if not r.kept]
     if not any(op.reads_codes for op in planned.plan.ops.values()):
         warnings.append(f"all operators stay float: integer ones would save too little on {target.name} (--placement all forces them)")
     warnings += [
