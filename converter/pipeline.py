@@ -135,7 +135,7 @@ def _converted(
 
 
 def _samples(source: Source, options: Options, progress: Progress) -> tuple[SampleSet, Preprocess | None, list[str]]:
-    remarks: list[str] = []
+    remarks = list(source.notes)
     specs, guess = calibration_shapes(source, options.input_shapes, options.calib, options.threads)
     if guess:
         remarks.append(guess)
