@@ -6,7 +6,7 @@ import numpy as np
 import onnx
 from onnx import AttributeProto, GraphProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
-from converter.vetting import graphs_of, nodes_of, tensors_of
+from converter.proto_graphs import graphs_of, names_in, nodes_of, tensors_of, unused_name
 
 __all__ = ["widen_halves"]
 
@@ -33,7 +33,8 @@ def widen_halves(model: onnx.ModelProto) -> bool:
     values = [v for g in graphs_of(model) if isinstance(g, GraphProto) for v in _inner_values(g, model.graph) if _is_half(v)]
     for value in values:
         value.type.tensor_type.elem_type = TensorProto.FLOAT
-    borders = _widen_inputs(model.graph) + _widen_outputs(model.graph)
+    taken = names_in(model.graph)
+    borders = _widen_inputs(model.graph, taken) + _widen_outputs(model.graph, taken)
     return bool(tensors or attributes or values or borders)
 
 
@@ -49,11 +50,11 @@ def _inner_values(graph: GraphProto, main: GraphProto) -> list[ValueInfoProto]:
     return [*graph.value_info, *([] if graph is main else (*graph.input, *graph.output))]
 
 
-def _widen_inputs(graph: GraphProto) -> int:
+def _widen_inputs(graph: GraphProto, taken: set[str]) -> int:
     halves = [v.name for v in graph.input if _is_half(v)]
     casts = []
     for name in halves:
-        wide = _unused(graph, f"{name}_float32")
+        wide = unused_name(f"{name}_float32", taken)
         _rename(graph, name, wide)
         casts.append(helper.make_node("Cast", [name], [wide], name=wide, to=TensorProto.FLOAT))
     nodes = [*casts, *graph.node]
@@ -62,13 +63,13 @@ def _widen_inputs(graph: GraphProto) -> int:
     return len(casts)
 
 
-def _widen_outputs(graph: GraphProto) -> int:
+def _widen_outputs(graph: GraphProto, taken: set[str]) -> int:
     given = {v.name for v in graph.input}
     halves = {v.name: v.type.tensor_type.elem_type for v in graph.output if _is_half(v) and v.name not in given}
     for name, kind in halves.items():
-        wide = _unused(graph, f"{name}_float32")
+        wide = unused_name(f"{name}_float32", taken)
         _rename(graph, name, wide)
-        graph.node.append(helper.make_node("Cast", [wide], [name], name=_unused(graph, f"{name}_half"), to=kind))
+        graph.node.append(helper.make_node("Cast", [wide], [name], name=unused_name(f"{name}_half", taken), to=kind))
     return len(halves)
 
 
@@ -86,11 +87,3 @@ def _rename(graph: GraphProto, name: str, new: str) -> None:
         if inner is not graph and isinstance(inner, GraphProto):
             for value in inner.output:
                 value.name = new if value.name == name else value.name
-
-
-def _unused(graph: GraphProto, wish: str) -> str:
-    taken = {v.name for v in (*graph.input, *graph.output, *graph.initializer)}
-    taken |= {name for n in nodes_of(graph) for name in (n.name, *n.input, *n.output)}
-    while wish in taken:
-        wish += "_"
-    return wish

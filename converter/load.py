@@ -17,8 +17,9 @@ from converter.external_data import load_external_data
 from converter.half_precision import widen_halves
 from converter.local_functions import drop_unused_functions, inline_functions
 from converter.paths import check_input
+from converter.proto_graphs import tensors_of
 from converter.repair import drop_wrong_types, repair, sort_nodes, spell_standard_domain
-from converter.vetting import STANDARD_DOMAINS, refuse_damaged_names, tensors_of, type_name, vet_contents, vet_operators
+from converter.vetting import STANDARD_DOMAINS, refuse_damaged_names, type_name, vet_contents, vet_operators
 
 __all__ = ["Source", "ValueInfo", "load"]
 

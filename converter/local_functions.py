@@ -8,7 +8,8 @@ import onnx
 from onnx import FunctionProto, NodeProto, inliner
 
 from converter.errors import ModelError
-from converter.vetting import nodes_of, place_of, refuse_invalid
+from converter.proto_graphs import nodes_of
+from converter.vetting import place_of, refuse_invalid
 
 __all__ = ["drop_unused_functions", "inline_functions"]
 

@@ -10,8 +10,9 @@ import onnx
 from onnx import AttributeProto, FunctionProto, GraphProto, NodeProto, TensorProto, ValueInfoProto
 
 from converter.errors import ModelError
+from converter.proto_graphs import graphs_of, names_in, nodes_of, unused_name
 from converter.shape_inference import infer_shapes
-from converter.vetting import graphs_of, nodes_of, place_of
+from converter.vetting import place_of
 
 __all__ = ["drop_wrong_types", "repair", "sort_nodes", "spell_standard_domain"]
 
@@ -136,7 +137,7 @@ def _keep_node_names_apart(graph: GraphProto | FunctionProto) -> None:
 def _name_required_outputs(model: onnx.ModelProto) -> None:
     """Name outputs that are not optional: the runtime writes them without looking whether they are wanted."""
     version = next(o.version for o in model.opset_import if o.domain == "")
-    taken = {name for n in nodes_of(model) for name in (*n.input, *n.output)}
+    taken = names_in(model.graph)
     for node in nodes_of(model):
         if "" not in node.output or not onnx.defs.has(node.op_type, max_inclusive_version=version):
             continue
@@ -144,11 +145,7 @@ def _name_required_outputs(model: onnx.ModelProto) -> None:
         for place, name in enumerate(node.output):
             optional = onnx.defs.OpSchema.FormalParameterOption.Optional
             if not name and declared and declared[min(place, len(declared) - 1)].option != optional:
-                wish = f"{next(o for o in (*node.output, node.op_type) if o)}_{place}"
-                while wish in taken:
-                    wish += "_"
-                taken.add(wish)
-                node.output[place] = wish
+                node.output[place] = unused_name(f"{next(o for o in (*node.output, node.op_type) if o)}_{place}", taken)
 
 
 def _freeze_initializers(model: onnx.ModelProto) -> None:

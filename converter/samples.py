@@ -29,7 +29,7 @@ Array = npt.NDArray[Any]
 Feed = dict[str, Array]
 Kind = Literal["images", "arrays", "synthetic"]
 
-SAFE_CASTS = frozenset({("float64", "float32"), ("int32", "int64")})
+SAFE_CASTS = frozenset({("float64", "float32"), ("float64", "float16"), ("float32", "float16"), ("int32", "int64")})
 
 
 @dataclass(frozen=True)

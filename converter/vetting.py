@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -11,17 +10,15 @@ import onnx
 from onnx import AttributeProto, FunctionProto, GraphProto, NodeProto, TensorProto, numpy_helper
 
 from converter.errors import ModelError
+from converter.proto_graphs import graphs_of, nodes_of, tensors_of
 
 __all__ = [
     "OLDEST_OPSET",
     "STANDARD_DOMAINS",
     "VERSION_KEY",
-    "graphs_of",
-    "nodes_of",
     "place_of",
     "refuse_damaged_names",
     "refuse_invalid",
-    "tensors_of",
     "type_name",
     "vet_contents",
     "vet_operators",
@@ -40,6 +37,7 @@ _LAYERS = frozenset(
     ("Conv", "ConvTranspose", "DeformConv", "Einsum", "Gemm", "MatMul", "LSTM", "GRU", "RNN", "PRelu")
     + ("BatchNormalization", "InstanceNormalization", "GroupNormalization", "LayerNormalization", "RMSNormalization")
 )
+_HIDDEN = "deprecated"
 _HANDS_ON = frozenset(("Cast", "CastLike", "Flatten", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze"))
 
 
@@ -80,34 +78,6 @@ def refuse_damaged_names(path: Path, model: onnx.ModelProto) -> None:
     for name in names:
         if isinstance(name, bytes):
             raise ModelError(f"the name {name[:40]!r} in the file is not text", where=str(path), hint="export or download the model again")
-
-
-def graphs_of(whole: onnx.ModelProto | GraphProto | FunctionProto) -> Iterator[GraphProto | FunctionProto]:
-    """A graph and those inside its nodes; of a model the main graph, the local functions, and those inside their nodes."""
-    pending = [whole.graph, *whole.functions] if isinstance(whole, onnx.ModelProto) else [whole]
-    while pending:
-        graph = pending.pop()
-        yield graph
-        for attribute in (a for n in graph.node for a in n.attribute):
-            pending.extend([attribute.g] if attribute.type == AttributeProto.GRAPH else attribute.graphs)
-
-
-def nodes_of(whole: onnx.ModelProto | GraphProto | FunctionProto) -> Iterator[NodeProto]:
-    """The nodes of all these graphs."""
-    for graph in graphs_of(whole):
-        yield from graph.node
-
-
-def tensors_of(model: onnx.ModelProto) -> Iterator[TensorProto]:
-    """Tensors in initializers and attributes, those of sparse ones included."""
-    for graph in graphs_of(model):
-        if isinstance(graph, GraphProto):
-            yield from graph.initializer
-            yield from (t for s in graph.sparse_initializer for t in (s.values, s.indices))
-    for attribute in (a for n in nodes_of(model) for a in n.attribute):
-        yield from [attribute.t] if attribute.type == AttributeProto.TENSOR else attribute.tensors
-        if attribute.type == AttributeProto.SPARSE_TENSOR:
-            yield from (attribute.sparse_tensor.values, attribute.sparse_tensor.indices)
 
 
 def place_of(path: Path, node: NodeProto) -> str:
@@ -225,7 +195,26 @@ def refuse_invalid(path: Path, model: onnx.ModelProto) -> None:
     if model.ByteSize() >= onnx.checker.MAXIMUM_PROTOBUF:
         raise ModelError("models over 2 GB are not supported", where=str(path), hint="convert a smaller model")
     try:
-        onnx.checker.check_model(model)
+        onnx.checker.check_model(_without_deprecated(model))
     except (onnx.checker.ValidationError, UnicodeDecodeError) as error:
         first = str(error).strip().splitlines()[0][:200]
         raise ModelError(f"the model is not valid ONNX: {first}", where=str(path), hint="export the model again") from None
+
+
+def _without_deprecated(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The model as the checker should see it: deprecated operators that still have a definition hidden in a domain of their own.
+
+    GroupNormalization of opset 18 is one; the runtime runs it.
+    """
+    version = next(o.version for o in model.opset_import if o.domain in STANDARD_DOMAINS)
+    names = {n.op_type for n in model.graph.node if n.domain == "" and onnx.defs.has(n.op_type, max_inclusive_version=version)}
+    schemas = {name: onnx.defs.get_schema(name, max_inclusive_version=version) for name in names}
+    hidden = {name for name, s in schemas.items() if s.deprecated and (s.has_function or s.has_context_dependent_function)}
+    if not hidden:
+        return model
+    result = onnx.ModelProto()
+    result.CopyFrom(model)
+    for node in result.graph.node:
+        node.domain = _HIDDEN if node.op_type in hidden else node.domain
+    result.opset_import.append(onnx.helper.make_opsetid(_HIDDEN, 1))
+    return result

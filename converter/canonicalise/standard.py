@@ -9,6 +9,7 @@ from onnx import helper, numpy_helper, version_converter
 
 from converter.control_flow import CUT_OFF, holds_control_flow
 from converter.errors import ModelError
+from converter.proto_graphs import names_in, unused_name
 from converter.shape_inference import infer_shapes, without_weights
 from converter.simplification import simplify
 
@@ -40,6 +41,8 @@ def to_canonical_opset(model: onnx.ModelProto) -> onnx.ModelProto:
     if holds_control_flow(result) is not None:
         result = simplify(result)  # the version converter leaves what is inside of nodes as it is
     opset = next(o.version for o in result.opset_import if o.domain in ("", "ai.onnx"))
+    if opset < 13:
+        _flatten_old_hardmax(result)
     result = _expand_definitions(infer_shapes(result), opset)
     if opset == CANONICAL_OPSET:
         return result
@@ -85,6 +88,30 @@ def _state_old_resize(model: onnx.ModelProto) -> None:
         shrinks = bool(factors.min() < 1 and factors.max() <= 1)
         stated = {"coordinate_transformation_mode": "asymmetric", "nearest_mode": "ceil" if shrinks else "floor"}
         node.attribute.extend(helper.make_attribute(name, value) for name, value in stated.items())
+
+
+def _flatten_old_hardmax(model: onnx.ModelProto) -> None:
+    """Give every Hardmax a matrix to read, on which its old meaning and the new one agree; the converter does so for Softmax only.
+
+    Before opset 13 it looked at everything from its axis on as one row.
+    """
+    nodes, taken = [], names_in(model.graph)
+    for node in model.graph.node:
+        if node.op_type != "Hardmax":
+            nodes.append(node)
+            continue
+        x, y = node.input[0], node.output[0]
+        axis = next((a.i for a in node.attribute if a.name == "axis"), 1)
+        shape, matrix, rows = (unused_name(f"{y}_{part}", taken) for part in ("shape", "matrix", "rows"))
+        nodes += [
+            helper.make_node("Shape", [x], [shape]),
+            helper.make_node("Flatten", [x], [matrix], axis=axis),
+            helper.make_node("Hardmax", [matrix], [rows], axis=1, name=node.name),
+            helper.make_node("Reshape", [rows, shape], [y]),
+        ]
+    if len(nodes) > len(model.graph.node):
+        del model.graph.node[:]
+        model.graph.node.extend(nodes)
 
 
 def _expand_definitions(model: onnx.ModelProto, opset: int) -> onnx.ModelProto:
