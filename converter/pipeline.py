@@ -138,7 +138,7 @@ def _converted(
 
 
 def _samples(source: Source, options: Options, progress: Progress) -> tuple[SampleSet, Preprocess | None, list[str]]:
-    remarks: list[str] = []
+    remarks = list(source.notes)
     if options.require_data and options.calib is None:
         raise CalibrationError("there are no calibration data", where="--require-data", hint="give some with --calib")
     specs, guess = calibration_shapes(source, options.input_shapes, options.calib, options.threads)
