@@ -9,7 +9,7 @@ import onnx
 import onnx_ir as ir
 
 from converter import __version__
-from converter.canonicalise import CANONICAL_OPSET, PROOF_SAMPLES, Canonical, canonicalise
+from converter.canonicalise import CANONICAL_OPSET, PROOF_SAMPLES, Canonical, canonicalise, undone
 from converter.costs import Shapes
 from converter.emit import emit
 from converter.errors import BoundMissedError, ModelError, UsageError
@@ -107,6 +107,9 @@ def _converted(
     samples, preprocess, remarks = _samples(source, options, progress)
     progress.stage("canonicalise")
     canonical = canonicalise(source.model, samples.calibration[:PROOF_SAMPLES])
+    for remark in undone(canonical):
+        remarks.append(remark)
+        progress.note(remark)
     name_after_source(source.model, canonical.model)
     excluded = excluded_nodes(options.exclude, source.model, canonical.model)
     if parse_bits(options.bits)[1] < CONTAINER_BITS:
@@ -208,7 +211,7 @@ def _report(
     result: _Result | None,
     remarks: list[str],
 ) -> Report:
-    warnings = [f"rewrite '{r.name}' changed the outputs by {r.error:.1e} and was undone" for r in canonical.rewrites if not r.kept]
+    warnings = []
     if not any(op.reads_codes for op in planned.plan.ops.values()):
         warnings.append(f"all operators stay float: integer ones would save too little on {target.name} (--placement all forces them)")
     warnings += [
