@@ -10,6 +10,7 @@ import onnx_ir as ir
 
 from converter import __version__
 from converter.canonicalise import CANONICAL_OPSET, PROOF_SAMPLES, Canonical, canonicalise, undone
+from converter.canonicalise.outputs import restore_outputs
 from converter.costs import Shapes
 from converter.emit import emit
 from converter.errors import BoundMissedError, ModelError, UsageError
@@ -126,6 +127,7 @@ def _converted(
         progress.stage("emit")
         metadata = provenance(source, plan, samples, preprocess, options)
         emitted = emit(planned.model, plan, metadata)
+        restore_outputs(emitted, source.model, canonical.constants)
         progress.stage("verify")
         verdict = verify(source, planned.model, emitted, plan, planned.offers, samples.held_aside, target, threads=options.threads)
         _enforce(verdict, options)

@@ -7,10 +7,12 @@ not hold are undone and reported. A tensor that a rewrite makes anew, in place o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import onnx
 import onnx_ir as ir
 import onnx_ir.passes.common as common_passes
@@ -20,6 +22,7 @@ from converter.canonicalise.affine import fold_affine
 from converter.canonicalise.averages import spell_out_averages
 from converter.canonicalise.clusters import fuse_activations
 from converter.canonicalise.normalization import fuse_normalizations
+from converter.canonicalise.outputs import distinct_outputs, set_outputs_aside
 from converter.canonicalise.parallel_layers import add_parallel_layers
 from converter.canonicalise.proof import TOLERANCE, Difference, Reference, difference, measure_noise, run_reference
 from converter.canonicalise.rearrangements import rearrange
@@ -62,14 +65,16 @@ class Canonical:
     """The canonical model and how it came about.
 
     Attributes:
-        model: opset 20, shapes inferred, every tensor named.
+        model: opset 20, shapes inferred, every tensor named, with outputs that are computed, each once.
         rewrites: in the order they were applied.
         error: largest relative difference between its outputs and the original's.
+        constants: outputs of the original that are constants, by name.
     """
 
     model: ir.Model
     rewrites: tuple[Rewrite, ...]
     error: float
+    constants: Mapping[str, npt.NDArray[Any]]
 
 
 def _fuse(model: ir.Model) -> list[str]:
@@ -123,9 +128,10 @@ def canonicalise(model: onnx.ModelProto, feeds: Sequence[Feed]) -> Canonical:
         feeds: a few calibration inputs on which the rewrites are proven.
 
     Raises:
-        ModelError: the opset cannot be converted, the runtime cannot run the model, or control flow is left in it.
+        ModelError: the opset cannot be converted, the runtime cannot run the model, control flow is left in it, or all its
+            outputs are constants.
     """
-    start = to_canonical_opset(model)
+    start = to_canonical_opset(distinct_outputs(model))
     reference = _reference(model, start, feeds)
     current, counts = _read(start), {}
     for name, step in _STEPS.items():
@@ -139,7 +145,10 @@ def canonicalise(model: onnx.ModelProto, feeds: Sequence[Feed]) -> Canonical:
     else:
         current, rewrites, error = _one_by_one(start, reference)
     refuse_control_flow(current)
-    return Canonical(_finished(current, model), rewrites, error)
+    finished = _finished(current, model)
+    constants = set_outputs_aside(finished, reference.outputs[0])
+    remove_dead(finished)
+    return Canonical(finished, rewrites, error, constants)
 
 
 def undone(canonical: Canonical) -> list[str]:
