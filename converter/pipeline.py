@@ -10,7 +10,8 @@ import onnx
 import onnx_ir as ir
 
 from converter import __version__
-from converter.canonicalise import CANONICAL_OPSET, PROOF_SAMPLES, Canonical, canonicalise
+from converter.canonicalise import CANONICAL_OPSET, PROOF_SAMPLES, Canonical, canonicalise, undone
+from converter.canonicalise.outputs import restore_outputs
 from converter.costs import Shapes
 from converter.emit import emit
 from converter.errors import BoundMissedError, CalibrationError, ModelError, UsageError
@@ -109,6 +110,9 @@ def _converted(
     samples, preprocess, remarks = _samples(source, options, progress)
     progress.stage("canonicalise")
     canonical = canonicalise(source.model, samples.calibration[:PROOF_SAMPLES])
+    for remark in undone(canonical):
+        remarks.append(remark)
+        progress.note(remark)
     name_after_source(source.model, canonical.model)
     excluded = excluded_nodes(options.exclude, source.model, canonical.model)
     if parse_bits(options.bits)[1] < CONTAINER_BITS:
@@ -126,6 +130,7 @@ def _converted(
         progress.stage("emit")
         metadata = provenance(source, plan, samples, preprocess, options)
         emitted = emit(planned.model, plan, metadata)
+        restore_outputs(emitted, source.model, canonical.constants)
         progress.stage("verify")
         verdict = verify(source, planned.model, emitted, plan, planned.offers, samples.held_aside, target, threads=options.threads)
         _enforce(verdict, options)
@@ -221,7 +226,6 @@ def _report(
     remarks: list[str],
 ) -> Report:
     warnings = [*samples.doubts]
-    warnings += [f"rewrite '{r.name}' changed the outputs by {r.error:.1e} and was undone" for r in canonical.rewrites if not r.kept]
     if not any(op.reads_codes for op in planned.plan.ops.values()):
         warnings.append(f"all operators stay float: integer ones would save too little on {target.name} (--placement all forces them)")
     warnings += [

@@ -34,6 +34,7 @@ Array = npt.NDArray[Any]
 Feed = dict[str, Array]
 Kind = Literal["images", "arrays", "synthetic"]
 
+
 @dataclass(frozen=True, eq=False)
 class SampleSet:
     """Samples to calibrate and to check with.
