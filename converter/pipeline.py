@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +20,7 @@ from converter.forks import fork_entering
 from converter.latency import LatencyRatio, latency_ratio
 from converter.load import Source, load
 from converter.observe import Observations, observe
+from converter.offers import Offer, Refusal
 from converter.options import Options, parse_bits
 from converter.origins import name_after_source
 from converter.paths import check_input, check_outputs, write_files
@@ -196,6 +199,15 @@ def _enforce(verdict: Verdict, options: Options) -> None:
             )
 
 
+def _why_float(offers: Mapping[str, Offer | Refusal], target: Target) -> str:
+    """Why nothing runs in integer, although it was asked for perhaps."""
+    if any(isinstance(entry, Offer) and entry.form != "requantize" for entry in offers.values()):
+        return f"integer ones would save too little on {target.name} (--placement all forces them)"
+    reasons = Counter(entry.reason for entry in offers.values() if isinstance(entry, Refusal))
+    often = [f" ({count} of {len(offers)}: {reason})" for reason, count in reasons.most_common(1)]
+    return "none has an integer form" + "".join(often)
+
+
 def _report(
     source: Source,
     output: str,
@@ -210,7 +222,7 @@ def _report(
 ) -> Report:
     warnings = [f"rewrite '{r.name}' changed the outputs by {r.error:.1e} and was undone" for r in canonical.rewrites if not r.kept]
     if not any(op.reads_codes for op in planned.plan.ops.values()):
-        warnings.append(f"all operators stay float: integer ones would save too little on {target.name} (--placement all forces them)")
+        warnings.append(f"all operators stay float: {_why_float(planned.offers, target)}")
     warnings += [
         f"output '{quality.name}' is far from float: {quality.sqnr_db:.1f} dB SQNR; check the accuracy before use"
         for quality in (result.verdict.outputs if result is not None else ())
