@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 
+import numpy as np
 import torch
 
 from converter.torch_ops.table import Attributes, Inputs, Rule, Table, Tensor, UnknownOperatorError, integers, optional
@@ -37,7 +37,7 @@ def _resize(x: Inputs, a: Attributes) -> Tensor:
         factors = [m / n for m, n in zip(targets, lengths, strict=True)]
     else:
         factors = [float(s) for s in scales]
-        targets = [math.floor(n * s) for n, s in zip(lengths, factors, strict=True)]
+        targets = [int(np.floor(np.float32(n) * np.float32(s))) for n, s in zip(lengths, factors, strict=True)]
     for axis, factor, target in zip(axes, factors, targets, strict=True):
         if factor != 1.0 or target != result.shape[axis]:
             result = _along(result, axis, factor, target, a)
