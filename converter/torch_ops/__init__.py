@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from converter.torch_ops import indexing, layers, movement, pointwise, pooling, quantized, resize, sampling
+from converter.torch_ops import indexing, layers, movement, pointwise, pooling, quantized, recurrent, resize, sampling
 from converter.torch_ops.table import Attributes, Inputs, Rule, Tensor, UnknownOperatorError
 
 __all__ = ["ACTIVATION", "POINTWISE", "UnknownOperatorError", "apply", "known"]
@@ -29,6 +29,7 @@ _RULES: Mapping[str, Rule] = {
     **movement.TABLE,
     **indexing.TABLE,
     **sampling.TABLE,
+    **recurrent.TABLE,
     **quantized.TABLE,
 }
 

@@ -21,7 +21,13 @@ def _grid_sample(x: Inputs, a: Attributes) -> Tensor:
 
 
 def _affine_grid(x: Inputs, a: Attributes) -> Tensor:
-    return functional.affine_grid(x[0], integers(x[1]), align_corners=bool(a.get("align_corners", 0)))
+    """Where a map's places lie in another, as shares of its sides from -1 to 1; the last axis is (x, y) or (x, y, z)."""
+    sizes = integers(x[1])[2:]
+    aligned = bool(a.get("align_corners", 0))
+    lines = [torch.linspace(-1, 1, n) if aligned else (2 * torch.arange(n) + 1) / n - 1 for n in sizes]
+    places = torch.stack([*reversed(torch.meshgrid(*lines, indexing="ij")), torch.ones(sizes)], -1).to(x[0].dtype)
+    grid = places.reshape(-1, len(sizes) + 1) @ x[0].transpose(1, 2)
+    return grid.reshape(x[0].shape[0], *sizes, len(sizes))
 
 
 def _columns_to_image(x: Inputs, a: Attributes) -> Tensor:

@@ -8,7 +8,7 @@ import torch
 from torch.autograd import gradcheck
 
 from converter import torch_ops
-from converter.torch_ops import indexing, layers, movement, pointwise, pooling, resize, sampling
+from converter.torch_ops import indexing, layers, movement, pointwise, pooling, recurrent, resize, sampling
 
 TABLES = (
     pointwise.FLOAT,
@@ -19,6 +19,7 @@ TABLES = (
     movement.TABLE,
     indexing.TABLE,
     sampling.TABLE,
+    recurrent.TABLE,
 )
 EVERY_RULE = {op_type: rule for table in TABLES for op_type, rule in table.items()}
 
@@ -82,6 +83,7 @@ def test_no_two_tables_claim_an_operator() -> None:
         ("ScatterElements", [(3, 4)], [torch.tensor([[0, 2, 1, 0]]), torch.ones(1, 4, dtype=torch.float64)], {"reduction": "add"}),
         ("CumSum", [(3, 4)], [torch.tensor(1)], {"exclusive": 1, "reverse": 1}),
         ("Trilu", [(3, 4)], [torch.tensor(1)], {}),
+        ("LSTM", [(3, 1, 2), (1, 8, 2), (1, 8, 2), (1, 16)], [], {"hidden_size": 2}),
         ("GridSample", [(1, 2, 4, 4), (1, 3, 3, 2)], [], {}),
         ("AffineGrid", [(1, 2, 3)], [torch.tensor([1, 2, 3, 3])], {}),
         ("ConvTranspose", [(1, 2, 3, 3), (2, 2, 3, 3)], [], {"strides": [2, 2], "auto_pad": "SAME_UPPER"}),
