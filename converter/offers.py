@@ -63,6 +63,9 @@ _CONTAINER_BITS = 8
 
 _STEPS = 255
 
+_NOT_ZERO: Mapping[str, tuple[int, ...]] = {"Div": (1,), "Log": (0,), "Pow": (0,), "Reciprocal": (0,), "Sqrt": (0,)}
+"""Operators, and which of their inputs, whose result is infinite at zero, or leads to a division by zero."""
+
 _LARGEST_MULTIPLIER = 4.0
 """Of the integer GlobalAveragePool. The runtime fails at 256; methods may bring the grids apart by some ten times."""
 
@@ -128,6 +131,7 @@ def offer(
     shapes = {name: stats.shape for name, stats in seen.tensors.items()}
     context = _Context(seen, target, activation_bits, weight_bits, shapes)
     result: dict[str, Offer | Refusal] = {}
+    flaws = _flaws(model, seen)
     rounded_later, curved = entering(model, _LATER), entering(model, (*_LATER, "log2", "log-sqrt2"))
     for node in model.graph:
         if not any(is_float(o) for o in node.outputs) or constant(node.outputs[0]) is not None:
@@ -139,6 +143,8 @@ def offer(
             result[name] = Refusal(_CURVES[curve_of(node)], final=True)
         elif not list(data_inputs(node)):
             result[name] = Refusal("none of its float inputs is computed", final=True)
+        elif flaw := next((flaws[n] for n in _tensors(node) if n in flaws), ""):
+            result[name] = Refusal(flaw, macs_of(node, shapes), final=True)
         else:
             entry = _on_target(_OFFERS.get(node.op_type, _no_kernel)(node, context, result), node)
             if isinstance(entry, Offer):
@@ -146,6 +152,23 @@ def offer(
             else:  # what it reads or writes is on a grid of its own, which one around the operator would undo
                 result[name] = replace(entry, final=entry.final or name in curved or reads_curve(node))
     return result
+
+
+def _tensors(node: ir.Node) -> list[str]:
+    """Names of the computed float tensors that a node reads and writes."""
+    return [str(v.name) for _, v in data_inputs(node)] + [str(o.name) for o in node.outputs if is_float(o)]
+
+
+def _flaws(model: ir.Model, seen: Observations) -> dict[str, str]:
+    """Tensors that have to stay float, and why, as said of who reads or writes them."""
+    found = {name: f"of a tensor that it reads or writes, {stats.flaw}" for name, stats in seen.tensors.items() if stats.flaw}
+    for node in model.graph:
+        for index in _NOT_ZERO.get(node.op_type, ()):
+            value = node.inputs[index] if index < len(node.inputs) else None
+            stats = seen.tensors.get(str(value.name)) if value is not None and constant(value) is None else None
+            if stats is not None and stats.minimum * stats.maximum > 0.0 and stats.nearest < _reach(stats) / _STEPS:
+                found.setdefault(str(value.name), f"small numbers of a tensor would become zero, which {node.op_type} must not read")
+    return found
 
 
 def _on_target(entry: Offer | Refusal, node: ir.Node) -> Offer | Refusal:

@@ -12,7 +12,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from converter import __version__, pipeline
-from converter.conftest import SaveHybrid, hybrid_model, make_model
+from converter.conftest import SaveHybrid, Values, WriteImages, hybrid_model, make_model
 from converter.errors import CalibrationError, ConverterError, ModelError
 from converter.fold import Fold
 from converter.methods import FOLDING, Problem
@@ -235,6 +235,35 @@ def test_one_sample_is_told(save_hybrid: SaveHybrid, tmp_path: Path) -> None:
     np.save(tmp_path / "data.npy", np.zeros((1, 3, 32, 32), np.float32) + 0.5)
     report = convert(save_hybrid(), tmp_path / "out.onnx", options(calib=tmp_path / "data.npy"), dry_run=True)
     assert any("one sample" in note for note in report.notes)
+
+
+@pytest.mark.filterwarnings("error::RuntimeWarning")
+@pytest.mark.parametrize("method", ["mse", ""])
+def test_data_that_say_nothing_are_used_with_a_warning(tmp_path: Path, method: str) -> None:
+    """Biases alone make up what is seen then: weights have grids that nothing was chosen by."""
+    draw = np.random.default_rng(0).standard_normal
+    weights = {"w": draw((8, 3, 3, 3)).astype(np.float32), "v": draw((4, 8, 1, 1)).astype(np.float32)}
+    nodes = [helper.make_node("Conv", ["x", "w"], ["c"], pads=[1] * 4), helper.make_node("Conv", ["c", "v"], ["y"])]
+    model = make_model(nodes, [("x", TensorProto.FLOAT, ["n", 3, 8, 8])], [("y", TensorProto.FLOAT, ["n", 4, 8, 8])], initializers=weights)
+    onnx.save(model, tmp_path / "in.onnx")
+    np.save(tmp_path / "black.npy", np.zeros((6, 3, 8, 8), np.float32))
+    told: list[str] = []
+    given = options(calib=tmp_path / "black.npy", method=method)
+    report = convert(tmp_path / "in.onnx", tmp_path / "out.onnx", given, progress=Progress(note=told.append))
+    assert "all 4 calibration samples are equal" in report.warnings[0]
+    assert "one colour only" in report.warnings[1]
+    assert list(report.warnings[:2]) == told and report.notes == ()
+
+
+def test_what_was_made_up_beside_images_is_told(tmp_path: Path, write_images: WriteImages) -> None:
+    nodes = [helper.make_node("Relu", ["x"], ["r"]), helper.make_node("Mul", ["r", "factor"], ["y"])]
+    shape: list[int | str | None] = [1, 3, 8, 8]
+    inputs: Values = [("x", TensorProto.FLOAT, shape), ("factor", TensorProto.FLOAT, [1])]
+    onnx.save(make_model(nodes, inputs, [("y", TensorProto.FLOAT, shape)]), tmp_path / "in.onnx")
+    told: list[str] = []
+    given = options(calib=write_images(tmp_path / "images"))
+    report = convert(tmp_path / "in.onnx", tmp_path / "out.onnx", given, progress=Progress(note=told.append))
+    assert [note for note in report.notes if "factor = ones" in note] == told
 
 
 def test_errors_of_the_public_function_are_of_one_tree(tmp_path: Path, save_hybrid: SaveHybrid) -> None:

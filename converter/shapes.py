@@ -11,13 +11,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-from numpy.lib import format as npy_format
 
+from converter.array_files import ARRAY_SUFFIXES, stored_arrays
+from converter.calibration_files import check_calibration_path
 from converter.errors import ModelError, UsageError
+from converter.input_specs import InputSpec
 from converter.load import Source, ValueInfo
-from converter.preprocess import UNREADABLE
 from converter.runtime import open_session, run_session
-from converter.samples import InputSpec
 
 __all__ = ["calibration_shapes", "parse_input_shape", "parse_input_shapes"]
 
@@ -65,6 +65,7 @@ def calibration_shapes(
 
     Raises:
         UsageError: ``given`` names an unknown input or contradicts the model, or no usual size runs.
+        CalibrationError: ``calib`` is missing or damaged.
     """
     known = {i.name: i for i in source.inputs}
     for name, shape in given.items():
@@ -106,21 +107,11 @@ def _fill(value: ValueInfo, given: tuple[int, ...] | None, found: tuple[int, ...
 
 def _array_shapes(path: Path) -> dict[str, tuple[int, ...]]:
     """Shapes of the arrays in an .npz or .npy, by name ("" for the only one), read from their headers."""
-    try:
-        if path.suffix.lower() == ".npy":
-            return {"": np.load(path, mmap_mode="r", allow_pickle=False).shape}
-        if path.suffix.lower() == ".npz":
-            with np.load(path, allow_pickle=False) as archive:
-                shapes: dict[str, tuple[int, ...]] = {}
-                for name in archive.files:
-                    with archive.zip.open(f"{name}.npy") as entry:
-                        version = npy_format.read_magic(entry)
-                        header = npy_format.read_array_header_1_0 if version == (1, 0) else npy_format.read_array_header_2_0
-                        shapes[name] = header(entry)[0]
-                return {**shapes, **({"": next(iter(shapes.values()))} if len(shapes) == 1 else {})}
-    except UNREADABLE:
-        return {}  # the loader of samples reports what is wrong with the file
-    return {}
+    check_calibration_path(path)
+    if path.is_dir() or path.suffix.lower() not in ARRAY_SUFFIXES:
+        return {}
+    shapes = {name: array.shape for name, array in stored_arrays(path).items()}
+    return {**shapes, "": next(iter(shapes.values()))} if len(shapes) == 1 else shapes
 
 
 def _guess(source: Source, shapes: dict[str, tuple[int | None, ...]], threads: int) -> tuple[dict[str, tuple[int | None, ...]], str]:

@@ -9,7 +9,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from converter.conftest import Array, SaveHybrid, make_model
-from converter.errors import UsageError
+from converter.errors import CalibrationError, UsageError
 from converter.load import Source, load
 from converter.shapes import calibration_shapes, parse_input_shape, parse_input_shapes
 
@@ -18,10 +18,14 @@ Shape = tuple[int | str | None, ...]
 
 
 def source(
-    folder: Path, inputs: dict[str, Shape], nodes: list[tuple[str, list[str], str]], constants: dict[str, Array] | None = None
+    folder: Path,
+    inputs: dict[str, Shape],
+    nodes: list[tuple[str, list[str], str]],
+    constants: dict[str, Array] | None = None,
+    **attributes: Any,
 ) -> Source:
     """A model of a few nodes; its output has the rank of nothing in particular, as the runtime does not mind."""
-    made = [helper.make_node(op, read, [write]) for op, read, write in nodes]
+    made = [helper.make_node(op, read, [write], **attributes) for op, read, write in nodes]
     last = nodes[-1][2]
     rank = len(next(iter(inputs.values())))
     model = make_model(made, [(n, FLOAT, s) for n, s in inputs.items()], [(last, FLOAT, [None] * rank)], initializers=constants)
@@ -128,11 +132,21 @@ def test_sizes_of_calibration_arrays_are_used(tmp_path: Path, save_hybrid: SaveH
     assert settled(model, calib=path) == ({"image": (1, 3, 40, 48)}, "")
 
 
+@pytest.mark.parametrize("name", ["data.npz", "data.npy"])
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04 not a zip", b"\x93NUMPY\x01"])
-def test_damaged_arrays_are_left_to_the_loader_of_samples(tmp_path: Path, save_hybrid: SaveHybrid, content: bytes) -> None:
-    (tmp_path / "data.npz").write_bytes(content)
-    shapes, guess = settled(load(save_hybrid(dynamic_batch=True, dynamic_size=True)), calib=tmp_path / "data.npz")
-    assert shapes == {"image": (1, 3, 224, 224)} and guess
+def test_damaged_arrays_are_named_before_anything_is_guessed(tmp_path: Path, save_hybrid: SaveHybrid, name: str, content: bytes) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(CalibrationError, match="cannot be read") as caught:
+        settled(load(save_hybrid(dynamic_batch=True, dynamic_size=True)), calib=tmp_path / name)
+    assert str(tmp_path / name) in caught.value.where
+    with pytest.raises(CalibrationError, match="no calibration data at this path"):
+        settled(load(save_hybrid()), calib=tmp_path / "absent.npz")
+
+
+def test_a_size_of_zero_is_a_size(tmp_path: Path) -> None:
+    model = source(tmp_path, {"x": (1, 2, 8), "past": (1, "past", 8)}, [("Concat", ["past", "x"], "y")], axis=1)
+    np.savez(tmp_path / "data.npz", x=np.zeros((4, 2, 8), np.float32), past=np.zeros((4, 0, 8), np.float32))
+    assert settled(model, calib=tmp_path / "data.npz") == ({"x": (1, 2, 8), "past": (1, 0, 8)}, "")
 
 
 def test_arrays_of_another_rank_do_not_help(tmp_path: Path, save_hybrid: SaveHybrid) -> None:

@@ -1,0 +1,43 @@
+"""Silence: keep what C++ libraries print off the terminal."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import io
+import os
+import sys
+from collections.abc import Iterator
+
+__all__ = ["silence"]
+
+_DESCRIPTORS = (1, 2)
+
+
+@contextlib.contextmanager
+def silence() -> Iterator[None]:
+    """Send what is printed meanwhile, on stdout or stderr, to nowhere; exceptions pass.
+
+    The file descriptors are redirected: libraries in C++ do not know of Python's streams.
+    """
+    with contextlib.ExitStack() as stack:
+        sink = os.open(os.devnull, os.O_WRONLY)
+        stack.callback(os.close, sink)
+        _flush()
+        for descriptor in _DESCRIPTORS:
+            with contextlib.suppress(OSError):  # one that is closed is silent anyway
+                kept = os.dup(descriptor)
+                stack.callback(os.close, kept)
+                stack.callback(os.dup2, kept, descriptor)
+                os.dup2(sink, descriptor)
+        stack.callback(_flush)  # what waits in buffers when they are restored belongs to the silence
+        stack.enter_context(contextlib.redirect_stdout(io.StringIO()))
+        yield
+
+
+def _flush() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):  # a full device or a closed stream: whoever prints next is told
+            if stream is not None:
+                stream.flush()
+    ctypes.CDLL(None).fflush(None)
