@@ -162,7 +162,7 @@ def apply_preprocess(image: Image.Image, height: int, width: int, channels: int,
     mean, std = (preprocess.mean, preprocess.std) if channels == 3 else ((_luma(preprocess.mean),), (_luma(preprocess.std),))
     pixels = fitted.astype(np.float32) / np.float32(255)
     normalised = (pixels - np.asarray(mean, dtype=np.float32)) / np.asarray(std, dtype=np.float32)
-    return _on_canvas(normalised, height, width)
+    return _on_canvas(np.asarray(normalised, dtype=np.float32), height, width)
 
 
 def picture_codes(image: Image.Image, height: int, width: int, channels: int, resize: Resize) -> npt.NDArray[np.uint8]:

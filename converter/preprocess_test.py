@@ -217,7 +217,7 @@ def test_codes_are_the_pixels_that_preprocessing_starts_from() -> None:
     image = gradient(20, 30)
     for resize in ("stretch", "crop"):
         codes = picture_codes(image, 6, 8, 3, resize)
-        assert (codes.dtype, codes.shape, codes.flags.c_contiguous) == (np.uint8, (3, 6, 8), True)
+        assert codes.dtype == np.uint8 and codes.shape == (3, 6, 8) and codes.flags.c_contiguous
         assert levels(apply_preprocess(image, 6, 8, 3, replace(UNIT, resize=resize))) == codes.reshape(-1).tolist()
     padded = picture_codes(Image.new("RGB", (4, 4), (200, 100, 50)), 2, 4, 1, "pad")
     assert padded.tolist() == [[[124, 124, 0, 0], [124, 124, 0, 0]]]

@@ -61,7 +61,7 @@ def test_other_inputs_are_made_up_and_told(tmp_path: Path) -> None:
             "made up beside the pictures: mask = ones; sizes = height and width of the picture (6, 8); labels = ones; factor = ones; "
             "half = ones; an .npz with an array for each input decides otherwise"
         )
-        assert samples.doubts == ()
+        assert samples.doubts == alone.doubts
     assert alone.assumed == ""
 
 

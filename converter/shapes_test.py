@@ -14,6 +14,7 @@ from converter.load import Source, load
 from converter.shapes import calibration_shapes, parse_input_shape, parse_input_shapes
 
 FLOAT = TensorProto.FLOAT
+CONSTANT: dict[str, Array] = {"c": np.ones((4, 4), np.float32)}
 Shape = tuple[int | str | None, ...]
 
 
@@ -93,6 +94,30 @@ def test_one_symbol_gets_one_size(tmp_path: Path) -> None:
     model = source(tmp_path, {"x": (1, 1, "s", "s")}, [("Add", ["x", "c"], "y")], constants)
     with pytest.raises(UsageError, match="none of the usual ones runs"):
         settled(model)
+
+
+def test_a_mask_has_the_size_of_the_picture_it_shares_symbols_with(tmp_path: Path) -> None:
+    for mask in (("n", "h", "w"), ("h", "w")):
+        inputs: dict[str, Shape] = {"x": ("n", 3, "h", "w"), "mask": mask}
+        for order in (inputs, dict(reversed(inputs.items()))):
+            model = source(tmp_path, order, [("Relu", ["mask"], "z"), ("Mul", ["x", "z"], "y")], {})
+            shapes, guess = settled(model)
+            assert shapes["x"] == (1, 3, 224, 224) and shapes["mask"][-2:] == (224, 224) and guess
+            shapes, guess = settled(model, {"x": (1, 3, 40, 48)})
+            assert shapes["mask"] == {3: (1, 40, 48), 2: (40, 48)}[len(mask)] and guess == ""
+
+
+def test_a_batch_that_is_given_holds_for_all_inputs_that_share_its_symbol(tmp_path: Path) -> None:
+    model = source(tmp_path, {"x": ("n", 4), "z": ("n", 4), "v": ("m", 4)}, [("Add", ["x", "z"], "s"), ("Gemm", ["s", "c"], "y")], CONSTANT)
+    assert settled(model, {"x": (3, 4)})[0] == {"x": (3, 4), "z": (3, 4), "v": (1, 4)}
+    assert settled(model)[0] == {"x": (1, 4), "z": (1, 4), "v": (1, 4)}
+
+
+def test_one_word_for_everything_that_is_open_says_nothing(tmp_path: Path) -> None:
+    inputs: dict[str, Shape] = {"x": ("None", 3, "None", "None"), "scale": ("None", 1, 1)}
+    model = source(tmp_path, inputs, [("Mul", ["x", "scale"], "y")])
+    assert settled(model)[0] == {"x": (1, 3, 224, 224), "scale": (1, 1, 1)}
+    assert settled(model, {"x": (1, 3, 40, 48)}) == ({"x": (1, 3, 40, 48), "scale": (1, 1, 1)}, "")
 
 
 def test_channels_last_and_token_inputs(tmp_path: Path) -> None:
