@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 
 from converter.costs import operator_costs
 from converter.grids import Grid
+from converter.macs_test import shapes_of
 from converter.methods import Choice
 from converter.minimum_cut import minimum_cut
 from converter.observe import Observations, TensorStats
@@ -60,7 +61,7 @@ def random_network(seed: int) -> Priced:
         made.append(_layer(sketch, str(generator.choice(_LAYERS)), f"op{index}", made, generator))
     read = {name for node in sketch.nodes for name in node.input}
     model = sketch.model(*[name for name in made[1:] if name not in read or generator.random() < 0.1])
-    shapes = {str(v.name): tuple(map(int, v.shape or ())) for v in [*model.graph.inputs, *(o for n in model.graph for o in n.outputs)]}
+    shapes = shapes_of(model)
     seen = Observations({name: TensorStats(-1.0, 1.0, np.linspace(-1, 1, 9, dtype=np.float32), shape) for name, shape in shapes.items()}, 1)
     target = list(TARGETS.values())[seed % len(TARGETS)]
     offers = offer(model, seen, target, activation_bits=8, weight_bits=8)
