@@ -88,7 +88,7 @@ def _layer(sketch: Sketch, kind: str, name: str, made: list[str], generator: np.
 
 
 def predicted(case: Priced, integer: frozenset[str]) -> float:
-    """What a settled plan costs, by the report's own account, without the call what is float in any case, and errors."""
+    """What a settled plan costs, by the report's own account, without the call, what is float in any case, and errors."""
     grid = Grid((1.0,), (0,), 8, case.target.signed_activations)
     constants = {(n, i): grid for n, e in case.offers.items() if isinstance(e, Offer) for i in e.constants}
     plan = settle(case.model, case.offers, Choice(dict.fromkeys(case.seen.tensors, grid), constants), integer, Plan("", "W8A8", "", {}, {}))
