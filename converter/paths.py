@@ -16,13 +16,15 @@ def check_input(path: Path) -> None:
     """Refuse a model file that cannot be read.
 
     Raises:
-        ModelError: it does not exist, is a folder, or may not be read.
+        ModelError: it does not exist, is a folder, a pipe or a device, or may not be read.
     """
     try:
         if path.is_dir():
             raise ModelError("the input is a folder, not an ONNX file", where=str(path), hint="name the .onnx file inside it")
         if not path.exists():
             raise ModelError("the input file does not exist", where=str(path), hint="check the path")
+        if _is_special(path):
+            raise ModelError("the input is a pipe or a device, not a file", where=str(path), hint="save the model to a file first")
         if not os.access(path, os.R_OK):
             raise ModelError("the input file cannot be read", where=str(path), hint="check its permissions")
     except OSError as error:
@@ -48,6 +50,8 @@ def check_outputs(outputs: Mapping[str, Path], inputs: Mapping[str, Path]) -> No
                     raise UsageError(f"{other} and {role} are the same file", where=str(path), hint=f"name another file for {role}")
         except OSError as error:
             raise UsageError(f"{role} cannot be written: {error.strerror}", where=str(path), hint="check the path") from None
+        except RuntimeError:  # how Path.resolve calls it
+            raise UsageError(f"{role} is a loop of symbolic links", where=str(path), hint="name another file") from None
         seen[role] = path
 
 
