@@ -149,7 +149,6 @@ def _value_info(path: Path, value: onnx.ValueInfoProto) -> ValueInfo:
             hint="export the model in float32",
         )
     shape = tuple(
-        d.dim_value if d.HasField("dim_value") else (d.dim_param if d.dim_param not in ("", "?") else None)
-        for d in tensor.shape.dim
+        d.dim_value if d.HasField("dim_value") else (d.dim_param if d.dim_param not in ("", "?") else None) for d in tensor.shape.dim
     )
     return ValueInfo(value.name, _TYPES[tensor.elem_type], shape)

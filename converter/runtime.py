@@ -81,7 +81,7 @@ def open_session(
 
 
 def run_session(session: Any, feed: Feed, outputs: Sequence[str] | None = None) -> dict[str, npt.NDArray[Any]]:
-    """Run one sample; outputs by name.
+    """Run one sample; outputs by name: arrays, or lists of arrays where an output is a sequence.
 
     Raises:
         ModelError: the runtime fails on this input.
@@ -91,7 +91,7 @@ def run_session(session: Any, feed: Feed, outputs: Sequence[str] | None = None) 
         values = session.run(names, dict(feed))
     except _RUNTIME_ERRORS as error:
         raise ModelError(f"ONNX Runtime cannot run the model: {_first_line(error)}", where=_place(error)) from error
-    return {name: np.asarray(value) for name, value in zip(names, values, strict=True)}
+    return {name: value if isinstance(value, list) else np.asarray(value) for name, value in zip(names, values, strict=True)}
 
 
 def run_model(model: onnx.ModelProto, feed: Feed, *, optimise: bool = True) -> dict[str, npt.NDArray[Any]]:

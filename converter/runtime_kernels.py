@@ -1,92 +1,176 @@
-"""Float operators by the runtime's own kernels, for a simulation that agrees with it to the last bit.
+"""Operators by the runtime's own kernels, for a simulation that agrees with it to the last bit.
 
-Two implementations of LayerNorm or Softmax differ in the last bits. In front of a rounding step that is enough to move
-a few codes, and deep networks amplify a moved code. A simulation that takes these operators from the runtime and does
-the rest itself shows differences only where the integer arithmetic differs.
+Two implementations of LayerNorm or Softmax differ in the last bits, and each has its own answer to 0/0, to a cast of
+infinity and to equal scores in a TopK. In front of a rounding step the last bits are enough to move a few codes, and
+deep networks amplify a moved code. A simulation that takes these operators from the runtime, one at a time, and does
+the rest itself shows differences only where the integer arithmetic differs. It also knows every operator that the
+runtime knows.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import onnx
 import torch
+from onnx import AttributeProto, helper, numpy_helper
 
 from converter import torch_ops
 from converter.canonicalise.standard import CANONICAL_OPSET
-from converter.runtime import open_session
+from converter.errors import ModelError
+from converter.runtime import open_session, run_session
 
-__all__ = ["FloatKernel", "runtime_kernels"]
+__all__ = ["FloatKernel", "runtime_kernels", "runtime_operator", "torch_kernels"]
 
-FloatKernel = Callable[[str, Sequence[Any], Mapping[str, Any]], list[torch.Tensor]]
-"""Runs one operator: (type, inputs as tensors or None, attributes) to outputs."""
+FloatKernel = Callable[[str, Sequence[Any], Mapping[str, Any], int, Collection[int]], list[Any]]
+"""Runs one operator: (type, inputs, attributes, number of outputs, indices of inputs that are constants) to outputs.
+
+Inputs are tensors, None where optional and absent, or lists of tensors where the operator takes a sequence; outputs
+likewise.
+"""
 
 _IR_VERSION = 9
-_INEXACT = frozenset(
-    [
-        "AveragePool",
-        "Conv",
-        "Erf",
-        "Exp",
-        "Gelu",
-        "Gemm",
-        "GlobalAveragePool",
-        "HardSigmoid",
-        "HardSwish",
-        "InstanceNormalization",
-        "LayerNormalization",
-        "Log",
-        "MatMul",
-        "Pow",
-        "ReduceMean",
-        "ReduceSum",
-        "Sigmoid",
-        "Softmax",
-        "Sqrt",
-        "Tanh",
-    ]
-)
-"""Operators on which two correct implementations may differ in the last bits."""
 
-
-_CONSTANT_OPERANDS = frozenset(["Conv"])
+_REARRANGED = frozenset(["Conv", "ConvTranspose", "GRU", "Gemm", "LSTM", "MatMul", "RNN"])
 """Operators whose kernel depends on whether their weights are constants, which the runtime rearranges beforehand."""
 
+_SMALL = 1024
+"""Elements up to which a constant is part of the one-node model: shapes and axes, which some kernels want to know beforehand."""
 
-def runtime_kernels() -> FloatKernel:
-    """A kernel runner that takes inexact operators from ONNX Runtime and all others from torch."""
-    sessions: dict[str, Any] = {}
+_GRAPHS = (AttributeProto.GRAPH, AttributeProto.GRAPHS)
 
-    def run(op_type: str, inputs: Sequence[Any], attributes: Mapping[str, Any]) -> list[torch.Tensor]:
-        if op_type not in _INEXACT or any(x is not None and x.dtype != torch.float32 for x in inputs[:1]):
-            return torch_ops.apply(op_type, inputs, attributes)
-        arrays = [None if x is None else np.ascontiguousarray(x.numpy()) for x in inputs]
-        fixed = arrays[1:] if op_type in _CONSTANT_OPERANDS else []
-        contents = [None if a is None else hashlib.sha256(a.tobytes()).hexdigest() for a in fixed]
-        key = repr((op_type, sorted(attributes.items()), [None if a is None else (a.shape, a.dtype.str) for a in arrays], contents))
-        if key not in sessions:
-            sessions[key] = open_session(_one_node(op_type, arrays, attributes, len(arrays) - len(fixed)), threads=1)
-        feed = {f"x{i}": a for i, a in enumerate(arrays[: len(arrays) - len(fixed)]) if a is not None}
-        return [torch.from_numpy(y) for y in sessions[key].run(None, feed)]
+
+def torch_kernels() -> FloatKernel:
+    """A kernel runner that takes all operators from torch.
+
+    Raises:
+        torch_ops.UnknownOperatorError: when it is called, for an operator or an attribute without a rule.
+    """
+
+    def run(op_type: str, inputs: Sequence[Any], attributes: Mapping[str, Any], outputs: int, constants: Collection[int]) -> list[Any]:
+        return torch_ops.apply(op_type, inputs, attributes)
 
     return run
 
 
-def _one_node(op_type: str, arrays: Sequence[Any], attributes: Mapping[str, Any], fed: int) -> onnx.ModelProto:
-    """A model of one operator whose first inputs are fed and whose others are constants."""
+def runtime_kernels() -> FloatKernel:
+    """A kernel runner that takes all operators from ONNX Runtime, with a memory of its own for the sessions.
+
+    Raises:
+        torch_ops.UnknownOperatorError: when it is called, for an operator that cannot stand alone.
+    """
+    sessions: dict[object, Any] = {}
+
+    def run(op_type: str, inputs: Sequence[Any], attributes: Mapping[str, Any], outputs: int, constants: Collection[int]) -> list[Any]:
+        return runtime_operator(op_type, inputs, attributes, outputs, constants=constants, sessions=sessions)
+
+    return run
+
+
+def runtime_operator(
+    op_type: str,
+    inputs: Sequence[Any],
+    attributes: Mapping[str, Any],
+    outputs: int = 1,
+    *,
+    constants: Collection[int] = (),
+    sessions: dict[object, Any] | None = None,
+) -> list[Any]:
+    """Run one operator in ONNX Runtime, on one thread. Not differentiable; the same bits for the same arguments.
+
+    Args:
+        op_type: of the canonical opset.
+        inputs: tensors of any shape and of a type that NumPy has, None where optional and absent, or a list of tensors
+            where the operator takes a sequence.
+        attributes: plain Python values; tensors as NumPy arrays.
+        outputs: how many the node has.
+        constants: indices of inputs that are constants of the model.
+        sessions: those opened so far, which grows; give the same one again to open none twice.
+
+    Returns:
+        as many tensors, or lists of tensors, as were asked for.
+
+    Raises:
+        torch_ops.UnknownOperatorError: it holds a graph, or the runtime cannot run it by itself.
+    """
+    arrays = [_arrays(x) for x in inputs]
+    stored = frozenset(i for i in constants if isinstance(arrays[i], np.ndarray) and (op_type in _REARRANGED or arrays[i].size <= _SMALL))
+    described = [_digest(a) if i in stored else _signature(a) for i, a in enumerate(arrays)]
+    key = (op_type, outputs, stored, tuple(described), tuple((name, _attribute_key(value)) for name, value in sorted(attributes.items())))
+    opened = {} if sessions is None else sessions
+    feed = {f"x{i}": a for i, a in enumerate(arrays) if a is not None and i not in stored}
+    try:
+        if key not in opened:
+            opened[key] = open_session(_one_node(op_type, arrays, attributes, outputs, stored), threads=1)
+        results = list(run_session(opened[key], feed).values())
+    except ModelError as error:
+        raise torch_ops.UnknownOperatorError(f"operator '{op_type}' by itself: {error.what}") from error
+    return [_tensors(result) for result in results]
+
+
+def _arrays(x: Any) -> Any:
+    """A tensor as a NumPy array that is contiguous (a scalar stays one), a sequence of them as a list, None as it is."""
+    if isinstance(x, torch.Tensor):
+        return np.require(x.detach().numpy(), requirements="C")
+    return None if x is None else [_arrays(item) for item in x]
+
+
+def _tensors(result: Any) -> Any:
+    if isinstance(result, list):
+        return [_tensors(item) for item in result]
+    try:
+        return torch.from_numpy(np.asarray(result, result.dtype.str))  # of two 64-bit integers torch knows only one by its type
+    except TypeError as error:
+        raise torch_ops.UnknownOperatorError(f"values of type {result.dtype}") from error
+
+
+def _signature(x: Any) -> object:
+    """What a session has to know of an input: types and shapes."""
+    if isinstance(x, np.ndarray):
+        return x.dtype.str, x.shape
+    return None if x is None else ("sequence", *(item.dtype.str for item in x[:1]))
+
+
+def _digest(array: npt.NDArray[Any]) -> object:
+    return array.dtype.str, array.shape, hashlib.sha256(array.tobytes()).hexdigest()
+
+
+def _attribute_key(value: Any) -> object:
+    return _digest(value) if isinstance(value, np.ndarray) else repr(value)
+
+
+def _one_node(op_type: str, arrays: Sequence[Any], attributes: Mapping[str, Any], outputs: int, stored: Collection[int]) -> onnx.ModelProto:
+    """A model of one operator, some of whose inputs are constants. The runtime finds out the types of the outputs."""
     names = ["" if a is None else f"x{i}" for i, a in enumerate(arrays)]
-    node = onnx.helper.make_node(op_type, names, ["y"], **attributes)
-    named = [(name, a) for name, a in zip(names, arrays, strict=True) if name]
-    inputs = [
-        onnx.helper.make_tensor_value_info(name, onnx.helper.np_dtype_to_tensor_dtype(a.dtype), a.shape)
-        for name, a in named
-        if name in names[:fed]
-    ]
-    constants = [onnx.numpy_helper.from_array(a, name) for name, a in named if name not in names[:fed]]
-    output = onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, None)
-    graph = onnx.helper.make_graph([node], "one_node", inputs, [output], constants)
-    opset = [onnx.helper.make_opsetid("", CANONICAL_OPSET)]
-    return onnx.helper.make_model(graph, opset_imports=opset, ir_version=_IR_VERSION)
+    made = [f"y{i}" for i in range(outputs)]
+    node = helper.make_node(op_type, names, made)
+    node.attribute.extend(_attribute(op_type, name, value) for name, value in attributes.items())
+    inputs = [_declared(names[i], a) for i, a in enumerate(arrays) if a is not None and i not in stored]
+    constants = [numpy_helper.from_array(arrays[i], names[i]) for i in sorted(stored)]
+    graph = helper.make_graph([node], "one_node", inputs, [onnx.ValueInfoProto(name=name) for name in made], constants)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", CANONICAL_OPSET)], ir_version=_IR_VERSION)
+
+
+def _declared(name: str, x: Any) -> onnx.ValueInfoProto:
+    if isinstance(x, np.ndarray):
+        return helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(x.dtype), x.shape)
+    return helper.make_tensor_sequence_value_info(name, helper.np_dtype_to_tensor_dtype(x[0].dtype) if x else onnx.TensorProto.FLOAT, None)
+
+
+def _attribute(op_type: str, name: str, value: Any) -> onnx.AttributeProto:
+    """An attribute of the type that the operator's definition gives it: a list of numbers may be empty.
+
+    Raises:
+        torch_ops.UnknownOperatorError: it is a graph, or there is no such operator or attribute.
+    """
+    try:
+        kind = onnx.defs.get_schema(op_type, CANONICAL_OPSET).attributes[name].type
+    except (onnx.defs.SchemaError, KeyError) as error:
+        raise torch_ops.UnknownOperatorError(f"operator '{op_type}' with {name}={value!r}") from error
+    if int(kind) in _GRAPHS:
+        raise torch_ops.UnknownOperatorError(f"operator '{op_type}', which holds a graph")
+    return helper.make_attribute(name, numpy_helper.from_array(value) if isinstance(value, np.ndarray) else value, attr_type=int(kind))

@@ -18,10 +18,10 @@ from converter.integer_bias import bias_scale, integer_bias
 from converter.integer_forms import HARD_SIGMOID_OFFSET, gate_grid, sigmoid_grid
 from converter.plan import OpPlan, Plan, gate_of, ramp_of
 from converter.ramps import ramp_limits
-from converter.runtime_kernels import FloatKernel
+from converter.runtime_kernels import FloatKernel, torch_kernels
 from converter.stored import bias_of, weight_codes
 
-__all__ = ["fake_quantize_tensor", "simulate"]
+__all__ = ["fake_quantize_tensor", "simulate", "simulate_all"]
 
 Tensor = torch.Tensor
 
@@ -40,12 +40,11 @@ def _quantize_per_channel(x: Tensor, grid: Grid, read_as: Grid) -> Tensor:
     return (codes - zero_point) * torch.tensor(read_as.scale[0], dtype=torch.float32)
 
 
-@torch.no_grad()
 def simulate(
     model: ir.Model,
     plan: Plan | None,
     feed: Mapping[str, npt.NDArray[Any]],
-    float_kernel: FloatKernel = torch_ops.apply,
+    float_kernel: FloatKernel | None = None,
 ) -> dict[str, npt.NDArray[Any]]:
     """Run the canonical model on one sample, with the plan's grids, or in plain float without a plan.
 
@@ -56,30 +55,57 @@ def simulate(
         float_kernel: runs the float operators; torch by default.
 
     Returns:
-        outputs by name.
+        outputs by name, each of its own type; constants among them.
 
     Raises:
         torch_ops.UnknownOperatorError: an operator has no rule.
     """
-    run = _Run(plan)
+    run = _run(model, plan, feed, float_kernel)
+    return {str(v.name): _array(run.read(v)) for v in model.graph.outputs}
+
+
+def simulate_all(
+    model: ir.Model,
+    plan: Plan | None,
+    feed: Mapping[str, npt.NDArray[Any]],
+    float_kernel: FloatKernel | None = None,
+) -> dict[str, npt.NDArray[Any]]:
+    """Every tensor of :func:`simulate` by name, in the order in which they come to be; all that is read counts, constants too.
+
+    What no integer operator writes as codes is what a float reader sees.
+    """
+    run = _run(model, plan, feed, float_kernel)
+    return {str(v.name): _array(x) for v, x in run.made.items() if isinstance(x, Tensor) and v.name}
+
+
+@torch.no_grad()
+def _run(model: ir.Model, plan: Plan | None, feed: Mapping[str, npt.NDArray[Any]], float_kernel: FloatKernel | None) -> _Run:
+    run = _Run(plan, float_kernel or torch_kernels())
     for value in model.graph.inputs:
         run.made[value] = torch.from_numpy(np.array(feed[str(value.name)]))
     for node in model.graph:
         op = plan.ops.get(str(node.name)) if plan is not None else None
+        if node.op_type == "Constant":
+            continue
         if op is not None and op.runs == "integer":
             run.integer(node, op)
         else:
-            read = run.read_codes if op is not None and op.reads_codes else run.read
-            inputs = [read(v) for v in node.inputs]
-            run.store(node, float_kernel(node.op_type, inputs, attributes(node)) if node.op_type != "Constant" else [], op)
-    return {str(v.name): run.made[v].numpy() for v in model.graph.outputs}
+            run.floating(node, op)
+    return run
+
+
+def _array(x: Tensor | None) -> npt.NDArray[Any]:
+    assert x is not None
+    array: npt.NDArray[Any] = x.numpy()
+    return array
 
 
 class _Run:
     """Values of one run: ``made`` is what a float reader sees."""
 
-    def __init__(self, plan: Plan | None) -> None:
+    def __init__(self, plan: Plan | None, kernel: FloatKernel) -> None:
         self.plan = plan
+        self.kernel = kernel
         self.made: dict[ir.Value, Tensor] = {}
 
     def grid(self, value: ir.Value) -> Grid | None:
@@ -93,7 +119,10 @@ class _Run:
             array = constant(value)
             if array is None:
                 raise torch_ops.UnknownOperatorError(f"tensor '{value.name}' has no value")
-            self.made[value] = torch.from_numpy(np.array(array))
+            try:
+                self.made[value] = torch.from_numpy(np.array(array))
+            except TypeError as error:  # text, or a type of fewer bits than a byte
+                raise torch_ops.UnknownOperatorError(f"constant '{value.name}' of type {array.dtype}") from error
         return self.made[value]
 
     def read_codes(self, value: ir.Value | None) -> Tensor | None:
@@ -111,6 +140,14 @@ class _Run:
         for value, x in zip(node.outputs, outputs, strict=False):
             grid = self.grid(value) if op is not None and op.writes == "codes" else None
             self.made[value] = x if grid is None else fake_quantize_tensor(x, grid)
+
+    def floating(self, node: ir.Node, op: OpPlan | None) -> None:
+        read = self.read_codes if op is not None and op.reads_codes else self.read
+        self.store(node, self.compute(node, [read(v) for v in node.inputs]), op)
+
+    def compute(self, node: ir.Node, inputs: list[Tensor | None]) -> list[Tensor]:
+        constants = [i for i, v in enumerate(node.inputs) if constant(v) is not None]
+        return self.kernel(node.op_type, inputs, attributes(node), len(node.outputs), constants)
 
     def integer(self, node: ir.Node, op: OpPlan) -> None:
         if op.op_type == "HardSwish":
@@ -149,7 +186,11 @@ class _Run:
             assert x is not None and grid is not None
             self.store(node, [integer_arithmetic.global_average(integer_arithmetic.centred(x, grid), grid, out)], op)
             return
-        self.store(node, torch_ops.apply(node.op_type, inputs, attributes(node)), op)
+        try:
+            outputs = torch_ops.apply(node.op_type, inputs, attributes(node))
+        except torch_ops.UnknownOperatorError:
+            outputs = self.compute(node, inputs)
+        self.store(node, outputs, op)
 
     def _ramp(self, node: ir.Node, op: OpPlan) -> None:
         """The codes of the input, clamped, read on another grid."""
@@ -201,7 +242,7 @@ class _Run:
         # a sum is at most the largest input code times the absolute weights of one output channel
         axis = 0 if op.op_type == "Conv" or attributes(node).get("transB", 0) else right_codes.ndim - 1
         rows = right_codes.abs().movedim(axis, 0).reshape(right_codes.shape[axis], -1).sum(1)
-        largest = float(left_codes.abs().max() * rows.max())
+        largest = float(left_codes.abs().max() * rows.max()) if left_codes.numel() and rows.numel() else 0.0
         sums = integer_arithmetic.sum_of_products(kernel, left_codes, right_codes, largest)
         shape = (1, -1, *[1] * (sums.ndim - 2)) if op.op_type == "Conv" else (1,) * (sums.ndim - 1) + (-1,)
         scale = torch.from_numpy(bias_scale(x_grid.scale[0], w_grid.scale)).reshape(shape)

@@ -10,7 +10,7 @@ from converter.conftest import hybrid_model
 from converter.grids import Grid, affine_grid, fake_quantize
 from converter.runtime import open_session, run_session
 from converter.runtime_kernels import runtime_kernels
-from converter.simulate import fake_quantize_tensor, simulate
+from converter.simulate import fake_quantize_tensor, simulate, simulate_all
 from converter.sketch_test import TARGET_NAMES, Sketch, emitted, feeds_for, parity, plan_for, settings_for
 from converter.torch_ops import UnknownOperatorError
 from converter.verify import sqnr
@@ -96,3 +96,39 @@ def test_what_a_float_operator_reads_lies_on_the_grid() -> None:
     model = sketch.model(sketch.add("Abs", x))
     (got,) = simulate(model, plan_for(model).plan, feeds_for(model, 1)[0]).values()
     np.testing.assert_array_equal(got * 256, np.rint(got * 256))
+
+
+def test_an_output_that_no_node_makes_is_known_all_the_same() -> None:
+    sketch = Sketch()
+    x = sketch.input("x", 3)
+    model = sketch.model(sketch.add("Relu", x), sketch.constant([1.0, 2.0]))
+    got = simulate(model, None, {"x": np.asarray([-1, 0, 1], np.float32)})
+    np.testing.assert_array_equal(got["constant_0"], [1.0, 2.0])
+    np.testing.assert_array_equal(got["relu_0.0"], [0.0, 0.0, 1.0])
+
+
+def test_constants_and_casts_of_half_precision_are_run_by_the_runtime() -> None:
+    sketch = Sketch()
+    half = sketch.add("Mul", sketch.add("Cast", sketch.input("x", 3), to=10), sketch.constant([3.0], np.float16))
+    model = sketch.model(sketch.add("Cast", half, to=1))
+    (got,) = simulate(model, None, {"x": np.asarray([0.1, 1.0, 70000.0], np.float32)}, runtime_kernels()).values()
+    np.testing.assert_array_equal(got, np.asarray([np.float16(0.1) * np.float16(3), 3.0, np.inf], np.float32))
+
+
+def test_integer_layers_take_empty_tensors() -> None:
+    sketch = Sketch()
+    x = sketch.input("x", "n", 4)
+    model = sketch.model(sketch.add("MatMul", x, sketch.normal(4, 3), name="product"))
+    planned = plan_for(model, feeds=[{"x": np.ones((2, 4), np.float32)}])
+    assert planned.plan.ops["product"].runs == "integer"
+    (got,) = simulate(model, planned.plan, {"x": np.zeros((0, 4), np.float32)}, runtime_kernels()).values()
+    assert got.shape == (0, 3)
+
+
+def test_all_tensors_are_told_in_the_order_in_which_they_come_to_be() -> None:
+    sketch = Sketch()
+    x = sketch.add("Relu", sketch.input("x", 2), name="first")
+    model = sketch.model(sketch.add("Neg", x, name="second"))
+    found = simulate_all(model, None, {"x": np.asarray([-1, 1], np.float32)})
+    assert list(found) == ["x", "first.0", "second.0"]
+    np.testing.assert_array_equal(found["second.0"], [-0.0, -1.0])

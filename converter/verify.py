@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ import onnx_ir as ir
 from converter.census import Census, take_census
 from converter.check import check_emitted
 from converter.errors import ModelError, VerificationError
+from converter.graph import is_float
 from converter.load import Source
 from converter.offers import Offer, Refusal
 from converter.plan import Plan
@@ -117,9 +118,9 @@ def verify(
     try:
         onnx.checker.check_model(proto)
         session = open_session(proto, threads=threads, settings=settings)
-        floats = open_session(source.model, threads=threads)
+        original = open_session(source.model, threads=threads)
         got = [run_session(session, feed) for feed in feeds]
-        wanted = [run_session(floats, feed) for feed in feeds]
+        wanted = [run_session(original, feed) for feed in feeds]
     except (ModelError, onnx.checker.ValidationError) as error:
         what = error.what if isinstance(error, ModelError) else str(error).strip().splitlines()[0]
         raise VerificationError(f"the emitted model does not run: {what}", where=getattr(error, "where", "")) from error
@@ -127,7 +128,9 @@ def verify(
         if np.issubdtype(value.dtype, np.floating) and not np.isfinite(value).all():
             raise VerificationError("an output of the emitted model is not finite", where=f"output '{name}'", hint="try another --method")
     parity, reference = plan_parity(canonical, proto, plan, feeds, got)
-    qualities = tuple(_quality(o.name, wanted, got) for o in source.outputs if np.issubdtype(o.dtype, np.floating))
+    _check_constants({o.name for o in source.outputs} - {str(v.name) for v in canonical.graph.outputs}, wanted, got)
+    floats = dict.fromkeys(o.name for o in source.outputs if np.issubdtype(o.dtype, np.floating))
+    qualities = tuple(_quality(name, wanted, got) for name in floats)
     if parity_is_broken(parity, min((q.sqnr_db for q in qualities), default=_EXACT_DB)):
         raise VerificationError(
             f"the emitted model does not compute what was planned: {parity:.1f} dB between them",
@@ -171,6 +174,15 @@ def _check_interface(source: Source, proto: onnx.ModelProto) -> None:
             raise VerificationError("the model's metadata changed", where=f"key '{key}'")
 
 
+def _check_constants(
+    names: Collection[str], wanted: Sequence[Mapping[str, npt.NDArray[Any]]], got: Sequence[Mapping[str, npt.NDArray[Any]]]
+) -> None:
+    """Outputs that nothing computes, constants and inputs passed through, are the source's to the last bit."""
+    for name in sorted(names):
+        if any(not np.array_equal(w[name], g[name], equal_nan=w[name].dtype.kind == "f") for w, g in zip(wanted, got, strict=True)):
+            raise VerificationError("an output that is not computed changed", where=f"output '{name}'", hint="report this")
+
+
 def plan_parity(
     planned: ir.Model, proto: onnx.ModelProto, plan: Plan, feeds: Sequence[Feed], got: Sequence[Mapping[str, npt.NDArray[Any]]]
 ) -> tuple[float, str]:
@@ -183,7 +195,7 @@ def plan_parity(
         feeds: samples, of which the first four count.
         got: what the emitted model answered to them.
     """
-    names = [n for n in got[0] if np.issubdtype(got[0][n].dtype, np.floating)]
+    names = [str(v.name) for v in planned.graph.outputs if is_float(v)]
     if not names:
         return _EXACT_DB, "nothing, as the model has no float output"
     kernels = runtime_kernels()

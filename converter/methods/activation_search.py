@@ -113,6 +113,7 @@ def activation_grids(problem: Problem, study: Study, start: Mapping[str, Grid], 
     """
     found = activations_of(study.network, names) if study.values is None else []
     found = [a for a in found if problem.tensors[a.source].maximum > problem.tensors[a.source].minimum]
+    found = [a for a in found if study.unsteady.isdisjoint([a.source, a.output])]
     ranges = {a.source: (problem.tensors[a.source].minimum, problem.tensors[a.source].maximum) for a in found}
     histograms = _histograms(study, found, ranges)
 
@@ -120,6 +121,8 @@ def activation_grids(problem: Problem, study: Study, start: Mapping[str, Grid], 
         name = activation.source
         return _best(study.network, activation, histograms[name], *ranges[name], start[name])
 
+    # where no gradient came, nothing can be told
+    found = [a for a in found if a.source in histograms and bool((histograms[a.source].squared > 0.0).any())]
     return {a.source: grid for a, grid in zip(found, in_order(best, found, study.workers), strict=True)}
 
 
@@ -130,7 +133,7 @@ def _histograms(study: Study, found: Sequence[Activation], ranges: Mapping[str, 
     def run_sample(place: int) -> list[dict[str, tuple[Tensor, Tensor]]]:
         sample = {name: value[place : place + 1] for name, value in feed.items()}
         generator = torch.Generator().manual_seed(study.seed + place)
-        values, pulled = pulled_back(study.network, sample, sources, outputs, _PROBES, generator)
+        values, pulled = pulled_back(study.network, sample, study.losses, sources, outputs, _PROBES, generator)
         return [
             {a.source: _sums(values[a.source].detach(), gradients.get(a.output), *ranges[a.source]) for a in found} for gradients in pulled
         ]
@@ -138,7 +141,7 @@ def _histograms(study: Study, found: Sequence[Activation], ranges: Mapping[str, 
     total = next(iter(feed.values())).shape[0]
     done = [part for parts in in_order(run_sample, range(total), study.workers) for part in parts] if found else []
     result = {}
-    for activation in found:
+    for activation in found if done else ():
         parts = [part[activation.source] for part in done]
         result[activation.source] = _Histogram(torch.stack([p[0] for p in parts]), torch.stack([p[1] for p in parts]).mean(0))
     return result
@@ -167,7 +170,8 @@ def _best(network: Network, activation: Activation, histogram: _Histogram, low: 
 
 def _function(network: Network, activation: Activation) -> Callable[[Tensor], Tensor]:
     part = section(network, [activation.output], [activation.source])
-    return lambda values: run(part, {activation.source: values.float()})[activation.output].double()
+    # constants may have more axes than the numbers
+    return lambda values: run(part, {activation.source: values.float()})[activation.output].double().reshape(values.shape)
 
 
 def _errors(function: Callable[[Tensor], Tensor], histogram: _Histogram, low: float, high: float, grids: Sequence[Grid]) -> Tensor:

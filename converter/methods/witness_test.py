@@ -9,7 +9,7 @@ import torch
 from converter.grids import Grid, fake_quantize
 from converter.methods.witness import Witness, grid_errors, thinned_witness, witnesses_of
 from converter.network import network_of
-from converter.sketch_test import Sketch
+from converter.sketch_test import Sketch, losses_of
 from converter.study import Study, stack
 
 GRIDS = [Grid((0.1,), (3,), 8, True), Grid((0.25,), (-20,), 8, True), Grid((0.02,), (0,), 8, True)]
@@ -28,7 +28,7 @@ def test_the_importance_is_the_squared_slope_of_the_loss() -> None:
     model = sketch.model(sketch.add("MatMul", middle, sketch.constant(weight)))
     inputs = np.random.default_rng(0).normal(size=(3, 1, 6)).astype(np.float32)
     feed = stack([{"x": one} for one in inputs])
-    study = Study(network_of(model), feed, {}, (), (), 0)
+    study = Study(network_of(model), feed, {}, (), (), 0, losses=losses_of(model, "values"))
     (witness,) = witnesses_of(study, ["middle.0"], feed).values()
     outputs = 2.0 * inputs[:, 0] @ weight[:, 0]
     rounds = [slice(0, 2), slice(2, 3)]  # samples that run together share the mean square
