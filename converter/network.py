@@ -179,7 +179,8 @@ def run_samples(
     """Run on many samples at once: every input and every result has one axis more, the samples, in front.
 
     The graph itself may be fixed to one batch size: the samples are mapped over it. Integers that are the same for all samples,
-    shapes above all, are read as plain numbers. Tensors that have not the same shape for all samples are left out of the result.
+    shapes above all, are read as plain numbers. Tensors that have not the same shape for all samples are left
+    out of the result, and so are sequences.
     """
     names = tuple(network.outputs if wanted is None else wanted)
     if network.one_by_one:
@@ -217,7 +218,8 @@ def _beginning(made: Tensor) -> Tensor:
 
 
 def _stacked(results: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
-    steady = [n for n, first in results[0].items() if all(r[n].shape == first.shape for r in results)]
+    tensors = {n: first for n, first in results[0].items() if isinstance(first, torch.Tensor)}  # and no sequences of them
+    steady = [n for n, first in tensors.items() if all(r[n].shape == first.shape for r in results)]
     return {name: torch.stack([result[name] for result in results]) for name in steady}
 
 
