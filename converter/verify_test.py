@@ -67,10 +67,10 @@ def overwrite(value: ir.Value, change: Callable[[np.ndarray], np.ndarray]) -> No
 def test_a_sound_conversion_passes(case: Case) -> None:
     verdict = case.verify(case.emitted())
     assert verdict.samples == 4
-    assert verdict.parity_db > 60.0
+    assert (verdict.parity_db or 0.0) > 60.0
     assert "simulation" in verdict.parity_reference
     (logits,) = verdict.outputs
-    assert logits.name == "logits" and logits.sqnr_db > 15.0
+    assert logits.name == "logits" and (logits.sqnr_db or 0.0) > 15.0
     assert logits.agreement is None  # nobody said that they are class scores
     (scores,) = case.verify(case.emitted(), scores={"logits": -1}).outputs
     assert scores.agreement is not None and 0.0 <= scores.agreement <= 1.0
@@ -108,7 +108,7 @@ def test_a_small_output_is_not_hidden_by_a_large_one(tmp_path: Path) -> None:
     small = sketch.conv(x, 8, name="small")
     model = sketch.model(large, small)
     case = saved(model, tmp_path / "two.onnx")
-    assert case.verify(case.emitted()).parity_db > 100.0
+    assert (case.verify_emitted().parity_db or 0.0) > 100.0
     broken = case.emitted()
     (weight,) = [v for v in initializers(broken, "INT8", "_quantized") if str(v.name).startswith("small")]
     overwrite(weight, lambda a: -a)
@@ -121,7 +121,7 @@ def test_an_output_that_is_zero_throughout_is_no_alarm(tmp_path: Path) -> None:
     x = sketch.input("x", 1, 8, 6, 6)
     model = sketch.model(sketch.conv(x, 8), sketch.add("Mul", sketch.add("Abs", x), sketch.constant(0.0), name="dead"))
     case = saved(model, tmp_path / "dead.onnx")
-    assert case.verify(case.emitted()).parity_db > 100.0
+    assert (case.verify_emitted().parity_db or 0.0) > 100.0
 
 
 def test_a_model_that_does_not_load_is_refused(case: Case) -> None:
@@ -178,7 +178,7 @@ def test_integers_are_compared_with_float_and_with_the_plan_by_how_many_are_equa
     (output,) = verdict.outputs
     floats, ints = (open_session(m, threads=1) for m in (case.source.model, ir.to_proto(case.emitted())))
     same = [run_session(floats, f)["labels.0"] == run_session(ints, f)["labels.0"] for f in case.feeds]
-    assert output.sqnr_db is None and output.agreement == pytest.approx(np.mean(same)) and output.agreement < 1.0
+    assert output.sqnr_db is None and output.agreement == pytest.approx(np.mean(same)) and not np.all(same)
     assert verdict.parity_db is None and verdict.parity_agreement == 1.0
     assert verdict.parity_reference == "a simulation of the plan"
 
