@@ -118,6 +118,7 @@ def _explain(flags: argparse.Namespace, interruption: Interruption) -> None:
 
 def _options(flags: argparse.Namespace) -> Options:
     from converter.options import Options
+    from converter.output_loss import parse_losses
     from converter.preprocess import parse_preprocess
     from converter.search_parts import SearchParts
 
@@ -130,6 +131,7 @@ def _options(flags: argparse.Namespace) -> Options:
     return Options(
         calib=flags.calib,
         samples=flags.samples,
+        require_data=flags.require_data,
         preprocess=preprocess,
         input_shapes=input_shapes,
         method=flags.method,
@@ -142,6 +144,7 @@ def _options(flags: argparse.Namespace) -> Options:
         seed=flags.seed,
         threads=flags.threads,
         plan_in=flags.plan_in,
+        losses=parse_losses(flags.loss),
         observer=flags.observer,
         parts=SearchParts(
             activations=flags.activation_ranges,

@@ -62,6 +62,7 @@ def _parser() -> _Parser:
     add = parser.add_argument_group("calibration").add_argument
     add("--calib", type=Path, metavar="PATH", help="folder or zip of images, .npz or .npy (default: built-in synthetic samples)")
     add("--samples", type=_whole, default=32, metavar="N", help="how many calibrate (default 32); up to a quarter more compare")
+    add("--require-data", action="store_true", help="refuse built-in samples, and data that say nothing (all equal, black pictures)")
     add("--preprocess", metavar="SPEC", help="of images: imagenet, unit, symmetric, or 'mean=..;std=..', with ';resize=stretch|crop|pad'")
     add("--input-shape", action="append", default=[], metavar="NAME:DIMS", help="size of an open input, as x:1,3,48,320; repeatable")
 
@@ -83,6 +84,7 @@ def _parser() -> _Parser:
     add("--weight-correction", action=argparse.BooleanOptionalAction, default=True, help="q-hyvit, weights below 8 bits (default: on)")
     add("--bias-correction", action=argparse.BooleanOptionalAction, default=True, help="q-hyvit: correct mean errors (default: on)")
     add("--ramps", action=argparse.BooleanOptionalAction, default=True, help="q-hyvit: lines for some sigmoids (default: on)")
+    add("--loss", action="append", default=[], metavar="NAME=KIND", help="count errors of an output as of scores or values; repeatable")
     add("--exclude", action="append", default=[], metavar="PATTERN", help="keep operators float, by name glob or type; repeatable")
     add("--min-sqnr", type=_number, metavar="DB", help="write nothing (exit 6) if an output is closer to float by fewer decibels")
     add("--seed", type=_whole, default=0, metavar="N", help="of all random choices (default 0)")

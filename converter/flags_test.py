@@ -64,5 +64,5 @@ def test_help_names_every_flag(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         parse_flags(["--help"])
     text = capsys.readouterr().out
-    flags = "calib samples preprocess input-shape method bits target exclude min-sqnr seed threads json plan-out plan-in dry-run version"
-    assert all(f"--{flag}" in text for flag in [*flags.split(), "quiet", "verbose"])
+    flags = "calib samples require-data preprocess input-shape method bits target exclude min-sqnr seed threads json plan-out plan-in"
+    assert all(f"--{flag}" in text for flag in [*flags.split(), "dry-run", "version", "quiet", "verbose"])

@@ -141,7 +141,8 @@ def symmetric_grid(magnitude: npt.ArrayLike, *, bits: int, axis: int | None = No
 def quantize(x: FloatArray, grid: Grid) -> npt.NDArray[np.int8 | np.uint8]:
     """Real numbers to codes in the grid's container; same shape."""
     scale, zero_point = grid.per_channel(x.ndim)
-    codes = np.rint(x.astype(np.float32) / scale) + zero_point
+    with np.errstate(over="ignore"):  # far beyond the range: infinity is clipped like any other number
+        codes = np.rint(x.astype(np.float32) / scale) + zero_point
     return np.asarray(np.clip(codes, grid.qmin, grid.qmax)).astype(grid.dtype)
 
 

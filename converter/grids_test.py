@@ -99,6 +99,12 @@ def test_affine_grids_by_hand(low: float, high: float, bits: int, signed: bool, 
     assert affine_grid(low, high, bits=bits, signed=signed) == Grid((float(np.float32(scale)),), (zero_point,), bits, signed)
 
 
+@pytest.mark.filterwarnings("error")
+def test_numbers_far_beyond_the_range_are_clipped_without_a_warning() -> None:
+    grid = Grid((2.0**-40,), (3,), 8, False)
+    assert quantize(np.array([-3e38, 3e38], np.float32), grid).tolist() == [0, 255]
+
+
 def test_values_half_way_round_to_even() -> None:
     grid = Grid((1.0,), (0,), 8, True)
     halves = np.asarray([0.5, 1.5, 2.5, -0.5, -1.5, 126.5, 127.5, -200.0], np.float32)

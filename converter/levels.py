@@ -19,9 +19,11 @@ __all__ = ["apply_levels", "gated_product"]
 
 def gated_product(sigmoid: ir.Node) -> ir.Node | None:
     """The product of a sigmoid with its own input, if that is all that reads the sigmoid."""
+    if sigmoid.op_type != "Sigmoid":
+        return None
     output, x = sigmoid.outputs[0], sigmoid.inputs[0]
     reader = sole_consumer(output)
-    if sigmoid.op_type != "Sigmoid" or reader is None or x is None or is_graph_output(output) or reader.op_type != "Mul":
+    if reader is None or x is None or is_graph_output(output) or reader.op_type != "Mul":
         return None
     return reader if [value for _, value in data_inputs(reader)] in ([x, output], [output, x]) else None
 

@@ -9,22 +9,30 @@ from pathlib import Path
 import numpy as np
 import onnx
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
-from onnx import TensorProto, inliner
+from onnx import TensorProto
 
+from converter.control_flow import refuse_lasting_control_flow
 from converter.errors import ModelError
 from converter.external_data import load_external_data
+from converter.half_precision import widen_halves
+from converter.local_functions import drop_unused_functions, inline_functions
 from converter.paths import check_input
-from converter.vetting import STANDARD_DOMAINS, refuse_damaged_names, tensors_of, type_name, vet
+from converter.proto_graphs import tensors_of
+from converter.repair import drop_wrong_types, repair, sort_nodes, spell_standard_domain
+from converter.vetting import STANDARD_DOMAINS, refuse_damaged_names, type_name, vet_contents, vet_operators
 
 __all__ = ["Source", "ValueInfo", "load"]
 
 _TYPES: dict[int, np.dtype[np.generic]] = {
     TensorProto.FLOAT: np.dtype(np.float32),
+    TensorProto.FLOAT16: np.dtype(np.float16),
     TensorProto.INT64: np.dtype(np.int64),
     TensorProto.INT32: np.dtype(np.int32),
     TensorProto.BOOL: np.dtype(np.bool_),
     TensorProto.UINT8: np.dtype(np.uint8),
 }
+
+_WIDENED = "the model holds half precision numbers, which are computed in float32"
 
 
 @dataclass(frozen=True)
@@ -48,13 +56,14 @@ class Source:
 
     Attributes:
         path: the file.
-        model: with external data loaded and local functions inlined.
+        model: with external data loaded, local functions inlined, repaired, and its half precision numbers made float32.
         digest: sha256 of the file (hex).
         bytes: size of the file and its external data.
         inputs: model inputs that are not initializers, in order.
         outputs: model outputs, in order.
         metadata: ``metadata_props``, in order.
         external: files with external data, read into the model.
+        notes: sentences that the user should read about what was done to the model.
     """
 
     path: Path
@@ -65,6 +74,7 @@ class Source:
     outputs: tuple[ValueInfo, ...]
     metadata: dict[str, str]
     external: tuple[Path, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @property
     def opset(self) -> int:
@@ -82,22 +92,29 @@ def load(path: Path) -> Source:
     model = _parse(path, data)
     refuse_damaged_names(path, model)
     files = load_external_data(path, model, list(tensors_of(model)))
-    vet(path, model)
-    if model.functions:
-        model = inliner.inline_local_functions(model)
-    initializers = {i.name for i in model.graph.initializer}
-    inputs = tuple(_value_info(path, i) for i in model.graph.input if i.name not in initializers)
+    spell_standard_domain(path, model)
+    drop_unused_functions(model)
+    vet_operators(path, model)
+    sort_nodes(path, model)
+    model = inline_functions(path, model)
+    repair(path, model)
+    vet_contents(path, model)
+    drop_wrong_types(model)
+    inputs, outputs = (tuple(_value_info(path, v) for v in values) for values in (model.graph.input, model.graph.output))
     if not inputs:
         raise ModelError("the model has no inputs, it is a constant", where=str(path), hint="export the model again")
+    notes = (_WIDENED,) if widen_halves(model) else ()
+    refuse_lasting_control_flow(path, model)
     return Source(
         path=path,
         model=model,
         digest=hashlib.sha256(data).hexdigest(),
         bytes=len(data) + sum(f.stat().st_size for f in files),
         inputs=inputs,
-        outputs=tuple(_value_info(path, o) for o in model.graph.output),
+        outputs=outputs,
         metadata={p.key: p.value for p in model.metadata_props},
         external=files,
+        notes=notes,
     )
 
 
@@ -127,12 +144,11 @@ def _value_info(path: Path, value: onnx.ValueInfoProto) -> ValueInfo:
     if not value.type.HasField("tensor_type") or tensor.elem_type not in _TYPES:
         kind = type_name(tensor.elem_type) if value.type.HasField("tensor_type") else "not a tensor"
         raise ModelError(
-            f"'{value.name}' is {kind}; inputs and outputs must be float32, int64, int32, uint8 or bool",
+            f"'{value.name}' is {kind}; inputs and outputs must be float32, float16, int64, int32, uint8 or bool",
             where=f"{path}, tensor '{value.name}'",
             hint="export the model in float32",
         )
     shape = tuple(
-        d.dim_value if d.HasField("dim_value") and d.dim_value > 0 else (d.dim_param if d.dim_param not in ("", "?") else None)
-        for d in tensor.shape.dim
+        d.dim_value if d.HasField("dim_value") else (d.dim_param if d.dim_param not in ("", "?") else None) for d in tensor.shape.dim
     )
     return ValueInfo(value.name, _TYPES[tensor.elem_type], shape)

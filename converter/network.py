@@ -2,12 +2,15 @@
 
 A model is taken apart into steps, one an operator, that refer to each other by tensor names only; methods can replay
 all of them or a section, with other constants, and put a grid on anything that an operator reads.
+
+What has no torch function, the runtime computes, and no gradient passes through it. That, and whatever else cannot be mapped over
+many samples at once, takes them one by one.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -16,10 +19,13 @@ import torch
 
 from converter import torch_ops
 from converter.graph import attributes, constant
+from converter.runtime_kernels import runtime_operator
 
 __all__ = ["Hook", "Network", "Step", "network_of", "run", "run_samples", "section"]
 
 Tensor = torch.Tensor
+
+_CHUNK = 2
 
 Hook = Callable[["Step", int, Tensor], Tensor]
 """Given a step, the index of one of its inputs and the value there, the value that the step shall read instead."""
@@ -53,12 +59,21 @@ class Network:
         constants: by tensor name.
         inputs: names of the tensors that must be given.
         outputs: names of the tensors that a run returns unless others are asked for.
+        one_by_one: samples run one after the other.
+        sessions: of the runtime, for the steps that it computes; grows as it is used.
     """
 
     steps: tuple[Step, ...]
     constants: Mapping[str, Tensor]
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
+    one_by_one: bool = False
+    sessions: dict[object, Any] = field(default_factory=dict, compare=False, repr=False)
+
+    @property
+    def chunk(self) -> int:
+        """Samples that are worth running at once, where memory counts."""
+        return 1 if self.one_by_one else _CHUNK
 
 
 def network_of(model: ir.Model, only: Collection[str] | None = None) -> Network:
@@ -67,17 +82,12 @@ def network_of(model: ir.Model, only: Collection[str] | None = None) -> Network:
     Args:
         model: canonical float model.
         only: operators to take, which then cannot be run one after the other; all if None.
-
-    Raises:
-        torch_ops.UnknownOperatorError: an operator has no torch function.
     """
     steps = []
     constants: dict[str, Tensor] = {}
     for node in model.graph:
         if node.op_type == "Constant" or (only is not None and node.op_type not in only):
             continue
-        if not torch_ops.known(node.op_type):
-            raise torch_ops.UnknownOperatorError(f"operator '{node.op_type}'")
         for value in node.inputs:
             array = constant(value)
             if value is not None and array is not None:
@@ -85,7 +95,8 @@ def network_of(model: ir.Model, only: Collection[str] | None = None) -> Network:
         inputs = tuple("" if v is None else str(v.name) for v in node.inputs)
         steps.append(Step(str(node.name), node.op_type, inputs, tuple(str(v.name or "") for v in node.outputs), attributes(node)))
     names = tuple(str(v.name) for v in model.graph.inputs)
-    return Network(tuple(steps), constants, names, tuple(str(v.name) for v in model.graph.outputs))
+    known = all(torch_ops.known(step.op_type) for step in steps)
+    return Network(tuple(steps), constants, names, tuple(str(v.name) for v in model.graph.outputs), one_by_one=not known)
 
 
 def section(network: Network, outputs: Sequence[str], given: Collection[str]) -> Network:
@@ -119,6 +130,7 @@ def run(
     wanted: Sequence[str] | None = None,
     hook: Hook | None = None,
     constants: Mapping[str, Tensor] | None = None,
+    cut: bool = False,
 ) -> dict[str, Tensor]:
     """Run on one sample.
 
@@ -128,12 +140,13 @@ def run(
         wanted: tensors to return; the outputs if None.
         hook: sees, and may replace, every value that is read.
         constants: to use instead of the network's own, by name.
+        cut: let gradients begin anew where none comes from the inputs: behind integers, and behind what torch cannot differentiate.
 
     Returns:
         the wanted tensors by name.
 
     Raises:
-        torch_ops.UnknownOperatorError: an attribute that the torch function does not cover.
+        torch_ops.UnknownOperatorError: an operator or an attribute without a torch function, of a network that is not run one by one.
     """
     names = network.outputs if wanted is None else wanted
     values: dict[str, Tensor] = {**network.constants, **(constants or {}), **feed}
@@ -143,7 +156,10 @@ def run(
         for index, name in enumerate(step.inputs):
             value = values[name] if name else None
             inputs.append(value if value is None or hook is None else hook(step, index, value))
-        values.update(zip(step.outputs, torch_ops.apply(step.op_type, inputs, step.attributes), strict=False))
+        made = _apply(network, step, inputs)
+        if cut:
+            made = [_beginning(m) for m in made]
+        values.update(zip(step.outputs, made, strict=False))
         for name in step.inputs:
             left[name] -= 1
             if not left[name]:
@@ -158,13 +174,18 @@ def run_samples(
     wanted: Sequence[str] | None = None,
     hook: Hook | None = None,
     constants: Mapping[str, Tensor] | None = None,
+    cut: bool = False,
 ) -> dict[str, Tensor]:
     """Run on many samples at once: every input and every result has one axis more, the samples, in front.
 
     The graph itself may be fixed to one batch size: the samples are mapped over it. Integers that are the same for all samples,
-    shapes above all, are read as plain numbers.
+    shapes above all, are read as plain numbers. Tensors that have not the same shape for all samples are left out of the result.
     """
     names = tuple(network.outputs if wanted is None else wanted)
+    if network.one_by_one:
+        count = next(iter(feed.values())).shape[0]
+        samples = ({name: value[i] for name, value in feed.items()} for i in range(count))
+        return _stacked([run(network, sample, wanted=names, hook=hook, constants=constants, cut=cut) for sample in samples])
 
     def one(sample: dict[str, Tensor]) -> dict[str, Tensor]:
         return run(network, sample, wanted=names, hook=hook, constants=constants)
@@ -173,10 +194,31 @@ def run_samples(
     if len(common) == len(feed):
         count = next(iter(feed.values())).shape[0]
         return {n: v.expand(count, *v.shape) for n, v in one({name: value[0] for name, value in feed.items()}).items()}
-    samples = {name: value[0] if name in common else value for name, value in feed.items()}
+    mapped = {name: value[0] if name in common else value for name, value in feed.items()}
     axes = {name: None if name in common else 0 for name in feed}
-    result: dict[str, Tensor] = torch.func.vmap(one, in_dims=(axes,), out_dims=0)(samples)
+    result: dict[str, Tensor] = torch.func.vmap(one, in_dims=(axes,), out_dims=0)(mapped)
     return result
+
+
+def _apply(network: Network, step: Step, inputs: Sequence[Tensor | None]) -> list[Tensor]:
+    try:
+        return torch_ops.apply(step.op_type, inputs, step.attributes)
+    except torch_ops.UnknownOperatorError:
+        if not network.one_by_one:
+            raise
+        fixed = [i for i, name in enumerate(step.inputs) if name in network.constants]
+        return runtime_operator(step.op_type, inputs, step.attributes, len(step.outputs), constants=fixed, sessions=network.sessions)
+
+
+def _beginning(made: Tensor) -> Tensor:
+    """The same numbers, from which gradients can be taken; a sequence of tensors as it is."""
+    open_to_gradients = not isinstance(made, torch.Tensor) or not made.is_floating_point() or made.requires_grad
+    return made if open_to_gradients else made.detach().requires_grad_()
+
+
+def _stacked(results: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    steady = [n for n, first in results[0].items() if all(r[n].shape == first.shape for r in results)]
+    return {name: torch.stack([result[name] for result in results]) for name in steady}
 
 
 def _readings(network: Network, wanted: Sequence[str]) -> dict[str, int]:

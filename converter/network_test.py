@@ -12,7 +12,6 @@ from converter.conftest import hybrid_model
 from converter.network import Network, Step, network_of, run, run_samples, section
 from converter.runtime import Feed, open_session, run_session
 from converter.sketch_test import Sketch, feeds_for
-from converter.torch_ops import UnknownOperatorError
 
 
 @pytest.fixture(scope="module")
@@ -92,11 +91,22 @@ def test_gradients_are_those_of_finite_differences(hybrid: tuple[Network, list[F
     assert float(gradient[0, 0, 1, 10, 11]) == pytest.approx(float((up - down) / 2e-5), rel=1e-4)
 
 
-def test_an_unknown_operator_is_named() -> None:
+def test_what_torch_lacks_takes_samples_one_by_one_and_leaves_out_what_differs_in_shape() -> None:
     sketch = Sketch()
-    model = sketch.model(sketch.add("Det", sketch.input("x", 1, 3, 3)))
-    with pytest.raises(UnknownOperatorError, match="Det"):
-        network_of(model)
+    x = sketch.input("x", 1, 3, 3)
+    model = sketch.model(
+        sketch.add("Det", x),
+        sketch.add(
+            "Compress",
+            x,
+            sketch.add("Cast", sketch.add("Slice", sketch.add("Flatten", x), *(sketch.constant([n], np.int64) for n in (1, 2, 1))), to=9),
+        ),
+    )
+    network = network_of(model)
+    feed = {"x": torch.tensor([[[[1.0, 0, 0], [0, 2, 0], [0, 0, 3]]], [[[1.0, 1, 0], [0, 2, 0], [0, 0, 4]]]])}
+    assert network.one_by_one
+    values = run_samples(network, feed)
+    assert {name: value.tolist() for name, value in values.items()} == {network.outputs[0]: [[6.0], [8.0]]}
 
 
 def test_tensors_are_dropped_after_their_last_reader_but_not_the_wanted_ones() -> None:

@@ -12,11 +12,10 @@ import numpy.typing as npt
 import onnx
 import onnx_ir as ir
 
-from converter.errors import CalibrationError
 from converter.graph import constant, is_float
 from converter.runtime import Feed, open_session, run_session
 
-__all__ = ["Observations", "TensorStats", "observe", "values_of"]
+__all__ = ["Observations", "TensorStats", "observe", "output_values", "values_of"]
 
 _VALUES_KEPT = 16384
 _BYTES_AT_ONCE = 1 << 29
@@ -31,12 +30,19 @@ class TensorStats:
         maximum: over all samples.
         sample: float32 [K], values drawn at random from all samples, at most 16384 of them.
         shape: at the first sample.
+        steady: all samples had that shape.
+        flaw: why no grid can stand for it, as a clause; empty if one can. Infinities and what is no number are legal in a float
+            model, as masks and behind guards, and so is a tensor without elements; the other attributes leave them out.
+        nearest: smallest magnitude over all samples of what is not zero; 0 if all is.
     """
 
     minimum: float
     maximum: float
     sample: npt.NDArray[np.float32]
     shape: tuple[int, ...]
+    steady: bool = True
+    flaw: str = ""
+    nearest: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -68,9 +74,6 @@ def observe(
         seed: of the random choice of values kept.
         threads: of the runtime; 0 leaves the choice to it.
         progress: called with (samples done, samples in all).
-
-    Raises:
-        CalibrationError: a tensor is not finite on this data.
     """
     fed = [str(v.name) for v in model.graph.inputs if is_float(v)]
     computed = _float_tensors(model)
@@ -83,11 +86,11 @@ def observe(
             if name not in collected:
                 collected[name] = _Collector(value.shape)
             generator = np.random.default_rng((seed, order[name], number))
-            collected[name].add(name, number, value, generator, -(-_VALUES_KEPT // len(feeds)))
+            collected[name].add(value, generator, -(-_VALUES_KEPT // len(feeds)))
 
     for number, feed in enumerate(feeds):
         collect(number, {name: feed[name] for name in fed})
-    groups = _groups(model, computed, feeds[0])
+    groups = _groups(model, computed, feeds[0])  # none where nothing is computed in float
     for place, group in enumerate(groups):
         # one session after the other: each keeps the memory of its largest run
         session = open_session(_expose(model, group), threads=threads)
@@ -102,11 +105,20 @@ def values_of(model: ir.Model, feeds: Sequence[Feed], names: Sequence[str], *, t
     given = {str(v.name) for v in model.graph.inputs}
     computed = [n for n in names if n not in given]
     parts: dict[str, list[npt.NDArray[np.float32]]] = {n: [feed[n] for feed in feeds] for n in names if n in given}
-    session = open_session(_expose(model, computed), threads=threads)
-    for feed in feeds:
-        for name, value in run_session(session, feed, computed).items():
-            parts.setdefault(name, []).append(value)
+    if computed:  # asked for nothing, the runtime gives all outputs
+        session = open_session(_expose(model, computed), threads=threads)
+        for feed in feeds:
+            for name, value in run_session(session, feed, computed).items():
+                parts.setdefault(name, []).append(value)
     return {name: np.stack(values) for name, values in parts.items()}
+
+
+def output_values(model: ir.Model, feeds: Sequence[Feed], *, threads: int = 0) -> dict[str, list[npt.NDArray[np.float32]]]:
+    """What the float outputs are on each sample, by name."""
+    names = [str(v.name) for v in model.graph.outputs if is_float(v)]
+    session = open_session(ir.to_proto(model), threads=threads) if names else None
+    runs = [run_session(session, feed, names) for feed in feeds] if names else []
+    return {name: [values[name] for values in runs] for name in names}
 
 
 class _Collector:
@@ -114,26 +126,34 @@ class _Collector:
 
     def __init__(self, shape: tuple[int, ...]) -> None:
         self.shape = shape
-        self.minimum, self.maximum = np.inf, -np.inf
+        self.minimum, self.maximum, self.nearest = np.inf, -np.inf, np.inf
         self.parts: list[npt.NDArray[np.float32]] = []
+        self.steady = self.finite = True
 
-    def add(self, name: str, number: int, value: npt.NDArray[Any], generator: np.random.Generator, keep: int) -> None:
-        if value.size == 0:
-            raise CalibrationError(f"tensor '{name}' is empty", where=f"calibration sample {number}", hint="use larger inputs")
-        low, high = float(value.min()), float(value.max())
-        if not (np.isfinite(low) and np.isfinite(high)):
-            raise CalibrationError(
-                f"tensor '{name}' is not finite in the float model",
-                where=f"calibration sample {number}",
-                hint="check --preprocess and the sample",
-            )
-        self.minimum, self.maximum = min(self.minimum, low), max(self.maximum, high)
+    def add(self, value: npt.NDArray[Any], generator: np.random.Generator, keep: int) -> None:
+        self.steady &= value.shape == self.shape
         flat = value.reshape(-1)
+        if flat.size and not (np.isfinite(flat.min()) and np.isfinite(flat.max())):
+            self.finite = False
+            flat = flat[np.isfinite(flat)]
+        if not flat.size:
+            return
+        self.minimum, self.maximum = min(self.minimum, float(flat.min())), max(self.maximum, float(flat.max()))
+        sizes = np.abs(flat)
+        self.nearest = min(self.nearest, float(sizes.min(where=sizes > 0, initial=np.inf)))
         chosen = flat if flat.size <= keep else flat[generator.integers(0, flat.size, keep)]
         self.parts.append(chosen.astype(np.float32))
 
     def stats(self) -> TensorStats:
-        return TensorStats(self.minimum, self.maximum, np.concatenate(self.parts), tuple(self.shape))
+        sample = np.concatenate(self.parts) if self.parts else np.zeros(1, np.float32)
+        low, high = (self.minimum, self.maximum) if self.parts else (0.0, 0.0)
+        nearest = self.nearest if np.isfinite(self.nearest) else 0.0
+        return TensorStats(low, high, sample, tuple(self.shape), self.steady, self._flaw(), nearest)
+
+    def _flaw(self) -> str:
+        if not self.finite:
+            return "not all of its numbers are finite"
+        return "" if self.parts else "it has no elements"
 
 
 def _float_tensors(model: ir.Model) -> list[str]:

@@ -5,7 +5,6 @@ import onnx_ir as ir
 import pytest
 
 import converter.observe as observe_module
-from converter.errors import CalibrationError
 from converter.observe import observe
 from converter.runtime import open_session, run_session
 from converter.sketch_test import Sketch, feeds_for
@@ -95,19 +94,36 @@ def test_a_tensor_of_unknown_size_is_taken_to_be_the_largest(monkeypatch: pytest
     assert groups == [["reducemax_0.0"], ["compress_2.0"], ["exp_3.0"]]
 
 
-def test_a_tensor_that_is_not_finite_is_named() -> None:
+def test_numbers_that_are_not_finite_are_left_out_and_are_a_flaw_of_their_tensor() -> None:
     sketch = Sketch()
-    model = sketch.model(sketch.add("Exp", sketch.add("Log", sketch.input("x", 1, 3), name="log")))
-    with pytest.raises(CalibrationError, match=r"tensor 'log\.0' is not finite") as caught:
-        observe(model, [{"x": np.asarray([[1, 2, 3]], np.float32)}, {"x": np.asarray([[1, -2, 3]], np.float32)}], threads=1)
-    assert caught.value.where == "calibration sample 1"
+    model = sketch.model(
+        sketch.add("Where", sketch.add("Greater", sketch.input("x", 1, 3), sketch.constant(0.0)), "x", sketch.constant(-np.inf))
+    )
+    seen = observe(model, [{"x": np.asarray([[1, 2, 3]], np.float32)}, {"x": np.asarray([[4, -2, 3]], np.float32)}], threads=1)
+    (masked,) = [stats for name, stats in seen.tensors.items() if name != "x"]
+    assert (masked.minimum, masked.maximum, masked.flaw) == (1.0, 4.0, "not all of its numbers are finite")
+    assert sorted(masked.sample.tolist()) == [1, 2, 3, 3, 4] and seen.tensors["x"].flaw == ""
 
 
-def test_an_empty_tensor_is_named() -> None:
+def test_a_tensor_without_elements_has_a_flaw_and_its_shape() -> None:
     sketch = Sketch()
     model = sketch.model(sketch.add("Exp", sketch.input("x", "n", 3)))
-    with pytest.raises(CalibrationError, match="'x' is empty"):
-        observe(model, [{"x": np.zeros((0, 3), np.float32)}], threads=1)
+    stats = observe(model, [{"x": np.zeros((0, 3), np.float32)}], threads=1).tensors["x"]
+    assert (stats.flaw, stats.shape, stats.minimum, stats.maximum) == ("it has no elements", (0, 3), 0.0, 0.0)
+
+
+def test_a_tensor_that_changes_its_shape_is_not_steady() -> None:
+    sketch = Sketch()
+    model = sketch.model(sketch.add("Exp", sketch.input("x", "n", 3), name="y"))
+    seen = observe(model, [{"x": np.ones((n, 3), np.float32)} for n in (2, 4)], threads=1)
+    assert [stats.steady for stats in seen.tensors.values()] == [False, False]
+
+
+def test_the_number_nearest_to_zero_is_noted() -> None:
+    sketch = Sketch()
+    model = sketch.model(sketch.add("Relu", sketch.input("x", 1, 3), name="y"))
+    seen = observe(model, [{"x": np.asarray([[0, -0.25, 3]], np.float32)}, {"x": np.asarray([[0.5, 2, 3]], np.float32)}], threads=1)
+    assert {name: stats.nearest for name, stats in seen.tensors.items()} == {"x": 0.25, "y.0": 0.5}
 
 
 def test_observed_values_are_those_of_the_model() -> None:

@@ -22,6 +22,7 @@ from converter.curve_marks import TWIN_SUM, curve_of, entering, reads_curve, rea
 from converter.folds import inserted_factors
 from converter.graph import attributes, constant, data_inputs, is_float, is_graph_output, relabel_factor, scalar, sole_consumer
 from converter.integer_forms import Gate, fit_gate
+from converter.macs import macs_of
 from converter.methods.problem import Constant
 from converter.observe import Observations, TensorStats
 from converter.plan import EXCLUDED
@@ -61,6 +62,9 @@ _CONTAINER_BITS = 8
 """Of what is multiplied by no weight, such as the constants of Add and Mul: narrower codes would gain nothing."""
 
 _STEPS = 255
+
+_NOT_ZERO: Mapping[str, tuple[int, ...]] = {"Div": (1,), "Log": (0,), "Pow": (0,), "Reciprocal": (0,), "Sqrt": (0,)}
+"""Operators, and which of their inputs, whose result is infinite at zero, or leads to a division by zero."""
 
 _LARGEST_MULTIPLIER = 4.0
 """Of the integer GlobalAveragePool. The runtime fails at 256; methods may bring the grids apart by some ten times."""
@@ -127,17 +131,20 @@ def offer(
     shapes = {name: stats.shape for name, stats in seen.tensors.items()}
     context = _Context(seen, target, activation_bits, weight_bits, shapes)
     result: dict[str, Offer | Refusal] = {}
+    flaws = _flaws(model, seen)
     rounded_later, curved = entering(model, _LATER), entering(model, (*_LATER, "log2", "log-sqrt2"))
     for node in model.graph:
         if not any(is_float(o) for o in node.outputs) or constant(node.outputs[0]) is not None:
             continue
         name = str(node.name)
         if name in excluded:
-            result[name] = Refusal(EXCLUDED, _macs(node, seen), final=True)
+            result[name] = Refusal(EXCLUDED, macs_of(node, shapes), final=True)
         elif curve_of(node):
             result[name] = Refusal(_CURVES[curve_of(node)], final=True)
         elif not list(data_inputs(node)):
             result[name] = Refusal("none of its float inputs is computed", final=True)
+        elif flaw := next((flaws[n] for n in _tensors(node) if n in flaws), ""):
+            result[name] = Refusal(flaw, macs_of(node, shapes), final=True)
         else:
             entry = _on_target(_OFFERS.get(node.op_type, _no_kernel)(node, context, result), node)
             if isinstance(entry, Offer):
@@ -145,6 +152,23 @@ def offer(
             else:  # what it reads or writes is on a grid of its own, which one around the operator would undo
                 result[name] = replace(entry, final=entry.final or name in curved or reads_curve(node))
     return result
+
+
+def _tensors(node: ir.Node) -> list[str]:
+    """Names of the computed float tensors that a node reads and writes."""
+    return [str(v.name) for _, v in data_inputs(node)] + [str(o.name) for o in node.outputs if is_float(o)]
+
+
+def _flaws(model: ir.Model, seen: Observations) -> dict[str, str]:
+    """Tensors that have to stay float, and why, as said of who reads or writes them."""
+    found = {name: f"of a tensor that it reads or writes, {stats.flaw}" for name, stats in seen.tensors.items() if stats.flaw}
+    for node in model.graph:
+        for index in _NOT_ZERO.get(node.op_type, ()):
+            value = node.inputs[index] if index < len(node.inputs) else None
+            stats = seen.tensors.get(str(value.name)) if value is not None and constant(value) is None else None
+            if stats is not None and stats.minimum * stats.maximum > 0.0 and stats.nearest < _reach(stats) / _STEPS:
+                found.setdefault(str(value.name), f"small numbers of a tensor would become zero, which {node.op_type} must not read")
+    return found
 
 
 def _on_target(entry: Offer | Refusal, node: ir.Node) -> Offer | Refusal:
@@ -185,23 +209,8 @@ def _size(name: str, seen: Observations) -> int:
     return math.prod(seen.tensors[name].shape) if name in seen.tensors else 0
 
 
-def _macs(node: ir.Node, seen: Observations) -> int:
-    """Multiply-accumulates of a Conv, ConvTranspose, Gemm or MatMul."""
-    size = _size(str(node.outputs[0].name), seen)
-    weight = constant(node.inputs[1]) if len(node.inputs) > 1 else None
-    if node.op_type == "Conv" and weight is not None:
-        return size * math.prod(weight.shape[1:])
-    if node.op_type == "ConvTranspose" and weight is not None:
-        return _size(str(node.inputs[0].name) if node.inputs[0] else "", seen) * math.prod(weight.shape[1:])
-    if node.op_type in ("Gemm", "MatMul"):
-        left = node.inputs[0]
-        shape = seen.tensors[str(left.name)].shape if left is not None and str(left.name) in seen.tensors else ()
-        return size * (shape[0 if attributes(node).get("transA", 0) else -1] if shape else 0)
-    return 0
-
-
 def _no_kernel(node: ir.Node, context: _Context, _: Earlier) -> Offer | Refusal:
-    return Refusal(f"ONNX Runtime's CPU provider has no integer kernel for {node.op_type}", _macs(node, context.seen))
+    return Refusal(f"ONNX Runtime's CPU provider has no integer kernel for {node.op_type}", macs_of(node, context.shapes))
 
 
 def _slow(node: ir.Node, _: _Context, __: Earlier) -> Offer | Refusal:
@@ -210,7 +219,7 @@ def _slow(node: ir.Node, _: _Context, __: Earlier) -> Offer | Refusal:
 
 def _conv(node: ir.Node, context: _Context, _: Earlier) -> Offer | Refusal:
     weight = constant(node.inputs[1])
-    macs = _macs(node, context.seen)
+    macs = macs_of(node, context.shapes)
     if weight is None:
         return Refusal("its weights are computed", macs)
     if len(node.inputs) > 2 and node.inputs[2] is not None and constant(node.inputs[2]) is None:
@@ -226,7 +235,7 @@ def _conv(node: ir.Node, context: _Context, _: Earlier) -> Offer | Refusal:
 
 def _linear(node: ir.Node, context: _Context, earlier: Earlier) -> Offer | Refusal:
     weight = constant(node.inputs[1])
-    macs = _macs(node, context.seen)
+    macs = macs_of(node, context.shapes)
     if weight is None:
         return _product(node, context, earlier) if node.op_type == "MatMul" else Refusal("its weights are computed", macs)
     if weight.ndim != 2:
@@ -247,7 +256,7 @@ def _linear(node: ir.Node, context: _Context, earlier: Earlier) -> Offer | Refus
 
 
 def _product(node: ir.Node, context: _Context, _: Earlier) -> Offer | Refusal:
-    macs = _macs(node, context.seen)
+    macs = macs_of(node, context.shapes)
     if constant(node.inputs[0]) is not None:
         return Refusal("its left operand is a constant", macs)
     if reads_logarithms(node):

@@ -8,6 +8,7 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
+from converter.macs_test import MULTIPLYING
 from converter.observe import observe
 from converter.offers import PASSING, Offer, Refusal, offer, passes_codes, relabel_factor
 from converter.sketch_test import Sketch, feeds_for
@@ -228,6 +229,24 @@ def test_multiply_accumulates_by_hand() -> None:
     }  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("case", "reason"),
+    [
+        ("einsum with weights", "no integer kernel for Einsum"),
+        ("LSTM", "no integer kernel for LSTM"),
+        ("transposed, with borders cut off", "no integer kernel for ConvTranspose"),
+        ("product with a constant on the left", "its left operand is a constant"),
+        ("product with a matrix for each head", "3 dimensions instead of 2"),
+        ("convolution with computed weights", "its weights are computed"),
+    ],
+)
+def test_what_multiplies_and_stays_float_is_counted(case: str, reason: str) -> None:
+    model, macs = MULTIPLYING[case]()
+    entry = offers_of(model)["it"]
+    assert isinstance(entry, Refusal)
+    assert (entry.macs, reason in entry.reason) == (macs, True)
+
+
 def test_costs_by_hand() -> None:
     sketch = Sketch()
     x = sketch.conv(image(sketch, 4), 4, size=1, name="conv")
@@ -272,3 +291,27 @@ def test_what_the_target_has_no_integer_kernel_for_stays_float() -> None:
     seen = observe(model, feeds_for(model), threads=1)
     (entry,) = offer(model, seen, target, activation_bits=8, weight_bits=8).values()
     assert entry == Refusal("the target has no integer kernel for Conv", 8 * 64 * 72)
+
+
+def test_nobody_reads_or_writes_codes_of_what_is_not_finite() -> None:
+    """A mask of minus infinity, and the sum behind it, stay float with all who touch them; what is beside them does not."""
+    sketch = Sketch()
+    scores = sketch.add("MatMul", image(sketch), sketch.normal(6, 6), name="layer")
+    masked = sketch.add("Add", scores, sketch.constant(np.triu(np.full((6, 6), -np.inf), 1)), name="masked")
+    model = sketch.model(sketch.add("MatMul", sketch.add("Softmax", masked), scores, name="product"))
+    found = offers_of(model)
+    assert isinstance(found["layer"], Offer) and isinstance(found["product"], Offer)
+    assert found["masked"] == Refusal("of a tensor that it reads or writes, not all of its numbers are finite", final=True)
+
+
+def test_what_is_divided_by_must_not_become_zero_on_a_grid() -> None:
+    """A small number keeps a variance from being zero; eight bits over the variance's range would round it away."""
+    sketch = Sketch()
+    x = image(sketch, 4)
+    mean = sketch.add("GlobalAveragePool", sketch.add("Mul", x, x), name="mean")
+    guarded = sketch.add("Add", sketch.add("Relu", sketch.add("Sub", mean, sketch.constant(0.9))), sketch.constant(1e-6), name="guarded")
+    plain = sketch.add("Add", mean, sketch.constant(100.0), name="plain")
+    model = sketch.model(*(sketch.add("Div", x, sketch.add("Identity", y)) for y in (guarded, plain)), sketch.add("Div", x, guarded))
+    found = offers_of(model)
+    assert isinstance(found["guarded"], Refusal) and found["guarded"].final and "become zero" in found["guarded"].reason
+    assert isinstance(found["plain"], Offer)

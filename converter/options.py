@@ -27,6 +27,7 @@ class Options:
     Attributes:
         calib: folder or zip of images, .npz or .npy; None for synthetic images.
         samples: calibration samples.
+        require_data: refuse built-in samples, and data that say nothing about other data.
         preprocess: of images; None for what the model's metadata says, else scaling to 0..1.
         input_shapes: sizes of symbolic dimensions during calibration, by input name.
         method: one of :data:`converter.methods.METHODS`; an empty string stands for the best and is replaced by its name.
@@ -40,11 +41,13 @@ class Options:
         threads: of the runtime; 0 leaves the choice to it.
         plan_in: a plan to use instead of making one.
         parts: of q-hyvit's search.
+        losses: ``scores`` or ``values`` by the name of a float output, where the graph tells wrong, see :mod:`converter.output_loss`.
         observer: of ``fq-vit``, one of :data:`converter.method_names.OBSERVERS`; an empty string stands for the usual one.
     """
 
     calib: Path | None = None
     samples: int = 32
+    require_data: bool = False
     preprocess: Preprocess | None = None
     input_shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     method: str = ""
@@ -58,6 +61,7 @@ class Options:
     threads: int = 0
     plan_in: Path | None = None
     parts: SearchParts = field(default_factory=SearchParts)
+    losses: Mapping[str, str] = field(default_factory=dict)
     observer: str = ""
 
     def __post_init__(self) -> None:

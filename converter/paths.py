@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections.abc import Mapping
@@ -16,13 +17,15 @@ def check_input(path: Path) -> None:
     """Refuse a model file that cannot be read.
 
     Raises:
-        ModelError: it does not exist, is a folder, or may not be read.
+        ModelError: it does not exist, is a folder, a pipe or a device, or may not be read.
     """
     try:
         if path.is_dir():
             raise ModelError("the input is a folder, not an ONNX file", where=str(path), hint="name the .onnx file inside it")
         if not path.exists():
             raise ModelError("the input file does not exist", where=str(path), hint="check the path")
+        if _is_special(path):
+            raise ModelError("the input is a pipe or a device, not a file", where=str(path), hint="save the model to a file first")
         if not os.access(path, os.R_OK):
             raise ModelError("the input file cannot be read", where=str(path), hint="check its permissions")
     except OSError as error:
@@ -54,6 +57,8 @@ def check_outputs(outputs: Mapping[str, Path], inputs: Mapping[str, Path]) -> No
 def _check_output(role: str, path: Path) -> None:
     if path.is_dir():
         raise UsageError(f"{role} is a folder", where=str(path), hint="name a file inside it")
+    if _is_loop(path):
+        raise UsageError(f"{role} is a loop of symbolic links", where=str(path), hint="name another file")
     folder = path.resolve().parent
     if not folder.is_dir():
         raise UsageError(f"the folder of {role} does not exist", where=str(folder), hint="create it first")
@@ -66,7 +71,15 @@ def _check_output(role: str, path: Path) -> None:
 def _same(one: Path, other: Path) -> bool:
     if one.exists() and other.exists():
         return one.samefile(other) and not _is_special(one)
-    return one.resolve() == other.resolve()
+    return os.path.realpath(one) == os.path.realpath(other)  # which puts up with loops of links, unlike Path.resolve
+
+
+def _is_loop(path: Path) -> bool:
+    try:
+        path.stat()
+    except OSError as error:
+        return error.errno == errno.ELOOP
+    return False
 
 
 def _is_special(path: Path) -> bool:

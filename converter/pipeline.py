@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,27 +12,29 @@ import onnx
 import onnx_ir as ir
 
 from converter import __version__
-from converter.canonicalise import CANONICAL_OPSET, PROOF_SAMPLES, Canonical, canonicalise
+from converter.canonicalise import CANONICAL_OPSET, PROOF_SAMPLES, Canonical, canonicalise, undone
+from converter.canonicalise.outputs import restore_outputs
 from converter.costs import Shapes
 from converter.emit import emit
-from converter.errors import BoundMissedError, ModelError, UsageError
+from converter.errors import BoundMissedError, CalibrationError, ModelError, UsageError
 from converter.exclude import excluded_nodes
 from converter.forks import fork_entering
 from converter.latency import LatencyRatio, latency_ratio
 from converter.load import Source, load
 from converter.observe import Observations, observe
+from converter.offers import Offer, Refusal
 from converter.options import Options, parse_bits
 from converter.origins import name_after_source
+from converter.output_loss import OutputLoss
 from converter.paths import check_input, check_outputs, write_files
 from converter.plan import Plan, plan_to_json
-from converter.planning import Planned, adopted, make_plan
+from converter.planning import Planned, adopted, find_losses, make_plan
 from converter.predict import predict
 from converter.preprocess import Preprocess, parse_preprocess
 from converter.progress import SILENT, Progress
 from converter.provenance import PREPROCESS_KEY, provenance
 from converter.replay import read_plan
 from converter.report import Report, quality_warnings, report_json
-from converter.runtime import Feed, run_model
 from converter.samples import SampleSet, load_samples
 from converter.shapes import calibration_shapes
 from converter.structure import find_structure
@@ -110,6 +114,9 @@ def _converted(
     samples, preprocess, remarks = _samples(source, options, progress)
     progress.stage("canonicalise")
     canonical = canonicalise(source.model, samples.calibration[:PROOF_SAMPLES])
+    for remark in undone(canonical):
+        remarks.append(remark)
+        progress.note(remark)
     name_after_source(source.model, canonical.model)
     excluded = excluded_nodes(options.exclude, source.model, canonical.model)
     if parse_bits(options.bits)[1] < CONTAINER_BITS:
@@ -119,13 +126,15 @@ def _converted(
     progress.stage("plan")
     shapes = {name: stats.shape for name, stats in seen.tensors.items()}
     sections = tuple(Section(block.nodes, block.outputs) for block in find_structure(canonical.model, shapes).blocks)
-    planned = _plan(canonical.model, seen, samples, sections, target, options, excluded, given, progress)
+    losses = find_losses(canonical.model, samples.calibration, options)
+    planned = _plan(canonical.model, seen, samples, sections, target, options, excluded, losses, given, progress)
     plan = planned.plan
     result = None
     if not dry_run:
         progress.stage("emit")
         metadata = provenance(source, plan, samples, preprocess, options)
         emitted = emit(planned.model, plan, metadata)
+        restore_outputs(emitted, source.model, canonical.constants)
         progress.stage("verify")
         verdict = verify(
             source,
@@ -135,7 +144,8 @@ def _converted(
             planned.offers,
             samples.held_aside,
             target,
-            scores=_score_axes(samples.held_aside[0], source),
+            groups=_parts(losses, source),
+            scores={name: loss.axis for name, loss in losses.items() if loss.counts_scores},
             threads=options.threads,
         )
         _enforce(verdict, options)
@@ -148,7 +158,9 @@ def _converted(
 
 
 def _samples(source: Source, options: Options, progress: Progress) -> tuple[SampleSet, Preprocess | None, list[str]]:
-    remarks: list[str] = []
+    remarks = list(source.notes)
+    if options.require_data and options.calib is None:
+        raise CalibrationError("there are no calibration data", where="--require-data", hint="give some with --calib")
     specs, guess = calibration_shapes(source, options.input_shapes, options.calib, options.threads)
     if guess:
         remarks.append(guess)
@@ -156,13 +168,18 @@ def _samples(source: Source, options: Options, progress: Progress) -> tuple[Samp
     if preprocess is None and PREPROCESS_KEY in source.metadata:
         preprocess = parse_preprocess(source.metadata[PREPROCESS_KEY])
     samples = load_samples(options.calib, specs, count=options.samples, preprocess=preprocess, seed=options.seed)
+    if options.require_data and samples.doubts:
+        hint = "give data as the model will meet them, or leave --require-data out"
+        raise CalibrationError(samples.doubts[0], where=f"--require-data with --calib {options.calib}", hint=hint)
     if samples.kind == "synthetic":
         remarks.append("calibrated on built-in synthetic samples; for better accuracy give real ones with --calib")
+    if samples.assumed:
+        remarks.append(samples.assumed)
     if samples.skipped:
         remarks.append(f"{samples.skipped} unreadable images were skipped")
     if samples.shared:
         remarks.append("there was one sample only: it was used to calibrate and to compare")
-    for remark in remarks:
+    for remark in (*remarks, *samples.doubts):
         progress.note(remark)
     return samples, preprocess, remarks
 
@@ -175,6 +192,7 @@ def _plan(
     target: Target,
     options: Options,
     excluded: frozenset[str],
+    losses: Mapping[str, OutputLoss],
     given: Plan | None,
     progress: Progress,
 ) -> Planned:
@@ -183,7 +201,8 @@ def _plan(
 
     if given is not None and options.plan_in is not None:
         return adopted(given, model, seen, look, target, options, excluded)
-    return make_plan(model, seen, look, samples.calibration, sections, target, options, excluded, progress=progress.step)
+    feeds = samples.calibration
+    return make_plan(model, seen, look, feeds, sections, target, options, excluded, losses=losses, progress=progress.step)
 
 
 def _read_plan(path: Path, options: Options) -> Plan:
@@ -197,11 +216,10 @@ def _read_plan(path: Path, options: Options) -> Plan:
     return plan
 
 
-def _score_axes(feed: Feed, source: Source) -> dict[str, int]:
-    """The axis of the classes of each output that may hold class scores: the last one, of rank 2 or 3."""
-    shapes = {name: value.shape for name, value in run_model(source.model, feed).items()}
-    floats = [o.name for o in source.outputs if np.issubdtype(o.dtype, np.floating)]
-    return {name: -1 for name in floats if len(shapes[name]) in (2, 3) and shapes[name][-1] >= 2}
+def _parts(losses: Mapping[str, OutputLoss], source: Source) -> dict[str, tuple[int, tuple[tuple[int, int], ...]]]:
+    """Axis, counted from the front, and ranges of what an output joins."""
+    ranks = {o.name: len(o.shape) for o in source.outputs}
+    return {name: (ranks[name] + loss.axis, loss.parts) for name, loss in losses.items() if loss.parts}
 
 
 def _check_bound(source: Source, options: Options) -> None:
@@ -232,6 +250,15 @@ def _enforce(verdict: Verdict, options: Options) -> None:
             )
 
 
+def _why_float(offers: Mapping[str, Offer | Refusal], target: Target) -> str:
+    """Why nothing runs in integer, although it was asked for perhaps."""
+    if any(isinstance(entry, Offer) and entry.form != "requantize" for entry in offers.values()):
+        return f"integer ones would save too little on {target.name} (--placement all forces them)"
+    reasons = Counter(entry.reason for entry in offers.values() if isinstance(entry, Refusal))
+    often = [f" ({count} of {len(offers)}: {reason})" for reason, count in reasons.most_common(1)]
+    return "none has an integer form" + "".join(often)
+
+
 def _report(
     source: Source,
     output: str,
@@ -244,9 +271,9 @@ def _report(
     result: _Result | None,
     remarks: list[str],
 ) -> Report:
-    warnings = [f"rewrite '{r.name}' changed the outputs by {r.error:.1e} and was undone" for r in canonical.rewrites if not r.kept]
+    warnings = [*samples.doubts]
     if not any(op.reads_codes for op in planned.plan.ops.values()):
-        warnings.append(f"all operators stay float: integer ones would save too little on {target.name} (--placement all forces them)")
+        warnings.append(f"all operators stay float: {_why_float(planned.offers, target)}")
     warnings += quality_warnings(result.verdict) if result is not None else []
     return Report(
         source=source.path.name,

@@ -12,15 +12,14 @@ from converter.curves import apply_curves
 from converter.fold import Site
 from converter.fold_sites import find_sites
 from converter.folds import apply_folds
-from converter.graph import is_float
 from converter.levels import apply_levels
 from converter.method_names import DEFAULT_OBSERVER
 from converter.methods import CURVING, FOLDING, METHODS, RAMPING, REFINING, STUDYING, Problem, minmax
 from converter.methods.problem import Choice
-from converter.network import run_samples
-from converter.observe import Observations
+from converter.observe import Observations, output_values
 from converter.offers import Offer, Refusal, offer
 from converter.options import Options, parse_bits
+from converter.output_loss import OutputLoss, describe_losses, output_losses
 from converter.parallel import one_thread_each, worker_count
 from converter.place import place
 from converter.placement import FULL, Placement, parse_placement
@@ -28,18 +27,19 @@ from converter.plan import Plan
 from converter.plan_check import adopt_plan, check_plan, curve_as_planned, fold_as_planned, level_as_planned
 from converter.ramp_sites import find_ramp_sites, ramp_offers
 from converter.runtime import Feed
-from converter.sensitivity import loss_kind
+from converter.sensitivity import obstacle_to_gradients
 from converter.spots import find_spots
-from converter.study import Section, readings_of, study_of, study_of_layers
+from converter.study import Section, Study, readings_of, study_of, study_of_layers
 from converter.targets import Target
-from converter.torch_ops import UnknownOperatorError
 from converter.widths import tensor_bits
 
-__all__ = ["Planned", "adopted", "make_plan"]
+__all__ = ["Planned", "adopted", "find_losses", "make_plan"]
 
 Look = Callable[[ir.Model], Observations]
 Offers = dict[str, Offer | Refusal]
 
+_FOR_LOSSES = 8
+"""Samples that tell what the outputs are."""
 
 _MOST_STUDIED = 64
 """Samples that methods run themselves; more give better ranges, which have been observed before, and hardly better gradients."""
@@ -72,6 +72,7 @@ def make_plan(
     options: Options,
     excluded: frozenset[str],
     *,
+    losses: Mapping[str, OutputLoss] | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Planned:
     """Let the method of the options make a plan.
@@ -85,11 +86,13 @@ def make_plan(
         target: kernels and costs.
         options: method, widths, seed.
         excluded: names of nodes that stay float.
+        losses: of the float outputs; found here if None.
         progress: called with (steps done, steps in all).
     """
+    known = find_losses(model, feeds, options) if losses is None else losses
 
     def asked(model: ir.Model, seen: Observations) -> tuple[Problem, Offers]:
-        problem, offers = _problem(model, seen, feeds, sections, target, options, excluded)
+        problem, offers = _problem(model, seen, feeds, sections, target, options, excluded, known)
         return replace(problem, parts=options.parts, observer=options.observer or DEFAULT_OBSERVER, progress=progress), offers
 
     with one_thread_each():
@@ -134,7 +137,25 @@ def _made(
         # now it is settled which operators run in integer, and so who reads what through a grid
         study = replace(problem.study, readings=readings_of(model, plan))
         plan = REFINING[options.method](replace(problem, study=study), plan)
-    return Planned(model, plan, offers, "" if problem.study is None else problem.study.loss)
+    return Planned(model, plan, offers, _judged_by(problem, choice))
+
+
+def _judged_by(problem: Problem, choice: Choice) -> str:
+    """By which loss, for the report."""
+    blind, judged = choice.blind
+    loss = "" if problem.study is None else problem.study.loss
+    if not blind or problem.study is None or problem.study.values is not None:
+        return loss
+    return f"{loss}; {blind} of {judged} layers by the error of their own outputs, as no gradient reaches them"
+
+
+def find_losses(model: ir.Model, feeds: Sequence[Feed], options: Options) -> dict[str, OutputLoss]:
+    """By which loss each float output of a canonical model counts.
+
+    Raises:
+        converter.errors.UsageError: the options name an output that there is not.
+    """
+    return output_losses(model, output_values(model, feeds[:_FOR_LOSSES], threads=options.threads), options.losses)
 
 
 def adopted(
@@ -168,6 +189,7 @@ def _problem(
     target: Target,
     options: Options,
     excluded: frozenset[str],
+    losses: Mapping[str, OutputLoss],
 ) -> tuple[Problem, Offers]:
     offers = _offers(model, seen, target, options, excluded)
     constants = {(n, i): c for n, o in offers.items() if isinstance(o, Offer) for i, c in o.constants.items()}
@@ -179,14 +201,30 @@ def _problem(
         return problem, offers
     # studied as if integers were worth it; whether they are is decided when the grids are known
     skeleton = _placed(model, offers, minmax.choose(problem), seen, replace(target, margin=0.0), options, "")
-    few = feeds[:_MOST_STUDIED]
-    try:
-        study = replace(study_of(model, skeleton, few, sections, options.seed), loss=_loss(model, seen))
-        run_samples(study.network, {name: value[:1] for name, value in study.feed.items()})  # some attributes are refused only there
-    except UnknownOperatorError as error:
-        reason = f"output error of each layer, as the network cannot be differentiated: {error}"
-        study = replace(study_of_layers(model, skeleton, few, options.seed), loss=reason)
+    study = _study(model, skeleton, feeds[:_MOST_STUDIED], sections, losses, seen, options.seed)
     return replace(problem, study=replace(study, workers=worker_count(options.threads))), offers
+
+
+def _study(
+    model: ir.Model,
+    skeleton: Plan,
+    feeds: Sequence[Feed],
+    sections: Sequence[Section],
+    losses: Mapping[str, OutputLoss],
+    seen: Observations,
+    seed: int,
+) -> Study:
+    """The network as it can be run: all samples at once, or one by one, or else layer by layer."""
+    unsteady = frozenset(name for name, stats in seen.tensors.items() if not stats.steady)
+    whole = replace(study_of(model, skeleton, feeds, sections, seed), loss=describe_losses(losses), losses=losses, unsteady=unsteady)
+    obstacle = ""
+    for study in (whole, replace(whole, network=replace(whole.network, one_by_one=True))):
+        if study.network.one_by_one or not unsteady:
+            obstacle = obstacle_to_gradients(study.network, study.feed, losses)
+            if not obstacle:
+                return study
+    reason = f"output error of each layer, as the network cannot be differentiated: {obstacle}"
+    return replace(study_of_layers(model, skeleton, feeds, seed, unsteady), loss=reason)
 
 
 def _exact_sites(model: ir.Model, seen: Observations, offers: Offers, options: Options) -> dict[str, Site]:
@@ -220,12 +258,6 @@ def _placed(
 
 def _placement(options: Options) -> Placement:
     return FULL if options.full else parse_placement(options.placement)
-
-
-def _loss(model: ir.Model, seen: Observations) -> str:
-    """Which loss each output counts by, for the report."""
-    names = [str(v.name) for v in model.graph.outputs if is_float(v)]
-    return ", ".join(f"{loss_kind(seen.tensors[n].shape)} of {n}" for n in names if n in seen.tensors)
 
 
 def _shapes(seen: Observations) -> Mapping[str, tuple[int, ...]]:

@@ -46,6 +46,9 @@ _MOVING = frozenset(
         "Identity",
     ]
 )
+_BY_SHAPE = frozenset(["Reshape", "Flatten", "Squeeze", "Unsqueeze", "Expand"])
+"""Of these, the ones whose result follows from its shape alone."""
+
 _WINDOWS = frozenset(["Conv", "ConvTranspose", "AveragePool", "MaxPool", "LpPool", "Resize", "Pad"])
 _REDUCING = frozenset(
     ["ReduceMean", "ReduceSum", "ReduceMax", "ReduceMin", "ReduceL2", "ReduceSumSquare", "GlobalAveragePool", "GlobalMaxPool"]
@@ -71,14 +74,15 @@ def places_of(model: ir.Model, shapes: Mapping[str, Sequence[int]]) -> dict[str,
         model: canonical float model.
         shapes: of its tensors, by name, as observed.
     """
-    found: dict[str, Places] = {}
+    found: dict[str, Places] = {}  # what an operator does to places that is not known here, it does not do
     for value in model.graph.inputs:
         shape = shapes.get(str(value.name), ())
         found[str(value.name)] = (_raster(shape),) if len(shape) == 4 else ()
     for node in model.graph:
         made = _follow(node, found, shapes)
         for value, places in zip(node.outputs, made, strict=False):
-            found[str(value.name)] = tuple(_narrow(p) for p in places)
+            shape = shapes.get(str(value.name), ())
+            found[str(value.name)] = tuple(_narrow(_aligned(p, shape)) for p in places if _fits(p, shape))
     return found
 
 
@@ -91,7 +95,7 @@ def _follow(node: ir.Node, found: Mapping[str, Places], shapes: Mapping[str, Seq
     if RESIZE_MARK in node.metadata_props:
         return [(_raster(out),) if len(out) == 4 else ()]
     if node.op_type in _MOVING:
-        return _moved(node, found.get(str(x.name), ()), shapes.get(str(x.name), ()))
+        return _moved(node, found.get(str(x.name), ()), shapes.get(str(x.name), ()), [shapes.get(str(o.name), ()) for o in node.outputs])
     if node.op_type in _WINDOWS:
         places = found.get(str(x.name), ())
         if _pointwise_window(node) and not is_map(places, shapes.get(str(x.name), ())):
@@ -106,6 +110,17 @@ def _follow(node: ir.Node, found: Mapping[str, Places], shapes: Mapping[str, Seq
     return [_together(node, found, out), *none[1:]]
 
 
+def _fits(places: Tensor, shape: Sequence[int]) -> bool:
+    """True if places broadcast to a tensor of that shape."""
+    aligned = list(places.shape) if places.ndim <= len(shape) else [0]
+    return all(size in (1, wanted) for size, wanted in zip(aligned[::-1], list(shape)[::-1], strict=False))
+
+
+def _aligned(places: Tensor, shape: Sequence[int]) -> Tensor:
+    """With as many axes as the shape has."""
+    return places.reshape((1,) * (len(shape) - places.ndim) + tuple(places.shape))
+
+
 def _narrow(places: Tensor) -> Tensor:
     """Without the axes along which nothing changes."""
     for axis, size in enumerate(places.shape):
@@ -114,16 +129,40 @@ def _narrow(places: Tensor) -> Tensor:
     return places
 
 
-def _moved(node: ir.Node, places: Places, shape: Sequence[int]) -> list[Places]:
+def _moved(node: ir.Node, places: Places, shape: Sequence[int], written: Sequence[Sequence[int]]) -> list[Places]:
+    """Places moved as the numbers are.
+
+    Args:
+        node: the operator.
+        places: of its first input.
+        shape: of its first input, as observed.
+        written: shapes of its outputs, as observed; they settle what a model with open sizes computes.
+    """
     made: list[list[Tensor]] = [[] for _ in node.outputs]
     arrays = [constant(v) for v in node.inputs[1:]]
-    if any(a is None and v is not None for a, v in zip(arrays, node.inputs[1:], strict=True)):
+    computed = any(a is None and v is not None for a, v in zip(arrays, node.inputs[1:], strict=True))
+    if computed and node.op_type not in _BY_SHAPE:
         return [() for _ in node.outputs]
     others = [None if a is None else torch.from_numpy(np.array(a)) for a in arrays]
     for place in places:
-        for target, moved in zip(made, torch_ops.apply(node.op_type, [place.expand(tuple(shape)), *others], attributes(node)), strict=True):
-            target.append(moved)
-    return [tuple(m for m in moved if not _constant(m)) for moved in made]
+        if not _fits(place, shape):
+            continue
+        wide = place.expand(tuple(shape))
+        try:
+            moved = [_shaped(wide, written[0])] if computed else torch_ops.apply(node.op_type, [wide, *others], attributes(node))
+        except torch_ops.UnknownOperatorError:  # an attribute without a rule: nobody knows where the places go
+            return [() for _ in node.outputs]
+        for target, part in zip(made, moved, strict=True):
+            if part is not None:
+                target.append(part)
+    return [tuple(m for m in moved if m.numel() and not _constant(m)) for moved in made]
+
+
+def _shaped(places: Tensor, shape: Sequence[int]) -> Tensor | None:
+    """In another shape of as many numbers, or expanded to a larger one; None if it is neither."""
+    if places.numel() == math.prod(shape):
+        return places.reshape(tuple(shape))
+    return places.expand(tuple(shape)) if _fits(places, shape) else None
 
 
 def _constant(places: Tensor) -> bool:
@@ -148,7 +187,7 @@ def _reduced(places: Places, before: Sequence[int], after: Sequence[int]) -> Pla
 
 def _product(node: ir.Node, found: Mapping[str, Places]) -> Places:
     left, right = (found.get(str(v.name), ()) if v is not None else () for v in node.inputs[:2])
-    kept = [p for p in left if p.shape[-1] == 1]
+    kept = [p for p in left if p.ndim >= 2 and p.shape[-1] == 1]
     return tuple(kept + [p for p in right if p.ndim >= 2 and p.shape[-2] == 1])
 
 
@@ -160,6 +199,8 @@ def _concatenated(node: ir.Node, found: Mapping[str, Places], shapes: Mapping[st
     first = parts[0][0][0]
     if all(torch.equal(p[0], first) for p, _ in parts) and first.ndim and first.shape[axis] == 1:
         return (first,)
+    if not all(_fits(p[0], shape) for p, shape in parts):
+        return ()
     wide = [p[0].expand(tuple(shape)) for p, shape in parts]
     return (torch.cat(wide, axis),)
 
@@ -169,7 +210,7 @@ def _together(node: ir.Node, found: Mapping[str, Places], shape: Sequence[int]) 
     union: list[Tensor] = []
     for value in node.inputs:
         for place in found.get(str(value.name), ()) if value is not None else ():
-            aligned = place.reshape((1,) * (len(shape) - place.ndim) + tuple(place.shape)) if place.ndim <= len(shape) else place
+            aligned = _aligned(place, shape) if place.ndim <= len(shape) else place
             if not any(torch.equal(aligned, other) for other in union):
                 union.append(aligned)
     return tuple(union)

@@ -18,35 +18,34 @@ import difflib
 import io
 import math
 import re
-import struct
 import zipfile
-import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
-from typing import Literal, cast, get_args
+from typing import Literal, TypeVar, cast, get_args
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError, features
 
+from converter.calibration_files import files_below, reading
 from converter.errors import CalibrationError, UsageError
 
-__all__ = ["PRESETS", "UNREADABLE", "Preprocess", "Resize", "apply_preprocess", "open_images", "parse_preprocess", "spec_text"]
+__all__ = ["PRESETS", "Preprocess", "Resize", "apply_preprocess", "open_images", "parse_preprocess", "picture_codes", "spec_text"]
 
 Resize = Literal["stretch", "crop", "pad"]
 Triple = tuple[float, float, float]
+Number = TypeVar("Number", bound=np.generic)
 
 RESIZES: tuple[Resize, ...] = get_args(Resize)
 KEYS = ("mean", "std", "resize")
-FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
-IMAGE_SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
+READS_AVIF = "avif" in features.modules and features.check_module("avif")
+FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP", *(("AVIF",) if READS_AVIF else ()))
+IMAGE_SUFFIXES = frozenset(
+    {".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp", *((".avif",) if READS_AVIF else ())}
+)
 LARGEST_IMAGE_FILE = 1 << 29  # bytes; a longer zip entry is a decompression bomb rather than a picture
-
-# What Pillow and zipfile raise for files that are damaged, cut short, encrypted or not what they say.
-DAMAGED = (OSError, SyntaxError, ValueError, EOFError, RuntimeError, LookupError, TypeError, struct.error, zlib.error, zipfile.BadZipFile)
-UNREADABLE = (*DAMAGED, Image.DecompressionBombError, CalibrationError)
 
 # Nobody's mean or deviation of 0..1 pixel values is this large: a greater number was meant for 0..255 pixels.
 LARGEST_SENSIBLE = 10.0
@@ -155,20 +154,35 @@ def apply_preprocess(image: Image.Image, height: int, width: int, channels: int,
         float32 [channels, height, width].
 
     Raises:
-        CalibrationError: neither 1 nor 3 channels are wanted, or the picture holds floating-point values, whose range
-            no file format states.
+        CalibrationError: neither 1 nor 3 channels are wanted, or the picture holds numbers whose range no file format
+            states: floating-point ones, or integers beyond 16 bits.
 
     """
-    if channels not in (1, 3):
-        raise CalibrationError(f"a picture gives 1 or 3 channels, not {channels}", hint="use an .npz file with one array per model input")
-    upright = _rgb(ImageOps.exif_transpose(image))
-    fitted = _fit(upright if channels == 3 else upright.convert("L"), height, width, preprocess.resize)
+    fitted = _pixels(image, height, width, channels, preprocess.resize)
     mean, std = (preprocess.mean, preprocess.std) if channels == 3 else ((_luma(preprocess.mean),), (_luma(preprocess.std),))
-    pixels = np.asarray(fitted, dtype=np.float32).reshape(fitted.height, fitted.width, channels) / np.float32(255)
+    pixels = fitted.astype(np.float32) / np.float32(255)
     normalised = (pixels - np.asarray(mean, dtype=np.float32)) / np.asarray(std, dtype=np.float32)
-    canvas: npt.NDArray[np.float32] = np.zeros((channels, height, width), dtype=np.float32)
-    canvas[:, : fitted.height, : fitted.width] = normalised.transpose(2, 0, 1)
-    return canvas
+    return _on_canvas(np.asarray(normalised, dtype=np.float32), height, width)
+
+
+def picture_codes(image: Image.Image, height: int, width: int, channels: int, resize: Resize) -> npt.NDArray[np.uint8]:
+    """Turn one picture into the input of a network that takes pixels as they are and normalises them itself.
+
+    Args:
+        image: as for `apply_preprocess`.
+        height: rows wanted.
+        width: columns wanted.
+        channels: 3 for red, green, blue; 1 for luma.
+        resize: resize policy; what ``pad`` adds is black.
+
+    Returns:
+        uint8 [channels, height, width], 0..255.
+
+    Raises:
+        CalibrationError: as `apply_preprocess`.
+
+    """
+    return _on_canvas(_pixels(image, height, width, channels, resize), height, width)
 
 
 @contextmanager
@@ -179,20 +193,18 @@ def open_images(path: Path) -> Iterator[tuple[list[str], Callable[[str], Image.I
         path: folder or zip file.
 
     Yields:
-        The sorted names of all image files, and a function that decodes one of them, which raises one of `UNREADABLE`.
+        The sorted names of all image files, and a function that decodes one of them. That raises whatever Pillow and
+        zipfile raise for a damaged file, which can be anything.
 
     Raises:
-        CalibrationError: the zip is damaged, or there is no image.
+        CalibrationError: the zip is damaged, a folder cannot be listed, or there is no image.
 
     """
     if path.is_dir():
-        files = [file.relative_to(path).as_posix() for file in path.rglob("*") if file.is_file()]
-        yield _image_names(files, path), lambda name: _decode((path / name).read_bytes())
+        yield _image_names(files_below(path), path), lambda name: _decode(_read_file(path / name))
         return
-    try:
+    with reading("the .zip file cannot be read", path, hint="check the file, or give a folder"):
         archive = zipfile.ZipFile(path)
-    except (OSError, ValueError, zipfile.BadZipFile, NotImplementedError) as error:
-        raise CalibrationError("the .zip file cannot be read", where=f"{path}: {error}", hint="check the file, or give a folder") from error
 
     def read_entry(name: str) -> Image.Image:
         if archive.getinfo(name).file_size > LARGEST_IMAGE_FILE:
@@ -201,6 +213,14 @@ def open_images(path: Path) -> Iterator[tuple[list[str], Callable[[str], Image.I
 
     with archive:
         yield _image_names(archive.namelist(), path), read_entry
+
+
+def _read_file(path: Path) -> bytes:
+    if not path.is_file():  # opening a pipe would wait for its writer
+        raise CalibrationError("it is no regular file")
+    if path.stat().st_size > LARGEST_IMAGE_FILE:
+        raise CalibrationError("it is larger than an image file ever is")
+    return path.read_bytes()
 
 
 def _image_names(files: Sequence[str], path: Path) -> list[str]:
@@ -224,12 +244,31 @@ def _decode(data: bytes) -> Image.Image:
     return image
 
 
+def _pixels(image: Image.Image, height: int, width: int, channels: int, resize: Resize) -> npt.NDArray[np.uint8]:
+    """The picture upright, in its colours and resized: uint8 [rows, columns, channels], smaller than asked for only with ``pad``."""
+    if channels not in (1, 3):
+        raise CalibrationError(f"a picture gives 1 or 3 channels, not {channels}", hint="use an .npz file with one array per model input")
+    upright = _rgb(ImageOps.exif_transpose(image))
+    fitted = _fit(upright if channels == 3 else upright.convert("L"), height, width, resize)
+    return np.asarray(fitted, dtype=np.uint8).reshape(fitted.height, fitted.width, channels)
+
+
+def _on_canvas(pixels: npt.NDArray[Number], height: int, width: int) -> npt.NDArray[Number]:
+    """[rows, columns, channels] to [channels, height, width], filled up with zeros on the right and at the bottom."""
+    canvas = np.zeros((pixels.shape[2], height, width), dtype=pixels.dtype)
+    canvas[:, : pixels.shape[0], : pixels.shape[1]] = pixels.transpose(2, 0, 1)
+    return canvas
+
+
 def _rgb(image: Image.Image) -> Image.Image:
     """Any Pillow mode as RGB, 8 bits a channel."""
     if image.mode == "F":
         raise CalibrationError("the picture holds floating-point values of unknown range", hint="use an .npz file with the values to feed")
     if image.mode.startswith("I"):  # 16 bits a pixel; Pillow's own conversion clips at 255 instead of scaling
-        levels = np.asarray(image).astype(np.int64).clip(0, 65535)
+        levels = np.asarray(image).astype(np.int64)
+        if levels.min() < 0 or levels.max() > 65535:
+            what = f"the picture holds integers of unknown range, {levels.min()} to {levels.max()}"
+            raise CalibrationError(what, hint="save it with 8 or 16 bits a channel, or use an .npz file with the values to feed")
         return Image.fromarray(((levels + 128) // 257).astype(np.uint8)).convert("RGB")
     if image.mode in ("RGBA", "RGBa", "LA", "La", "PA") or "transparency" in image.info:
         layer = image.convert("RGBA")

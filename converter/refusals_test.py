@@ -247,6 +247,22 @@ def test_calibration_data_that_are_refused(run: Run, source: Path, tmp_path: Pat
     assert (tmp_path / "out.onnx").read_bytes() == b"old"
 
 
+@pytest.mark.parametrize("name", ["pipe.npy", "pipe.npz", "pipe.zip"])
+def test_a_pipe_is_not_waited_for(run: Run, source: Path, tmp_path: Path, name: str) -> None:
+    os.mkfifo(tmp_path / name)
+    check_refusal(run(source, tmp_path / "out.onnx", "--calib", tmp_path / name), 4, "neither a file nor a folder", tmp_path / name)
+
+
+def test_data_that_say_nothing_where_data_are_required(run: Run, source: Path, tmp_path: Path) -> None:
+    np.save(tmp_path / "black.npy", np.zeros((6, 3, 32, 32), np.float32))
+    np.save(tmp_path / "real.npy", np.random.default_rng(0).random((6, 3, 32, 32), np.float32))
+    check_refusal(run(source, tmp_path / "out.onnx", "--require-data", *QUICK), 4, "no calibration data", "--require-data", "--calib")
+    refusal = run(source, tmp_path / "out.onnx", "--require-data", "--calib", tmp_path / "black.npy", *QUICK)
+    check_refusal(refusal, 4, "all 4 calibration samples are equal", tmp_path / "black.npy")
+    assert names(tmp_path) == ["black.npy", "real.npy"]
+    assert run(source, tmp_path / "out.onnx", "--require-data", "--calib", tmp_path / "real.npy", *QUICK).code == 0
+
+
 def test_activations_that_overflow(run: Run, source: Path, tmp_path: Path) -> None:
     np.save(tmp_path / "data.npy", np.full((4, 3, 32, 32), 3e38, np.float32))
     check_refusal(run(source, tmp_path / "out.onnx", "--calib", tmp_path / "data.npy"), 4, "not finite")

@@ -193,12 +193,13 @@ def test_only_unreadable_images(tmp_path: Path) -> None:
     [
         [VECTOR],
         [InputSpec("x", (1, 4, 6, 8), FLOAT)],
-        [InputSpec("x", (1, 3, 6, 8), np.dtype(np.uint8))],
-        [NCHW, VECTOR],
+        [InputSpec("x", (1, 3, 6, 8), np.dtype(np.int32))],
+        [InputSpec("x", (1, 3, 0, 8), FLOAT)],
         [NCHW, InputSpec("y", (1, 3, 6, 8), FLOAT)],
+        [NCHW, InputSpec("y", (1, 6, 8, 1), np.dtype(np.uint8)), VECTOR],
     ],
 )
-def test_images_need_exactly_one_image_input(tmp_path: Path, inputs: list[InputSpec]) -> None:
+def test_images_need_exactly_one_input_that_takes_pictures(tmp_path: Path, inputs: list[InputSpec]) -> None:
     error = refused(write_images(tmp_path, 2), *inputs)
     assert isinstance(error, CalibrationError)
     assert ".npz" in error.hint
@@ -274,6 +275,7 @@ def test_open_sizes_other_than_the_batch() -> None:
     error = refused(None, InputSpec("x", (None, 3, None, 320), FLOAT))
     assert isinstance(error, UsageError)
     assert "--input-shape x:1,3,224,320" in error.hint
+    assert "--input-shape x:1,0,224" in refused(None, InputSpec("x", (None, 0, None), FLOAT)).hint
 
 
 def test_count_and_inputs_must_exist() -> None:
@@ -312,6 +314,42 @@ def test_synthetic_images_take_the_preprocessing_and_the_batch() -> None:
     assert samples.description.endswith("in batches of 2: 2 for calibration, 1 held aside")
     assert "preprocessing symmetric" in samples.description
     assert len({row.tobytes() for feed in samples.calibration + samples.held_aside for row in feed["x"]}) == 6
+
+
+@pytest.mark.parametrize("shape", [(None, 3, 16, 12), (2, 16, 12, 3), (1, 1, 16, 12), (1, 16, 12, 1)])
+def test_uint8_inputs_get_pictures_as_codes(shape: tuple[int | None, ...]) -> None:
+    codes = load(None, InputSpec("x", shape, np.dtype(np.uint8)), count=4, spec="imagenet")
+    unit = load(None, InputSpec("x", shape, FLOAT), count=4, spec="unit;resize=crop")
+    assert "synthetic images, as pixel codes 0..255 (resize=crop; mean and std do not apply)" in codes.description
+    for feed, same in zip(codes.calibration, unit.calibration, strict=True):
+        assert feed["x"].dtype == np.uint8
+        np.testing.assert_array_equal(feed["x"], np.rint(same["x"] * 255))
+    assert max(feed["x"].max() for feed in codes.calibration) > 200
+
+
+def test_other_integers_and_other_ranks_stay_zeros_and_ones() -> None:
+    byte = np.dtype(np.uint8)
+    inputs = [InputSpec("p", (1, 3, 4, 4), np.dtype(np.int64)), InputSpec("q", (1, 3, 16), byte), InputSpec("r", (1, 4, 5, 5), byte)]
+    for feed in load(None, *inputs).calibration:
+        assert all(set(array.reshape(-1).tolist()) == {0, 1} for array in feed.values())
+
+
+def test_sizes_of_zero_stay_zero() -> None:
+    shapes = {"past": (1, 8, 0), "rows": (0, 4), "picture": (1, 3, 0, 8)}
+    for dtype in (np.float32, np.uint8):
+        (feed, *_) = load(None, *(InputSpec(name, shape, np.dtype(dtype)) for name, shape in shapes.items()), VECTOR).calibration
+        assert {name: array.shape for name, array in feed.items()} == {**shapes, "v": (1, 2)}
+
+
+def test_half_precision_is_the_nearest_to_single_precision() -> None:
+    shapes = {"picture": (1, 3, 8, 8), "numbers": (1, 7)}
+    (half, *_), (single, *_) = (
+        load(None, *(InputSpec(name, shape, np.dtype(dtype)) for name, shape in shapes.items()), spec="imagenet").calibration
+        for dtype in (np.float16, np.float32)
+    )
+    for name in shapes:
+        assert half[name].dtype == np.float16
+        np.testing.assert_array_equal(half[name], single[name].astype(np.float16))
 
 
 def test_types_that_cannot_be_made_up() -> None:

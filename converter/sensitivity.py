@@ -1,23 +1,28 @@
 """Sensitivity: how much the outputs of each layer matter to the loss, and samples of what each layer multiplies.
 
-The loss is the KL divergence between the outputs of the float and of a perturbed network, read as class scores, or
-the squared error over the mean square of the outputs where they are no scores. Its gradient at the float network is
+The loss (:mod:`converter.output_loss`) is the KL divergence between the outputs of the float and of a perturbed network, read as
+class scores, or the squared error over the mean square of the outputs where they are no scores. Its gradient at the float network is
 zero, so the objective E[dO^T H dO] (Q-HyViT, arXiv 2303.12557, eq. 5) rests on the second derivative, of which the
 method takes the squared gradient for the diagonal. Here that is done without bias: the second derivative of the KL
 divergence by the scores is diag(p) - p p^T, which is the mean of v v^T for v = sqrt(p) r - p (sqrt(p) . r) with random
 signs r; v pulled back to a layer's output and squared is an estimate of the diagonal of the Gauss-Newton matrix there.
+
+No gradient comes through integers, thresholds and operators that torch lacks. Behind them it begins anew; what no output depends on
+by a gradient is *blind*: all its numbers matter alike, relative to their power, and nothing is known of the loss.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
 from torch.nn import functional
 
+from converter import torch_ops
 from converter.network import Network, Step, run_samples
+from converter.output_loss import OutputLoss
 from converter.parallel import in_order
 from converter.torch_ops.layers import pad_spatial, spatial_pads
 
@@ -29,15 +34,16 @@ __all__ = [
     "layer_matrix",
     "layer_rows",
     "layers_of",
-    "loss_kind",
+    "obstacle_to_gradients",
+    "or_even",
     "probe",
     "pulled_back",
 ]
 
 Tensor = torch.Tensor
 
-_CHUNK = 2
-"""Samples run at once."""
+_LONGEST = 120
+"""Characters of a message that goes into a report."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +57,7 @@ class LayerSample:
         right: float32 [G, K, M], weights without bias, or the second operand.
         importance: float32 [G, S, M], mean squared gradient of the loss by the product.
         positions: number of places the S rows stand for, per sample.
+        blind: the importance is even, as no gradient came here.
     """
 
     name: str
@@ -59,6 +66,7 @@ class LayerSample:
     right: Tensor
     importance: Tensor
     positions: int
+    blind: bool = False
 
     @property
     def weighted(self) -> bool:
@@ -67,29 +75,57 @@ class LayerSample:
 
 
 def layers_of(network: Network) -> tuple[str, ...]:
-    """Names of the steps that multiply a computed matrix with weights or with another computed one."""
-    kinds = ("Conv", "Gemm", "MatMul")
-    return tuple(s.name for s in network.steps if s.op_type in kinds and s.inputs[0] not in network.constants)
+    """Names of the steps that multiply a computed matrix with constant weights, or two computed matrices."""
+    return tuple(s.name for s in network.steps if _is_layer(s, network))
 
 
-def loss_kind(shape: Sequence[int]) -> str:
-    """``KL divergence`` for class scores, [batch, classes] or [batch, positions, classes], else ``squared error``."""
-    return "KL divergence" if len(shape) in (2, 3) and shape[-1] >= 2 else "squared error"
+def _is_layer(step: Step, network: Network) -> bool:
+    if step.op_type not in ("Conv", "Gemm", "MatMul") or step.inputs[0] in network.constants:
+        return False
+    weight = network.constants.get(step.inputs[1])
+    if weight is None:
+        return step.op_type == "MatMul"
+    return weight.ndim in (3, 4) if step.op_type == "Conv" else weight.ndim == 2 and not step.attributes.get("transA", 0)
 
 
-def probe(outputs: Mapping[str, Tensor], generator: torch.Generator) -> dict[str, Tensor]:
-    """A random vector v for every output, with the mean of v v^T equal to the loss's second derivative; same shapes."""
+def probe(outputs: Mapping[str, Tensor], losses: Mapping[str, OutputLoss], generator: torch.Generator) -> dict[str, Tensor]:
+    """A random vector v for every output, with the mean of v v^T equal to the loss's second derivative; same shapes.
+
+    Args:
+        outputs: of the float network, the sample axis in front.
+        losses: of the outputs.
+        generator: of the signs.
+    """
     result = {}
     for name, value in outputs.items():
-        scores = value.detach()
-        signs = torch.randint(0, 2, scores.shape, generator=generator).to(scores) * 2 - 1
-        if loss_kind(scores.shape[1:]) == "KL divergence":
-            share = _probabilities(scores)
-            root = share.sqrt()
-            result[name] = root * signs - share * (root * signs).sum(-1, keepdim=True)
-        else:
-            result[name] = signs / scores.square().mean().clamp(min=1e-12).sqrt() / math.sqrt(scores[0].numel())
+        loss, scores = losses[name], value.detach()
+        vector = torch.zeros_like(scores)
+        if loss.counts_scores:
+            moved = scores.movedim(loss.axis, -1)
+            share = _probabilities(moved)
+            root = share.sqrt() * _signs(moved, generator)
+            vector += math.sqrt(loss.score_weight) * (root - share * root.sum(-1, keepdim=True)).movedim(-1, loss.axis)
+        if loss.counts_values:
+            vector += math.sqrt(loss.value_weight) * _signs(scores, generator) * _value_scale(scores, loss)
+        result[name] = torch.where(torch.isfinite(scores), vector, 0.0)
     return result
+
+
+def _signs(like: Tensor, generator: torch.Generator) -> Tensor:
+    return torch.randint(0, 2, like.shape, generator=generator).to(like) * 2 - 1
+
+
+def _value_scale(values: Tensor, loss: OutputLoss) -> Tensor:
+    """One over the root of power times number, of each part; broadcasts to the values."""
+    powers, numbers = loss.powers or (1.0,) * max(1, len(loss.parts)), max(1, values[0].numel())
+    if not loss.parts:
+        return torch.tensor(1.0 / math.sqrt(powers[0] * numbers))
+    scale = torch.ones([values.shape[a] if a == values.ndim + loss.axis else 1 for a in range(values.ndim)])
+    along = values.shape[loss.axis]
+    for (start, stop), power in zip(loss.parts, powers, strict=True):
+        count = max(1, numbers * (stop - start) // along)
+        scale.movedim(loss.axis, 0)[start:stop] = 1.0 / math.sqrt(power * count * len(loss.parts))
+    return scale
 
 
 def _probabilities(scores: Tensor) -> Tensor:
@@ -161,6 +197,7 @@ def capture(
     network: Network,
     layers: Sequence[str],
     feed: Mapping[str, Tensor],
+    losses: Mapping[str, OutputLoss],
     *,
     outputs: Sequence[str] = (),
     rows: int = 1024,
@@ -174,6 +211,7 @@ def capture(
         network: float.
         layers: names of the steps to sample.
         feed: inputs with the sample axis in front.
+        losses: of the network's float outputs.
         outputs: more tensors whose importance is wanted in full.
         rows: rows kept of each layer over all samples.
         probes: random vectors pulled back; more make the importance less noisy.
@@ -190,13 +228,14 @@ def capture(
     share = max(1, rows // total)
 
     def run(start: int) -> tuple[dict[str, tuple[Tensor, Tensor, Tensor, int]], dict[str, Tensor]]:
-        chunk = {name: value[start : start + _CHUNK] for name, value in feed.items()}
-        values, importance = backward(network, list(wanted.values()), chunk, outputs, probes, torch.Generator().manual_seed(seed + start))
+        chunk = {name: value[start : start + network.chunk] for name, value in feed.items()}
+        generator = torch.Generator().manual_seed(seed + start)
+        values, importance = backward(network, list(wanted.values()), chunk, losses, outputs, probes, generator)
         generator = torch.Generator().manual_seed(seed + start)
         taken = {name: _sample(step, network, values, importance[step.outputs[0]], share, generator) for name, step in wanted.items()}
         return taken, {name: importance[name] for name in outputs}
 
-    done = list(in_order(run, range(0, total, _CHUNK), workers))
+    done = list(in_order(run, range(0, total, network.chunk), workers))
     samples = {}
     for name, step in wanted.items():
         pieces = [taken[name] for taken, _ in done]
@@ -205,8 +244,16 @@ def capture(
         left = torch.cat([p[0] for p in pieces], axis)
         right = torch.cat([p[1] for p in pieces], 0) if product else pieces[0][1]
         operands = (step.inputs[0], step.inputs[1]) if product else (step.inputs[0],)
-        samples[name] = LayerSample(name, operands, left, right, torch.cat([p[2] for p in pieces], axis), pieces[0][3])
+        importance, blind = or_even(torch.cat([p[2] for p in pieces], axis), lambda left=left, right=right: left @ right)
+        samples[name] = LayerSample(name, operands, left, right, importance, pieces[0][3], blind)
     return samples, {name: torch.cat([whole[name] for _, whole in done]) for name in outputs}
+
+
+def or_even(importance: Tensor, values: Callable[[], Tensor]) -> tuple[Tensor, bool]:
+    """The importance of some values; where there is none at all, one over the sum of their squares, and true; same shape."""
+    if bool((importance > 0.0).any()):
+        return importance, False
+    return torch.full_like(importance, 1.0 / max(float(values().square().sum()), 1e-12)), True
 
 
 def capture_values(
@@ -227,10 +274,10 @@ def capture_values(
         operands = tuple(n for n in step.inputs[:2] if n not in network.constants)
         feed = {n: values[n] for n in operands}
         output = run_samples(replace(network, steps=(step,), inputs=operands, outputs=step.outputs[:1]), feed)[step.outputs[0]]
-        importance = torch.full_like(output, 1.0 / max(float(output.square().sum()), 1e-12))
+        importance, _ = or_even(torch.zeros_like(output), lambda output=output: output)
         share = max(1, rows // output.shape[0])
         left, right, part, positions = _sample(step, network, values, importance, share, torch.Generator().manual_seed(seed))
-        result[step.name] = LayerSample(step.name, operands, left, right, part, positions)
+        result[step.name] = LayerSample(step.name, operands, left, right, part, positions, blind=True)
     return result
 
 
@@ -238,6 +285,7 @@ def backward(
     network: Network,
     steps: Sequence[Step],
     feed: Mapping[str, Tensor],
+    losses: Mapping[str, OutputLoss],
     outputs: Sequence[str],
     probes: int,
     generator: torch.Generator,
@@ -248,17 +296,18 @@ def backward(
         network: float.
         steps: layers.
         feed: inputs with the sample axis in front.
+        losses: of the network's float outputs.
         outputs: further tensors.
         probes: random vectors pulled back.
         generator: of the probes.
 
     Returns:
         values of what the layers read and write and of the further tensors; mean squared probes at what the layers write
-        and at the further tensors.
+        and at the further tensors, zero where no gradient comes.
     """
     read = [n for s in steps for n in s.inputs[:2] if n and n not in network.constants]
     written = list(dict.fromkeys([s.outputs[0] for s in steps] + list(outputs)))
-    values, pulled = pulled_back(network, feed, read, written, probes, generator)
+    values, pulled = pulled_back(network, feed, losses, read, written, probes, generator)
     squares = {n: torch.zeros_like(values[n]) for n in written}
     for gradients in pulled:
         for name, gradient in gradients.items():
@@ -269,6 +318,7 @@ def backward(
 def pulled_back(
     network: Network,
     feed: Mapping[str, Tensor],
+    losses: Mapping[str, OutputLoss],
     read: Sequence[str],
     points: Sequence[str],
     probes: int,
@@ -281,6 +331,7 @@ def pulled_back(
     Args:
         network: float.
         feed: inputs with the sample axis in front.
+        losses: of the network's float outputs.
         read: tensors whose values are wanted.
         points: tensors at which the probes are wanted, and the values.
         probes: how many.
@@ -291,18 +342,39 @@ def pulled_back(
     """
     wanted = list(dict.fromkeys([*read, *points, *network.outputs]))
     inputs = {n: v.clone().requires_grad_() if v.is_floating_point() else v for n, v in feed.items()}
-    values = run_samples(network, inputs, wanted=wanted)
-    scores = {n: values[n] for n in network.outputs if values[n].is_floating_point()}
+    values = run_samples(network, inputs, wanted=wanted, cut=network.one_by_one)
+    scores = {n: values[n] for n in network.outputs if n in losses and n in values and values[n].requires_grad}
+    reached = [n for n in points if values[n].requires_grad]
 
     def pull() -> Iterator[dict[str, Tensor]]:
-        for number in range(probes):
-            vectors = probe(scores, generator)
-            loss = sum((scores[n] * vectors[n]).sum() for n in scores)
-            assert isinstance(loss, Tensor)
-            gradients = torch.autograd.grad(loss, [values[n] for n in points], retain_graph=number + 1 < probes, allow_unused=True)
-            yield {n: g for n, g in zip(points, gradients, strict=True) if g is not None}
+        for number in range(probes if scores and reached else 0):
+            vectors = probe(scores, losses, generator)
+            loss = torch.stack([(torch.where(torch.isfinite(x), x, 0.0) * vectors[n]).sum() for n, x in scores.items()]).sum()
+            gradients = torch.autograd.grad(loss, [values[n] for n in reached], retain_graph=number + 1 < probes, allow_unused=True)
+            # a guard against what is no number hands back gradients that are none
+            yield {n: torch.nan_to_num(g, 0.0, 0.0, 0.0) for n, g in zip(reached, gradients, strict=True) if g is not None}
 
     return values, pull()
+
+
+def obstacle_to_gradients(network: Network, feed: Mapping[str, Tensor], losses: Mapping[str, OutputLoss]) -> str:
+    """Why a network cannot be run forwards and backwards as it is to be run; empty if it can.
+
+    Args:
+        network: says whether samples run one by one. If not, a layer that gradients do not reach from the inputs is an obstacle.
+        feed: inputs with the sample axis in front, of which the first few are tried.
+        losses: of the network's float outputs.
+    """
+    layers = [s.outputs[0] for s in network.steps if s.name in set(layers_of(network))]
+    few = {name: value[: network.chunk] for name, value in feed.items()}
+    try:
+        values, pulled = pulled_back(network, few, losses, (), layers, 1, torch.Generator().manual_seed(0))
+        next(pulled, None)
+    except (torch_ops.UnknownOperatorError, RuntimeError, ValueError, TypeError, IndexError, NotImplementedError) as error:
+        # torch says in all these ways that it cannot map, run or differentiate something
+        return next(iter(str(error).splitlines()), type(error).__name__)[:_LONGEST]
+    cut = [name for name in layers if not values[name].requires_grad]
+    return f"no gradient passes '{cut[0]}'" if cut and not network.one_by_one else ""
 
 
 def _sample(
@@ -320,15 +392,28 @@ def _sample(
             places = torch.stack([torch.randperm(count, generator=generator)[:share] for _ in range(x.shape[0])])
         left = layer_rows(step, x, weight, places)
         return left, right, _output_rows(step, importance, right.shape[0], places), count
-    y = values[step.inputs[1]]
-    shape = importance.shape[:-2]
-    left = x.expand(*shape, *x.shape[-2:]).reshape(-1, *x.shape[-2:])
-    right = y.expand(*shape, *y.shape[-2:]).reshape(-1, *y.shape[-2:])
-    weights = importance.reshape(-1, *importance.shape[-2:])
-    matrices = math.prod(shape) // x.shape[0]
+    left, right, weights = _matrices(x, values[step.inputs[1]], importance)
+    matrices = left.shape[0] // x.shape[0]
     # whole matrices of the second operand, some rows of the first
     keep = min(matrices, max(1, share // 8))
     chosen = torch.cat([i * matrices + torch.randperm(matrices, generator=generator)[:keep] for i in range(x.shape[0])])
     lines = min(left.shape[1], max(8, share // keep))
     row = torch.randperm(left.shape[1], generator=generator)[:lines]
     return left[chosen][:, row], right[chosen], weights[chosen][:, row], matrices * left.shape[1]
+
+
+def _matrices(x: Tensor, y: Tensor, z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Two operands and the result of a MatMul, the sample axis in front, as one matrix each of every product, broadcast as MatMul does.
+
+    Returns:
+        float32 [G, S, K], [G, K, M] and [G, S, M]; a vector is a matrix of one row, or column.
+    """
+    if x.ndim == 2:
+        x, z = x[:, None], z[..., None, :] if y.ndim > 2 else z[..., None]
+    if y.ndim == 2:
+        y, z = y[..., None], z[..., None]
+    rank = max(x.ndim, y.ndim)
+    x, y = (v.reshape(v.shape[0], *[1] * (rank - v.ndim), *v.shape[1:]) for v in (x, y))
+    shape = torch.broadcast_shapes(x.shape[:-2], y.shape[:-2])
+    left, right = (v.expand(*shape, *v.shape[-2:]).reshape(-1, *v.shape[-2:]) for v in (x, y))
+    return left, right, z.reshape(-1, left.shape[-2], right.shape[-1])

@@ -11,13 +11,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-from numpy.lib import format as npy_format
 
+from converter.array_files import ARRAY_SUFFIXES, stored_arrays
+from converter.calibration_files import check_calibration_path
 from converter.errors import ModelError, UsageError
+from converter.input_specs import InputSpec
 from converter.load import Source, ValueInfo
-from converter.preprocess import UNREADABLE
 from converter.runtime import open_session, run_session
-from converter.samples import InputSpec
 
 __all__ = ["calibration_shapes", "parse_input_shape", "parse_input_shapes"]
 
@@ -65,6 +65,7 @@ def calibration_shapes(
 
     Raises:
         UsageError: ``given`` names an unknown input or contradicts the model, or no usual size runs.
+        CalibrationError: ``calib`` is missing or damaged.
     """
     known = {i.name: i for i in source.inputs}
     for name, shape in given.items():
@@ -73,7 +74,10 @@ def calibration_shapes(
             raise UsageError(f"the model has no input '{name}'", where="--input-shape", hint=f"its inputs are {listed}")
         _check_given(known[name], shape)
     found = _array_shapes(calib) if calib is not None else {}
-    shapes = {i.name: _fill(i, given.get(i.name), found.get(i.name) or (found.get("") if len(known) == 1 else None)) for i in source.inputs}
+    settled = {
+        i.name: _fill(i, given.get(i.name), found.get(i.name) or (found.get("") if len(known) == 1 else None)) for i in source.inputs
+    }
+    shapes = _shared(source, settled)
     guess = ""
     if any(None in shape for shape in shapes.values()):
         shapes, guess = _guess(source, shapes, threads)
@@ -97,30 +101,37 @@ def _fill(value: ValueInfo, given: tuple[int, ...] | None, found: tuple[int, ...
     for axis, size in enumerate(value.shape):
         if isinstance(size, int):
             sizes.append(size)
-        elif axis == 0:
-            sizes.append(1)
         else:
-            sizes.append(usable[axis] if usable is not None else None)
+            sizes.append(usable[axis] if usable is not None and axis > 0 else None)
     return tuple(sizes)
+
+
+def _shared(source: Source, shapes: Mapping[str, tuple[int | None, ...]]) -> dict[str, tuple[int | None, ...]]:
+    """What is settled of one input holds for dimensions of the same symbol in others; a batch that is still open is 1."""
+    pairs = {i.name: list(zip(i.shape, shapes[i.name], strict=True)) for i in source.inputs}
+    known: dict[int | str | None, set[int]] = {}
+    for symbol, size in itertools.chain.from_iterable(pairs.values()):
+        if isinstance(symbol, str) and size is not None:
+            known.setdefault(symbol, set()).add(size)
+    # some exporters write one word for everything that is open: that says nothing
+    symbols = {symbol: min(sizes) for symbol, sizes in known.items() if len(sizes) == 1}
+    batches = {dims[0][0] for dims in pairs.values() if len(dims) == 4}
+    sides = {symbol for dims in pairs.values() for symbol, _ in dims[1:] if symbol is not None} - batches
+
+    def size_of(axis: int, symbol: int | str | None, size: int | None) -> int | None:
+        size = symbols.get(symbol) if size is None else size
+        return 1 if size is None and axis == 0 and symbol not in sides else size
+
+    return {name: tuple(size_of(axis, *dim) for axis, dim in enumerate(dims)) for name, dims in pairs.items()}
 
 
 def _array_shapes(path: Path) -> dict[str, tuple[int, ...]]:
     """Shapes of the arrays in an .npz or .npy, by name ("" for the only one), read from their headers."""
-    try:
-        if path.suffix.lower() == ".npy":
-            return {"": np.load(path, mmap_mode="r", allow_pickle=False).shape}
-        if path.suffix.lower() == ".npz":
-            with np.load(path, allow_pickle=False) as archive:
-                shapes: dict[str, tuple[int, ...]] = {}
-                for name in archive.files:
-                    with archive.zip.open(f"{name}.npy") as entry:
-                        version = npy_format.read_magic(entry)
-                        header = npy_format.read_array_header_1_0 if version == (1, 0) else npy_format.read_array_header_2_0
-                        shapes[name] = header(entry)[0]
-                return {**shapes, **({"": next(iter(shapes.values()))} if len(shapes) == 1 else {})}
-    except UNREADABLE:
-        return {}  # the loader of samples reports what is wrong with the file
-    return {}
+    check_calibration_path(path)
+    if path.is_dir() or path.suffix.lower() not in ARRAY_SUFFIXES:
+        return {}
+    shapes = {name: array.shape for name, array in stored_arrays(path).items()}
+    return {**shapes, "": next(iter(shapes.values()))} if len(shapes) == 1 else shapes
 
 
 def _guess(source: Source, shapes: dict[str, tuple[int | None, ...]], threads: int) -> tuple[dict[str, tuple[int | None, ...]], str]:
@@ -138,22 +149,28 @@ def _guess(source: Source, shapes: dict[str, tuple[int | None, ...]], threads: i
 
 
 def _candidates(source: Source, shapes: Mapping[str, tuple[int | None, ...]]) -> Iterator[dict[str, tuple[int, ...]]]:
-    """Usual sizes for what is open; dimensions of one symbol get one size."""
+    """Usual sizes for what is open; dimensions of one symbol get one size, by pictures where they have it."""
     declared = {i.name: i.shape for i in source.inputs}
     lengths_open = any(len(shape) != 4 and None in shape for shape in shapes.values())
     for (height, width), length in itertools.product(_USUAL_SIZES, _USUAL_LENGTHS if lengths_open else (0,)):
         symbols: dict[str, int] = {}
         candidate: dict[str, tuple[int, ...]] = {}
         consistent = True
-        for name, shape in shapes.items():
+        for name, shape in sorted(shapes.items(), key=lambda item: len(item[1]) != 4):
             sizes = iter((height, width) if len(shape) == 4 else ())
-            filled = [s if s is not None else next(sizes, width if len(shape) == 4 else length) for s in shape]
-            for symbol, size, given in zip(declared[name], filled, shape, strict=True):
+            filled: list[int] = []
+            for symbol, given in zip(declared[name], shape, strict=True):
+                size = given
+                if size is None and len(shape) == 4:
+                    size = next(sizes, width)
+                elif size is None:
+                    size = symbols.get(symbol, length) if isinstance(symbol, str) else length
                 if isinstance(symbol, str) and given is None:
                     consistent &= symbols.setdefault(symbol, size) == size
+                filled.append(size)
             candidate[name] = tuple(filled)
         if consistent:
-            yield candidate
+            yield {name: candidate[name] for name in shapes}
 
 
 def _template(shape: Sequence[int | None]) -> str:

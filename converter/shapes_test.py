@@ -9,19 +9,24 @@ import pytest
 from onnx import TensorProto, helper
 
 from converter.conftest import Array, SaveHybrid, make_model
-from converter.errors import UsageError
+from converter.errors import CalibrationError, UsageError
 from converter.load import Source, load
 from converter.shapes import calibration_shapes, parse_input_shape, parse_input_shapes
 
 FLOAT = TensorProto.FLOAT
+CONSTANT: dict[str, Array] = {"c": np.ones((4, 4), np.float32)}
 Shape = tuple[int | str | None, ...]
 
 
 def source(
-    folder: Path, inputs: dict[str, Shape], nodes: list[tuple[str, list[str], str]], constants: dict[str, Array] | None = None
+    folder: Path,
+    inputs: dict[str, Shape],
+    nodes: list[tuple[str, list[str], str]],
+    constants: dict[str, Array] | None = None,
+    **attributes: Any,
 ) -> Source:
     """A model of a few nodes; its output has the rank of nothing in particular, as the runtime does not mind."""
-    made = [helper.make_node(op, read, [write]) for op, read, write in nodes]
+    made = [helper.make_node(op, read, [write], **attributes) for op, read, write in nodes]
     last = nodes[-1][2]
     rank = len(next(iter(inputs.values())))
     model = make_model(made, [(n, FLOAT, s) for n, s in inputs.items()], [(last, FLOAT, [None] * rank)], initializers=constants)
@@ -91,6 +96,30 @@ def test_one_symbol_gets_one_size(tmp_path: Path) -> None:
         settled(model)
 
 
+def test_a_mask_has_the_size_of_the_picture_it_shares_symbols_with(tmp_path: Path) -> None:
+    for mask in (("n", "h", "w"), ("h", "w")):
+        inputs: dict[str, Shape] = {"x": ("n", 3, "h", "w"), "mask": mask}
+        for order in (inputs, dict(reversed(inputs.items()))):
+            model = source(tmp_path, order, [("Relu", ["mask"], "z"), ("Mul", ["x", "z"], "y")], {})
+            shapes, guess = settled(model)
+            assert shapes["x"] == (1, 3, 224, 224) and shapes["mask"][-2:] == (224, 224) and guess
+            shapes, guess = settled(model, {"x": (1, 3, 40, 48)})
+            assert shapes["mask"] == {3: (1, 40, 48), 2: (40, 48)}[len(mask)] and guess == ""
+
+
+def test_a_batch_that_is_given_holds_for_all_inputs_that_share_its_symbol(tmp_path: Path) -> None:
+    model = source(tmp_path, {"x": ("n", 4), "z": ("n", 4), "v": ("m", 4)}, [("Add", ["x", "z"], "s"), ("Gemm", ["s", "c"], "y")], CONSTANT)
+    assert settled(model, {"x": (3, 4)})[0] == {"x": (3, 4), "z": (3, 4), "v": (1, 4)}
+    assert settled(model)[0] == {"x": (1, 4), "z": (1, 4), "v": (1, 4)}
+
+
+def test_one_word_for_everything_that_is_open_says_nothing(tmp_path: Path) -> None:
+    inputs: dict[str, Shape] = {"x": ("None", 3, "None", "None"), "scale": ("None", 1, 1)}
+    model = source(tmp_path, inputs, [("Mul", ["x", "scale"], "y")])
+    assert settled(model)[0] == {"x": (1, 3, 224, 224), "scale": (1, 1, 1)}
+    assert settled(model, {"x": (1, 3, 40, 48)}) == ({"x": (1, 3, 40, 48), "scale": (1, 1, 1)}, "")
+
+
 def test_channels_last_and_token_inputs(tmp_path: Path) -> None:
     image = source(tmp_path, {"x": ("n", None, None, 3)}, [("Relu", ["x"], "y")])
     assert settled(image)[0] == {"x": (1, 224, 224, 3)}
@@ -128,11 +157,21 @@ def test_sizes_of_calibration_arrays_are_used(tmp_path: Path, save_hybrid: SaveH
     assert settled(model, calib=path) == ({"image": (1, 3, 40, 48)}, "")
 
 
+@pytest.mark.parametrize("name", ["data.npz", "data.npy"])
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04 not a zip", b"\x93NUMPY\x01"])
-def test_damaged_arrays_are_left_to_the_loader_of_samples(tmp_path: Path, save_hybrid: SaveHybrid, content: bytes) -> None:
-    (tmp_path / "data.npz").write_bytes(content)
-    shapes, guess = settled(load(save_hybrid(dynamic_batch=True, dynamic_size=True)), calib=tmp_path / "data.npz")
-    assert shapes == {"image": (1, 3, 224, 224)} and guess
+def test_damaged_arrays_are_named_before_anything_is_guessed(tmp_path: Path, save_hybrid: SaveHybrid, name: str, content: bytes) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(CalibrationError, match="cannot be read") as caught:
+        settled(load(save_hybrid(dynamic_batch=True, dynamic_size=True)), calib=tmp_path / name)
+    assert str(tmp_path / name) in caught.value.where
+    with pytest.raises(CalibrationError, match="no calibration data at this path"):
+        settled(load(save_hybrid()), calib=tmp_path / "absent.npz")
+
+
+def test_a_size_of_zero_is_a_size(tmp_path: Path) -> None:
+    model = source(tmp_path, {"x": (1, 2, 8), "past": (1, "past", 8)}, [("Concat", ["past", "x"], "y")], axis=1)
+    np.savez(tmp_path / "data.npz", x=np.zeros((4, 2, 8), np.float32), past=np.zeros((4, 0, 8), np.float32))
+    assert settled(model, calib=tmp_path / "data.npz") == ({"x": (1, 2, 8), "past": (1, 0, 8)}, "")
 
 
 def test_arrays_of_another_rank_do_not_help(tmp_path: Path, save_hybrid: SaveHybrid) -> None:

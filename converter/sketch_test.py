@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +21,7 @@ from converter.forks import fork_entering
 from converter.methods import METHODS, Problem
 from converter.observe import Observations, observe
 from converter.offers import Offer, Refusal, offer
+from converter.output_loss import OutputLoss
 from converter.place import place, settle
 from converter.placement import FULL, parse_placement
 from converter.plan import Plan
@@ -31,6 +32,13 @@ from converter.verify import sqnr
 from converter.widths import CONTAINER_BITS, tensor_bits
 
 FLOAT = TensorProto.FLOAT
+
+
+def losses_of(model: ir.Model, kind: Literal["scores", "values", "either"] = "scores") -> dict[str, OutputLoss]:
+    """The same loss for every output."""
+    return {str(value.name): OutputLoss(kind) for value in model.graph.outputs}
+
+
 TARGET_NAMES = ("arm64", "x86")
 
 

@@ -7,7 +7,7 @@ what an integer operator wrote reads numbers that lie on a grid already.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import onnx_ir as ir
@@ -16,6 +16,7 @@ import torch
 from converter.graph import constant, is_float, relabel_factor
 from converter.network import Network, network_of
 from converter.observe import values_of
+from converter.output_loss import OutputLoss
 from converter.plan import Plan
 from converter.runtime import Feed
 
@@ -69,6 +70,8 @@ class Study:
         values: what the layers read, the sample axis in front, where the network as a whole has no torch functions.
         workers: how many things may be computed at once.
         loss: in words, for the report.
+        losses: of the network's float outputs, by name.
+        unsteady: names of tensors that have not the same shape for all samples.
     """
 
     network: Network
@@ -80,6 +83,8 @@ class Study:
     values: Mapping[str, Tensor] | None = None
     workers: int = 1
     loss: str = ""
+    losses: Mapping[str, OutputLoss] = field(default_factory=dict)
+    unsteady: frozenset[str] = frozenset()
 
 
 def stack(feeds: Sequence[Feed]) -> dict[str, Tensor]:
@@ -117,21 +122,25 @@ def _root(name: str, plan: Plan, made: Mapping[str, ir.Node]) -> Reading:
 
 
 def study_of(model: ir.Model, plan: Plan, feeds: Sequence[Feed], sections: Sequence[Section], seed: int) -> Study:
-    """Put a study together for a settled plan, whose grids do not matter.
-
-    Raises:
-        converter.torch_ops.UnknownOperatorError: an operator has no torch function.
-    """
+    """Put a study together for a settled plan, whose grids do not matter."""
     return Study(network_of(model), stack(feeds), readings_of(model, plan), _weighted(plan), tuple(sections), seed)
 
 
-def study_of_layers(model: ir.Model, plan: Plan, feeds: Sequence[Feed], seed: int) -> Study:
-    """The same for a network that cannot be differentiated as a whole: layers by themselves, and what they read."""
-    network = network_of(model, LAYERS)
-    names = list(dict.fromkeys(n for s in network.steps for n in s.inputs[:2] if n not in network.constants))
+def study_of_layers(model: ir.Model, plan: Plan, feeds: Sequence[Feed], seed: int, unsteady: frozenset[str]) -> Study:
+    """The same for a network that cannot be run in torch as a whole: layers by themselves, and what they read.
+
+    Args:
+        model: canonical float model.
+        plan: settled.
+        feeds: samples.
+        seed: of random choices.
+        unsteady: names of tensors that have not the same shape for all samples.
+    """
+    network = replace(network_of(model, LAYERS), one_by_one=True)
+    names = dict.fromkeys(n for s in network.steps for n in s.inputs[:2] if n not in network.constants)
     few = feeds[:_FEW]
-    values = {n: torch.from_numpy(v) for n, v in values_of(model, few, names).items()}
-    return Study(network, stack(few), readings_of(model, plan), _weighted(plan), (), seed, values)
+    values = {n: torch.from_numpy(v) for n, v in values_of(model, few, [n for n in names if n not in unsteady]).items()}
+    return Study(network, stack(few), readings_of(model, plan), _weighted(plan), (), seed, values, unsteady=unsteady)
 
 
 def _weighted(plan: Plan) -> tuple[str, ...]:

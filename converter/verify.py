@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import platform
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import onnx
 import onnx_ir as ir
 
@@ -125,6 +127,7 @@ def verify(
     qualities = measure(pairs, rows, groups or {}, scores or {})
     parity = plan_parity(canonical, proto, plan, feeds, got)
     _check_parity(parity, qualities)
+    _check_constants({o.name for o in source.outputs} - {str(v.name) for v in canonical.graph.outputs}, wanted, got)
     with tempfile.TemporaryDirectory() as folder:
         census = take_census(proto, plan, offers, feeds[0], settings, Path(folder))
     return Verdict(qualities, parity.db, parity.reference, census, len(feeds), parity.agreement)
@@ -168,3 +171,12 @@ def _check_interface(source: Source, proto: onnx.ModelProto) -> None:
     for key, value in source.metadata.items():
         if kept.get(key) != value:
             raise VerificationError("the model's metadata changed", where=f"key '{key}'")
+
+
+def _check_constants(
+    names: Collection[str], wanted: Sequence[Mapping[str, npt.NDArray[Any]]], got: Sequence[Mapping[str, npt.NDArray[Any]]]
+) -> None:
+    """Outputs that nothing computes, constants and inputs passed through, are the source's to the last bit."""
+    for name in sorted(names):
+        if any(not np.array_equal(w[name], g[name], equal_nan=w[name].dtype.kind == "f") for w, g in zip(wanted, got, strict=True)):
+            raise VerificationError("an output that is not computed changed", where=f"output '{name}'", hint="report this")

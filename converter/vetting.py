@@ -8,36 +8,62 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-from onnx import AttributeProto, GraphProto, NodeProto, TensorProto, numpy_helper
+from google.protobuf.descriptor import FieldDescriptor  # type: ignore[import-untyped]
+from google.protobuf.message import Message  # type: ignore[import-untyped]
+from onnx import AttributeProto, FunctionProto, GraphProto, NodeProto, TensorProto, numpy_helper
 
 from converter.errors import ModelError
+from converter.proto_graphs import graphs_of, nodes_of
 
-__all__ = ["OLDEST_OPSET", "STANDARD_DOMAINS", "VERSION_KEY", "refuse_damaged_names", "tensors_of", "type_name", "vet"]
+__all__ = [
+    "OLDEST_OPSET",
+    "STANDARD_DOMAINS",
+    "VERSION_KEY",
+    "place_of",
+    "refuse_damaged_names",
+    "refuse_invalid",
+    "type_name",
+    "vet_contents",
+    "vet_operators",
+]
 
 OLDEST_OPSET = 9
 VERSION_KEY = "bridgequant.version"
 """Metadata by which a converted model is known."""
 
 STANDARD_DOMAINS = ("", "ai.onnx")
+_FLOATS = (TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16, TensorProto.BFLOAT16)
 # QuantizeLinear, DynamicQuantizeMatMul, QLinearConv, QAttention, MatMulInteger, ConvIntegerToFloat, MatMulNBits, ...
 _QUANTIZED_OP = re.compile(r"(Dynamic)?(De)?[Qq]uantize.*|QLinear.*|Q[A-Z].*|(MatMul|Conv)(Integer|NBits|Bnb4).*")
-# Where an infinite constant is a limit or a mask, and no weight.
-_TAKES_INFINITY = ("Clip", "Min", "Max", "Where", "Pad", "Less", "LessOrEqual", "Greater", "GreaterOrEqual", "Equal", "ConstantOfShape")
+# What multiplies its operands, so that an infinite one is a damaged weight and no mask or limit.
+_LAYERS = frozenset(
+    ("Conv", "ConvTranspose", "DeformConv", "Einsum", "Gemm", "MatMul", "LSTM", "GRU", "RNN", "PRelu")
+    + ("BatchNormalization", "InstanceNormalization", "GroupNormalization", "LayerNormalization", "RMSNormalization")
+)
+_HIDDEN = "deprecated"
+_HANDS_ON = frozenset(("Cast", "CastLike", "Flatten", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze"))
 
 
-def vet(path: Path, model: onnx.ModelProto) -> None:
-    """Refuse a model that is invalid or unsupported; its external data must have been read.
+def vet_operators(path: Path, model: onnx.ModelProto) -> None:
+    """Refuse a model with operators that are not supported, before its local functions are inlined.
 
     Raises:
-        ModelError: names the node or tensor.
+        ModelError: names the node.
     """
     _refuse_quantized(path, model)
     _refuse_foreign_domains(path, model)
     _refuse_opset(path, model)
-    _refuse_control_flow(path, model)
+
+
+def vet_contents(path: Path, model: onnx.ModelProto) -> None:
+    """Refuse a model that is invalid or holds unsupported numbers; its external data must have been read, its functions inlined.
+
+    Raises:
+        ModelError: names the node or tensor.
+    """
     _refuse_bad_weights(path, model)
     _refuse_shapeless(path, model)
-    _refuse_invalid(path, model)
+    refuse_invalid(path, model)
 
 
 def refuse_damaged_names(path: Path, model: onnx.ModelProto) -> None:
@@ -46,55 +72,37 @@ def refuse_damaged_names(path: Path, model: onnx.ModelProto) -> None:
     Raises:
         ModelError: shows the name.
     """
-    entries = (*model.metadata_props, *model.opset_import)
-    names: list[object] = [getattr(p, f.name) for p in entries for f in p.DESCRIPTOR.fields]
-    names += [v.name for v in (*model.graph.input, *model.graph.output, *model.graph.value_info)]
-    names += [t.name for t in tensors_of(model)]
-    for node in _nodes(model):
-        names += [node.name, node.op_type, node.domain, *node.input, *node.output, *(a.name for a in node.attribute)]
-    for name in names:
-        if isinstance(name, bytes):
-            raise ModelError(f"the name {name[:40]!r} in the file is not text", where=str(path), hint="export or download the model again")
-
-
-def _graphs(model: onnx.ModelProto) -> Iterator[GraphProto | onnx.FunctionProto]:
-    """The main graph, local functions, and the subgraphs of their nodes."""
-    pending: list[GraphProto | onnx.FunctionProto] = [model.graph, *model.functions]
+    pending: list[Message] = [model]
     while pending:
-        graph = pending.pop()
-        yield graph
-        for attribute in (a for n in graph.node for a in n.attribute):
-            pending.extend([attribute.g] if attribute.type == AttributeProto.GRAPH else attribute.graphs)
+        for value in _texts_and_parts(pending.pop()):
+            if isinstance(value, Message):
+                pending.append(value)
+            elif isinstance(value, bytes):
+                hint = "export or download the model again"
+                raise ModelError(f"the name {value[:40]!r} in the file is not text", where=str(path), hint=hint)
 
 
-def _nodes(model: onnx.ModelProto) -> Iterator[NodeProto]:
-    for graph in _graphs(model):
-        yield from graph.node
+def _texts_and_parts(message: Message) -> Iterator[str | bytes | Message]:
+    if isinstance(message, TensorProto):  # its numbers are not touched: they may be many
+        yield from (message.name, message.doc_string, *message.external_data)
+        return
+    for field, value in message.ListFields():
+        if field.type in (FieldDescriptor.TYPE_STRING, FieldDescriptor.TYPE_MESSAGE):
+            yield from [value] if isinstance(value, (str, bytes, Message)) else value
 
 
-def tensors_of(model: onnx.ModelProto) -> Iterator[TensorProto]:
-    """Tensors in initializers and attributes, those of sparse ones included."""
-    for graph in _graphs(model):
-        if isinstance(graph, GraphProto):
-            yield from graph.initializer
-            yield from (t for s in graph.sparse_initializer for t in (s.values, s.indices))
-    for attribute in (a for n in _nodes(model) for a in n.attribute):
-        yield from [attribute.t] if attribute.type == AttributeProto.TENSOR else attribute.tensors
-        if attribute.type == AttributeProto.SPARSE_TENSOR:
-            yield from (attribute.sparse_tensor.values, attribute.sparse_tensor.indices)
-
-
-def _place(path: Path, node: NodeProto) -> str:
+def place_of(path: Path, node: NodeProto) -> str:
+    """Where a message puts a node: the file, and its name or that of its first output."""
     return f"{path}, node '{node.name or next(iter(node.output), node.op_type)}'"
 
 
 def _refuse_foreign_domains(path: Path, model: onnx.ModelProto) -> None:
     functions = {(f.domain, f.name) for f in model.functions}
-    for node in _nodes(model):
+    for node in nodes_of(model):
         if node.domain not in STANDARD_DOMAINS and (node.domain, node.op_type) not in functions:
             raise ModelError(
                 f"operator '{node.op_type}' belongs to the unsupported domain '{node.domain}'",
-                where=_place(path, node),
+                where=place_of(path, node),
                 hint="export with standard ONNX operators only",
             )
 
@@ -120,11 +128,11 @@ def _refuse_opset(path: Path, model: onnx.ModelProto) -> None:
 
 def _refuse_quantized(path: Path, model: onnx.ModelProto) -> None:
     functions = {(f.domain, f.name) for f in model.functions}
-    for node in _nodes(model):
+    for node in nodes_of(model):
         if (node.domain, node.op_type) not in functions and _QUANTIZED_OP.fullmatch(node.op_type):
             raise ModelError(
                 f"the model is already quantized (operator '{node.op_type}')",
-                where=_place(path, node),
+                where=place_of(path, node),
                 hint="convert the float model instead",
             )
     for entry in model.metadata_props:
@@ -133,18 +141,8 @@ def _refuse_quantized(path: Path, model: onnx.ModelProto) -> None:
             raise ModelError(what, where=str(path), hint="convert the float model instead")
 
 
-def _refuse_control_flow(path: Path, model: onnx.ModelProto) -> None:
-    for node in _nodes(model):
-        if any(a.type in (AttributeProto.GRAPH, AttributeProto.GRAPHS) for a in node.attribute):
-            raise ModelError(
-                f"operator '{node.op_type}' holds a graph of its own; control flow is not supported",
-                where=_place(path, node),
-                hint="export by tracing with fixed conditions, or simplify the model with onnxsim first",
-            )
-
-
 def _refuse_bad_weights(path: Path, model: onnx.ModelProto) -> None:
-    for graph in _graphs(model):
+    for graph in graphs_of(model):
         if isinstance(graph, GraphProto):
             for initializer in graph.initializer:
                 _check_constant(path, graph, initializer, initializer.name, "weight")
@@ -152,35 +150,43 @@ def _refuse_bad_weights(path: Path, model: onnx.ModelProto) -> None:
                 name = graph.sparse_initializer[0].values.name
                 raise ModelError(f"weight '{name}' is sparse", where=str(path), hint="export the model with dense weights")
         for node in graph.node:
-            if node.op_type != "Constant":
-                continue
+            name = next(iter(node.output), "")
             for attribute in node.attribute:
+                numbers = np.asarray([attribute.f, *attribute.floats], np.float32)
                 if attribute.type == AttributeProto.TENSOR:
-                    _check_constant(path, graph, attribute.t, node.output[0], "constant")
-                elif not np.isfinite([attribute.f, *attribute.floats]).all():
-                    tensor = numpy_helper.from_array(np.asarray([attribute.f, *attribute.floats], np.float32))
-                    _check_constant(path, graph, tensor, node.output[0], "constant")
+                    _check_constant(path, graph, attribute.t, name, "constant")
+                elif not np.isfinite(numbers).all() and node.op_type == "Constant":
+                    _check_constant(path, graph, numpy_helper.from_array(numbers), name, "constant")
+                elif np.isnan(numbers).any():
+                    what = f"attribute '{attribute.name}' of operator '{node.op_type}' is NaN"
+                    raise ModelError(what, where=place_of(path, node), hint="train or export the model again")
 
 
-def _check_constant(path: Path, graph: GraphProto | onnx.FunctionProto, tensor: TensorProto, name: str, kind: str) -> None:
+def _check_constant(path: Path, graph: GraphProto | FunctionProto, tensor: TensorProto, name: str, kind: str) -> None:
     where = f"{path}, tensor '{name}'"
-    if tensor.data_type in (TensorProto.FLOAT16, TensorProto.BFLOAT16):
-        raise ModelError(f"{kind} '{name}' is {type_name(tensor.data_type)}", where=where, hint="export the model in float32")
-    if tensor.data_type not in (TensorProto.FLOAT, TensorProto.DOUBLE):
-        return
     try:
         array = numpy_helper.to_array(tensor)
-    except ValueError as error:
+    except (ValueError, TypeError, KeyError) as error:
         raise ModelError(f"{kind} '{name}' is damaged: {error}", where=where, hint="export the model again") from None
-    if np.isnan(array).any():
+    if tensor.data_type not in _FLOATS:
+        return
+    numbers = array.astype(np.float32) if array.dtype.itemsize == 2 else array
+    if np.isnan(numbers).any():
         raise ModelError(f"{kind} '{name}' holds NaN", where=where, hint="train or export the model again")
-    if np.isinf(array).any() and not _only_limits(graph, name):
+    if np.isinf(numbers).any() and _feeds_layer(graph, name):
         raise ModelError(f"{kind} '{name}' holds Inf", where=where, hint="train or export the model again")
 
 
-def _only_limits(graph: GraphProto | onnx.FunctionProto, name: str) -> bool:
-    users = [node for node in graph.node if name in node.input]
-    return bool(users) and all(node.op_type in _TAKES_INFINITY for node in users)
+def _feeds_layer(graph: GraphProto | FunctionProto, name: str) -> bool:
+    pending, seen = [name], set[str]()
+    while pending:
+        tensor = pending.pop()
+        for node in (n for n in graph.node if tensor and tensor in n.input):
+            if node.op_type in _LAYERS:
+                return True
+            pending += [o for o in node.output if node.op_type in _HANDS_ON and o not in seen]
+            seen.update(node.output)
+    return False
 
 
 def type_name(data_type: int) -> str:
@@ -196,11 +202,30 @@ def _refuse_shapeless(path: Path, model: onnx.ModelProto) -> None:
             raise ModelError(f"'{value.name}' has no shape", where=f"{path}, tensor '{value.name}'", hint=hint)
 
 
-def _refuse_invalid(path: Path, model: onnx.ModelProto) -> None:
+def refuse_invalid(path: Path, model: onnx.ModelProto) -> None:
     if model.ByteSize() >= onnx.checker.MAXIMUM_PROTOBUF:
         raise ModelError("models over 2 GB are not supported", where=str(path), hint="convert a smaller model")
     try:
-        onnx.checker.check_model(model)
+        onnx.checker.check_model(_without_deprecated(model))
     except (onnx.checker.ValidationError, UnicodeDecodeError) as error:
         first = str(error).strip().splitlines()[0][:200]
         raise ModelError(f"the model is not valid ONNX: {first}", where=str(path), hint="export the model again") from None
+
+
+def _without_deprecated(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The model as the checker should see it: deprecated operators that still have a definition hidden in a domain of their own.
+
+    GroupNormalization of opset 18 is one; the runtime runs it.
+    """
+    version = next(o.version for o in model.opset_import if o.domain in STANDARD_DOMAINS)
+    names = {n.op_type for n in model.graph.node if n.domain == "" and onnx.defs.has(n.op_type, max_inclusive_version=version)}
+    schemas = {name: onnx.defs.get_schema(name, max_inclusive_version=version) for name in names}
+    hidden = {name for name, s in schemas.items() if s.deprecated and (s.has_function or s.has_context_dependent_function)}
+    if not hidden:
+        return model
+    result = onnx.ModelProto()
+    result.CopyFrom(model)
+    for node in result.graph.node:
+        node.domain = _HIDDEN if node.op_type in hidden else node.domain
+    result.opset_import.append(onnx.helper.make_opsetid(_HIDDEN, 1))
+    return result

@@ -17,12 +17,12 @@ from converter.errors import ModelError, UsageError
 from converter.external_data import load_external_data
 from converter.load import Source, load
 from converter.preprocess import Preprocess, parse_preprocess
+from converter.proto_graphs import tensors_of
 from converter.provenance import PREPROCESS_KEY
 from converter.runtime import Feed
 from converter.samples import load_samples
 from converter.shapes import calibration_shapes
 from converter.targets import DEFAULT_TARGET, TARGETS, find_target
-from converter.vetting import tensors_of
 from models.evaluate import exact_setting
 from tools.arm64.inputs import read_model
 

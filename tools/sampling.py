@@ -24,7 +24,10 @@ from converter.methods.layer_readers import Reader
 from converter.methods.layer_search import ranked_activations
 from converter.methods.witness import Witness, grid_errors
 from converter.network import Network, network_of
+from converter.options import Options
+from converter.output_loss import OutputLoss
 from converter.parallel import one_thread_each
+from converter.planning import find_losses
 from converter.preprocess import parse_preprocess
 from converter.provenance import PREPROCESS_KEY
 from converter.runtime import Feed
@@ -106,30 +109,31 @@ def summary(results: Sequence[LayerResult], bits: int) -> str:
 
 
 def _run(flags: argparse.Namespace) -> None:
-    network, feed = _prepared(flags)
+    network, feed, losses = _prepared(flags)
     names = layers_of(network)
     with one_thread_each():
-        samples, _ = capture(network, names, feed, seed=flags.seed)
+        samples, _ = capture(network, names, feed, losses, seed=flags.seed)
         results: dict[int, list[LayerResult]] = {bits: [] for bits in flags.bits}
         for name in names:
-            everything = _everything(network, name, feed, flags.seed)
+            everything = _everything(network, name, feed, losses, flags.seed)
             for bits, found in results.items():
                 found.append(compare_layer(samples[name], everything, bits))
     for bits, found in results.items():
         print_line(summary(found, bits))
 
 
-def _everything(network: Network, name: str, feed: Mapping[str, torch.Tensor], seed: int) -> LayerSample:
-    return capture(network, [name], feed, rows=_ALL, seed=seed)[0][name]
+def _everything(network: Network, name: str, feed: Mapping[str, torch.Tensor], losses: Mapping[str, OutputLoss], seed: int) -> LayerSample:
+    return capture(network, [name], feed, losses, rows=_ALL, seed=seed)[0][name]
 
 
-def _prepared(flags: argparse.Namespace) -> tuple[Network, dict[str, torch.Tensor]]:
+def _prepared(flags: argparse.Namespace) -> tuple[Network, dict[str, torch.Tensor], dict[str, OutputLoss]]:
     source = load(flags.source)
     specs, _ = calibration_shapes(source, {}, flags.calib, 1)
     given = source.metadata.get(PREPROCESS_KEY)
     preprocess = None if given is None else parse_preprocess(given)
     feeds: tuple[Feed, ...] = load_samples(flags.calib, specs, count=flags.samples, preprocess=preprocess, seed=flags.seed).calibration
-    return network_of(canonicalise(source.model, feeds[:1]).model), stack(feeds)
+    model = canonicalise(source.model, feeds[:1]).model
+    return network_of(model), stack(feeds), find_losses(model, feeds, Options())
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:

@@ -1,15 +1,18 @@
 """Canonicalise: bring a model to one spelling, and prove on data that it still computes the same.
 
 Every rewrite is exact to float rounding. The outputs of the canonical model are compared with those of the original
-on calibration inputs; if they differ, the rewrites are tried one by one, and those that do not hold are undone and
-reported. A tensor that a rewrite makes anew, in place of another, keeps the name of that other.
+on calibration inputs and on edges made from them; if they differ, the rewrites are tried one by one, and those that do
+not hold are undone and reported. A tensor that a rewrite makes anew, in place of another, keeps the name of that other.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import onnx
 import onnx_ir as ir
 import onnx_ir.passes.common as common_passes
@@ -17,10 +20,12 @@ from onnxscript import optimizer
 
 from converter.canonicalise.affine import fold_affine
 from converter.canonicalise.averages import spell_out_averages
+from converter.canonicalise.axes import shield_resizes
 from converter.canonicalise.clusters import fuse_activations
 from converter.canonicalise.normalization import fuse_normalizations
+from converter.canonicalise.outputs import distinct_outputs, set_outputs_aside
 from converter.canonicalise.parallel_layers import add_parallel_layers
-from converter.canonicalise.proof import Reference, difference, measure_noise, run_reference
+from converter.canonicalise.proof import TOLERANCE, Difference, Reference, difference, measure_noise, run_reference
 from converter.canonicalise.rearrangements import rearrange
 from converter.canonicalise.resizes import multiply_out_resizes
 from converter.canonicalise.standard import CANONICAL_OPSET, infer_shapes, refuse_control_flow, simplify, to_canonical_opset
@@ -29,13 +34,10 @@ from converter.errors import ModelError
 from converter.rewriting import remove_dead
 from converter.runtime import Feed
 
-__all__ = ["CANONICAL_OPSET", "PROOF_SAMPLES", "TOLERANCE", "Canonical", "Rewrite", "canonicalise"]
+__all__ = ["CANONICAL_OPSET", "PROOF_SAMPLES", "TOLERANCE", "Canonical", "Rewrite", "canonicalise", "undone"]
 
 PROOF_SAMPLES = 2
 """On which a rewrite has to leave the outputs."""
-
-TOLERANCE = 1e-4
-"""Largest difference to the original, relative to the largest output."""
 
 Step = Callable[[ir.Model], tuple[ir.Model, int]]
 
@@ -49,12 +51,14 @@ class Rewrite:
         count: how many times it fired.
         kept: false if it changed the outputs and was undone.
         error: the relative difference it left or would have left.
+        edge: the edge on which it would have left that, if it was undone because of an edge.
     """
 
     name: str
     count: int
     kept: bool
     error: float
+    edge: str = ""
 
 
 @dataclass(frozen=True)
@@ -62,14 +66,16 @@ class Canonical:
     """The canonical model and how it came about.
 
     Attributes:
-        model: opset 20, shapes inferred, every tensor named.
+        model: opset 20, shapes inferred, every tensor named, with outputs that are computed, each once.
         rewrites: in the order they were applied.
         error: largest relative difference between its outputs and the original's.
+        constants: outputs of the original that are constants, by name.
     """
 
     model: ir.Model
     rewrites: tuple[Rewrite, ...]
     error: float
+    constants: Mapping[str, npt.NDArray[Any]]
 
 
 def _fuse(model: ir.Model) -> list[str]:
@@ -108,6 +114,7 @@ _STEPS: dict[str, Step] = {
     "tidy spellings": _edit(tidy_spellings),
     "average by convolution": _edit(spell_out_averages),
     "interpolate by product": _edit(multiply_out_resizes),
+    "keep resizes apart": _edit(shield_resizes),
     "add parallel layers": _edit(add_parallel_layers),
     "fold what that uncovered": _edit(fold_affine),
     "rearrange axes": _edit(rearrange),
@@ -123,48 +130,66 @@ def canonicalise(model: onnx.ModelProto, feeds: Sequence[Feed]) -> Canonical:
         feeds: a few calibration inputs on which the rewrites are proven.
 
     Raises:
-        ModelError: the opset cannot be converted, the runtime cannot run the model, or control flow is left in it.
+        ModelError: the opset cannot be converted, the runtime cannot run the model, control flow is left in it, or all its
+            outputs are constants.
     """
-    start = to_canonical_opset(model)
+    start = to_canonical_opset(distinct_outputs(model))
     reference = _reference(model, start, feeds)
     current, counts = _read(start), {}
     for name, step in _STEPS.items():
         current, counts[name] = step(current)
-    error = _error(current, reference)
-    if error > TOLERANCE:
+    found = _difference(current, reference)
+    if not found.small:
         reference = measure_noise(reference)
-        error = _error(current, reference)
-    if error <= TOLERANCE:
-        rewrites = tuple(Rewrite(name, count, True, error) for name, count in counts.items())
+        found = _difference(current, reference)
+    if found.small:
+        rewrites, error = tuple(Rewrite(name, count, True, found.error) for name, count in counts.items()), found.error
     else:
         current, rewrites, error = _one_by_one(start, reference)
     refuse_control_flow(current)
-    return Canonical(_finished(current, model), rewrites, error)
+    finished = _finished(current, model)
+    constants = set_outputs_aside(finished, reference.outputs[0])
+    remove_dead(finished)
+    return Canonical(finished, rewrites, error, constants)
+
+
+def undone(canonical: Canonical) -> list[str]:
+    """A sentence for each rewrite that was undone."""
+    sentences = []
+    for rewrite in canonical.rewrites:
+        what = f"changes the outputs by {rewrite.error:.0e} of the largest" if np.isfinite(rewrite.error) else "gives no finite outputs"
+        where = rewrite.edge or "calibration samples"
+        if not rewrite.kept:
+            sentences.append(f"rewrite '{rewrite.name}' was left out, because it {what} on {where}; that costs speed, not accuracy")
+    return sentences
 
 
 def _one_by_one(start: onnx.ModelProto, reference: Reference) -> tuple[ir.Model, tuple[Rewrite, ...], float]:
     last = difference(start, reference)
-    if last > TOLERANCE:
+    if last.error > TOLERANCE:
         raise ModelError(
-            f"bringing the model to opset {CANONICAL_OPSET} changes its outputs by {last:.1e}",
+            f"bringing the model to opset {CANONICAL_OPSET} changes its outputs by {last.error:.1e}",
             where="opset conversion",
             hint=f"export the model with opset {CANONICAL_OPSET} or 17",
         )
+    # an edge on which the converted model differs says nothing about rewrites
+    edges = (edge for edge in reference.edges if difference(start, replace(reference, edges=(edge,))).small)
+    reference = replace(reference, edges=tuple(edges))
     current, rewrites = _read(start), []
     for name, step in _STEPS.items():
         before = ir.to_proto(current)
         candidate, count = step(current)
-        error = _error(candidate, reference)
-        kept = error <= TOLERANCE
-        rewrites.append(Rewrite(name, count, kept, error))
-        current, last = (candidate, error) if kept else (_read(before), last)
-    return current, tuple(rewrites), last
+        found = _difference(candidate, reference)
+        error, edge = found.decisive
+        rewrites.append(Rewrite(name, count, found.small, error, edge))
+        current, last = (candidate, found) if found.small else (_read(before), last)
+    return current, tuple(rewrites), last.error
 
 
-def _error(model: ir.Model, reference: Reference) -> float:
+def _difference(model: ir.Model, reference: Reference) -> Difference:
     """The difference to the reference; infinite if an operator is not of the canonical opset, even if the runtime has it."""
     standard = (n.domain == "" and onnx.defs.has(n.op_type, max_inclusive_version=CANONICAL_OPSET) for n in model.graph)
-    return difference(ir.to_proto(model), reference) if all(standard) else float("inf")
+    return difference(ir.to_proto(model), reference) if all(standard) else Difference(float("inf"))
 
 
 def _reference(model: onnx.ModelProto, converted: onnx.ModelProto, feeds: Sequence[Feed]) -> Reference:

@@ -331,3 +331,53 @@ sys.stdout.buffer.write(onnx_ir.to_proto(model).SerializeToString(deterministic=
         check=True,
     )
     assert run.stdout == here.SerializeToString(deterministic=True)
+
+
+def drop_guards(model: ir.Model) -> tuple[ir.Model, int]:
+    """A rewrite that is right wherever nothing is below the limit."""
+    clips = [n for n in model.graph if n.op_type == "Clip"]
+    for node in clips:
+        node.op_type = "Relu"
+        node.resize_inputs(1)
+    return model, len(clips)
+
+
+def test_a_rewrite_that_loses_a_guard_is_undone_although_no_sample_shows_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    draft = Draft(x=(1, 4, 6))
+    length = draft.add("ReduceL2", "x", np.asarray([-1], np.int64))
+    model = draft.model(draft.add("Div", "x", draft.add("Clip", length, 1e-6)))
+    monkeypatch.setattr(module, "_STEPS", {**module._STEPS, "drop guards": drop_guards})
+    canonical = canonicalise(model, [random_feed(model)])
+    assert [(r.name, r.edge) for r in canonical.rewrites if not r.kept] == [("drop guards", "inputs of zero")]
+    (sentence,) = module.undone(canonical)
+    assert sentence.startswith("rewrite 'drop guards' was left out, because it gives no finite outputs on inputs of zero")
+    zeros = {"x": np.zeros((1, 4, 6), np.float32)}
+    assert not run_session(open_session(ir.to_proto(canonical.model)), zeros)[model.graph.output[0].name].any()
+
+
+def lp_norm(draft: Draft) -> str:
+    return draft.add("Div", "x", draft.add("Clip", draft.add("ReduceL2", "x", np.asarray([1], np.int64)), 1e-6))
+
+
+def generalised_mean(draft: Draft) -> str:
+    cubes = draft.add("Pow", draft.add("Clip", "x", 1e-6), 3.0)
+    return draft.add("Pow", draft.add("ReduceMean", cubes, np.asarray([2, 3], np.int64)), 1 / 3)
+
+
+GUARDED: list[Callable[[Draft], str]] = [
+    lp_norm,
+    generalised_mean,
+    lambda d: d.add("Reciprocal", d.add("Sqrt", d.add("Clip", "x", 1e-8))),
+    lambda d: d.add("Log", d.add("Max", "x", 1e-7)),
+    lambda d: d.add("Log", d.add("Add", d.add("Sigmoid", d.add("Mul", "x", -30.0)), 1e-8)),
+    lambda d: d.add("Log", d.add("Clip", d.add("Softmax", d.add("Mul", "x", 50.0)), 1e-7, 1.0)),
+]
+
+
+@pytest.mark.parametrize("spell", GUARDED)
+def test_what_keeps_a_quotient_or_a_logarithm_finite_is_still_there(spell: Callable[[Draft], str]) -> None:
+    draft = Draft(x=(1, 4, 6, 6))
+    model = draft.model(spell(draft))
+    result = canonical_form(model)
+    for factor in (0.0, 1e-9, -1.0, -1e3, 1e3):
+        assert_equal_outputs(model, result, {"x": factor * weights(1, 4, 6, 6)}, tolerance=TOLERANCE)

@@ -13,6 +13,9 @@ evaluates them on a line of points, and compares the values with the known funct
    which a later rewrite folds back into that layer.
 
 A group is left alone when a value inside it is also read outside, or when it is already in canonical form.
+
+The one operator has to be exact at the edges too: ``Max(x, 1e-6)`` and ``sigmoid(x) + 1e-8`` keep a division or a
+logarithm behind them finite, and are neither ``Relu`` nor ``Sigmoid``.
 """
 
 from __future__ import annotations
@@ -31,13 +34,24 @@ from converter.rewriting import add_initializer, insert_before, replace
 __all__ = ["fuse_activations"]
 
 _TOLERANCE = 1e-6
-"""Relative to one plus the value: room for constants in float32 or with seven digits, and for little more."""
+"""Relative room for constants in float32 or with seven digits, and for little more."""
+
+_CANCELLED = 1e-15
+"""What is lost of one plus or minus a number close to one in float64."""
+
+_ROUNDED = 2.0**-25
+"""What is no further than this from one is one in float32."""
 
 _EDGE = 12.0
 _OVERFLOW = 80.0
-_FAR = torch.logspace(np.log10(_EDGE), 30, 40, dtype=torch.float64)
-_POINTS = torch.cat([-_FAR.flip(0), torch.linspace(-_EDGE, _EDGE, 1201, dtype=torch.float64), _FAR])
-"""Dense where activation functions bend; the far ends show limits that a function has out there."""
+_SATURATED = 40.0
+"""Beyond this, 1 + tanh(x / 2) and its kind are exactly 0 or 2 in float64."""
+
+_FAR = torch.cat([torch.logspace(np.log10(_EDGE), 38, 48, dtype=torch.float64), torch.tensor([np.finfo(np.float32).max])])
+_NEAR = torch.logspace(-12, -3, 10, dtype=torch.float64)
+_RIGHT = torch.cat([_NEAR, torch.linspace(0.0, _EDGE, 601, dtype=torch.float64)[1:], _FAR])
+_POINTS = torch.cat([-_RIGHT.flip(0), torch.zeros(1, dtype=torch.float64), _RIGHT])
+"""Dense where activation functions bend; the ends show limits far out, and zero and its surroundings what guards a division."""
 
 _CORE = _POINTS.abs() <= _EDGE
 _UNBOUNDED = 1e29
@@ -94,10 +108,25 @@ def _keeps_shape(cone: Cone) -> bool:
 
 
 def _same(y: torch.Tensor, expected: torch.Tensor) -> bool:
-    """Equal wherever the group is defined; far out, some spellings overflow where the function itself does not."""
-    defined = torch.isfinite(y)
-    close = (y - expected).abs() <= _TOLERANCE * (1 + expected.abs())
-    return bool((defined | (_POINTS.abs() > _OVERFLOW)).all()) and bool((close | ~defined).all())
+    """Equal to a smooth function wherever the group is defined, relatively, so also where the function is tiny.
+
+    On the left, where functions fade like exp(-x^2 / 2), the relative error of a constant grows with the square of x. Far
+    out, some spellings overflow where the function itself does not, and others cancel to zero; a number that stays there
+    in place of zero is another function.
+    """
+    size, far = _POINTS.abs(), _POINTS.abs() > _SATURATED
+    fading = torch.clamp(_POINTS, -_SATURATED, 0.0).square()
+    gap, close = (y - expected).abs(), _TOLERANCE * (1 + fading) * expected.abs()
+    cancelled = _CANCELLED * (1 + size)
+    near = torch.where(far, (gap <= close) | ((y == 0) & (expected.abs() <= cancelled)), gap <= close + cancelled)
+    return bool((near | (~torch.isfinite(y) & (size > _OVERFLOW))).all())
+
+
+def _same_hard_swish(y: torch.Tensor) -> bool:
+    """Exactly zero left of the bend, and close to it elsewhere; relatively around zero."""
+    expected, left = functional.hardswish(_POINTS), _POINTS < -3.01
+    near = (y - expected).abs() <= _TOLERANCE * (_POINTS.abs() + expected.abs())
+    return bool(torch.where(left, y == 0, near).all())
 
 
 def _recognise_exact(y: torch.Tensor, cone: Cone) -> Replacement | None:
@@ -108,31 +137,31 @@ def _recognise_exact(y: torch.Tensor, cone: Cone) -> Replacement | None:
         return _operator("Gelu", {"approximate": "tanh"})
     if _same(y, functional.silu(x)):
         return _silu
-    if _same(y, functional.hardswish(x)):
+    if _same_hard_swish(y):
         return _operator("HardSwish", {})
     if _same(y, torch.sigmoid(x)):
         return _operator("Sigmoid", {})
-    if _same(y, torch.relu(x)):
+    if torch.equal(y, torch.relu(x)):
         return _operator("Relu", {})
     return _recognise_clipped_line(y) if len(cone.nodes) > 1 else None
 
 
 def _recognise_clipped_line(y: torch.Tensor) -> Replacement | None:
-    """Clip (the identity clipped) or HardSigmoid (a line clipped to 0..1)."""
+    """Clip (the identity clipped) or HardSigmoid (a line clipped to 0..1), either with exactly those limits."""
     low, high = float(y.min()), float(y.max())
+    if -_UNBOUNDED <= low < high <= _UNBOUNDED and torch.equal(y, torch.clamp(_POINTS, low, high)):
+        return _clip(low, high)
     inner = _CORE & (y > low + 1e-9) & (y < high - 1e-9)
-    if int(inner.sum()) < 8 or low < -_UNBOUNDED or high > _UNBOUNDED:
+    if int(inner.sum()) < 8 or low != 0.0 or abs(high - 1) > _ROUNDED:
         return None
     (x0, x1), (y0, y1) = _POINTS[inner][[0, -1]].tolist(), y[inner][[0, -1]].tolist()
     slope = (y1 - y0) / (x1 - x0)
     offset = y0 - slope * x0
-    if slope <= 0 or not _same(y, torch.clamp(slope * _POINTS + offset, low, high)):
-        return None
-    if abs(slope - 1) < _TOLERANCE and abs(offset) < _TOLERANCE:
-        return _clip(low, high)
-    if abs(low) < _TOLERANCE and abs(high - 1) < _TOLERANCE:
-        return _operator("HardSigmoid", {"alpha": slope, "beta": offset})
-    return None
+    line = slope * _POINTS + offset
+    outside = (line < -_TOLERANCE) | (line > 1 + _TOLERANCE)
+    near = (y - torch.clamp(line, 0.0, 1.0)).abs() <= torch.where(outside, _ROUNDED, _TOLERANCE)
+    clipped = torch.where(line < -_TOLERANCE, y == 0, near)
+    return _operator("HardSigmoid", {"alpha": slope, "beta": offset}) if slope > 0 and bool(clipped.all()) else None
 
 
 def _recognise_doubled(y: torch.Tensor, cone: Cone) -> Replacement | None:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -286,6 +287,54 @@ def test_a_limit_far_out_is_not_overlooked(top: float) -> None:
     assert op_types(result) == ["Clip"]
     silu = Draft(x=(1, 8))
     unchanged(silu, silu.add("Min", silu.add("Mul", "x", silu.add("Sigmoid", "x")), top))
+
+
+TINY = [1e-5, 1e-6, 1e-7, 1e-8, 1e-12, 1e-20, 1e-30]
+
+
+@pytest.mark.parametrize("guard", TINY)
+def test_a_number_that_keeps_a_division_or_a_logarithm_finite_is_no_zero(guard: float) -> None:
+    """Relu would give 0 in its place, and what is behind it infinity."""
+    draft = Draft(x=(1, 8))
+    unchanged(draft, draft.add("Div", 1.0, draft.add("Clip", "x", guard)), draft.add("Log", draft.add("Max", "x", guard)))
+
+
+@pytest.mark.parametrize("guard", TINY)
+@pytest.mark.parametrize("spell", ["Add", "Sub", "Max"])
+@pytest.mark.parametrize("activation", ["Sigmoid", "Gelu", "HardSwish", "HardSigmoid", "Relu"])
+def test_a_function_with_a_guard_behind_it_is_another_function(activation: str, spell: str, guard: float) -> None:
+    draft = Draft(x=(1, 8))
+    unchanged(draft, draft.add(spell, draft.add(activation, "x"), guard))
+
+
+@pytest.mark.parametrize("guard", TINY)
+def test_a_guard_inside_a_spelling_makes_another_function(guard: float) -> None:
+    draft = Draft(x=(1, 8))
+    unchanged(draft, draft.add("Mul", "x", draft.add("Add", draft.add("Sigmoid", "x"), guard)))
+    spelled = Draft(x=(1, 8))
+    by_exp = spelled.add("Div", 1.0, spelled.add("Add", spelled.add("Exp", spelled.add("Neg", "x")), 1.0))
+    result, _ = rewrite(fuse_activations, spelled.model(spelled.add("Max", by_exp, guard)))
+    assert op_types(result) == ["Sigmoid", "Max"]
+
+
+@pytest.mark.parametrize("shift", TINY)
+def test_a_bend_beside_zero_is_no_relu(shift: float) -> None:
+    draft = Draft(x=(1, 8))
+    unchanged(draft, draft.add("Relu", draft.add("Add", "x", shift)), draft.add("Relu", draft.add("Mul", "x", 1 + 1e-6)))
+
+
+@pytest.mark.parametrize("low", TINY)
+def test_a_clip_keeps_its_lower_limit_exactly(low: float) -> None:
+    draft = Draft(x=(1, 8))
+    result, _ = rewrite(fuse_activations, draft.model(draft.add("Min", draft.add("Max", "x", low), 1.0)))
+    assert op_types(result) == ["Clip"]
+    assert {float(onnx.numpy_helper.to_array(i)) for i in result.graph.initializer} == {float(np.float32(low)), 1.0}
+
+
+def test_a_line_clipped_just_above_zero_is_no_hard_sigmoid() -> None:
+    draft = Draft(x=(1, 8))
+    line = draft.add("Add", draft.add("Mul", "x", 0.2), 0.5)
+    unchanged(draft, draft.add("Clip", line, 1e-7, 1.0))
 
 
 def test_a_factor_per_channel_makes_another_function() -> None:

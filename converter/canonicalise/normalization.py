@@ -5,6 +5,8 @@ As in :mod:`converter.canonicalise.clusters`, groups are recognised by what they
 1. mean, difference, variance, epsilon, root, quotient over the last axis, in any spelling, become
    ``LayerNormalization``; a factor and an offset per channel behind it are taken in.
 2. ``exp(x) / sum(exp(x))`` over the last axis, with or without subtraction of the maximum, becomes ``Softmax``.
+
+They have to be exact where a guard shows too: in rows that hardly vary, in rows of zeros, and in probabilities near zero.
 """
 
 from __future__ import annotations
@@ -22,7 +24,13 @@ from converter.rewriting import add_initializer, insert_before, replace
 __all__ = ["fuse_normalizations"]
 
 _REDUCTIONS = {"ReduceMean", "ReduceSum", "ReduceMax"}
+_SMOOTH = {*_REDUCTIONS, "Add", "Div", "Identity", "LayerNormalization", "Mul", "Neg", "Pow", "Reciprocal", "Sqrt", "Sub", "Sum"}
+"""With these alone, rows of ordinary numbers show all; others may bend at values that only an outlier has."""
+
 _DEFAULT_WIDTH = 24
+_FLAT = 2
+"""How many rows at the end of a probe do not vary at all."""
+
 _NARROWEST = 4
 """Narrower rows have too few shapes to tell one function from another."""
 
@@ -102,11 +110,23 @@ def _run(cone: Cone, rows: torch.Tensor) -> torch.Tensor | None:
 
 
 def _probe(width: int) -> torch.Tensor:
-    """Rows of several magnitudes, so that epsilon shows, the last one flat; [7, width], float64."""
+    """Rows of several magnitudes; [6, width], float64."""
     generator = torch.Generator().manual_seed(0)
     rows = torch.randn(6, width, generator=generator, dtype=torch.float64)
-    rows = rows * torch.tensor([1.0, 3.0, 0.1, 0.01, 1e-4, 10.0], dtype=torch.float64)[:, None] + 0.3
-    return torch.cat([rows, torch.full((1, width), 0.5, dtype=torch.float64)])
+    return rows * torch.tensor([1.0, 3.0, 0.1, 0.01, 1e-4, 10.0], dtype=torch.float64)[:, None] + 0.3
+
+
+def _norm_probe(width: int, *, outliers: bool) -> torch.Tensor:
+    """Rows of ordinary and of ever smaller variance, so that epsilon shows, the last two flat; [N, width], float64.
+
+    Args:
+        width: of a row.
+        outliers: with rows in which one place is far off, as far as it can be after normalization.
+    """
+    spread = torch.randn(2, width, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    faint = torch.cat([spread * 10.0**-exponent for exponent in range(2, 20)])
+    peaks = torch.eye(width, dtype=torch.float64) if outliers else torch.empty(0, width, dtype=torch.float64)
+    return torch.cat([_probe(width), faint, peaks, -peaks, torch.tensor([[0.5], [0.0]]).expand(_FLAT, width)])
 
 
 def _epsilons(cone: Cone) -> Iterator[float]:
@@ -126,9 +146,9 @@ def _as_layer_norm(graph: ir.Graph, cone: Cone) -> ir.Value | None:
     width = _width(cone)
     if width is None or width < _NARROWEST:
         return None
-    x = _probe(width)
+    x = _norm_probe(width, outliers=any(n.op_type not in _SMOOTH for n in cone.nodes))
     y = _run(cone, x)
-    if y is None or not bool(torch.isfinite(y[:-1]).all()):
+    if y is None or not bool(torch.isfinite(y[:-_FLAT]).all()):
         return None
     for epsilon in _epsilons(cone):
         weights = _gamma_and_beta(x, y, epsilon)
@@ -147,7 +167,7 @@ def _gamma_and_beta(x: torch.Tensor, y: torch.Tensor, epsilon: float) -> dict[st
     """Factor and offset with which LayerNorm turns x into y, by least squares; None if it does not."""
     centred = x - x.mean(1, keepdim=True)
     z = centred / torch.sqrt(centred.square().mean(1, keepdim=True) + epsilon)
-    rows, wanted = z[:-1], y[:-1]
+    rows, wanted = z[:-_FLAT], y[:-_FLAT]
     dz, dy = rows - rows.mean(0), wanted - wanted.mean(0)
     gamma = (dz * dy).sum(0) / dz.square().sum(0).clamp_min(1e-30)
     beta = wanted.mean(0) - gamma * rows.mean(0)
@@ -158,9 +178,9 @@ def _gamma_and_beta(x: torch.Tensor, y: torch.Tensor, epsilon: float) -> dict[st
 def _as_softmax(cone: Cone) -> ir.Value | None:
     if not any(n.op_type == "Exp" for n in cone.nodes):
         return None
-    rows = _probe(_width(cone) or _DEFAULT_WIDTH)[:-1]
-    x = torch.cat([rows, rows - 60.0, rows + 60.0])  # the shift brings out anything added to the sum
-    y = _run(cone, x)
-    if y is None or not bool(((y - torch.softmax(x, 1)).abs() <= 1e-6).all()):
+    rows = _probe(_width(cone) or _DEFAULT_WIDTH)
+    x = torch.cat([rows, rows - 60.0, rows + 60.0, 5 * rows])  # the shift brings out anything added to the sum
+    y, expected = _run(cone, x), torch.softmax(x, 1)
+    if y is None or not bool(((y - expected).abs() <= 1e-6 * expected).all()):
         return None
     return insert_before(cone.nodes[-1], "Softmax", [cone.source], {"axis": -1}, name=f"{cone.output.name}_Softmax", like=cone.output)

@@ -206,9 +206,42 @@ def test_epsilon_outside_the_root_is_another_function(epsilon: float) -> None:
     unchanged(draft, draft.add("Div", centred, draft.add("Add", deviation, epsilon)))
 
 
-def test_a_sum_with_something_added_is_no_softmax() -> None:
+@pytest.mark.parametrize("guard", [1e-5, 1e-8, 1e-12, 1e-20, 1e-30])
+@pytest.mark.parametrize("limited", ["Clip", "Max"])
+@pytest.mark.parametrize("what", ["variance", "deviation"])
+def test_a_limit_in_place_of_epsilon_is_another_function(guard: float, limited: str, what: str) -> None:
+    """Rows whose variance is near the limit come out otherwise, and flat rows without it are no numbers."""
+    draft = Draft(x=SHAPE)
+    centred = draft.add("Sub", "x", reduced(draft, "ReduceMean", "x"))
+    variance = reduced(draft, "ReduceMean", draft.add("Mul", centred, centred))
+    below = (
+        draft.add("Sqrt", draft.add(limited, variance, guard))
+        if what == "variance"
+        else draft.add(limited, draft.add("Sqrt", variance), guard)
+    )
+    unchanged(draft, draft.add("Div", centred, below))
+
+
+def test_a_limit_that_only_an_outlier_reaches_stays_behind_the_normalization() -> None:
+    draft = Draft(x=("n", 5, 64))
+    y = draft.add("Clip", layer_norm(draft, "x", gamma=weights(64)), -6.0, 6.0)
+    result, _ = rewrite(fuse_normalizations, draft.model(y))
+    assert op_types(result) == ["LayerNormalization", "Clip"]
+
+
+@pytest.mark.parametrize("guard", [1e-6, 1e-8, 1e-12, 1e-30])
+@pytest.mark.parametrize("op_type", ["Add", "Max", "Clip"])
+def test_a_guard_behind_softmax_stays(guard: float, op_type: str) -> None:
+    """It keeps the logarithm of a probability of zero finite."""
     draft = Draft(x=(2, WIDTH))
-    unchanged(draft, softmax(draft, "x", with_maximum=False, added=1e-7))
+    result, _ = rewrite(fuse_normalizations, draft.model(draft.add("Log", draft.add(op_type, softmax(draft, "x"), guard))))
+    assert op_types(result) == ["Softmax", op_type, "Log"]
+
+
+@pytest.mark.parametrize("added", [1e-7, 1e-12, 1e-30])
+def test_a_sum_with_something_added_is_no_softmax(added: float) -> None:
+    draft = Draft(x=(2, WIDTH))
+    unchanged(draft, softmax(draft, "x", with_maximum=False, added=added))
 
 
 def test_an_offset_per_token_is_not_taken_in() -> None:

@@ -2,47 +2,27 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
-from collections.abc import Callable
-
 import numpy as np
 import onnx
 import onnx_ir as ir
-import onnxsim
 from onnx import helper, numpy_helper, version_converter
 
+from converter.control_flow import CUT_OFF, holds_control_flow
 from converter.errors import ModelError
+from converter.proto_graphs import names_in, unused_name
+from converter.shape_inference import infer_shapes, without_weights
+from converter.simplification import simplify
 
 __all__ = ["CANONICAL_OPSET", "infer_shapes", "refuse_control_flow", "simplify", "to_canonical_opset"]
 
 CANONICAL_OPSET = 20
 """The newest with all the operators wanted (Gelu) and none that ONNX Runtime 1.19 lacks."""
 
-_HEAVY = 1 << 12
-"""Bytes above which an initializer is kept out of calls that only look at shapes."""
-
 _REDEFINED = {"GroupNormalization"}
 """Operators whose younger version has no way back to the canonical opset; for one spelling, their older versions expand too."""
 
 _TWINS = {"GlobalMaxPool": "GlobalAveragePool"}
 """Operators that the converter has no adapter for although nothing but their types changed, and one alike that it has."""
-
-_NOT_WANTED = (
-    # operators that the canonical opset does not have
-    "fuse_attention",
-    "fuse_gqa",
-    "fuse_rms_norm",
-    "fuse_rope",
-    # what the project's own rewrites do without renaming tensors
-    "fuse_gelu",
-    "fuse_layer_norm",
-    "fuse_mul_into_conv",
-    "fuse_preceding_mul_into_conv",
-    # three layers with a bias each become one without, and three additions
-    "fuse_qkv",
-)
-"""Passes of onnxsim that are left out."""
 
 _HINT = f"export the model with opset {CANONICAL_OPSET} or 17"
 
@@ -58,13 +38,17 @@ def to_canonical_opset(model: onnx.ModelProto) -> onnx.ModelProto:
     result = onnx.ModelProto()
     result.CopyFrom(model)
     _freeze_initializers(result)
+    if holds_control_flow(result) is not None:
+        result = simplify(result)  # the version converter leaves what is inside of nodes as it is
     opset = next(o.version for o in result.opset_import if o.domain in ("", "ai.onnx"))
+    if opset < 13:
+        _flatten_old_hardmax(result)
     result = _expand_definitions(infer_shapes(result), opset)
     if opset == CANONICAL_OPSET:
         return result
     twins = _disguise(result) if opset > CANONICAL_OPSET else {}
     try:
-        result = _without_weights(lambda m: version_converter.convert_version(m, CANONICAL_OPSET), result)
+        result = without_weights(lambda m: version_converter.convert_version(m, CANONICAL_OPSET), result)
     except Exception as error:  # the converter is C++ and raises whatever its adapters raise
         first = str(error).strip().splitlines()[-1]
         raise ModelError(
@@ -74,7 +58,7 @@ def to_canonical_opset(model: onnx.ModelProto) -> onnx.ModelProto:
         node.op_type = twins.get(node.output[0], node.op_type)
     if opset < 11:
         _state_old_resize(result)
-    result.ir_version = max(result.ir_version, helper.find_min_ir_version_for(result.opset_import))
+    result.ir_version = max(result.ir_version, helper.find_min_ir_version_for(result.opset_import, ignore_unknown=True))
     return infer_shapes(result)
 
 
@@ -106,6 +90,30 @@ def _state_old_resize(model: onnx.ModelProto) -> None:
         node.attribute.extend(helper.make_attribute(name, value) for name, value in stated.items())
 
 
+def _flatten_old_hardmax(model: onnx.ModelProto) -> None:
+    """Give every Hardmax a matrix to read, on which its old meaning and the new one agree; the converter does so for Softmax only.
+
+    Before opset 13 it looked at everything from its axis on as one row.
+    """
+    nodes, taken = [], names_in(model.graph)
+    for node in model.graph.node:
+        if node.op_type != "Hardmax":
+            nodes.append(node)
+            continue
+        x, y = node.input[0], node.output[0]
+        axis = next((a.i for a in node.attribute if a.name == "axis"), 1)
+        shape, matrix, rows = (unused_name(f"{y}_{part}", taken) for part in ("shape", "matrix", "rows"))
+        nodes += [
+            helper.make_node("Shape", [x], [shape]),
+            helper.make_node("Flatten", [x], [matrix], axis=axis),
+            helper.make_node("Hardmax", [matrix], [rows], axis=1, name=node.name),
+            helper.make_node("Reshape", [rows, shape], [y]),
+        ]
+    if len(nodes) > len(model.graph.node):
+        del model.graph.node[:]
+        model.graph.node.extend(nodes)
+
+
 def _expand_definitions(model: onnx.ModelProto, opset: int) -> onnx.ModelProto:
     """Replace operators younger than the canonical opset by their definitions."""
     younger = []
@@ -132,7 +140,7 @@ def _expand_definitions(model: onnx.ModelProto, opset: int) -> onnx.ModelProto:
         return inlined
 
     try:
-        return infer_shapes(_without_weights(inline, model))
+        return infer_shapes(without_weights(inline, model))
     except Exception as error:  # the inliner is C++ too
         name = younger[0][1]
         first = str(error).strip().splitlines()[-1]
@@ -161,32 +169,6 @@ def _culprit(model: onnx.ModelProto, message: str) -> str:
     return "opset conversion"
 
 
-def _without_weights(call: Callable[[onnx.ModelProto], onnx.ModelProto], model: onnx.ModelProto) -> onnx.ModelProto:
-    """Call with large initializers reduced to their types, so that they are not copied to C++ and back, and put them back."""
-    heavy = [i for i in model.graph.initializer if i.ByteSize() > _HEAVY]
-    if not heavy:
-        return call(model)
-    light = onnx.ModelProto(
-        ir_version=model.ir_version,
-        producer_name=model.producer_name,
-        metadata_props=model.metadata_props,
-        opset_import=model.opset_import,
-        functions=model.functions,
-        graph=onnx.GraphProto(
-            name=model.graph.name,
-            node=model.graph.node,
-            input=[*model.graph.input, *(helper.make_tensor_value_info(i.name, i.data_type, list(i.dims)) for i in heavy)],
-            output=model.graph.output,
-            value_info=model.graph.value_info,
-            initializer=[i for i in model.graph.initializer if i.ByteSize() <= _HEAVY],
-        ),
-    )
-    result = call(light)
-    del result.graph.input[len(model.graph.input) :]
-    result.graph.initializer.extend(heavy)
-    return result
-
-
 def refuse_control_flow(model: ir.Model) -> None:
     """Refuse what only a graph inside a node can say.
 
@@ -198,18 +180,5 @@ def refuse_control_flow(model: ir.Model) -> None:
             raise ModelError(
                 f"operator '{node.op_type}' holds a graph of its own, which cannot be quantized",
                 where=f"node '{node.name or node.outputs[0].name}'",
-                hint="export the model without control flow: with fixed input shapes, or traced instead of scripted",
+                hint=CUT_OFF,
             )
-
-
-def simplify(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Fold constants and BatchNorm, drop identities: onnxsim, its chatter kept off the terminal."""
-    with contextlib.redirect_stdout(io.StringIO()):
-        simplified, _ = onnxsim.simplify(model, check_n=0, certify=False, skipped_optimizers=list(_NOT_WANTED))
-    result: onnx.ModelProto = simplified
-    return result
-
-
-def infer_shapes(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Element types, and shapes as far as they can be known, for every tensor."""
-    return _without_weights(lambda m: onnx.shape_inference.infer_shapes(m, data_prop=True), model)

@@ -7,6 +7,8 @@
 3. Softmax or LogSoftmax of a tensor that is flattened up to its last axis, and brought back to its shape, needs neither
    (opset conversion leaves this for tensors whose rank shows only later).
 4. An Expand for the sake of Add, Sub, Mul or Div, which broadcast by themselves, is left out.
+
+Those of :mod:`converter.canonicalise.axes` come with them.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from collections.abc import Callable
 import numpy as np
 import onnx_ir as ir
 
+from converter.canonicalise.axes import complete_pads, complete_sizes, crop_and_pad
 from converter.graph import attributes, constant, is_float, sole_consumer
 from converter.rewriting import add_initializer, insert_before, replace
 
@@ -110,9 +113,24 @@ def _softmax_of_flat(graph: ir.Graph, node: ir.Node) -> bool:
     return True
 
 
+def _one_matrix(graph: ir.Graph, node: ir.Node) -> bool:
+    """Case 5: without the leading axes of the constant, the product has the same shape."""
+    x, weight = node.inputs[0], constant(node.inputs[1])
+    if weight is None or weight.ndim < 3 or weight.size != weight.shape[-2] * weight.shape[-1]:
+        return False
+    if x is None or x.shape is None or len(x.shape) < weight.ndim:
+        return False
+    node.replace_input_with(1, add_initializer(graph, f"{node.outputs[0].name}_weight", weight.reshape(weight.shape[-2:])))
+    return True
+
+
 _RULES: dict[str, Callable[[ir.Graph, ir.Node], bool]] = {
+    "CenterCropPad": crop_and_pad,
+    "Pad": complete_pads,
     "ReduceMean": _global_average,
+    "Resize": complete_sizes,
     "Gemm": _plain_gemm,
     "Reshape": _softmax_of_flat,
     "Expand": _needless_expand,
+    "MatMul": _one_matrix,
 }

@@ -18,7 +18,7 @@ from converter.network import network_of
 from converter.observe import observe
 from converter.runtime import Feed
 from converter.sensitivity import capture, layers_of
-from converter.sketch_test import Sketch
+from converter.sketch_test import Sketch, losses_of
 from converter.study import Reading, Study, stack
 
 CHANNELS = 8
@@ -56,7 +56,7 @@ def problem_of(model: ir.Model, feeds: list[Feed], bits: int) -> Problem:
     names = [n for n in layers_of(network) if steps[n].inputs[1] in network.constants]
     readings = {(n, 0): Reading(steps[n].inputs[0], 1.0) for n in names}
     constants = {(n, 1): Constant(network.constants[steps[n].inputs[1]].numpy(), 0, bits) for n in names}
-    study = Study(network, stack(feeds), readings, tuple(names), (), 0)
+    study = Study(network, stack(feeds), readings, tuple(names), (), 0, losses=losses_of(model, "values"))
     return Problem(seen.tensors, constants, dict.fromkeys(seen.tensors, bits), True, find_sites(model, shapes), study=study)
 
 
@@ -66,7 +66,7 @@ def folds_of(spread: np.ndarray, bits: int = 8, judged_on: int = 1) -> tuple[dic
     problem = problem_of(model, feeds, bits)
     assert problem.study is not None
     others = stack(feeds_of(6, judged_on, model))
-    samples, _ = capture(problem.study.network, layers_of(problem.study.network), others, seed=0)
+    samples, _ = capture(problem.study.network, layers_of(problem.study.network), others, problem.study.losses, seed=0)
     folds = choose_folds(problem, {n: judge_of(s) for n, s in samples.items()}, problem.study.feed)
     return {name: fold.scale for name, fold in folds.items()}, middle
 
@@ -95,8 +95,8 @@ def test_a_channel_that_is_silent_on_the_samples_of_the_ranges_is_not_cut_off() 
     silent = {n: v.clone() for n, v in study.feed.items()}
     for value in silent.values():
         value[:, :, 3] = 0.0  # the only input that the first channel reads
-    samples, _ = capture(study.network, layers_of(study.network), study.feed, seed=0)
-    speaking, _ = capture(study.network, layers_of(study.network), silent, seed=0)
+    samples, _ = capture(study.network, layers_of(study.network), study.feed, study.losses, seed=0)
+    speaking, _ = capture(study.network, layers_of(study.network), silent, study.losses, seed=0)
     honest = choose_folds(problem, {n: judge_of(s) for n, s in samples.items()}, silent)
     misled = choose_folds(problem, {n: judge_of(s) for n, s in speaking.items()}, silent)
     kept = honest[middle].scale[0] if middle in honest else 1.0
@@ -117,7 +117,7 @@ def witnessed(model: ir.Model, extra: dict[tuple[str, int], Reading], *, look: b
     study = replace(problem.study, readings={**problem.study.readings, **extra})
     problem = replace(problem, study=study)
     others = stack(feeds_of(6, 1, model))
-    samples, _ = capture(study.network, study.weights, others, seed=0)
+    samples, _ = capture(study.network, study.weights, others, study.losses, seed=0)
     witnesses = witnesses_of(study, judged_tensors(problem, study), others) if look else {}
     folds = choose_folds(problem, {n: judge_of(s) for n, s in samples.items()}, study.feed, witnesses)
     return {name: fold.scale for name, fold in folds.items()}

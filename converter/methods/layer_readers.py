@@ -31,8 +31,9 @@ class Reader:
 
 
 def layers_read(study: Study) -> list[str]:
-    """Names of the layers that read a tensor through a grid, in order."""
-    return [n for n in layers_of(study.network) if _of_layer(study, n)]
+    """Names of the layers that read a tensor through a grid, in order; not those of which samples differ in shape."""
+    steps = {step.name: step for step in study.network.steps}
+    return [n for n in layers_of(study.network) if _of_layer(study, n) and study.unsteady.isdisjoint(steps[n].inputs + steps[n].outputs)]
 
 
 def readers_by_root(study: Study, samples: Mapping[str, LayerSample]) -> dict[str, list[Reader]]:
@@ -58,7 +59,17 @@ def captured(
     """
     if study.values is not None:
         return capture_values(study.network, layers, study.values, rows=rows, seed=study.seed), {}
-    return capture(study.network, layers, study.feed, outputs=outputs, rows=rows, probes=probes, seed=study.seed, workers=study.workers)
+    return capture(
+        study.network,
+        layers,
+        study.feed,
+        study.losses,
+        outputs=outputs,
+        rows=rows,
+        probes=probes,
+        seed=study.seed,
+        workers=study.workers,
+    )
 
 
 def _of_layer(study: Study, name: str) -> list[Reader]:

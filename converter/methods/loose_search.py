@@ -7,6 +7,7 @@ where they promise most: the whole network runs with that grid alone, and the ou
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -121,5 +122,13 @@ def _best(study: Study, trial: _Trial, root: str, grids: Sequence[Grid], doubt: 
 def _output_error(study: Study, trial: _Trial, root: str, grid: Grid) -> float:
     """Squared error of the outputs over their squares, with one tensor on a grid and all else float."""
     got = run_samples(study.network, trial.feed, hook=on_grids(study.readings, {root: grid}))
-    floats = [(got[name], value) for name, value in trial.expected.items() if value.is_floating_point()]
-    return sum(float((x - y).double().square().sum() / y.double().square().sum().clamp(min=1e-30)) for x, y in floats)
+    floats = {name: value for name, value in trial.expected.items() if value.is_floating_point()}
+    return sum(_share(got.get(name), value) for name, value in floats.items())
+
+
+def _share(got: Tensor | None, wanted: Tensor) -> float:
+    """Squared error over squares; infinite if the grid has changed the shape, or where numbers are finite."""
+    if got is None or got.shape != wanted.shape or not torch.equal(torch.isfinite(got), torch.isfinite(wanted)):
+        return math.inf
+    error, power = (torch.where(torch.isfinite(wanted), x, 0.0).double().square().sum() for x in (got - wanted, wanted))
+    return float(error / power.clamp(min=1e-30))

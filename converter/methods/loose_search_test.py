@@ -16,7 +16,7 @@ from converter.methods.problem import Problem
 from converter.methods.witness import witnesses_of
 from converter.network import network_of
 from converter.observe import observe
-from converter.sketch_test import Sketch, feeds_for
+from converter.sketch_test import Sketch, feeds_for, losses_of
 from converter.study import Reading, Study, stack
 
 BITS = 6
@@ -31,7 +31,7 @@ def scored(gain: np.ndarray) -> tuple[ir.Model, str]:
 
 
 def study_of(model: ir.Model, stream: str, feeds: list[dict[str, np.ndarray]]) -> Study:
-    return Study(network_of(model), stack(feeds), {("moved", 0): Reading(stream, 1.0)}, (), (), 0)
+    return Study(network_of(model), stack(feeds), {("moved", 0): Reading(stream, 1.0)}, (), (), 0, losses=losses_of(model, "values"))
 
 
 def searched(gain: np.ndarray, loud: float, start: Grid) -> tuple[Grid, np.ndarray, np.ndarray]:

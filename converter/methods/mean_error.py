@@ -22,9 +22,6 @@ __all__ = ["Places", "certain_mean", "channels_last", "places_that_matter"]
 
 Tensor = torch.Tensor
 
-_CHUNK = 2
-"""Samples run at once."""
-
 _PLACES = 256
 """Of each sample. How far a mean over them can be trusted, the samples tell."""
 
@@ -56,17 +53,17 @@ def places_that_matter(study: Study, names: Sequence[str]) -> dict[str, Places]:
         names: of the layers.
     """
     wanted = set(names)
-    steps = [step for step in study.network.steps if step.name in wanted]
+    steps = [s for s in study.network.steps if s.name in wanted and study.unsteady.isdisjoint(s.inputs + s.outputs)]
     if not steps:
         return {}
 
     def run(start: int) -> dict[str, tuple[Tensor, Tensor]]:
-        chunk = {name: value[start : start + _CHUNK] for name, value in study.feed.items()}
-        _, squares = backward(study.network, steps, chunk, (), 1, torch.Generator().manual_seed(study.seed + start))
+        chunk = {name: value[start : start + study.network.chunk] for name, value in study.feed.items()}
+        _, squares = backward(study.network, steps, chunk, study.losses, (), 1, torch.Generator().manual_seed(study.seed + start))
         return {step.name: _sampled(channels_last(step, squares[step.outputs[0]]).sqrt(), study.seed) for step in steps}
 
     total = next(iter(study.feed.values())).shape[0]
-    done = list(in_order(run, range(0, total, _CHUNK), study.workers))
+    done = list(in_order(run, range(0, total, study.network.chunk), study.workers))
     return {name: Places(done[0][name][0], torch.cat([part[name][1] for part in done])) for name in done[0]}
 
 

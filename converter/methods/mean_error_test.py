@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from converter.methods.mean_error import certain_mean, channels_last, places_that_matter
 from converter.network import network_of, run_samples
-from converter.sketch_test import Sketch, feeds_for
+from converter.sketch_test import Sketch, feeds_for, losses_of
 from converter.study import Study, stack
 
 
@@ -20,7 +20,7 @@ def study_with_relu() -> Study:
     sketch = Sketch()
     kept = sketch.add("Relu", sketch.conv(sketch.input("x", 1, 5, 24, 24), 5, name="conv"))
     model = sketch.model(sketch.add("Flatten", sketch.add("GlobalAveragePool", kept)))
-    return Study(network_of(model), stack(feeds_for(model)), {}, ("conv",), (), seed=3)
+    return Study(network_of(model), stack(feeds_for(model)), {}, ("conv",), (), seed=3, losses=losses_of(model))
 
 
 def test_what_a_relu_cuts_off_has_no_weight() -> None:

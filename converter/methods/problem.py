@@ -90,12 +90,14 @@ class Choice:
         constants: grids of constants.
         errors: what the constants of an operator's integer form add to the loss, by its name, 0 or more; methods need not say.
         noises: what a tensor's grid adds to the loss, by its name.
+        blind: (layers that no gradient reached, layers judged), where a method looks at gradients.
     """
 
     tensors: dict[str, Grid]
     constants: dict[tuple[str, int], Grid]
     errors: dict[str, float] = field(default_factory=dict)
     noises: dict[str, float] = field(default_factory=dict)
+    blind: tuple[int, int] = (0, 0)
 
 
 def choose_by_ranges(

@@ -34,7 +34,7 @@ from converter.network import Step
 from converter.parallel import in_order
 from converter.plan import Plan, ramps_of
 from converter.stored import codes_to_text
-from converter.study import Study
+from converter.study import Section, Study
 
 __all__ = ["choose", "fold", "refine"]
 
@@ -77,7 +77,8 @@ def choose(problem: Problem) -> Choice:
     if study is None:
         return start
     layers = layers_read(study)
-    sections = [s for s in study.sections if set(s.steps).intersection(layers)] if problem.parts.bridge else []
+    sections = [s for s in study.sections if set(s.steps).intersection(layers) and study.unsteady.isdisjoint(_tensors(study, s))]
+    sections = sections if problem.parts.bridge else []
     samples, importance = captured(study, layers, [o for s in sections for o in s.outputs], rows=_ROWS)
     judges = {name: judge_of(sample) for name, sample in samples.items()}
     readers = readers_by_root(study, samples)
@@ -111,7 +112,15 @@ def choose(problem: Problem) -> Choice:
     constants = {key: replace(grid, scale=found[key]) if key in found else grid for key, grid in start.constants.items()}
     if study.values is not None:
         return Choice(state.tensors, constants)  # errors of layers' outputs say nothing about the loss
-    return Choice(state.tensors, constants, _errors(judges, state), _noises(witnesses, state.tensors))
+    known = {name: judge for name, judge in judges.items() if not samples[name].blind}
+    blind = (len(judges) - len(known), len(judges))
+    return Choice(state.tensors, constants, _errors(known, state), _noises(witnesses, state.tensors), blind)
+
+
+def _tensors(study: Study, section: Section) -> set[str]:
+    """What the steps of a section read and write."""
+    steps = [step for step in study.network.steps if step.name in set(section.steps)]
+    return {name for step in steps for name in step.inputs + step.outputs}
 
 
 def _with_room(problem: Problem, root: str, grid: Grid, witness: Witness) -> Grid:
@@ -134,12 +143,20 @@ def _shared(study: Study, readers: Mapping[str, list[Reader]]) -> frozenset[str]
 
 def _errors(judges: Mapping[str, Judge], state: _State) -> dict[str, float]:
     """What the weights of each layer add to the loss by being rounded, as far as squared gradients tell."""
-    return {name: float(weight_errors(judges[name], judges[name].left, state.weights[name]).sum()) / 2 for name in state.scales}
+    return {
+        name: float(weight_errors(judges[name], judges[name].left, state.weights[name]).sum()) / 2
+        for name in state.scales
+        if name in judges
+    }
 
 
 def _noises(witnesses: Mapping[str, Witness], grids: Mapping[str, Grid]) -> dict[str, float]:
     """The same for the grid of each tensor that the study knows."""
-    return {name: float(grid_errors(witness, [grids[name]])[0]) / 2 for name, witness in witnesses.items() if name in grids}
+    return {
+        name: float(grid_errors(witness, [grids[name]])[0]) / 2
+        for name, witness in witnesses.items()
+        if name in grids and not witness.blind
+    }
 
 
 def refine(problem: Problem, plan: Plan) -> Plan:

@@ -6,17 +6,18 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 import torch
-from torch.nn import functional
 
 from converter.grids import FloatArray
+from converter.methods.output_change import divergence, error_share
 from converter.methods.problem import Choice, Problem
 from converter.network import Hook, Step, run_samples
+from converter.output_loss import OutputLoss
 from converter.parallel import in_order
 from converter.ramps import PricedRamp, Ramp, RampSite, fit_level, fit_ramp, gating_error, ramp_grid
-from converter.sensitivity import loss_kind, pulled_back
+from converter.sensitivity import pulled_back
 from converter.study import Study
 
-__all__ = ["choose_ramps", "divergence", "error_share", "loss_changes", "ramp_hook"]
+__all__ = ["choose_ramps", "loss_changes", "ramp_hook"]
 
 Tensor = torch.Tensor
 
@@ -30,9 +31,6 @@ _MOST_LEVEL_ERROR = 0.002
 """Of what a level ramp gates, as a share of its power. With more, a few of them use up what the answer may change."""
 
 _SAMPLES = 16
-_CHUNK = 2
-"""Samples run at once."""
-
 _PROBES = 4
 _SMALLEST = 1e-6
 
@@ -57,7 +55,7 @@ def choose_ramps(problem: Problem, choice: Choice) -> dict[str, PricedRamp]:
 
         def harmless(count: int) -> bool:
             got = run_samples(study.network, feed, hook=ramp_hook({name: each.shape for name, each in ramps[:count]}))
-            return all(_alike(plain[n], got[n]) for n in plain)
+            return all(n in got and _alike(plain[n], got[n], loss) for n, loss in study.losses.items() if n in plain)
 
         fine, harmful = 0, len(ramps) + 1
         tried = len(ramps)
@@ -95,9 +93,9 @@ def loss_changes(study: Study, ramps: Mapping[str, Ramp]) -> dict[str, float]:
     total = next(iter(study.feed.values())).shape[0]
 
     def run(start: int) -> dict[str, float]:
-        chunk = {name: value[start : start + _CHUNK] for name, value in study.feed.items()}
+        chunk = {name: value[start : start + study.network.chunk] for name, value in study.feed.items()}
         generator = torch.Generator().manual_seed(study.seed + start)
-        values, pulled = pulled_back(study.network, chunk, reads, gates, _PROBES, generator)
+        values, pulled = pulled_back(study.network, chunk, study.losses, reads, gates, _PROBES, generator)
         found = dict.fromkeys(ramps, 0.0)
         for gradients in pulled:
             for step in steps:
@@ -106,7 +104,7 @@ def loss_changes(study: Study, ramps: Mapping[str, Ramp]) -> dict[str, float]:
                     found[step.name] += float((gradients[step.outputs[0]] * off).flatten(1).sum(1).double().square().sum())
         return found
 
-    done = list(in_order(run, range(0, total, _CHUNK), study.workers)) if steps else []
+    done = list(in_order(run, range(0, total, study.network.chunk), study.workers)) if steps else []
     return {name: sum(part[name] for part in done) / (2 * _PROBES * total) for name in ramps}
 
 
@@ -117,21 +115,14 @@ def _fitted(sample: FloatArray, site: RampSite) -> tuple[Ramp, float]:
     return fit_ramp(sample), site.saved
 
 
-def _alike(wanted: Tensor, got: Tensor) -> bool:
-    if loss_kind(wanted.shape[1:]) == "KL divergence" and divergence(wanted, got) > _MOST_DIVERGENCE:
+def _alike(wanted: Tensor, got: Tensor, loss: OutputLoss) -> bool:
+    finite = torch.isfinite(wanted)
+    if wanted.shape != got.shape or not torch.equal(finite, torch.isfinite(got)):
         return False
-    return error_share(wanted, got) <= _MOST_ERROR
-
-
-def divergence(wanted: Tensor, got: Tensor) -> float:
-    """KL divergence per position in nats; both tensors are class scores, float32 [..., classes]."""
-    p, q = (functional.log_softmax(x.double(), -1) for x in (wanted, got))
-    return float((p.exp() * (p - q)).sum(-1).mean())
-
-
-def error_share(wanted: Tensor, got: Tensor) -> float:
-    """Squared error over power; float32, any shape."""
-    return float((wanted - got).double().square().sum() / wanted.double().square().sum().clamp(min=1e-30))
+    if loss.counts_scores and divergence(wanted.movedim(loss.axis, -1), got.movedim(loss.axis, -1)) > _MOST_DIVERGENCE:
+        return False
+    parts = [(w.movedim(loss.axis, 0)[a:b], g.movedim(loss.axis, 0)[a:b]) for a, b in loss.parts for w, g in [(wanted, got)]]
+    return all(error_share(w, g) <= _MOST_ERROR for w, g in parts or [(wanted[finite], got[finite])])
 
 
 def ramp_hook(ramps: Mapping[str, Ramp]) -> Hook:

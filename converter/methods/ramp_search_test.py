@@ -10,13 +10,14 @@ import pytest
 import torch
 
 from converter.grids import affine_grid
+from converter.methods.output_change import divergence, error_share
 from converter.methods.problem import Choice, Problem
-from converter.methods.ramp_search import choose_ramps, divergence, error_share, loss_changes, ramp_hook
+from converter.methods.ramp_search import choose_ramps, loss_changes, ramp_hook
 from converter.network import network_of, run_samples
 from converter.observe import observe
 from converter.ramps import PricedRamp, Ramp, RampSite
 from converter.search_parts import SearchParts
-from converter.sketch_test import Sketch, feeds_for
+from converter.sketch_test import Sketch, feeds_for, losses_of
 from converter.study import Study, stack
 
 CHANNELS = 8
@@ -41,7 +42,7 @@ def problem(strength: float, *, classes: bool = True, width: float = 2.0) -> tup
     gates = {str(n.inputs[0].name): str(n.name) for n in model.graph if n.op_type == "Sigmoid" and n.inputs[0] is not None}
     feeds = feeds_for(model, 8)
     seen = observe(model, feeds, threads=1)
-    study = Study(network_of(model), stack(feeds), {}, (), (), 0)
+    study = Study(network_of(model), stack(feeds), {}, (), (), 0, losses=losses_of(model, "scores" if classes else "values"))
     named = {gates[site.read]: site for site in sites.values()}
     grids = {site.read: affine_grid(-8.0, 8.0, bits=8, signed=True) for site in sites.values()}
     return Problem(seen.tensors, {}, {}, True, ramp_sites=named, study=study), Choice(grids, {})

@@ -81,6 +81,8 @@ def reconstruct(
     real, coded = dict(study.feed), dict(study.feed)
     refined: dict[str, Refined] = {}
     for step in network.steps:
+        if any(n and n not in coded and n not in network.constants for n in step.inputs):
+            continue  # behind a tensor of which samples differ in shape
         read = {i: _read(study, grids, step, i, coded[n]) for i, n in enumerate(step.inputs) if n in coded}
         codes: Tensor | None = None
         constants: dict[str, Tensor] = {}
@@ -112,7 +114,12 @@ def reconstruct(
 
 def _real_outputs(network: Network, step: Step, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
     inputs = tuple(n for n in step.inputs if n in values)
-    return run_samples(Network((step,), network.constants, inputs, tuple(n for n in step.outputs if n)), {n: values[n] for n in inputs})
+    return run_samples(_alone(network, step, inputs), {n: values[n] for n in inputs})
+
+
+def _alone(network: Network, step: Step, inputs: tuple[str, ...]) -> Network:
+    """A network of one step."""
+    return replace(network, steps=(step,), inputs=inputs, outputs=tuple(n for n in step.outputs if n))
 
 
 def _coded_outputs(
@@ -121,8 +128,9 @@ def _coded_outputs(
     """Outputs of a step that may read the same tensor on one grid here and on another, or none, there."""
     names = {i: f"{step.inputs[i]}:{i}" for i in read}
     renamed = replace(step, inputs=tuple(names.get(i, n) for i, n in enumerate(step.inputs)))
-    alone = Network((renamed,), network.constants, tuple(names.values()), tuple(n for n in step.outputs if n))
-    return run_samples(alone, {names[i]: value for i, value in read.items()}, hook=hook, constants=constants)
+    return run_samples(
+        _alone(network, renamed, tuple(names.values())), {names[i]: value for i, value in read.items()}, hook=hook, constants=constants
+    )
 
 
 def _readings(network: Network) -> dict[str, int]:

@@ -19,7 +19,7 @@ from converter.methods.reconstruct import compensated_rounding, matrix_to_weight
 from converter.network import run_samples
 from converter.ramps import Ramp
 from converter.sensitivity import layer_matrix
-from converter.sketch_test import plan_for
+from converter.sketch_test import losses_of, plan_for
 from converter.study import Study, study_of
 
 Asked = tuple[Study, dict[str, Grid], dict[str, Grid]]
@@ -73,7 +73,7 @@ def study() -> Asked:
     feeds = [{"image": generator.random((1, 3, 32, 32), dtype=np.float32)} for _ in range(8)]
     model = canonicalise(hybrid_model(), feeds[:1]).model
     plan = plan_for(model, bits=(4, 8), feeds=feeds).plan
-    study = study_of(model, plan, feeds, (), 0)
+    study = replace(study_of(model, plan, feeds, (), 0), losses=losses_of(model))
     grids = {name: fate.grid for name, fate in plan.tensors.items() if fate.grid is not None}
     return study, grids, {name: plan.ops[name].constants[1] for name in study.weights}
 

@@ -14,7 +14,7 @@ import torch
 
 from converter.grids import Grid
 from converter.parallel import in_order
-from converter.sensitivity import backward
+from converter.sensitivity import backward, or_even
 from converter.study import Study
 
 __all__ = ["Witness", "grid_errors", "thinned_witness", "witnesses_of"]
@@ -23,9 +23,6 @@ Tensor = torch.Tensor
 
 _MOST_ELEMENTS = 1 << 12
 """Elements of a tensor at which it is judged, of each sample."""
-
-_CHUNK = 2
-"""Samples run at once."""
 
 _PROBES = 2
 _COARSE = 11
@@ -42,11 +39,13 @@ class Witness:
         places: which elements, int64 [E].
         values: float32 [samples, E].
         importance: float32 [samples, E], scaled so that sums stand for all elements of one sample.
+        blind: the importance is even, as no gradient came here.
     """
 
     places: Tensor
     values: Tensor
     importance: Tensor
+    blind: bool = False
 
 
 def witnesses_of(study: Study, names: Sequence[str], feed: Mapping[str, Tensor]) -> dict[str, Witness]:
@@ -57,18 +56,23 @@ def witnesses_of(study: Study, names: Sequence[str], feed: Mapping[str, Tensor])
         names: of the tensors.
         feed: samples by input name, the sample axis in front.
     """
+    names = [n for n in names if n not in study.unsteady]
     if study.values is not None or not names:
         return {}
     total = next(iter(feed.values())).shape[0]
 
     def run(start: int) -> dict[str, Witness]:
-        chunk = {name: value[start : start + _CHUNK] for name, value in feed.items()}
-        values, squares = backward(study.network, (), chunk, names, _PROBES, torch.Generator().manual_seed(study.seed + start))
-        generator = torch.Generator().manual_seed(study.seed)  # the same places of all samples
+        chunk = {name: value[start : start + study.network.chunk] for name, value in feed.items()}
+        values, squares = backward(study.network, (), chunk, study.losses, names, _PROBES, _seeded(study.seed + start))
+        generator = _seeded(study.seed)  # the same places of all samples
         return {name: _sampled(values[name], squares[name], total, generator) for name in names}
 
-    done = list(in_order(run, range(0, total, _CHUNK), study.workers))
+    done = list(in_order(run, range(0, total, study.network.chunk), study.workers))
     return {name: _joined([some[name] for some in done]) for name in names}
+
+
+def _seeded(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
 
 
 def _sampled(values: Tensor, squares: Tensor, total: int, generator: torch.Generator) -> Witness:
@@ -79,7 +83,8 @@ def _sampled(values: Tensor, squares: Tensor, total: int, generator: torch.Gener
 
 
 def _joined(parts: Sequence[Witness]) -> Witness:
-    return Witness(parts[0].places, torch.cat([p.values for p in parts]), torch.cat([p.importance for p in parts]))
+    values = torch.cat([p.values for p in parts])
+    return Witness(parts[0].places, values, *or_even(torch.cat([p.importance for p in parts]), lambda: values))
 
 
 def grid_errors(witness: Witness, grids: Sequence[Grid]) -> Tensor:
@@ -100,4 +105,4 @@ def grid_errors(witness: Witness, grids: Sequence[Grid]) -> Tensor:
 def thinned_witness(witness: Witness) -> Witness:
     """One number in so many, at other places of each sample: few places may hold all large numbers."""
     values, importance = (x.reshape(1, -1)[:, ::_COARSE] for x in (witness.values, witness.importance))
-    return Witness(witness.places, values, importance * _COARSE)
+    return Witness(witness.places, values, importance * _COARSE, witness.blind)

@@ -1,0 +1,52 @@
+"""Graphs as they are in a file: walks through all that a model holds, and names that are still free."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import onnx
+from onnx import AttributeProto, FunctionProto, GraphProto, NodeProto, TensorProto
+
+__all__ = ["graphs_of", "names_in", "nodes_of", "tensors_of", "unused_name"]
+
+
+def graphs_of(whole: onnx.ModelProto | GraphProto | FunctionProto) -> Iterator[GraphProto | FunctionProto]:
+    """A graph and those inside its nodes; of a model the main graph, the local functions, and those inside their nodes."""
+    pending = [whole.graph, *whole.functions] if isinstance(whole, onnx.ModelProto) else [whole]
+    while pending:
+        graph = pending.pop()
+        yield graph
+        for attribute in (a for n in graph.node for a in n.attribute):
+            pending.extend([attribute.g] if attribute.type == AttributeProto.GRAPH else attribute.graphs)
+
+
+def nodes_of(whole: onnx.ModelProto | GraphProto | FunctionProto) -> Iterator[NodeProto]:
+    """The nodes of all these graphs."""
+    for graph in graphs_of(whole):
+        yield from graph.node
+
+
+def tensors_of(model: onnx.ModelProto) -> Iterator[TensorProto]:
+    """Tensors in initializers and attributes, those of sparse ones included."""
+    for graph in graphs_of(model):
+        if isinstance(graph, GraphProto):
+            yield from graph.initializer
+            yield from (t for s in graph.sparse_initializer for t in (s.values, s.indices))
+    for attribute in (a for n in nodes_of(model) for a in n.attribute):
+        yield from [attribute.t] if attribute.type == AttributeProto.TENSOR else attribute.tensors
+        if attribute.type == AttributeProto.SPARSE_TENSOR:
+            yield from (attribute.sparse_tensor.values, attribute.sparse_tensor.indices)
+
+
+def names_in(graph: GraphProto) -> set[str]:
+    """Names of tensors and nodes, those of inner graphs included."""
+    names = {v.name for g in graphs_of(graph) if isinstance(g, GraphProto) for v in (*g.input, *g.output, *g.initializer)}
+    return names | {name for n in nodes_of(graph) for name in (n.name, *n.input, *n.output)}
+
+
+def unused_name(wish: str, taken: set[str]) -> str:
+    """The wish, or something like it that is not taken yet; taken from now on."""
+    while wish in taken:
+        wish += "_"
+    taken.add(wish)
+    return wish

@@ -1,0 +1,54 @@
+"""Shape inference by the onnx package, without copying weights to C++ and back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import onnx
+from onnx import helper
+
+from converter.errors import ModelError
+
+__all__ = ["infer_shapes", "without_weights"]
+
+_HEAVY = 1 << 12
+"""Bytes above which an initializer is kept out of calls that only look at shapes."""
+
+
+def infer_shapes(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Element types, and shapes as far as they can be known, for every tensor.
+
+    Raises:
+        ModelError: the onnx package cannot tell, because an operator is unknown or types contradict each other.
+    """
+    try:
+        return without_weights(lambda m: onnx.shape_inference.infer_shapes(m, data_prop=True), model)
+    except onnx.shape_inference.InferenceError as error:
+        first = str(error).strip().splitlines()[0][:200]
+        raise ModelError(f"shapes cannot be inferred: {first}", hint="export the model again") from error
+
+
+def without_weights(call: Callable[[onnx.ModelProto], onnx.ModelProto], model: onnx.ModelProto) -> onnx.ModelProto:
+    """Call with large initializers reduced to their types, so that they are not copied to C++ and back, and put them back."""
+    heavy = [i for i in model.graph.initializer if i.ByteSize() > _HEAVY]
+    if not heavy:
+        return call(model)
+    light = onnx.ModelProto(
+        ir_version=model.ir_version,
+        producer_name=model.producer_name,
+        metadata_props=model.metadata_props,
+        opset_import=model.opset_import,
+        functions=model.functions,
+        graph=onnx.GraphProto(
+            name=model.graph.name,
+            node=model.graph.node,
+            input=[*model.graph.input, *(helper.make_tensor_value_info(i.name, i.data_type, list(i.dims)) for i in heavy)],
+            output=model.graph.output,
+            value_info=model.graph.value_info,
+            initializer=[i for i in model.graph.initializer if i.ByteSize() <= _HEAVY],
+        ),
+    )
+    result = call(light)
+    del result.graph.input[len(model.graph.input) :]
+    result.graph.initializer.extend(heavy)
+    return result
