@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import platform
-import tempfile
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,9 +15,10 @@ import onnx_ir as ir
 from converter.census import Census, take_census
 from converter.check import check_emitted
 from converter.errors import ModelError, VerificationError
-from converter.graph import is_float
+from converter.graph import is_float_output
 from converter.load import Source
 from converter.offers import Offer, Refusal
+from converter.paths import temporary_folder
 from converter.plan import Plan
 from converter.runtime import Feed, open_session, run_session
 from converter.runtime_kernels import runtime_kernels
@@ -137,8 +136,8 @@ def verify(
             where=f"compared with {reference}",
             hint="report this; --exclude the operators that the runtime gets wrong to go on",
         )
-    with tempfile.TemporaryDirectory() as folder:
-        census = take_census(proto, plan, offers, feeds[0], settings, Path(folder))
+    with temporary_folder(2 * proto.ByteSize()) as folder:
+        census = take_census(proto, plan, offers, feeds[0], settings, folder)
     return Verdict(qualities, parity, reference, census, len(feeds))
 
 
@@ -195,7 +194,7 @@ def plan_parity(
         feeds: samples, of which the first four count.
         got: what the emitted model answered to them.
     """
-    names = [str(v.name) for v in planned.graph.outputs if is_float(v)]
+    names = [str(v.name) for v in planned.graph.outputs if is_float_output(v)]
     if not names:
         return _EXACT_DB, "nothing, as the model has no float output"
     kernels = runtime_kernels()
