@@ -18,7 +18,7 @@ import onnx_ir as ir
 import torch
 
 from converter import torch_ops
-from converter.graph import attributes, constant
+from converter.graph import attributes, constant, narrows_output
 from converter.runtime_kernels import runtime_operator
 
 __all__ = ["Hook", "Network", "Step", "network_of", "run", "run_samples", "section"]
@@ -82,6 +82,9 @@ def network_of(model: ir.Model, only: Collection[str] | None = None) -> Network:
     Args:
         model: canonical float model.
         only: operators to take, which then cannot be run one after the other; all if None.
+
+    Returns:
+        all in float32: outputs in float16 are taken as they are before they are narrowed, so that gradients do not vanish there.
     """
     steps = []
     constants: dict[str, Tensor] = {}
@@ -93,7 +96,8 @@ def network_of(model: ir.Model, only: Collection[str] | None = None) -> Network:
             if value is not None and array is not None:
                 constants[str(value.name)] = torch.from_numpy(np.array(array))
         inputs = tuple("" if v is None else str(v.name) for v in node.inputs)
-        steps.append(Step(str(node.name), node.op_type, inputs, tuple(str(v.name or "") for v in node.outputs), attributes(node)))
+        op_type, attrs = ("Identity", {}) if narrows_output(node) else (node.op_type, attributes(node))
+        steps.append(Step(str(node.name), op_type, inputs, tuple(str(v.name or "") for v in node.outputs), attrs))
     names = tuple(str(v.name) for v in model.graph.inputs)
     known = all(torch_ops.known(step.op_type) for step in steps)
     return Network(tuple(steps), constants, names, tuple(str(v.name) for v in model.graph.outputs), one_by_one=not known)

@@ -11,8 +11,10 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
+from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from converter import __version__, pipeline
 from converter import report as report_module
@@ -136,6 +138,49 @@ def test_open_dimensions_stay_open(save_hybrid: SaveHybrid, tmp_path_factory: py
     if not output.exists():
         convert(source, output, options(samples=16, input_shapes={"image": (1, 3, 32, 32)}))
     assert compared(source, output, pictures(*shape)) > 12
+
+
+def in_half_precision(model: onnx.ModelProto) -> onnx.ModelProto:
+    for tensor in model.graph.initializer:
+        if tensor.data_type == TensorProto.FLOAT:
+            tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor).astype(np.float16), tensor.name))
+    for value in (*model.graph.input, *model.graph.output):
+        value.type.tensor_type.elem_type = TensorProto.FLOAT16
+    return model
+
+
+@pytest.mark.parametrize("method", ["q-hyvit", "mse"])
+def test_half_precision_models_keep_their_interface_and_are_judged_like_others(
+    method: str, save_hybrid: SaveHybrid, tmp_path: Path
+) -> None:
+    (tmp_path / "in.onnx").write_bytes(in_half_precision(hybrid_model()).SerializeToString())
+    report = convert(tmp_path / "in.onnx", tmp_path / "out.onnx", options(method=method, placement="latency"))
+    assert signature(onnx.load(tmp_path / "out.onnx")) == signature(onnx.load(tmp_path / "in.onnx"))
+    assert any("half precision" in note for note in report.notes)
+    assert report.verdict is not None and report.verdict.parity_reference == "a simulation of the plan"
+    same = convert(save_hybrid(), tmp_path / "same.onnx", options(method=method, placement="latency"))
+    assert report.loss == same.loss and (method == "mse" or "logits" in report.loss)
+    image = pictures(1, 3, 32, 32)
+    float_logits = run_session(open_session(save_hybrid()), image)["logits"]
+    half_logits = run_session(open_session(tmp_path / "out.onnx"), {"image": image["image"].astype(np.float16)})["logits"]
+    assert half_logits.dtype == np.float16 and sqnr(float_logits, half_logits) > 25.0
+
+
+@pytest.mark.parametrize("opset", [13, 17])
+@pytest.mark.parametrize("tool", ["quant_pre_process", "session"])
+def test_models_that_the_runtime_has_prepared(tool: str, opset: int, save_hybrid: SaveHybrid, tmp_path: Path) -> None:
+    """They import every domain that the runtime knows."""
+    prepared = tmp_path / "in.onnx"
+    if tool == "quant_pre_process":
+        quant_pre_process(save_hybrid(opset=opset), prepared)
+    else:
+        settings = onnxruntime.SessionOptions()
+        settings.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
+        settings.optimized_model_filepath = str(prepared)
+        onnxruntime.InferenceSession(save_hybrid(opset=opset), settings, providers=["CPUExecutionProvider"])
+    assert len(onnx.load(prepared).opset_import) > 1
+    convert(prepared, tmp_path / "out.onnx", options())
+    assert compared(prepared, tmp_path / "out.onnx", pictures(1, 3, 32, 32)) > 25.0
 
 
 def test_external_data_are_read_and_not_needed_afterwards(tmp_path: Path) -> None:
