@@ -11,12 +11,13 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
-from converter import __version__, pipeline
+from converter import __version__, canonicalise, pipeline
 from converter import report as report_module
 from converter.conftest import SaveHybrid, Values, WriteImages, hybrid_model, make_model
 from converter.errors import BoundMissedError, CalibrationError, ConverterError, ModelError, UsageError
@@ -401,3 +402,15 @@ def test_a_method_can_fold_and_its_plan_can_be_given_back(
     convert(save_hybrid(), tmp_path / "again.onnx", options(target=target, plan_in=tmp_path / "plan.json"))
     one, other = (onnx.load(tmp_path / f"{name}.onnx") for name in ("out", "again"))
     assert one.graph == other.graph
+
+
+def test_a_rewrite_that_was_undone_is_a_note_and_no_warning(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def break_apart(model: ir.Model) -> tuple[ir.Model, int]:
+        next(n for n in model.graph if n.op_type == "Gemm").op_type = "Nonsense"
+        return model, 1
+
+    monkeypatch.setattr(canonicalise, "_STEPS", {**canonicalise._STEPS, "break apart": break_apart})
+    report = convert(source, tmp_path / "out.onnx", options())
+    sentence = "rewrite 'break apart' was left out, because it leaves outputs infinite or missing on calibration samples; that costs speed, not accuracy"
+    assert sentence in report.notes
+    assert not any("rewrite" in warning for warning in report.warnings)
