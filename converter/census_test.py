@@ -3,6 +3,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from pathlib import Path
 
+import numpy as np
 import onnx_ir as ir
 import pytest
 
@@ -59,6 +60,21 @@ def test_a_mixed_model_is_covered_in_part(tmp_path: Path) -> None:
     small = 8 * 36 * 8
     assert census.coverage == pytest.approx(small / (small + MACS))
     assert [(f.name, f.macs) for f in census.float_ops] == [("large", MACS), ("erf", 0)]
+
+
+def test_products_that_have_no_integer_kernel_are_told_and_count(tmp_path: Path) -> None:
+    """A linear layer in integer, an Einsum with weights, an LSTM and a product with a constant on the left."""
+    sketch = Sketch()
+    x = sketch.add("MatMul", sketch.input("x", 6, 2, 8), sketch.normal(8, 8), name="linear")
+    x = sketch.add("Einsum", x, sketch.normal(8, 2, 4), equation="tbi,inh->tbnh", name="heads")
+    x = sketch.add("Reshape", x, sketch.constant([6, 2, 8], np.int64), name="joined")
+    x = sketch.add("LSTM", x, sketch.normal(1, 12, 8), sketch.normal(1, 12, 3), hidden_size=3, name="recurrent")
+    x = sketch.add("MatMul", sketch.normal(5, 2), sketch.add("Squeeze", x, sketch.constant([1], np.int64)), name="left")
+    census = census_of(sketch.model(x), tmp_path)
+    floats = {"heads": 12 * 8 * 8, "recurrent": 12 * 12 * (8 + 3), "left": 6 * 5 * 2 * 3}
+    assert {f.name: f.macs for f in census.float_ops if f.macs} == floats
+    assert census.integer_macs == 12 * 8 * 8
+    assert census.coverage == pytest.approx(768 / (768 + sum(floats.values())))
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import onnx
 from onnx import AttributeProto, NodeProto
 
 from converter.errors import ModelError
+from converter.runtime import open_session
 from converter.simplification import simplify
 from converter.vetting import place_of
 
@@ -27,10 +28,11 @@ def refuse_lasting_control_flow(path: Path, model: onnx.ModelProto) -> None:
     """Refuse control flow that constants and fixed shapes do not decide; the model is left as it is.
 
     Raises:
-        ModelError: names the node.
+        ModelError: names the node; or ONNX Runtime does not accept the model.
     """
     if holds_control_flow(model) is None:
         return
+    open_session(model, optimise=False)  # onnxsim trusts what it is given: inner graphs that do not fit would end the process
     lasting = holds_control_flow(simplify(model))
     if lasting is not None:
         raise ModelError(

@@ -9,6 +9,7 @@ import onnx_ir as ir
 
 from converter.graph import attributes, constant, data_inputs
 from converter.machine import Prices, Target
+from converter.macs import macs_of, shape_of
 
 __all__ = ["Shapes", "features", "form_costs", "kind_of", "operator_costs", "price"]
 
@@ -17,6 +18,19 @@ Shapes = Mapping[str, tuple[int, ...]]
 
 _WIDE = 64
 """Input channels from which the runtime's ARM64 kernel for symmetric convolutions needs no unfolding (MLAS, convsym.cpp)."""
+
+_NEAREST: Mapping[str, tuple[str, ...]] = {
+    "PointwiseConv": ("Conv",),
+    "DepthwiseConv": ("Conv",),
+    "GroupedConv": ("Conv",),
+    "ConvTranspose": ("Conv",),
+    "DeformConv": ("Conv",),
+    "Linear": ("MatMul",),
+    "MatMul": ("Linear",),
+    "Einsum": ("MatMul", "Linear"),
+    **dict.fromkeys(("GRU", "LSTM", "RNN"), ("Linear", "MatMul")),
+}
+"""By whose float prices kinds count that multiply and are not on a target's list."""
 
 
 def operator_costs(node: ir.Node, shapes: Shapes, target: Target) -> tuple[float, float | None]:
@@ -28,7 +42,9 @@ def form_costs(kind: str, found: Mapping[str, float], target: Target) -> tuple[f
     """The same for a kind of operator and its features."""
     cost = target.costs.get(kind)
     if cost is None:
-        return price(target.other, found), None
+        near = _NEAREST.get(kind, ()) if found.get("mac") else ()
+        prices = next((target.costs[each].float for each in near if each in target.costs), target.other)
+        return price(prices, found), None
     return price(cost.float, found), None if cost.integer is None else price(cost.integer, found)
 
 
@@ -40,8 +56,8 @@ def price(prices: Prices, found: Mapping[str, float]) -> float:
 def kind_of(node: ir.Node) -> str:
     """How targets call a node: by operator type, but layers apart by what their kernels do.
 
-    ``Conv`` (dense), ``PointwiseConv`` (1x1, dense), ``GroupedConv``, ``DepthwiseConv``; ``Linear`` (Gemm and MatMul with
-    constant weights), ``MatMul`` (of two computed tensors).
+    ``Conv`` (dense, or with computed weights), ``PointwiseConv`` (1x1, dense), ``GroupedConv``, ``DepthwiseConv``; ``Linear`` (Gemm and
+    MatMul with one constant matrix of weights on the right), ``MatMul`` (all others).
     """
     weight = constant(node.inputs[1]) if len(node.inputs) > 1 else None
     if node.op_type == "Conv" and weight is not None:
@@ -49,7 +65,7 @@ def kind_of(node: ir.Node) -> str:
         if groups == 1:
             return "PointwiseConv" if math.prod(weight.shape[2:]) == 1 else "Conv"
         return "DepthwiseConv" if weight.shape[1] == 1 and groups == weight.shape[0] else "GroupedConv"
-    if node.op_type == "Gemm" or (node.op_type == "MatMul" and weight is not None):
+    if node.op_type == "Gemm" or (node.op_type == "MatMul" and weight is not None and weight.ndim <= 2):
         return "Linear"
     return node.op_type
 
@@ -64,45 +80,38 @@ def features(node: ir.Node, shapes: Shapes) -> dict[str, float]:
         "input": sum(map(math.prod, read)),
         "row": sum(math.prod(shape[:-1]) for shape in written),
     }
-    if node.op_type == "Conv" and written and read:
-        found |= _convolution(node, written[0])
-    elif node.op_type in ("Gemm", "MatMul") and written and read:
-        found |= _product(node, written[0], read)
+    if macs := macs_of(node, shapes):
+        found |= {"mac": macs, **_multiplied(node, macs, written, shapes)}
     elif node.op_type == "Transpose" and read:
         found["block"] = _blocks(read[0], attributes(node).get("perm", range(len(read[0]))[::-1]))
     return {feature: amount for feature, amount in found.items() if amount}
 
 
-def _convolution(node: ir.Node, written: Sequence[int]) -> dict[str, float]:
-    weight = constant(node.inputs[1])
-    if weight is None:
-        return {}
+def _multiplied(node: ir.Node, macs: int, written: Sequence[Sequence[int]], shapes: Shapes) -> dict[str, float]:
+    """What else counts of an operator that multiplies matrices."""
+    factor = shape_of(node.inputs[1], shapes) or ()
+    if node.op_type in ("Conv", "ConvTranspose", "DeformConv"):
+        return _unfolded(node, macs, written, factor)
+    if node.op_type in ("Gemm", "MatMul", "Einsum"):
+        stored = kind_of(node) == "Linear" and constant(node.inputs[1]) is not None
+        return {"matrix": 1.0} if stored else {"matrix": math.prod(written[0][:-2]) if written else 0, "operand": math.prod(factor)}
+    return {}
+
+
+def _unfolded(node: ir.Node, macs: int, written: Sequence[Sequence[int]], weight: Sequence[int]) -> dict[str, float]:
     attrs = attributes(node)
     groups = attrs.get("group", 1)
-    size = math.prod(written)
-    macs = size * math.prod(weight.shape[1:])
-    pointwise = math.prod(weight.shape[2:]) == 1 and all(s == 1 for s in attrs.get("strides", ()))
-    column = 0.0 if pointwise else macs * groups / weight.shape[0]
-    channels = weight.shape[0] if weight.shape[1] == 1 else weight.shape[0] // groups
+    pointwise = math.prod(weight[2:]) == 1 and all(s == 1 for s in attrs.get("strides", ()))
+    column = 0.0 if pointwise else macs * groups / weight[0]
+    if node.op_type == "ConvTranspose":
+        return {"column": column}  # folded, not unfolded: the same matrix, behind the product
+    size = math.prod(written[0])
+    channels = weight[0] if weight[1] == 1 else weight[0] // groups
     return {
-        "mac": macs,
         "column": column,
-        "narrow_column": column if weight.shape[1] < _WIDE else 0.0,
+        "narrow_column": column if weight[1] < _WIDE else 0.0,
         "uneven8": size if channels % 8 else 0.0,
         "uneven16": size if channels % 16 else 0.0,
-    }
-
-
-def _product(node: ir.Node, written: Sequence[int], read: Sequence[Sequence[int]]) -> dict[str, float]:
-    left = node.inputs[0]
-    weight = constant(node.inputs[1])
-    if left is None or constant(left) is not None:
-        return {}
-    inner = read[0][0 if attributes(node).get("transA", 0) else -1] if read[0] else 0
-    return {
-        "mac": math.prod(written) * inner,
-        "matrix": math.prod(written[:-2]) if weight is None else 1.0,
-        "operand": math.prod(read[-1]) if weight is None else 0.0,
     }
 
 

@@ -7,8 +7,9 @@ from dataclasses import replace
 import onnx_ir as ir
 import pytest
 
-from converter.costs import features, form_costs, kind_of, operator_costs
-from converter.machine import FEATURES, Cost
+from converter.costs import features, form_costs, kind_of, operator_costs, price
+from converter.machine import FEATURES, Cost, Target
+from converter.macs_test import MULTIPLYING
 from converter.sketch_test import Sketch
 from converter.targets import TARGETS
 
@@ -64,6 +65,59 @@ def test_products_by_hand() -> None:
     s = Sketch()
     node, shapes = only_node(s.model(s.add("Gemm", s.input("x", 10, 16), s.normal(5, 16), transB=1)))
     assert (kind_of(node), features(node, shapes)["mac"]) == ("Linear", 800)
+
+
+def test_products_that_have_no_integer_form_by_hand() -> None:
+    """Weights of one matrix a head and constants on the left are read like any computed factor."""
+    wanted = {
+        "product with a matrix for each head": {"element": 30, "input": 24, "row": 6, "mac": 120, "matrix": 2, "operand": 40},
+        "product with a constant on the left": {"element": 30, "input": 40, "row": 6, "mac": 120, "matrix": 2, "operand": 40},
+        "einsum": {"element": 30, "input": 24 + 40, "row": 6, "mac": 120, "matrix": 2, "operand": 40},
+    }
+    for case, amounts in wanted.items():
+        node, shapes = only_node(MULTIPLYING[case]()[0])
+        assert kind_of(node) == ("Einsum" if node.op_type == "Einsum" else "MatMul")
+        assert features(node, shapes) == {"node": 1, **amounts}, case
+    node, shapes = only_node(MULTIPLYING["convolution with computed weights"]()[0])
+    found = features(node, shapes)
+    assert (kind_of(node), found["mac"], found["column"]) == ("Conv", 8 * 16 * 36, 16 * 36)
+    node, shapes = only_node(MULTIPLYING["transposed, in groups"]()[0])
+    assert (features(node, shapes)["mac"], features(node, shapes)["column"]) == (100 * 27, 25 * 6 * 9)
+    node, shapes = only_node(MULTIPLYING["LSTM"]()[0])
+    assert features(node, shapes) == {"node": 1, "element": 70, "input": 56, "row": 14, "mac": 7 * 2 * 20 * 9}
+
+
+NEAREST = {
+    "transposed convolution": "Conv",
+    "deformable convolution": "Conv",
+    "convolution with computed weights": "Conv",
+    "einsum": "MatMul",
+    "product with a matrix for each head": "MatMul",
+    "product with a constant on the left": "MatMul",
+    "LSTM": "Linear",
+    "GRU both ways": "Linear",
+    "RNN": "Linear",
+}
+
+
+@pytest.mark.parametrize("target", TARGETS.values(), ids=TARGETS)
+@pytest.mark.parametrize("case", NEAREST)
+def test_what_multiplies_and_is_not_listed_costs_what_the_nearest_kind_would(case: str, target: Target) -> None:
+    """Its products count, and not only the elements that it writes."""
+    node, shapes = only_node(MULTIPLYING[case]()[0])
+    found = features(node, shapes)
+    cost, integer = operator_costs(node, shapes, target)
+    assert cost == price(target.costs[NEAREST[case]].float, found) >= target.costs[NEAREST[case]].float["mac"] * found["mac"] > 0.0
+    assert (integer is None) == (kind_of(node) not in ("Conv", "MatMul"))
+
+
+def test_a_price_of_its_own_comes_first_and_without_products_there_is_no_nearest_kind() -> None:
+    costs = {"MatMul": Cost({"mac": 2.0}, {"mac": 1.0})}
+    target = replace(TARGETS["arm64"], costs=costs, other={"element": 3.0})
+    assert form_costs("Linear", {"mac": 5.0, "element": 1.0}, target) == (10.0, None), "that of the other kind of product"
+    assert form_costs("Einsum", {"element": 1.0}, target) == (3.0, None)
+    assert form_costs("Conv", {"mac": 5.0, "element": 1.0}, target) == (3.0, None)
+    assert form_costs("Einsum", {"mac": 5.0}, replace(target, costs=costs | {"Einsum": Cost({"mac": 7.0}, None)})) == (35.0, None)
 
 
 @pytest.mark.parametrize(

@@ -51,7 +51,8 @@ def _inner_values(graph: GraphProto, main: GraphProto) -> list[ValueInfoProto]:
 
 
 def _widen_inputs(graph: GraphProto, taken: set[str]) -> int:
-    halves = [v.name for v in graph.input if _is_half(v)]
+    read = {name for n in nodes_of(graph) for name in n.input}
+    halves = [v.name for v in graph.input if _is_half(v) and v.name in read]
     casts = []
     for name in halves:
         wide = unused_name(f"{name}_float32", taken)

@@ -22,6 +22,7 @@ from converter.curve_marks import TWIN_SUM, curve_of, entering, reads_curve, rea
 from converter.folds import inserted_factors
 from converter.graph import attributes, constant, data_inputs, is_float, is_graph_output, relabel_factor, scalar, sole_consumer
 from converter.integer_forms import Gate, fit_gate
+from converter.macs import macs_of
 from converter.methods.problem import Constant
 from converter.observe import Observations, TensorStats
 from converter.plan import EXCLUDED
@@ -137,7 +138,7 @@ def offer(
             continue
         name = str(node.name)
         if name in excluded:
-            result[name] = Refusal(EXCLUDED, _macs(node, seen), final=True)
+            result[name] = Refusal(EXCLUDED, macs_of(node, shapes), final=True)
         elif curve_of(node):
             result[name] = Refusal(_CURVES[curve_of(node)], final=True)
         elif not list(data_inputs(node)):
@@ -208,23 +209,8 @@ def _size(name: str, seen: Observations) -> int:
     return math.prod(seen.tensors[name].shape) if name in seen.tensors else 0
 
 
-def _macs(node: ir.Node, seen: Observations) -> int:
-    """Multiply-accumulates of a Conv, ConvTranspose, Gemm or MatMul."""
-    size = _size(str(node.outputs[0].name), seen)
-    weight = constant(node.inputs[1]) if len(node.inputs) > 1 else None
-    if node.op_type == "Conv" and weight is not None:
-        return size * math.prod(weight.shape[1:])
-    if node.op_type == "ConvTranspose" and weight is not None:
-        return _size(str(node.inputs[0].name) if node.inputs[0] else "", seen) * math.prod(weight.shape[1:])
-    if node.op_type in ("Gemm", "MatMul"):
-        left = node.inputs[0]
-        shape = seen.tensors[str(left.name)].shape if left is not None and str(left.name) in seen.tensors else ()
-        return size * (shape[0 if attributes(node).get("transA", 0) else -1] if shape else 0)
-    return 0
-
-
 def _no_kernel(node: ir.Node, context: _Context, _: Earlier) -> Offer | Refusal:
-    return Refusal(f"ONNX Runtime's CPU provider has no integer kernel for {node.op_type}", _macs(node, context.seen))
+    return Refusal(f"ONNX Runtime's CPU provider has no integer kernel for {node.op_type}", macs_of(node, context.shapes))
 
 
 def _slow(node: ir.Node, _: _Context, __: Earlier) -> Offer | Refusal:
@@ -233,7 +219,7 @@ def _slow(node: ir.Node, _: _Context, __: Earlier) -> Offer | Refusal:
 
 def _conv(node: ir.Node, context: _Context, _: Earlier) -> Offer | Refusal:
     weight = constant(node.inputs[1])
-    macs = _macs(node, context.seen)
+    macs = macs_of(node, context.shapes)
     if weight is None:
         return Refusal("its weights are computed", macs)
     if len(node.inputs) > 2 and node.inputs[2] is not None and constant(node.inputs[2]) is None:
@@ -249,7 +235,7 @@ def _conv(node: ir.Node, context: _Context, _: Earlier) -> Offer | Refusal:
 
 def _linear(node: ir.Node, context: _Context, earlier: Earlier) -> Offer | Refusal:
     weight = constant(node.inputs[1])
-    macs = _macs(node, context.seen)
+    macs = macs_of(node, context.shapes)
     if weight is None:
         return _product(node, context, earlier) if node.op_type == "MatMul" else Refusal("its weights are computed", macs)
     if weight.ndim != 2:
@@ -270,7 +256,7 @@ def _linear(node: ir.Node, context: _Context, earlier: Earlier) -> Offer | Refus
 
 
 def _product(node: ir.Node, context: _Context, _: Earlier) -> Offer | Refusal:
-    macs = _macs(node, context.seen)
+    macs = macs_of(node, context.shapes)
     if constant(node.inputs[0]) is not None:
         return Refusal("its left operand is a constant", macs)
     if reads_logarithms(node):

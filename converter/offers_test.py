@@ -8,6 +8,7 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
+from converter.macs_test import MULTIPLYING
 from converter.observe import observe
 from converter.offers import PASSING, Offer, Refusal, offer, passes_codes, relabel_factor
 from converter.sketch_test import Sketch, feeds_for
@@ -226,6 +227,24 @@ def test_multiply_accumulates_by_hand() -> None:
     assert {name: found[name].macs for name in ("grouped", "up", "linear", "product")} == {
         "grouped": 12 * 36 * 36, "up": 8 * 36 * 8, "linear": 36 * 5 * 12, "product": 36 * 36 * 5,
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("case", "reason"),
+    [
+        ("einsum with weights", "no integer kernel for Einsum"),
+        ("LSTM", "no integer kernel for LSTM"),
+        ("transposed, with borders cut off", "no integer kernel for ConvTranspose"),
+        ("product with a constant on the left", "its left operand is a constant"),
+        ("product with a matrix for each head", "3 dimensions instead of 2"),
+        ("convolution with computed weights", "its weights are computed"),
+    ],
+)
+def test_what_multiplies_and_stays_float_is_counted(case: str, reason: str) -> None:
+    model, macs = MULTIPLYING[case]()
+    entry = offers_of(model)["it"]
+    assert isinstance(entry, Refusal)
+    assert (entry.macs, reason in entry.reason) == (macs, True)
 
 
 def test_costs_by_hand() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ from converter.forks import fork_entering
 from converter.latency import LatencyRatio, latency_ratio
 from converter.load import Source, load
 from converter.observe import Observations, observe
+from converter.offers import Offer, Refusal
 from converter.options import Options, parse_bits
 from converter.origins import name_after_source
 from converter.output_loss import OutputLoss
@@ -213,6 +215,15 @@ def _enforce(verdict: Verdict, options: Options) -> None:
             )
 
 
+def _why_float(offers: Mapping[str, Offer | Refusal], target: Target) -> str:
+    """Why nothing runs in integer, although it was asked for perhaps."""
+    if any(isinstance(entry, Offer) and entry.form != "requantize" for entry in offers.values()):
+        return f"integer ones would save too little on {target.name} (--placement all forces them)"
+    reasons = Counter(entry.reason for entry in offers.values() if isinstance(entry, Refusal))
+    often = [f" ({count} of {len(offers)}: {reason})" for reason, count in reasons.most_common(1)]
+    return "none has an integer form" + "".join(often)
+
+
 def _report(
     source: Source,
     output: str,
@@ -227,7 +238,7 @@ def _report(
 ) -> Report:
     warnings = [*samples.doubts]
     if not any(op.reads_codes for op in planned.plan.ops.values()):
-        warnings.append(f"all operators stay float: integer ones would save too little on {target.name} (--placement all forces them)")
+        warnings.append(f"all operators stay float: {_why_float(planned.offers, target)}")
     warnings += [
         f"output '{quality.name}' is far from float: {quality.sqnr_db:.1f} dB SQNR; check the accuracy before use"
         for quality in (result.verdict.outputs if result is not None else ())

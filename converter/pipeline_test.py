@@ -209,6 +209,28 @@ def test_a_low_quality_is_warned_about(save_hybrid: SaveHybrid, tmp_path: Path, 
     assert "'logits' is far from float" in report.warnings[0]
 
 
+@pytest.mark.parametrize("placement", ["latency", "all"])
+def test_where_no_operator_has_an_integer_form_the_warning_says_so_and_why(placement: str, tmp_path: Path) -> None:
+    """``--placement all`` would not help, so it is not recommended."""
+    weight = np.ones((2, 8, 8), np.float32)
+    nodes = [
+        helper.make_node("Erf", ["x"], ["y"]),
+        helper.make_node("MatMul", ["y", "weight"], ["z"]),
+        helper.make_node("MatMul", ["z", "weight"], ["out"]),
+    ]
+    ends = [("x", TensorProto.FLOAT, [2, 4, 8])], [("out", TensorProto.FLOAT, [2, 4, 8])]
+    source = tmp_path / "float.onnx"
+    onnx.save(make_model(nodes, *ends, initializers={"weight": weight}), source)
+    report = convert(source, tmp_path / "out.onnx", options(placement=placement))
+    why = "none has an integer form (2 of 3: its constant operand has 3 dimensions instead of 2)"
+    assert report.warnings == (f"all operators stay float: {why}",)
+
+
+def test_where_integers_would_save_too_little_the_warning_says_what_forces_them(save_hybrid: SaveHybrid, tmp_path: Path) -> None:
+    report = convert(save_hybrid(), tmp_path / "out.onnx", options(target="x86", placement="latency"))
+    assert report.warnings[0].endswith("integer ones would save too little on x86 (--placement all forces them)")
+
+
 def test_one_sample_is_told(save_hybrid: SaveHybrid, tmp_path: Path) -> None:
     np.save(tmp_path / "data.npy", np.zeros((1, 3, 32, 32), np.float32) + 0.5)
     report = convert(save_hybrid(), tmp_path / "out.onnx", options(calib=tmp_path / "data.npy"), dry_run=True)

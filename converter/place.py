@@ -26,12 +26,12 @@ from dataclasses import astuple, replace
 from types import MappingProxyType
 from typing import Literal
 
-import networkx
 import onnx_ir as ir
 
 from converter.graph import constant, consumers, is_float, is_graph_output, sole_consumer
 from converter.grids import Grid
 from converter.methods.problem import Choice
+from converter.minimum_cut import minimum_cut
 from converter.observe import Observations
 from converter.offers import PASSING, Offer, Refusal, relabel_factor
 from converter.placement import FOR_ACCURACY, LATENCY, Placed, Placement, added_loss, affordable, penalties
@@ -40,7 +40,13 @@ from converter.predict import predict
 from converter.ramps import ramp_grid
 from converter.targets import Target
 
-__all__ = ["cut", "enclosable", "everything", "place", "settle"]
+__all__ = ["CutGraph", "cut", "cut_graph", "enclosable", "everything", "place", "settle"]
+
+Vertex = str | tuple[str, str]
+"""``source``, ``sink``, or what it says of which operator or tensor."""
+
+CutGraph = dict[tuple[Vertex, Vertex], float]
+"""Capacities of directed edges; infinite for those that must not be cut."""
 
 _CHEAPER = "cheaper in float on this target, given its neighbours"
 _COPY = "a copy for layers, which needs no node: it is quantized from float numbers"
@@ -136,19 +142,34 @@ def cut(
         noise: what it costs that there are codes of a tensor, by its name; 0 or more. That of a tensor inside a fused
             group does not count.
     """
-    network = networkx.DiGraph()
-    network.add_node("source")
-    network.add_node("sink")
+    _, integer_side = minimum_cut(cut_graph(model, offers, seen, target, penalty, noise), "source", "sink")
+    order = (str(n.name) for n in model.graph)
+    return _with_copies(model, offers, {name for name in order if ("op", name) in integer_side and isinstance(offers.get(name), Offer)})
+
+
+def cut_graph(
+    model: ir.Model,
+    offers: Mapping[str, Offer | Refusal],
+    seen: Observations,
+    target: Target,
+    penalty: Mapping[str, float] = MappingProxyType({}),
+    noise: Mapping[str, float] = MappingProxyType({}),
+) -> CutGraph:
+    """The edges of that graph and their capacities, in the order of the model; arguments as for :func:`cut`.
+
+    A minimum cut costs what the cheapest assignment does, copies and operators without an integer form left out.
+    """
+    network: CutGraph = {}
     for node in model.graph:
         name = str(node.name)
         entry = offers.get(name)
         if _is_copy(node, offers):
             continue
         if isinstance(entry, Offer):
-            network.add_edge("source", ("op", name), capacity=entry.float_cost)
-            network.add_edge(("op", name), "sink", capacity=entry.integer_cost + penalty.get(name, 0.0))
+            network["source", ("op", name)] = entry.float_cost
+            network[("op", name), "sink"] = entry.integer_cost + penalty.get(name, 0.0)
         elif isinstance(entry, Refusal):
-            network.add_edge(("op", name), "sink")  # no capacity: infinite
+            network[("op", name), "sink"] = math.inf
     values = [*model.graph.inputs, *(o for n in model.graph for o in n.outputs)]
     for value in values:
         if is_float(value) and constant(value) is None and not _is_copy(value.producer(), offers):
@@ -159,10 +180,8 @@ def cut(
         x = node.inputs[0] if node.inputs else None
         producer = x.producer() if x is not None else None
         if producer is not None and isinstance(entry, Offer) and entry.form == "absorbed":
-            network.add_edge(("op", str(node.name)), ("op", str(producer.name)))
-    _, (integer_side, _) = networkx.minimum_cut(network, "source", "sink")
-    order = (str(n.name) for n in model.graph)
-    return _with_copies(model, offers, {name for name in order if ("op", name) in integer_side and isinstance(offers.get(name), Offer)})
+            network[("op", str(node.name)), ("op", str(producer.name))] = math.inf
+    return network
 
 
 def _with_copies(model: ir.Model, offers: Mapping[str, Offer | Refusal], integer: set[str]) -> frozenset[str]:
@@ -196,9 +215,7 @@ def _copies_codes(copy: ir.Node, offers: Mapping[str, Offer | Refusal], integer:
     return written and any(str(n.name) in integer for n in _readers(copy.outputs[0], offers))
 
 
-def _price_tensor(
-    network: networkx.DiGraph, value: ir.Value, offers: Mapping[str, Offer | Refusal], seen: Observations, target: Target
-) -> None:
+def _price_tensor(network: CutGraph, value: ir.Value, offers: Mapping[str, Offer | Refusal], seen: Observations, target: Target) -> None:
     name = str(value.name)
     size = math.prod(seen.tensors[name].shape) if name in seen.tensors else 0
     quantize, dequantize = target.quantize(size), target.dequantize(size)
@@ -209,24 +226,25 @@ def _price_tensor(
     made = ("op", str(producer.name)) if producer is not None and entry is not None else "sink"
     if not users and made == "sink":
         return
-    some, every = ("some", name), ("all", name)
+    some: Vertex = ("some", name)
+    every: Vertex = ("all", name)
     for user in dict.fromkeys(users):
-        network.add_edge(user, some)
-        network.add_edge(every, user)
+        network[user, some] = math.inf
+        network[every, user] = math.inf
     if is_graph_output(value) or len(users) < len(readers):
-        network.add_edge(every, "sink")
+        network[every, "sink"] = math.inf
     if isinstance(entry, Offer) and entry.may_write_float:
         # mixed readers pay the DQ on the way from `some` to `all`; what Q costs more than DQ is left for a float producer
-        network.add_edge(some, every, capacity=dequantize)
-        network.add_edge(every, made, capacity=dequantize)
-        network.add_edge(some, made, capacity=quantize - dequantize)
+        network[some, every] = dequantize
+        network[every, made] = dequantize
+        network[some, made] = quantize - dequantize
     else:
-        network.add_edge(some, made, capacity=quantize)
+        network[some, made] = quantize
         if isinstance(entry, Offer):
-            network.add_edge(made, every, capacity=dequantize)
+            network[made, every] = dequantize
 
 
-def _price_noise(network: networkx.DiGraph, value: ir.Value, offers: Mapping[str, Offer | Refusal], noise: Mapping[str, float]) -> None:
+def _price_noise(network: CutGraph, value: ir.Value, offers: Mapping[str, Offer | Refusal], noise: Mapping[str, float]) -> None:
     """Let the codes of a tensor, and of its copies, cost what they add to the loss."""
     producer, follower = value.producer(), sole_consumer(value)
     entry = offers.get(str(producer.name)) if producer is not None else None
@@ -246,14 +264,18 @@ def _price_noise(network: networkx.DiGraph, value: ir.Value, offers: Mapping[str
 
 
 def _price_codes(
-    network: networkx.DiGraph, name: str, makers: Sequence[tuple[str, str]], unless: tuple[str, str] | str, noise: Mapping[str, float]
+    network: CutGraph,
+    name: str,
+    makers: Sequence[tuple[str, str]],
+    unless: tuple[str, str] | str,
+    noise: Mapping[str, float],
 ) -> None:
     """A cost if any of some vertices is on the source side, and another is not."""
     if noise.get(name, 0.0) <= 0.0:
         return
-    network.add_edge(("coded", name), unless, capacity=noise[name])
+    network[("coded", name), unless] = noise[name]
     for maker in makers:
-        network.add_edge(maker, ("coded", name))
+        network[maker, ("coded", name)] = math.inf
 
 
 def settle(

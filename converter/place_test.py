@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 from types import MappingProxyType
@@ -23,7 +24,7 @@ from converter.plan import Plan
 from converter.predict import predict
 from converter.ramps import Ramp
 from converter.sketch_test import Planned, Sketch, emitted, parity, plan_for
-from converter.targets import TARGETS
+from converter.targets import TARGETS, Target
 
 Q, DQ = 3, 2
 NOTHING: Mapping[str, Any] = MappingProxyType({})
@@ -80,6 +81,7 @@ def cost_of(
     seen: Observations,
     penalty: Mapping[str, float] = MappingProxyType({}),
     noise: Mapping[str, float] = MappingProxyType({}),
+    target: Target = TARGET,
 ) -> float:
     """What an assignment costs; infinite if it is not allowed. Written from the rules, not from the code."""
     total = sum(penalty.get(name, 0.0) for name in integer)
@@ -97,11 +99,11 @@ def cost_of(
         maker = makers.get(tensor)
         total += noise.get(tensor, 0.0) if has_codes(tensor, any(readers), maker, integer, model, offers) else 0.0
         if maker is None or maker.name not in integer:
-            total += Q * stats.shape[0] if any(readers) else 0
+            total += target.quantize(math.prod(stats.shape)) if any(readers) else 0
             continue
         entry = offers[str(maker.name)]
         free = isinstance(entry, Offer) and entry.may_write_float and not any(readers)
-        total += DQ * stats.shape[0] if not all(readers) and not free else 0
+        total += target.dequantize(math.prod(stats.shape)) if not all(readers) and not free else 0
     return total
 
 

@@ -168,11 +168,7 @@ def _open_negative_sizes(model: onnx.ModelProto) -> None:
 
 
 def drop_wrong_types(model: onnx.ModelProto) -> None:
-    """Drop what a valid model states about inner tensors and is not so, in place; inference finds it out again.
-
-    Raises:
-        ModelError: types contradict each other whatever is dropped.
-    """
+    """Drop what a valid model states about inner tensors and is not so, in place; inference finds it out again."""
     for inner in graphs_of(model):
         if isinstance(inner, GraphProto):
             # inputs, outputs and constants have types of their own

@@ -19,13 +19,13 @@ def infer_shapes(model: onnx.ModelProto) -> onnx.ModelProto:
     """Element types, and shapes as far as they can be known, for every tensor.
 
     Raises:
-        ModelError: types contradict each other.
+        ModelError: the onnx package cannot tell, because an operator is unknown or types contradict each other.
     """
     try:
         return without_weights(lambda m: onnx.shape_inference.infer_shapes(m, data_prop=True), model)
     except onnx.shape_inference.InferenceError as error:
         first = str(error).strip().splitlines()[0][:200]
-        raise ModelError(f"types or shapes of the model contradict each other: {first}", hint="export the model again") from error
+        raise ModelError(f"shapes cannot be inferred: {first}", hint="export the model again") from error
 
 
 def without_weights(call: Callable[[onnx.ModelProto], onnx.ModelProto], model: onnx.ModelProto) -> onnx.ModelProto:

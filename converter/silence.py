@@ -18,7 +18,7 @@ _DESCRIPTORS = (1, 2)
 def silence() -> Iterator[None]:
     """Send what is printed meanwhile, on stdout or stderr, to nowhere; exceptions pass.
 
-    The file descriptors are redirected: libraries in C++ do not know of Python's streams.
+    File descriptors are redirected as well as Python's streams, of which libraries in C++ do not know.
     """
     with contextlib.ExitStack() as stack:
         sink = os.open(os.devnull, os.O_WRONLY)
@@ -31,7 +31,8 @@ def silence() -> Iterator[None]:
                 stack.callback(os.dup2, kept, descriptor)
                 os.dup2(sink, descriptor)
         stack.callback(_flush)  # what waits in buffers when they are restored belongs to the silence
-        stack.enter_context(contextlib.redirect_stdout(io.StringIO()))
+        for redirect in (contextlib.redirect_stdout, contextlib.redirect_stderr):
+            stack.enter_context(redirect(io.StringIO()))
         yield
 
 

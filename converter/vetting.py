@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import onnx
+from google.protobuf.descriptor import FieldDescriptor  # type: ignore[import-untyped]
+from google.protobuf.message import Message  # type: ignore[import-untyped]
 from onnx import AttributeProto, FunctionProto, GraphProto, NodeProto, TensorProto, numpy_helper
 
 from converter.errors import ModelError
-from converter.proto_graphs import graphs_of, nodes_of, tensors_of
+from converter.proto_graphs import graphs_of, nodes_of
 
 __all__ = [
     "OLDEST_OPSET",
@@ -69,15 +72,23 @@ def refuse_damaged_names(path: Path, model: onnx.ModelProto) -> None:
     Raises:
         ModelError: shows the name.
     """
-    entries = (*model.metadata_props, *model.opset_import)
-    names: list[object] = [getattr(p, f.name) for p in entries for f in p.DESCRIPTOR.fields]
-    names += [v.name for v in (*model.graph.input, *model.graph.output, *model.graph.value_info)]
-    names += [t.name for t in tensors_of(model)]
-    for node in nodes_of(model):
-        names += [node.name, node.op_type, node.domain, *node.input, *node.output, *(a.name for a in node.attribute)]
-    for name in names:
-        if isinstance(name, bytes):
-            raise ModelError(f"the name {name[:40]!r} in the file is not text", where=str(path), hint="export or download the model again")
+    pending: list[Message] = [model]
+    while pending:
+        for value in _texts_and_parts(pending.pop()):
+            if isinstance(value, Message):
+                pending.append(value)
+            elif isinstance(value, bytes):
+                hint = "export or download the model again"
+                raise ModelError(f"the name {value[:40]!r} in the file is not text", where=str(path), hint=hint)
+
+
+def _texts_and_parts(message: Message) -> Iterator[str | bytes | Message]:
+    if isinstance(message, TensorProto):  # its numbers are not touched: they may be many
+        yield from (message.name, message.doc_string, *message.external_data)
+        return
+    for field, value in message.ListFields():
+        if field.type in (FieldDescriptor.TYPE_STRING, FieldDescriptor.TYPE_MESSAGE):
+            yield from [value] if isinstance(value, (str, bytes, Message)) else value
 
 
 def place_of(path: Path, node: NodeProto) -> str:

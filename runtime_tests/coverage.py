@@ -12,6 +12,7 @@ from typing import Any
 import onnx
 
 from converter.census import INTEGER_PRODUCTS, integer_products, profile
+from converter.macs import einsum_macs
 from converter.runtime import Feed, open_session
 from runtime_tests.subject import Subject
 
@@ -20,11 +21,13 @@ __all__ = ["Coverage", "Product", "coverage_of", "measure_coverage", "product_ma
 _WEIGHT_PLACES = {"QLinearConv": 3}
 """Input that holds a convolution's weights, where it is not input 1."""
 
-_CONVOLUTIONS = ("Conv", "QLinearConv", "ConvInteger", "FusedConv", "NhwcFusedConv")
+_CONVOLUTIONS = ("Conv", "QLinearConv", "ConvInteger", "FusedConv", "NhwcFusedConv", "DeformConv")
 _LINEAR = ("Gemm", "QGemm", "FusedGemm")
 _PRODUCTS = ("MatMul", "FusedMatMul", *INTEGER_PRODUCTS)
 
-UNCOUNTED = frozenset(["Attention", "GroupQueryAttention", "GRU", "LSTM", "MultiHeadAttention", "PackedAttention", "QAttention", "RNN"])
+_RECURRENT = ("GRU", "LSTM", "RNN")
+
+UNCOUNTED = frozenset(["Attention", "GroupQueryAttention", "MultiHeadAttention", "PackedAttention", "QAttention"])
 """Operators that multiply inside, of which it is only said that they ran."""
 
 
@@ -100,10 +103,15 @@ def _named(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def product_macs(model: onnx.ModelProto, feed: Feed, folder: Path) -> dict[str, int]:
-    """Multiply-accumulates of each Conv, ConvTranspose, Gemm, MatMul and Einsum, float or integer, by node, from the shapes that occur."""
+    """Multiply-accumulates of each Conv, ConvTranspose, Gemm, MatMul, Einsum and recurrent layer, float or integer, by node.
+
+    They come from the shapes that occur.
+    """
     session = open_session(model, threads=1, optimise=False, profile_prefix=folder / "as_it_stands")
     shapes = {event["name"].removesuffix("_kernel_time"): event["args"] for event in profile(session, feed)}
     stored = {tensor.name: list(tensor.dims) for tensor in model.graph.initializer}
+    constants = {node.output[0]: _attribute(node, "value") for node in model.graph.node if node.op_type == "Constant"}
+    stored |= {name: list(tensor.dims) for name, tensor in constants.items() if isinstance(tensor, onnx.TensorProto)}
     counted = {node.name: _macs(node, shapes[node.name], stored) for node in model.graph.node if node.name in shapes}
     return {name: macs for name, macs in counted.items() if macs}
 
@@ -111,30 +119,23 @@ def product_macs(model: onnx.ModelProto, feed: Feed, folder: Path) -> dict[str, 
 def _macs(node: onnx.NodeProto, shapes: Mapping[str, Any], stored: Mapping[str, list[int]]) -> int:
     """Multiply-accumulates of one node, 0 if it does not multiply."""
     inputs, outputs = _dims(shapes["input_type_shape"]), _dims(shapes["output_type_shape"])
-    if node.op_type in (*_CONVOLUTIONS, "ConvTranspose"):
-        place = _WEIGHT_PLACES.get(node.op_type, 1)
+
+    def operand(place: int) -> list[int]:
         # the profile leaves out what a kernel has packed for itself
-        weight = stored[node.input[place]] if node.input[place] in stored else inputs[place]
+        return stored[node.input[place]] if node.input[place] in stored else inputs[place]
+
+    if node.op_type in (*_CONVOLUTIONS, "ConvTranspose"):
+        weight = operand(_WEIGHT_PLACES.get(node.op_type, 1))
         return math.prod((inputs if node.op_type == "ConvTranspose" else outputs)[0]) * math.prod(weight[1:])
+    if node.op_type in _RECURRENT:
+        return math.prod(inputs[0][:2]) * (math.prod(operand(1)) + math.prod(operand(2)))
     if node.op_type in _LINEAR:
         return math.prod(outputs[0]) * inputs[0][0 if _attribute(node, "transA") else -1]
     if node.op_type in _PRODUCTS:
         return math.prod(outputs[0]) * inputs[0][-2 if _attribute(node, "transA") else -1]
-    if node.op_type == "Einsum" and len(inputs) > 1:
-        return _einsum_macs(_attribute(node, "equation").decode(), inputs)
+    if node.op_type == "Einsum":
+        return einsum_macs(_attribute(node, "equation").decode(), inputs)
     return 0
-
-
-def _einsum_macs(equation: str, inputs: Sequence[Sequence[int]]) -> int:
-    """One for each combination of indices; the axes of an ellipsis count once, as broadcasting has them."""
-    sizes: dict[str, int] = {}
-    for term, shape in zip(equation.replace(" ", "").split("->")[0].split(","), inputs, strict=True):
-        head, dots, tail = term.partition("...")
-        hidden = range(len(shape) - len(head) - len(tail)) if dots else range(0)
-        labels = [*head, *(f".{place - len(hidden)}" for place in hidden), *tail]
-        for label, size in zip(labels, shape, strict=True):
-            sizes[label] = max(size, sizes.get(label, 1))
-    return math.prod(sizes.values())
 
 
 def _dims(entries: Sequence[Mapping[str, list[int]]]) -> list[list[int]]:

@@ -7,10 +7,12 @@ import onnx
 import onnx_ir as ir
 import pytest
 
+from converter.conftest import make_model
+from converter.macs_test import MULTIPLYING
 from converter.runtime import open_session
-from converter.sketch_test import Sketch
+from converter.sketch_test import Sketch, feeds_for
 from runtime_tests.conftest import MACS, MakeFiles
-from runtime_tests.coverage import measure_coverage, product_macs
+from runtime_tests.coverage import coverage_of, measure_coverage, product_macs
 from runtime_tests.subject import open_subject
 
 
@@ -47,12 +49,20 @@ def test_an_einsum_multiplies_once_for_each_combination_of_indices(
     assert product_macs(ir.to_proto(model), feed, tmp_path) == {"sum": macs}
 
 
-def test_what_multiplies_inside_and_is_not_counted_is_named(tmp_path: Path) -> None:
-    sketch = Sketch()
-    made = sketch.add("LSTM", sketch.input("x", 3, 1, 4), sketch.normal(1, 20, 4), sketch.normal(1, 20, 5), hidden_size=5)
-    path = tmp_path / "lstm.onnx"
-    path.write_bytes(ir.to_proto(sketch.model(made)).SerializeToString())
-    assert measure_coverage(open_subject(path, path)).uncounted == ("LSTM",)
+@pytest.mark.parametrize("case", MULTIPLYING)
+def test_it_counts_what_the_converter_counts(case: str, tmp_path: Path) -> None:
+    model, macs = MULTIPLYING[case]()
+    assert product_macs(ir.to_proto(model), feeds_for(model, 1)[0], tmp_path) == ({"it": macs} if macs else {})
+
+
+def test_what_multiplies_inside_and_is_not_counted_is_named() -> None:
+    model = make_model(
+        [onnx.helper.make_node("MultiHeadAttention", ["x", "x", "x"], ["y"], "attention", domain="com.microsoft", num_heads=2)],
+        [("x", onnx.TensorProto.FLOAT, [1, 4, 8])],
+        [("y", onnx.TensorProto.FLOAT, [1, 4, 8])],
+    )
+    model.opset_import.append(onnx.helper.make_opsetid("com.microsoft", 1))
+    assert coverage_of(model, {"x": np.ones((1, 4, 8), np.float32)}, {}).uncounted == ("MultiHeadAttention",)
 
 
 def test_what_the_runtime_does_not_fuse_counts_as_float_also_without_names(make_files: MakeFiles) -> None:

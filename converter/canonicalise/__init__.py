@@ -20,6 +20,7 @@ from onnxscript import optimizer
 
 from converter.canonicalise.affine import fold_affine
 from converter.canonicalise.averages import spell_out_averages
+from converter.canonicalise.axes import shield_resizes
 from converter.canonicalise.clusters import fuse_activations
 from converter.canonicalise.normalization import fuse_normalizations
 from converter.canonicalise.outputs import distinct_outputs, set_outputs_aside
@@ -113,6 +114,7 @@ _STEPS: dict[str, Step] = {
     "tidy spellings": _edit(tidy_spellings),
     "average by convolution": _edit(spell_out_averages),
     "interpolate by product": _edit(multiply_out_resizes),
+    "keep resizes apart": _edit(shield_resizes),
     "add parallel layers": _edit(add_parallel_layers),
     "fold what that uncovered": _edit(fold_affine),
     "rearrange axes": _edit(rearrange),

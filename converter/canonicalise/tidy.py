@@ -7,6 +7,8 @@
 3. Softmax or LogSoftmax of a tensor that is flattened up to its last axis, and brought back to its shape, needs neither
    (opset conversion leaves this for tensors whose rank shows only later).
 4. An Expand for the sake of Add, Sub, Mul or Div, which broadcast by themselves, is left out.
+
+Those of :mod:`converter.canonicalise.axes` come with them.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from collections.abc import Callable
 import numpy as np
 import onnx_ir as ir
 
+from converter.canonicalise.axes import complete_pads, complete_sizes, crop_and_pad
 from converter.graph import attributes, constant, is_float, sole_consumer
 from converter.rewriting import add_initializer, insert_before, replace
 
@@ -111,7 +114,10 @@ def _softmax_of_flat(graph: ir.Graph, node: ir.Node) -> bool:
 
 
 _RULES: dict[str, Callable[[ir.Graph, ir.Node], bool]] = {
+    "CenterCropPad": crop_and_pad,
+    "Pad": complete_pads,
     "ReduceMean": _global_average,
+    "Resize": complete_sizes,
     "Gemm": _plain_gemm,
     "Reshape": _softmax_of_flat,
     "Expand": _needless_expand,

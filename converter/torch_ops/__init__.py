@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from converter.torch_ops import layers, movement, pointwise, pooling, quantized, resize
+from converter.torch_ops import indexing, layers, movement, pointwise, pooling, quantized, recurrent, resize, sampling
 from converter.torch_ops.table import Attributes, Inputs, Rule, Tensor, UnknownOperatorError
 
 __all__ = ["ACTIVATION", "POINTWISE", "UnknownOperatorError", "apply", "known"]
@@ -27,6 +27,9 @@ _RULES: Mapping[str, Rule] = {
     **pooling.TABLE,
     **resize.TABLE,
     **movement.TABLE,
+    **indexing.TABLE,
+    **sampling.TABLE,
+    **recurrent.TABLE,
     **quantized.TABLE,
 }
 

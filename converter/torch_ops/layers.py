@@ -43,10 +43,25 @@ def _conv(x: Inputs, a: Attributes) -> Tensor:
     return convolve(data, weight, bias, stride=tuple(strides), dilation=tuple(dilations), groups=a.get("group", 1))
 
 
+def _transposed_pads(x: Tensor, a: Attributes, kernel: Sequence[int]) -> list[int]:
+    """What a transposed convolution cuts off, as [begin..., end...]; less than nothing adds zeros."""
+    dims = len(kernel)
+    mode, wanted = a.get("auto_pad", "NOTSET"), a.get("output_shape")
+    strides = a.get("strides", [1] * dims)
+    if wanted is None and mode not in ("SAME_UPPER", "SAME_LOWER"):
+        return list(a.get("pads", [0] * 2 * dims)) if mode != "VALID" else [0] * 2 * dims
+    extra, dilations = a.get("output_padding", [0] * dims), a.get("dilations", [1] * dims)
+    sizes = [n * s for n, s in zip(x.shape[2:], strides, strict=True)] if wanted is None else list(wanted)[-dims:]
+    geometry = zip(x.shape[2:], strides, extra, kernel, dilations, sizes, strict=True)
+    total = [max(0, s * (n - 1) + e + (k - 1) * d + 1 - size) for n, s, e, k, d, size in geometry]
+    small, large = [t // 2 for t in total], [t - t // 2 for t in total]
+    return small + large if mode == "SAME_UPPER" else large + small
+
+
 def _conv_transpose(x: Inputs, a: Attributes) -> Tensor:
     data, weight, bias = x[0], x[1], optional(x, 2)
     dims = weight.ndim - 2
-    pads, extra = list(a.get("pads", [0] * 2 * dims)), a.get("output_padding", [0] * dims)
+    pads, extra = _transposed_pads(data, a, list(weight.shape[2:])), a.get("output_padding", [0] * dims)
     convolve = {1: functional.conv_transpose1d, 2: functional.conv_transpose2d, 3: functional.conv_transpose3d}[dims]
     full = convolve(
         data,
@@ -103,16 +118,43 @@ def _lp_norm(x: Inputs, a: Attributes) -> Tensor:
     return result
 
 
+def _local_response(x: Inputs, a: Attributes) -> Tensor:
+    """Divide by a power of the squares of neighbouring channels."""
+    size, data = a["size"], x[0]
+    squares = functional.pad((data * data).unsqueeze(1), [0, 0] * (data.ndim - 2) + [(size - 1) // 2, size // 2])
+    total = sum(squares.narrow(2, i, data.shape[1]) for i in range(size))
+    assert isinstance(total, Tensor)
+    result: Tensor = data / (a.get("bias", 1.0) + a.get("alpha", 1e-4) / size * total.squeeze(1)) ** a.get("beta", 0.75)
+    return result
+
+
+def _standardize(x: Inputs, a: Attributes) -> Tensor:
+    axes = a.get("axes", [0, 2, 3])
+    mean = x[0].mean(axes, keepdim=True)
+    variance = (x[0] * x[0]).mean(axes, keepdim=True) - mean * mean
+    result: Tensor = (x[0] - mean) / (torch.sqrt(variance) + 1e-9)
+    return result
+
+
+def _hardmax(x: Inputs, a: Attributes) -> Tensor:
+    axis = a.get("axis", -1) % x[0].ndim
+    place = torch.arange(x[0].shape[axis]).reshape([-1 if i == axis else 1 for i in range(x[0].ndim)])
+    return (place == x[0].argmax(axis, keepdim=True)).to(x[0].dtype)
+
+
 TABLE: Table = {
     "BatchNormalization": Rule(_batch_norm, "epsilon", {"momentum": None, "training_mode": 0}),
     "Conv": Rule(_conv, "auto_pad dilations group pads strides", {"kernel_shape": None}),
-    "ConvTranspose": Rule(_conv_transpose, "dilations group output_padding pads strides", {"kernel_shape": None, "auto_pad": "NOTSET"}),
+    "ConvTranspose": Rule(_conv_transpose, "auto_pad dilations group output_padding output_shape pads strides", {"kernel_shape": None}),
     "Einsum": Rule(_einsum, "equation"),
     "Gemm": Rule(_gemm, "alpha beta transA transB"),
+    "Hardmax": Rule(_hardmax, "axis"),
     "InstanceNormalization": Rule(_instance_norm, "epsilon"),
+    "LRN": Rule(_local_response, "alpha beta bias size"),
     "LayerNormalization": Rule(_layer_norm, "axis epsilon", {"stash_type": 1}),
     "LogSoftmax": Rule(lambda x, a: functional.log_softmax(x[0], dim=a.get("axis", -1)), "axis"),
     "LpNormalization": Rule(_lp_norm, "axis p"),
     "MatMul": Rule(lambda x, _: torch.matmul(x[0], x[1])),
+    "MeanVarianceNormalization": Rule(_standardize, "axes"),
     "Softmax": Rule(lambda x, a: functional.softmax(x[0], dim=a.get("axis", -1)), "axis"),
 }

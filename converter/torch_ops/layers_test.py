@@ -49,6 +49,14 @@ def test_convolution_in_one_and_three_dimensions() -> None:
         {"strides": [2, 2], "pads": [1, 1, 1, 1], "output_padding": [1, 1]},
         {"strides": [3, 2], "output_padding": [2, 1]},
         {"dilations": [2, 1], "pads": [1, 1, 1, 1]},
+        {"auto_pad": "VALID", "strides": [2, 2]},
+        {"auto_pad": "SAME_UPPER", "strides": [2, 2]},
+        {"auto_pad": "SAME_LOWER", "strides": [2, 2]},
+        {"auto_pad": "SAME_UPPER", "strides": [2, 3], "output_padding": [1, 1]},
+        {"output_shape": [10, 8], "strides": [2, 2]},
+        {"output_shape": [9, 8], "strides": [2, 2], "auto_pad": "SAME_UPPER"},
+        {"output_shape": [9, 8], "strides": [2, 2], "auto_pad": "SAME_LOWER"},
+        {"output_shape": [10, 8], "strides": [2, 2], "output_padding": [1, 1], "dilations": [2, 1]},
     ],
     ids=str,
 )
@@ -119,6 +127,16 @@ def test_training_is_not_covered() -> None:
         torch_ops.apply("BatchNormalization", [torch.zeros(1, 1)] * 5, {"training_mode": 1})
 
 
-def test_transposed_convolution_to_a_given_shape_is_not_covered() -> None:
-    with pytest.raises(torch_ops.UnknownOperatorError, match="'ConvTranspose' with output_shape"):
-        torch_ops.apply("ConvTranspose", [torch.zeros(1, 1, 2, 2), torch.zeros(1, 1, 2, 2)], {"output_shape": [4, 4]})
+@pytest.mark.parametrize("attrs", [{}, {"axis": 0}, {"axis": 1}], ids=str)
+def test_one_at_the_first_of_the_largest(attrs: dict[str, Any]) -> None:
+    check_operator("Hardmax", [np.round(floats(3, 4, 5))], **attrs)
+
+
+@pytest.mark.parametrize("size", [1, 3, 5])
+def test_normalization_by_neighbouring_channels(size: int) -> None:
+    check_operator("LRN", [floats(2, 7, 3, 4)], size=size, alpha=0.3, beta=0.6, bias=1.5)
+
+
+@pytest.mark.parametrize("attrs", [{}, {"axes": [2, 3]}, {"axes": [1]}], ids=str)
+def test_normalization_by_mean_and_variance(attrs: dict[str, Any]) -> None:
+    check_operator("MeanVarianceNormalization", [floats(2, 3, 4, 5)], **attrs)

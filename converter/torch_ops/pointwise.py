@@ -85,6 +85,7 @@ FLOAT: Table = {
 
 _HALF = 10
 _ONNX_TO_TORCH = {1: torch.float32, 2: torch.uint8, 3: torch.int8, 6: torch.int32, 7: torch.int64, 9: torch.bool, 11: torch.float64}
+_ONNX_TO_TORCH |= {5: torch.int16, 10: torch.float16, 16: torch.bfloat16}
 
 
 def _cast(x: Inputs, a: Attributes) -> Tensor:
@@ -97,28 +98,67 @@ def _cast(x: Inputs, a: Attributes) -> Tensor:
     return result
 
 
+def _is_infinite(x: Inputs, a: Attributes) -> Tensor:
+    result = torch.isinf(x[0])
+    if not a.get("detect_positive", 1):
+        result = result & (x[0] < 0)
+    return result if a.get("detect_negative", 1) else result & (x[0] > 0)
+
+
+def _mean(x: Inputs, _: Attributes) -> Tensor:
+    total: Tensor = x[0]
+    for other in x[1:]:
+        total = total + other
+    return total / len(x)
+
+
 def _modulo(x: Inputs, a: Attributes) -> Tensor:
     return torch.fmod(x[0], x[1]) if a.get("fmod", 0) else torch.remainder(x[0], x[1])
 
 
+def _shrink(x: Inputs, a: Attributes) -> Tensor:
+    bias, limit = a.get("bias", 0.0), a.get("lambd", 0.5)
+    return torch.where(x[0] < -limit, x[0] + bias, torch.where(x[0] > limit, x[0] - bias, torch.zeros_like(x[0])))
+
+
+def _thresholded(x: Inputs, a: Attributes) -> Tensor:
+    return torch.where(x[0] > a.get("alpha", 1.0), x[0], torch.zeros_like(x[0]))
+
+
 OTHER: Table = {
+    "Acos": Rule(lambda x, _: torch.acos(x[0])),
+    "Acosh": Rule(lambda x, _: torch.acosh(x[0])),
     "And": Rule(lambda x, _: x[0] & x[1]),
+    "Asin": Rule(lambda x, _: torch.asin(x[0])),
+    "Asinh": Rule(lambda x, _: torch.asinh(x[0])),
+    "Atan": Rule(lambda x, _: torch.atan(x[0])),
+    "Atanh": Rule(lambda x, _: torch.atanh(x[0])),
     "Cast": Rule(_cast, "to", {"saturate": None}),
+    "CastLike": Rule(lambda x, _: x[0].to(x[1].dtype), "", {"saturate": None}),
     "Ceil": Rule(lambda x, _: torch.ceil(x[0])),
+    "Celu": Rule(lambda x, a: functional.celu(x[0], a.get("alpha", 1.0)), "alpha"),
     "Cos": Rule(lambda x, _: torch.cos(x[0])),
+    "Cosh": Rule(lambda x, _: torch.cosh(x[0])),
     "Dropout": Rule(lambda x, _: x[0], "", {"seed": None}),
     "Equal": Rule(lambda x, _: x[0] == x[1]),
     "Floor": Rule(lambda x, _: torch.floor(x[0])),
     "Greater": Rule(lambda x, _: x[0] > x[1]),
     "GreaterOrEqual": Rule(lambda x, _: x[0] >= x[1]),
+    "IsInf": Rule(_is_infinite, "detect_negative detect_positive"),
+    "IsNaN": Rule(lambda x, _: torch.isnan(x[0])),
     "Less": Rule(lambda x, _: x[0] < x[1]),
     "LessOrEqual": Rule(lambda x, _: x[0] <= x[1]),
+    "Mean": Rule(_mean),
     "Mod": Rule(_modulo, "fmod"),
     "Not": Rule(lambda x, _: ~x[0]),
     "Or": Rule(lambda x, _: x[0] | x[1]),
     "Round": Rule(lambda x, _: torch.round(x[0])),
+    "Shrink": Rule(_shrink, "bias lambd"),
     "Sign": Rule(lambda x, _: torch.sign(x[0])),
     "Sin": Rule(lambda x, _: torch.sin(x[0])),
+    "Sinh": Rule(lambda x, _: torch.sinh(x[0])),
+    "Tan": Rule(lambda x, _: torch.tan(x[0])),
+    "ThresholdedRelu": Rule(_thresholded, "alpha"),
     "Where": Rule(lambda x, _: torch.where(x[0], x[1], x[2])),
     "Xor": Rule(lambda x, _: x[0] ^ x[1]),
 }

@@ -65,6 +65,14 @@ def test_functions_of_positive_numbers(op_type: str) -> None:
         ("Cast", {"to": 7}),
         ("Cast", {"to": 9}),
         ("Cast", {"to": 11}),
+        ("Cast", {"to": 10}),
+        ("Cast", {"to": 5}),
+        ("Celu", {}),
+        ("Celu", {"alpha": 0.4}),
+        ("Shrink", {}),
+        ("Shrink", {"lambd": 0.7, "bias": 0.2}),
+        ("ThresholdedRelu", {}),
+        ("ThresholdedRelu", {"alpha": 0.3}),
     ],
 )
 def test_functions_with_attributes(op_type: str, attrs: dict[str, Any]) -> None:
@@ -131,5 +139,47 @@ def test_dropout_passes_everything_through() -> None:
 
 
 def test_unknown_element_type_is_named() -> None:
-    with pytest.raises(torch_ops.UnknownOperatorError, match="'Cast' with to=16"):
-        torch_ops.apply("Cast", [torch.zeros(1)], {"to": 16})
+    with pytest.raises(torch_ops.UnknownOperatorError, match="'Cast' with to=17"):
+        torch_ops.apply("Cast", [torch.zeros(1)], {"to": 17})
+
+
+def test_half_precision_and_back_rounds_and_passes_gradients() -> None:
+    check_operator("Cast", [floats(3, 4).astype(np.float16)], to=1, mapped=[0])
+    x = torch.tensor([1.0, 2.0005], requires_grad=True)
+    (half,) = torch_ops.apply("Cast", [x], {"to": 10})
+    (back,) = torch_ops.apply("Cast", [half], {"to": 1})
+    back.sum().backward()
+    assert x.grad is not None
+    assert (half.dtype, back.tolist(), x.grad.tolist()) == (torch.float16, [1.0, 2.0], [1.0, 1.0])
+
+
+def test_cast_to_the_type_of_another() -> None:
+    check_operator("CastLike", [X, np.zeros(1, np.int64)])
+
+
+ODD = np.asarray([-np.inf, -1.0, 0.0, np.nan, np.inf], np.float32)
+
+
+def test_what_is_no_number() -> None:
+    check_operator("IsNaN", [ODD])
+
+
+@pytest.mark.parametrize(
+    "attrs", [{}, {"detect_negative": 0}, {"detect_positive": 0}, {"detect_negative": 0, "detect_positive": 0}], ids=str
+)
+def test_what_is_infinite(attrs: dict[str, Any]) -> None:
+    check_operator("IsInf", [ODD], **attrs)
+
+
+@pytest.mark.parametrize("op_type", ["Acos", "Asin", "Asinh", "Atan", "Atanh", "Cosh", "Sinh", "Tan"])
+def test_angles(op_type: str) -> None:
+    check_operator(op_type, [np.linspace(-0.9, 0.9, 7, dtype=np.float32)])
+
+
+def test_angle_of_a_hyperbola() -> None:
+    check_operator("Acosh", [positive(4) + 1])
+
+
+def test_mean_of_any_number_of_operands() -> None:
+    check_operator("Mean", [X, ROW, floats(3, 1, seed=3)])
+    check_operator("Mean", [X])

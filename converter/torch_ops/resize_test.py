@@ -49,13 +49,51 @@ def test_one_dimension() -> None:
     check_operator("Resize", [floats(2, 3, 5), None, np.asarray([1, 1, 2], np.float32)], mode="linear")
 
 
+@pytest.mark.parametrize("factors", FACTORS, ids=str)
+@pytest.mark.parametrize("mode", ["nearest", "linear", "cubic"])
+def test_places_that_are_symmetric_whatever_the_size(factors: tuple[float, float], mode: str) -> None:
+    check_operator("Resize", [X, None, scales(*factors)], mode=mode, coordinate_transformation_mode="half_pixel_symmetric")
+
+
+@pytest.mark.parametrize("factors", [*FACTORS, (0.3, 0.7)], ids=str)
+@pytest.mark.parametrize("mode", ["linear", "cubic"])
+@pytest.mark.parametrize("where", ["half_pixel", "align_corners"])
+@pytest.mark.parametrize("exclude_outside", [0, 1])
+def test_antialiasing(factors: tuple[float, float], mode: str, where: str, exclude_outside: int) -> None:
+    attrs = {"exclude_outside": exclude_outside} if mode == "cubic" else {}
+    check_operator("Resize", [X, None, scales(*factors)], mode=mode, coordinate_transformation_mode=where, antialias=1, **attrs)
+
+
+@pytest.mark.parametrize("factors", FACTORS, ids=str)
+def test_weights_of_places_outside_can_be_left_out(factors: tuple[float, float]) -> None:
+    check_operator("Resize", [X, None, scales(*factors)], mode="cubic", exclude_outside=1)
+
+
+@pytest.mark.parametrize("mode", ["nearest", "linear"])
+@pytest.mark.parametrize("region", [(0, 0, 0.1, 0.2, 1, 1, 0.8, 0.9), (0, 0, -0.3, 0, 1, 1, 1.2, 1)], ids=["inside", "beyond"])
+def test_a_region_with_one_number_around_it(region: tuple[float, ...], mode: str) -> None:
+    attrs = {"mode": mode, "coordinate_transformation_mode": "tf_crop_and_resize", "extrapolation_value": 7.5}
+    check_operator("Resize", [X, np.asarray(region, np.float32), None, ints(2, 3, 7, 4)], **attrs)
+
+
+@pytest.mark.parametrize("policy", ["not_larger", "not_smaller"])
+@pytest.mark.parametrize("mode", ["nearest", "linear", "cubic"])
+@pytest.mark.parametrize("sizes", [(7, 4), (3, 5), (9, 11), (2, 2)], ids=str)
+def test_sizes_that_keep_the_aspect_ratio(sizes: tuple[int, int], mode: str, policy: str) -> None:
+    check_operator("Resize", [X, None, None, ints(*sizes)], mode=mode, axes=[2, 3], keep_aspect_ratio_policy=policy)
+
+
+def test_a_factor_that_is_no_exact_number_in_float32() -> None:
+    """9 times 15 / 9 is 15, although 15 / 9 in float32 is less."""
+    check_operator("Resize", [floats(1, 2, 9, 8), None, scales(15 / 9, 15 / 9)], mode="linear")
+
+
 @pytest.mark.parametrize(
     ("attrs", "named"),
     [
-        ({"mode": "linear", "antialias": 1}, "antialias=1"),
-        ({"mode": "cubic", "exclude_outside": 1}, "exclude_outside=1"),
-        ({"coordinate_transformation_mode": "tf_crop_and_resize"}, "tf_crop_and_resize"),
-        ({"keep_aspect_ratio_policy": "not_larger"}, "keep_aspect_ratio_policy"),
+        ({"mode": "lanczos"}, "mode=lanczos"),
+        ({"coordinate_transformation_mode": "elsewhere"}, "elsewhere"),
+        ({"nearest_mode": "away"}, "nearest_mode=away"),
     ],
 )
 def test_what_is_not_covered_is_named(attrs: dict[str, Any], named: str) -> None:
