@@ -73,9 +73,7 @@ def test_an_open_batch_does_not_keep_other_sizes_from_deciding() -> None:
     refuse_lasting_control_flow(PATH, decided_by_shape(1, ["n", 3, 4]))
 
 
-@pytest.mark.parametrize(
-    "model", [decided_by_shape(0, ["n", 3, 4]), decided_by_data(), loop()], ids=["open size", "data", "loop"]
-)
+@pytest.mark.parametrize("model", [decided_by_shape(0, ["n", 3, 4]), decided_by_data(), loop()], ids=["open size", "data", "loop"])
 def test_what_only_the_run_decides_is_refused(model: onnx.ModelProto) -> None:
     with pytest.raises(ModelError) as caught:
         refuse_lasting_control_flow(PATH, model)

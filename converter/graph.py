@@ -72,8 +72,8 @@ def sole_consumer(value: ir.Value) -> ir.Node | None:
 
 
 def is_float(value: ir.Value | None) -> bool:
-    """True for float32 tensors."""
-    return value is not None and value.dtype == ir.DataType.FLOAT
+    """True for float32 tensors; a sequence of them is none."""
+    return value is not None and value.dtype == ir.DataType.FLOAT and not isinstance(value.type, (ir.SequenceType, ir.OptionalType))
 
 
 def data_inputs(node: ir.Node) -> Iterator[tuple[int, ir.Value]]:

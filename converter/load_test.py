@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -8,10 +9,15 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+from google.protobuf.descriptor import FieldDescriptor  # type: ignore[import-untyped]
+from google.protobuf.message import Message  # type: ignore[import-untyped]
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
-from converter.conftest import SaveHybrid, hybrid_model, make_model
-from converter.errors import ModelError
+from converter.canonicalise.standard import to_canonical_opset
+from converter.conftest import SaveHybrid, Values, hybrid_model, make_model
+from converter.errors import ConverterError, ModelError
 from converter.load import load
 from converter.vetting import OLDEST_OPSET, VERSION_KEY
 
@@ -90,6 +96,22 @@ def test_opsets_out_of_range(tmp_path: Path, opset: int, word: str) -> None:
     assert word in error.what and str(opset) in error.what
 
 
+def test_a_size_of_zero_is_a_size(tmp_path: Path) -> None:
+    node = helper.make_node("Concat", ["x", "past"], ["y"], axis=1)
+    model = make_model([node], [("x", FLOAT, [1, 4]), ("past", FLOAT, [1, 0])], [("y", FLOAT, [1, 4])])
+    assert [i.shape for i in load(written(tmp_path, model)).inputs] == [(1, 4), (1, 0)]
+
+
+def test_group_normalization_of_opset_18_is_valid_although_deprecated(tmp_path: Path) -> None:
+    node = helper.make_node("GroupNormalization", ["x", "s", "s"], ["y"], num_groups=2)
+    shape, constants = [1, 4, 2, 2], {"s": np.ones(2, np.float32)}
+    model = make_model([node], [("x", FLOAT, shape)], [("y", FLOAT, shape)], initializers=constants, opset=18)
+    loaded = load(written(tmp_path, model)).model
+    assert loaded.graph.node[0].domain == "" and [o.domain for o in loaded.opset_import] == [""]
+    model.graph.node[0].input[0] = "nobody makes this"
+    assert "nobody makes this" in refusal(written(tmp_path, model)).what
+
+
 def test_no_standard_opset(tmp_path: Path) -> None:
     model = unary("Relu")
     model.opset_import[0].domain = "ai.onnx.ml"
@@ -115,6 +137,64 @@ def test_truncated_anywhere(tmp_path: Path, save_hybrid: SaveHybrid) -> None:
         assert "ONNX" in refusal(written(tmp_path, content[:length])).what, length
 
 
+@pytest.mark.parametrize("text", ["name", "doc_string"])
+def test_texts_that_are_no_texts(tmp_path: Path, text: str) -> None:
+    model = unary("Relu")
+    setattr(model.graph, text, "a long sentence")
+    content = model.SerializeToString().replace(b"a long sentence", b"a long \xff\xff\xff\xff\xff\xff\xff\xff")
+    assert "not text" in refusal(written(tmp_path, content)).what
+
+
+# Damage
+
+
+def messages(message: Message) -> list[tuple[Message, FieldDescriptor]]:
+    """All fields that are set, in a message and in those inside of it."""
+    found = []
+    for field, value in message.ListFields():
+        found.append((message, field))
+        if field.type == FieldDescriptor.TYPE_MESSAGE:
+            for inner in [value] if isinstance(value, Message) else value:
+                found += messages(inner)
+    return found
+
+
+def drop_or_repeat(message: Message, field: FieldDescriptor, place: int) -> None:
+    """Clear a field; of one with several entries drop one, or have it twice, or move it to the end."""
+    value = getattr(message, field.name)
+    if isinstance(value, (Message, str, bytes, int, float)):
+        message.ClearField(field.name)
+        return
+    index = place // 3 % len(value)
+    entry = value[index]
+    if place % 3 != 1:
+        del value[index]
+    if place % 3:
+        value.extend([entry])
+
+
+@st.composite
+def damaged_models(draw: st.DrawFn) -> bytes:
+    """Serialised hybrid networks with fields missing, repeated or out of order, other names and types, or bytes gone wrong."""
+    model = hybrid_model(opset=draw(st.sampled_from([11, 17, 23])))
+    for _ in range(draw(st.integers(0, 3))):
+        fields = messages(model)
+        message, field = fields[draw(st.integers(0, len(fields) - 1))]
+        value = getattr(message, field.name)
+        if isinstance(value, str):
+            setattr(message, field.name, draw(st.sampled_from(["", "image", "logits", "Relu", "Split", "ai.onnx", "com.microsoft"])))
+        elif isinstance(value, int):
+            lowest = 0 if field.type == FieldDescriptor.TYPE_ENUM else -1
+            setattr(message, field.name, draw(st.sampled_from([lowest, 0, 1, 2, 7, 9, 10, 11])))
+        else:
+            drop_or_repeat(message, field, draw(st.integers(0, 1000)))
+    content = bytearray(model.SerializeToString())
+    for _ in range(draw(st.integers(0, 2))):
+        place = draw(st.integers(0, len(content) - 1))
+        content[place : place + draw(st.integers(0, 3))] = draw(st.binary(max_size=3))
+    return bytes(content[: draw(st.integers(0, len(content)))] if draw(st.integers(0, 9)) == 0 else content)
+
+
 def test_damaged_bytes_are_refused_or_harmless(tmp_path: Path, save_hybrid: SaveHybrid) -> None:
     content = save_hybrid().read_bytes()
     generator = np.random.default_rng(0)
@@ -128,6 +208,15 @@ def test_damaged_bytes_are_refused_or_harmless(tmp_path: Path, save_hybrid: Save
         except ModelError:
             refused += 1
     assert refused > 20
+
+
+@given(content=damaged_models())
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_damaged_models_are_refused_or_can_be_brought_to_the_canonical_opset(tmp_path: Path, content: bytes) -> None:
+    try:
+        to_canonical_opset(load(written(tmp_path, content)).model)
+    except ConverterError as error:
+        assert error.exit_code == 3
 
 
 def test_missing_file_and_folder(tmp_path: Path) -> None:
@@ -183,7 +272,10 @@ def test_local_functions_are_inlined(tmp_path: Path) -> None:
     model = unary("Twice", domain="my.ops")
     model.functions.append(function)
     model.opset_import.append(helper.make_opsetid("my.ops", 1))
-    assert [n.op_type for n in load(written(tmp_path, model)).model.graph.node] == ["Relu"]
+    source = load(written(tmp_path, model))
+    assert [n.op_type for n in source.model.graph.node] == ["Relu"] and not source.model.functions
+    assert [o.domain for o in source.model.opset_import] == [""]
+    assert source.digest == hashlib.sha256(source.path.read_bytes()).hexdigest()
     model.graph.node[0].op_type = "Thrice"
     assert "Thrice" in refusal(written(tmp_path, model)).what
 
@@ -213,12 +305,17 @@ def test_a_converted_model_without_quantized_operators_is_refused(tmp_path: Path
     assert "already converted" in refusal(written(tmp_path, model)).what
 
 
-def test_control_flow(tmp_path: Path) -> None:
+def choice(condition: str) -> onnx.ModelProto:
     branch = helper.make_graph([helper.make_node("Relu", ["x"], ["z"])], "branch", [], [helper.make_tensor_value_info("z", FLOAT, [1, 4])])
-    node = helper.make_node("If", ["c"], ["y"], name="the choice", then_branch=branch, else_branch=branch)
-    model = make_model([node], [("x", FLOAT, [1, 4]), ("c", TensorProto.BOOL, [])], [("y", FLOAT, [1, 4])])
-    error = refusal(written(tmp_path, model))
+    node = helper.make_node("If", [condition], ["y"], name="the choice", then_branch=branch, else_branch=branch)
+    inputs: Values = [("x", FLOAT, [1, 4]), ("given", TensorProto.BOOL, [])]
+    return make_model([node], inputs, [("y", FLOAT, [1, 4])], initializers={"constant": np.asarray(True)})
+
+
+def test_control_flow(tmp_path: Path) -> None:
+    error = refusal(written(tmp_path, choice("given")))
     assert "'If'" in error.what and "the choice" in error.where
+    assert [n.op_type for n in load(written(tmp_path, choice("constant"))).model.graph.node] == ["If"]
 
 
 def test_quantized_operators_in_branches_are_found(tmp_path: Path) -> None:
@@ -246,6 +343,23 @@ def test_sequences_are_not_tensors(tmp_path: Path) -> None:
     sequence = helper.make_tensor_sequence_value_info("s", FLOAT, [1])
     model.graph.input.append(sequence)
     assert "not a tensor" in refusal(written(tmp_path, model)).what
+
+
+def half(model: onnx.ModelProto) -> onnx.ModelProto:
+    for value in (*model.graph.input, *model.graph.output):
+        value.type.tensor_type.elem_type = TensorProto.FLOAT16
+    for tensor in model.graph.initializer:
+        tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor).astype(np.float16), tensor.name))
+    return model
+
+
+def test_half_precision_is_computed_in_float32_and_the_user_is_told(tmp_path: Path) -> None:
+    source = load(written(tmp_path, half(matmul())))
+    assert [v.dtype.name for v in (*source.inputs, *source.outputs)] == ["float16", "float16"]
+    assert [i.data_type for i in source.model.graph.initializer] == [FLOAT]
+    (note,) = source.notes
+    assert "half precision" in note and "float32" in note
+    assert load(written(tmp_path, matmul())).notes == ()
 
 
 @pytest.mark.parametrize("kind", [TensorProto.INT64, TensorProto.INT32, TensorProto.BOOL, TensorProto.UINT8])
@@ -295,6 +409,54 @@ def test_numbers_of_constant_nodes(tmp_path: Path) -> None:
         product = helper.make_node("MatMul", ["x", "c"], ["y"])
         model = make_model([constant, product], [("x", FLOAT, [1, 4])], [("y", FLOAT, [1])])
         assert "'c'" in refusal(written(tmp_path, model)).what
+
+
+def masked(op_type: str, mask: np.ndarray[Any, Any]) -> onnx.ModelProto:
+    """A constant where it hides, limits or decides, and multiplies nothing."""
+    row: Values = [("x", FLOAT, [1, 4])]
+    reads = {"Add": ["x", "m"], "Mul": ["m", "x"], "Where": ["c", "x", "m"], "Max": ["x", "m"], "Expand": ["m", "s"]}
+    node = helper.make_node(op_type, reads[op_type], ["y"])
+    constants = {"m": mask, "c": np.ones((1, 4), bool), "s": np.asarray([1, 4])}
+    return make_model([node], row, [("y", FLOAT, [1, 4])], initializers={k: v for k, v in constants.items() if k in node.input})
+
+
+@pytest.mark.parametrize("store", [lambda m: m, external], ids=["initializer", "external"])
+@pytest.mark.parametrize("op_type", ["Add", "Mul", "Where", "Max"])
+def test_infinite_constants_that_are_no_weights(
+    tmp_path: Path, op_type: str, store: Callable[[onnx.ModelProto], onnx.ModelProto]
+) -> None:
+    onnx.save(store(masked(op_type, np.asarray([[0, 0, -np.inf, 0]], np.float32))), tmp_path / "in.onnx")
+    assert load(tmp_path / "in.onnx").inputs[0].name == "x"
+
+
+@pytest.mark.parametrize("op_type", ["Add", "Mul", "Where", "Max"])
+def test_constants_that_are_not_a_number(tmp_path: Path, op_type: str) -> None:
+    assert "'m' holds NaN" in refusal(written(tmp_path, masked(op_type, np.asarray([[0, 0, np.nan, 0]], np.float32)))).what
+
+
+def test_infinite_masks_of_attention(tmp_path: Path) -> None:
+    mask = np.where(np.tri(4, dtype=bool), np.float32(0), np.float32(-np.inf))
+    node = helper.make_node("Attention", ["x", "x", "x", "m"], ["y"])
+    shape = [1, 1, 4, 4]
+    model = make_model([node], [("x", FLOAT, shape)], [("y", FLOAT, shape)], initializers={"m": mask}, opset=23)
+    assert load(written(tmp_path, model)).opset == 23
+
+
+@pytest.mark.parametrize("moved", ["Transpose", "Cast", "Identity"])
+def test_infinite_weights_are_found_behind_what_hands_them_on(tmp_path: Path, moved: str) -> None:
+    weight = WEIGHT.astype(np.float16) if moved == "Cast" else WEIGHT.copy()
+    weight[2, 1] = np.inf
+    attributes = {"to": FLOAT} if moved == "Cast" else {}
+    nodes = [helper.make_node(moved, ["w"], ["v"], **attributes), helper.make_node("MatMul", ["x", "v"], ["y"])]
+    model = make_model(nodes, [("x", FLOAT, [1, 4])], [("y", FLOAT, [1, 4])], initializers={"w": weight})
+    assert "'w' holds Inf" in refusal(written(tmp_path, model)).what
+
+
+def test_attributes_that_are_not_a_number(tmp_path: Path) -> None:
+    model = unary("LeakyRelu")
+    model.graph.node[0].attribute.append(helper.make_attribute("alpha", float("nan")))
+    error = refusal(written(tmp_path, model))
+    assert "'alpha'" in error.what and "the node" in error.where
 
 
 def test_infinite_limits_are_no_weights(tmp_path: Path) -> None:

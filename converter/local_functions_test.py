@@ -17,7 +17,9 @@ PATH = Path("in.onnx")
 FEED = {"x": np.asarray([[[-1.0, 2.0], [3.0, -4.0]]], np.float32)}
 
 
-def function(name: str, *body: NodeProto, opset: int = 17, domain: str = "mine", others: Sequence[str] = (), **fields: list[str]) -> FunctionProto:
+def function(
+    name: str, *body: NodeProto, opset: int = 17, domain: str = "mine", others: Sequence[str] = (), **fields: list[str]
+) -> FunctionProto:
     imports = [helper.make_opsetid("", opset), *(helper.make_opsetid(other, 1) for other in others)]
     return helper.make_function(domain, name, ["a"], ["b"], list(body), imports, **fields)
 

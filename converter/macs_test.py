@@ -52,7 +52,7 @@ MULTIPLYING: Mapping[str, Callable[[], Made]] = {
     ),
     "RNN": operator("RNN", (7, 2, 4), (1, 5, 4), (1, 5, 5), stored=(1, 2), hidden_size=5, macs=7 * 2 * 5 * 9),
     "addition": operator("Add", (2, 3), (2, 3), macs=0),
-}  # fmt: skip
+}
 
 
 def shapes_of(model: ir.Model) -> dict[str, tuple[int, ...]]:

@@ -20,32 +20,33 @@ def capacity_of(side: frozenset[str], edges: Edges) -> float:
 def test_a_cut_by_hand() -> None:
     """The three edges in the middle are cheaper than what leaves the source or enters the sink."""
     edges = {("s", "a"): 10.0, ("s", "b"): 10.0, ("a", "t"): 4.0, ("a", "b"): 3.0, ("b", "c"): 9.0, ("c", "t"): 2.5}
-    assert minimum_cut(edges, "s", "t") == (6.5, {"s", "a", "b", "c"})
+    assert minimum_cut(edges, "s", "t") == (6.5, frozenset({"s", "a", "b", "c"}))
 
 
 def test_of_several_minimum_cuts_it_is_the_one_whose_source_side_is_largest() -> None:
     """A chain of equal capacities; and what no flow reaches does not go with the sink either."""
     chain = {("s", "a"): 2.0, ("a", "b"): 2.0, ("b", "t"): 2.0, ("alone", "b"): 0.0, ("a", "alone"): 0.0}
-    assert minimum_cut(chain, "s", "t") == (2.0, {"s", "a", "b", "alone"})
-    assert minimum_cut({**chain, ("b", "t"): 2.5}, "s", "t") == (2.0, {"s", "a", "alone"})
+    assert minimum_cut(chain, "s", "t") == (2.0, frozenset({"s", "a", "b", "alone"}))
+    assert minimum_cut({**chain, ("b", "t"): 2.5}, "s", "t") == (2.0, frozenset({"s", "a", "alone"}))
 
 
 def test_what_is_infinite_is_not_cut_however_much_else_is() -> None:
     edges = {("s", "a"): 1e30, ("s", "b"): 1.0, ("a", "b"): math.inf, ("b", "t"): 1e40}
     value, side = minimum_cut(edges, "s", "t")
-    assert (value, side) == (pytest.approx(1e30), {"s"})
+    assert value == pytest.approx(1e30)
+    assert side == {"s"}
 
 
 def test_nothing_costs_nothing() -> None:
-    assert minimum_cut({}, "s", "t") == (0.0, {"s"})
+    assert minimum_cut({}, "s", "t") == (0.0, frozenset({"s"}))
     free = {("s", "a"): 0.0, ("s", "b"): 0.0, ("a", "b"): math.inf, ("b", "t"): 5.0}
-    assert minimum_cut(free, "s", "t") == (0.0, {"s"})
+    assert minimum_cut(free, "s", "t") == (0.0, frozenset({"s"}))
 
 
 @pytest.mark.parametrize("unit", [2.0**-1070, 1.0, 2.0**1000])
 def test_capacities_may_be_of_any_size(unit: float) -> None:
     edges = {("s", "a"): 3.0, ("s", "b"): 5.0, ("a", "b"): 1.0, ("a", "t"): 1.5, ("b", "t"): 5.5}
-    assert minimum_cut({edge: capacity * unit for edge, capacity in edges.items()}, "s", "t") == (7.0 * unit, {"s", "a", "b"})
+    assert minimum_cut({edge: capacity * unit for edge, capacity in edges.items()}, "s", "t") == (7.0 * unit, frozenset({"s", "a", "b"}))
 
 
 VERTICES = ["s", "t", *"abcde"]

@@ -158,7 +158,7 @@ def run(
             inputs.append(value if value is None or hook is None else hook(step, index, value))
         made = _apply(network, step, inputs)
         if cut:
-            made = [m.detach().requires_grad_() if m.is_floating_point() and not m.requires_grad else m for m in made]
+            made = [_beginning(m) for m in made]
         values.update(zip(step.outputs, made, strict=False))
         for name in step.inputs:
             left[name] -= 1
@@ -208,6 +208,12 @@ def _apply(network: Network, step: Step, inputs: Sequence[Tensor | None]) -> lis
             raise
         fixed = [i for i, name in enumerate(step.inputs) if name in network.constants]
         return runtime_operator(step.op_type, inputs, step.attributes, len(step.outputs), constants=fixed, sessions=network.sessions)
+
+
+def _beginning(made: Tensor) -> Tensor:
+    """The same numbers, from which gradients can be taken; a sequence of tensors as it is."""
+    open_to_gradients = not isinstance(made, torch.Tensor) or not made.is_floating_point() or made.requires_grad
+    return made if open_to_gradients else made.detach().requires_grad_()
 
 
 def _stacked(results: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:

@@ -144,7 +144,7 @@ def offer(
         elif not list(data_inputs(node)):
             result[name] = Refusal("none of its float inputs is computed", final=True)
         elif flaw := next((flaws[n] for n in _tensors(node) if n in flaws), ""):
-            result[name] = Refusal(flaw, _macs(node, seen), final=True)
+            result[name] = Refusal(flaw, macs_of(node, shapes), final=True)
         else:
             entry = _on_target(_OFFERS.get(node.op_type, _no_kernel)(node, context, result), node)
             if isinstance(entry, Offer):

@@ -52,6 +52,7 @@ class OutputLoss:
         reason: what told the kind, as a clause.
         score_weight: factor of the KL divergence.
         value_weight: factor of the squared error over the power.
+        powers: mean square of each part, or of the whole, over some samples. A sample that happens to be zero has none of its own.
     """
 
     kind: Kind
@@ -60,6 +61,7 @@ class OutputLoss:
     reason: str = ""
     score_weight: float = 1.0
     value_weight: float = 1.0
+    powers: tuple[float, ...] = ()
 
     @property
     def counts_scores(self) -> bool:
@@ -105,7 +107,7 @@ def output_losses(model: ir.Model, values: Mapping[str, Sequence[Array]], wanted
         if name not in outputs:
             hint = f"its float outputs are {', '.join(outputs)}" if outputs else "it has none"
             raise UsageError(f"the model has no float output '{name}'", where="--loss", hint=hint)
-    return {n: _weighted(_loss(v, values.get(n, ()), wanted.get(n, "")), values.get(n, ())) for n, v in outputs.items()}
+    return {n: _measured(_loss(v, values.get(n, ()), wanted.get(n, "")), values.get(n, ())) for n, v in outputs.items()}
 
 
 def describe_losses(losses: Mapping[str, OutputLoss]) -> str:
@@ -133,6 +135,20 @@ def _loss(output: ir.Value, samples: Sequence[Array], wanted: str) -> OutputLoss
     if rank in (2, 3) and found == -1 and samples and samples[0].shape[-1] > 1:
         return OutputLoss("either", reason="made by a linear layer, so class scores or values")
     return OutputLoss("values", reason="not made as class scores are")
+
+
+def _measured(loss: OutputLoss, samples: Sequence[Array]) -> OutputLoss:
+    powers = [_power(samples, loss.axis, part) for part in loss.parts] or [_power(samples)]
+    # what is zero on all samples has errors all the same
+    return _weighted(replace(loss, powers=tuple(power or 1.0 for power in powers)), samples)
+
+
+def _power(samples: Sequence[Array], axis: int = -1, part: Range | None = None) -> float:
+    """Mean square of the finite numbers, perhaps of one range along an axis; 0 if there are none."""
+    cut = [s if part is None else np.moveaxis(s, axis, -1)[..., slice(*part)] for s in samples]
+    finite = [c[np.isfinite(c)].astype(np.float64) for c in cut]
+    count = sum(f.size for f in finite)
+    return sum(float(np.square(f).sum()) for f in finite) / count if count else 0.0
 
 
 def _weighted(loss: OutputLoss, samples: Sequence[Array]) -> OutputLoss:
@@ -260,8 +276,7 @@ def _merged(axis: int, parts: Sequence[Range], samples: Sequence[Array]) -> tupl
     """Neighbouring parts of one range as one, and those that are zero throughout with the one before them."""
     merged: list[tuple[Range, float]] = []
     for start, stop in parts:
-        cut = [np.moveaxis(s, axis, -1)[..., start:stop].astype(np.float64) for s in samples]
-        power = float(np.mean([np.square(c[np.isfinite(c)]).mean() if np.isfinite(c).any() else 0.0 for c in cut])) if cut else 1.0
+        power = _power(samples, axis, (start, stop))
         if merged and (power == 0.0 or max(power, merged[-1][1]) < _OTHER_RANGE**2 * min(power, merged[-1][1])):
             (first, before), old = merged[-1]
             total = stop - first

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections.abc import Mapping
@@ -50,14 +51,14 @@ def check_outputs(outputs: Mapping[str, Path], inputs: Mapping[str, Path]) -> No
                     raise UsageError(f"{other} and {role} are the same file", where=str(path), hint=f"name another file for {role}")
         except OSError as error:
             raise UsageError(f"{role} cannot be written: {error.strerror}", where=str(path), hint="check the path") from None
-        except RuntimeError:  # how Path.resolve calls it
-            raise UsageError(f"{role} is a loop of symbolic links", where=str(path), hint="name another file") from None
         seen[role] = path
 
 
 def _check_output(role: str, path: Path) -> None:
     if path.is_dir():
         raise UsageError(f"{role} is a folder", where=str(path), hint="name a file inside it")
+    if _is_loop(path):
+        raise UsageError(f"{role} is a loop of symbolic links", where=str(path), hint="name another file")
     folder = path.resolve().parent
     if not folder.is_dir():
         raise UsageError(f"the folder of {role} does not exist", where=str(folder), hint="create it first")
@@ -70,7 +71,15 @@ def _check_output(role: str, path: Path) -> None:
 def _same(one: Path, other: Path) -> bool:
     if one.exists() and other.exists():
         return one.samefile(other) and not _is_special(one)
-    return one.resolve() == other.resolve()
+    return os.path.realpath(one) == os.path.realpath(other)  # which puts up with loops of links, unlike Path.resolve
+
+
+def _is_loop(path: Path) -> bool:
+    try:
+        path.stat()
+    except OSError as error:
+        return error.errno == errno.ELOOP
+    return False
 
 
 def _is_special(path: Path) -> bool:

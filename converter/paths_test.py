@@ -32,6 +32,21 @@ def test_input(tmp_path: Path) -> None:
             check_input(path)
 
 
+def test_a_pipe_or_a_device_is_no_model(tmp_path: Path) -> None:
+    """Reading one may take for ever."""
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", Path("/dev/zero")):
+        with pytest.raises(ModelError, match="pipe or a device") as caught:
+            check_input(path)
+        assert "save the model to a file" in caught.value.hint
+
+
+def test_a_loop_of_links_is_no_output(tmp_path: Path) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    assert "OUT is a loop" in refusal({"OUT": tmp_path / "loop"})
+    check_outputs({"OUT": tmp_path / "a"}, {"--calib": tmp_path / "loop"})  # whoever reads it will say so
+
+
 def test_output_in_a_missing_folder_or_a_folder_itself(tmp_path: Path) -> None:
     assert "does not exist" in refusal({"OUT": tmp_path / "missing" / "a"})
     assert "is a folder" in refusal({"OUT": tmp_path})

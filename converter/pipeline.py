@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import onnx
 import onnx_ir as ir
 
@@ -33,7 +34,7 @@ from converter.preprocess import Preprocess, parse_preprocess
 from converter.progress import SILENT, Progress
 from converter.provenance import PREPROCESS_KEY, provenance
 from converter.replay import read_plan
-from converter.report import LOW_SQNR_DB, Report, report_json
+from converter.report import Report, quality_warnings, report_json
 from converter.samples import SampleSet, load_samples
 from converter.shapes import calibration_shapes
 from converter.structure import find_structure
@@ -86,6 +87,7 @@ def convert(
     given = None if options.plan_in is None else _read_plan(options.plan_in, options)
     progress.stage("load")
     source = load(source_path)
+    _check_bound(source, options)
     check_outputs(written, {f"the external data {path.name}": path for path in source.external})
     try:
         report, model = _converted(source, output_path.name, options, given, dry_run, progress)
@@ -134,7 +136,18 @@ def _converted(
         emitted = emit(planned.model, plan, metadata)
         restore_outputs(emitted, source.model, canonical.constants)
         progress.stage("verify")
-        verdict = verify(source, planned.model, emitted, plan, planned.offers, samples.held_aside, target, threads=options.threads)
+        verdict = verify(
+            source,
+            planned.model,
+            emitted,
+            plan,
+            planned.offers,
+            samples.held_aside,
+            target,
+            groups=_parts(losses, source),
+            scores={name: loss.axis for name, loss in losses.items() if loss.counts_scores},
+            threads=options.threads,
+        )
         _enforce(verdict, options)
         model: onnx.ModelProto = ir.to_proto(emitted)
         onnx.helper.set_model_props(model, metadata)  # to_proto sorts them, the input file's order shall stay
@@ -203,13 +216,35 @@ def _read_plan(path: Path, options: Options) -> Plan:
     return plan
 
 
+def _parts(losses: Mapping[str, OutputLoss], source: Source) -> dict[str, tuple[int, tuple[tuple[int, int], ...]]]:
+    """Axis, counted from the front, and ranges of what an output joins."""
+    ranks = {o.name: len(o.shape) for o in source.outputs}
+    return {name: (ranks[name] + loss.axis, loss.parts) for name, loss in losses.items() if loss.parts}
+
+
+def _check_bound(source: Source, options: Options) -> None:
+    if options.min_sqnr is not None and not any(np.issubdtype(o.dtype, np.floating) for o in source.outputs):
+        raise UsageError(
+            "the model has no output of floating-point numbers whose SQNR could be judged",
+            where="--min-sqnr",
+            hint="leave it out; the report says how many integers are the same as those of the float model",
+        )
+
+
 def _enforce(verdict: Verdict, options: Options) -> None:
     if options.min_sqnr is None:
         return
-    for output in verdict.outputs:
-        if output.sqnr_db < options.min_sqnr:
+    found = [(output.name, output.lowest_db) for output in verdict.outputs if output.lowest_db is not None]
+    if not found:
+        raise BoundMissedError(
+            "no output of numbers holds a value on any held-aside sample, so that its SQNR is not known; nothing was written",
+            where="--min-sqnr",
+            hint="give samples with --calib on which it does",
+        )
+    for name, lowest in found:
+        if lowest < options.min_sqnr:
             raise BoundMissedError(
-                f"output '{output.name}' reaches {output.sqnr_db:.1f} dB SQNR, {options.min_sqnr:g} were asked for; nothing was written",
+                f"output '{name}' reaches {lowest:.1f} dB SQNR, {options.min_sqnr:g} were asked for; nothing was written",
                 where="--min-sqnr",
                 hint="calibrate on real images with --calib, try another --method, or --exclude the worst operators",
             )
@@ -239,11 +274,7 @@ def _report(
     warnings = [*samples.doubts]
     if not any(op.reads_codes for op in planned.plan.ops.values()):
         warnings.append(f"all operators stay float: {_why_float(planned.offers, target)}")
-    warnings += [
-        f"output '{quality.name}' is far from float: {quality.sqnr_db:.1f} dB SQNR; check the accuracy before use"
-        for quality in (result.verdict.outputs if result is not None else ())
-        if quality.sqnr_db < LOW_SQNR_DB
-    ]
+    warnings += quality_warnings(result.verdict) if result is not None else []
     return Report(
         source=source.path.name,
         output="" if result is None else output,

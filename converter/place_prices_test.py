@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 
 from converter.costs import operator_costs
 from converter.grids import Grid
+from converter.macs_test import shapes_of
 from converter.methods import Choice
 from converter.minimum_cut import minimum_cut
 from converter.observe import Observations, TensorStats
@@ -35,7 +36,7 @@ _CONVOLUTIONS = ("Conv", "PointwiseConv", "DepthwiseConv")
 _LAYERS = (*_CONVOLUTIONS, "Relu", *_CONVOLUTIONS, "Relu", "Sigmoid", "Add", "Mul", "Linear", "MatMul", "Softmax", "Transpose", "Concat")
 
 TOO_DEAR = (1742, 7439, 8165, 8291, 8461)
-"""Seeds of networks for which a flow in floating point, cut where it equals a capacity, gives placements up to 23 % too dear."""
+"""Seeds of networks for which a flow in floating point, cut where it equals a capacity, gives placements up to a quarter too dear."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ def random_network(seed: int) -> Priced:
         made.append(_layer(sketch, str(generator.choice(_LAYERS)), f"op{index}", made, generator))
     read = {name for node in sketch.nodes for name in node.input}
     model = sketch.model(*[name for name in made[1:] if name not in read or generator.random() < 0.1])
-    shapes = {str(v.name): tuple(map(int, v.shape or ())) for v in [*model.graph.inputs, *(o for n in model.graph for o in n.outputs)]}
+    shapes = shapes_of(model)
     seen = Observations({name: TensorStats(-1.0, 1.0, np.linspace(-1, 1, 9, dtype=np.float32), shape) for name, shape in shapes.items()}, 1)
     target = list(TARGETS.values())[seed % len(TARGETS)]
     offers = offer(model, seen, target, activation_bits=8, weight_bits=8)
@@ -87,7 +88,7 @@ def _layer(sketch: Sketch, kind: str, name: str, made: list[str], generator: np.
 
 
 def predicted(case: Priced, integer: frozenset[str]) -> float:
-    """What a settled plan costs, by the report's own account, without the call and what is float in any case; and what its errors cost."""
+    """What a settled plan costs, by the report's own account, without the call, what is float in any case, and errors."""
     grid = Grid((1.0,), (0,), 8, case.target.signed_activations)
     constants = {(n, i): grid for n, e in case.offers.items() if isinstance(e, Offer) for i in e.constants}
     plan = settle(case.model, case.offers, Choice(dict.fromkeys(case.seen.tensors, grid), constants), integer, Plan("", "W8A8", "", {}, {}))
@@ -127,7 +128,7 @@ def test_without_a_price_for_errors_the_cut_costs_what_is_predicted(seed: int) -
 
 
 def digest() -> str:
-    """Of many partitions and what they cost."""
+    """Of many partitions."""
     cases = [random_network(seed) for seed in (*TOO_DEAR, *range(100))]
     found = [sorted(cut(case.model, case.offers, case.seen, case.target, case.penalty, case.noise)) for case in cases]
     return hashlib.sha256(repr(found).encode()).hexdigest()

@@ -11,13 +11,19 @@ from typing import Any
 from converter.canonicalise import Rewrite
 from converter.latency import LatencyRatio
 from converter.plan import Plan
-from converter.verify import Verdict
+from converter.verify import OutputQuality, Verdict
 from converter.widths import width_counts
 
-__all__ = ["LOW_SQNR_DB", "Report", "report_json"]
+__all__ = ["LOW_AGREEMENT", "LOW_SQNR_DB", "Report", "quality_warnings", "report_json"]
 
 LOW_SQNR_DB = 15.0
-"""An output below this gets a warning."""
+"""An output, or a group of its channels, below this gets a warning."""
+
+LOW_AGREEMENT = 0.9
+"""An output of integers of which a smaller share is the same gets a warning, unless they are close as numbers."""
+
+_CLOSE_INTEGERS_DB = 30.0
+"""As good for a picture of integers as for one of numbers."""
 
 
 @dataclass(frozen=True)
@@ -79,6 +85,37 @@ class Report:
     warnings: tuple[str, ...]
 
 
+def quality_warnings(verdict: Verdict) -> list[str]:
+    """Sentences on outputs that are far from float, and on those of which nothing is known."""
+    return [warning for output in verdict.outputs for warning in _output_warnings(output)]
+
+
+def _output_warnings(output: OutputQuality) -> list[str]:
+    name = f"output '{output.name}'"
+    if output.sqnr_db is None and output.agreement is None:
+        return [f"{name} holds no value on any held-aside sample; its accuracy is not known: give other samples with --calib"]
+    if output.sqnr_db is None:
+        assert output.agreement is not None
+        if output.agreement >= LOW_AGREEMENT or (output.integers_db or 0.0) >= _CLOSE_INTEGERS_DB:
+            return []
+        advice = "check the accuracy before use; calibrate on real samples (--calib), try another --method, or --exclude the last layers"
+        return [f"{name} holds the same integers as float at {output.agreement:.1%} of its places only; {advice}"]
+    found = []
+    if output.sqnr_db < LOW_SQNR_DB:
+        found.append(f"{name} is far from float: {output.sqnr_db:.1f} dB SQNR; check the accuracy before use")
+    for group in output.groups:
+        if group.sqnr_db is None or group.sqnr_db >= LOW_SQNR_DB:
+            continue
+        collapsed = {"": "", "zero": " (all zero)", "constant": " (all the same number)"}[group.collapsed]
+        channels = f"channel {group.start}" if group.stop == group.start + 1 else f"channels {group.start}..{group.stop - 1}"
+        verb = "is" if group.stop == group.start + 1 else "are"
+        found.append(
+            f"{channels} of {name} {verb} far from float: {group.sqnr_db:.1f} dB SQNR{collapsed}; they share a scale with larger numbers: "
+            f"--exclude the operator that joins them, or do without --full and --placement all"
+        )
+    return found
+
+
 def report_json(report: Report) -> str:
     """The report as JSON; grids are left to ``--plan-out``."""
     record: dict[str, Any] = {
@@ -92,6 +129,7 @@ def report_json(report: Report) -> str:
         census = report.verdict.census
         record["outputs"] = [asdict(o) for o in report.verdict.outputs]
         record["parity_db"] = report.verdict.parity_db
+        record["parity_agreement"] = report.verdict.parity_agreement
         record["parity_reference"] = report.verdict.parity_reference
         record["held_aside_samples"] = report.verdict.samples
         record["integer_coverage"] = census.coverage

@@ -45,6 +45,18 @@ def integers(sketch: Sketch, *numbers: int) -> str:
     return sketch.constant(numbers, np.int64)
 
 
+def columns(sketch: Sketch, x: str, count: int) -> str:
+    return sketch.add("Slice", x, integers(sketch, 0), integers(sketch, count), integers(sketch, -1))
+
+
+def boxes(sketch: Sketch, x: str) -> str:
+    return columns(sketch, sketch.add("Squeeze", x, integers(sketch, 0)), 4)
+
+
+def labels(sketch: Sketch, x: str) -> str:
+    return sketch.add("ArgMax", x, axis=2, keepdims=0)
+
+
 @pytest.mark.parametrize(
     ("then", "axis"),
     [
@@ -66,14 +78,14 @@ def integers(sketch: Sketch, *numbers: int) -> str:
         (lambda s, x: s.add("Slice", x, integers(s, 0), integers(s, 3), integers(s, 1)), 1),
         (lambda s, x: s.add("Gather", x, s.constant(0, np.int64), axis=1), None),
         (lambda s, x: s.add("Gather", x, integers(s, 1, 2), axis=2), 1),
-        (lambda s, x: s.add("Gather", s.normal(3, 4, 2), s.add("Cast", s.add("ReduceMax", x, integers(s, 2), keepdims=0), to=7), axis=1), 2),
+        (lambda s, x: s.add("Gather", s.normal(3, 9, 2), labels(s, x), axis=1), 2),
         (lambda s, x: s.add("Einsum", x, s.normal(1, 3, K), equation="bnk,bmk->bmn"), 2),
         (lambda s, x: s.add("Gemm", s.add("Squeeze", x, integers(s, 0)), s.normal(2, K), transB=1), 0),
         (lambda s, x: s.add("Gemm", s.normal(2, K), s.add("Squeeze", x, integers(s, 0)), transB=1), 1),
         (lambda s, x: s.add("MatMul", s.normal(1, 3, K), s.add("Transpose", x, perm=[0, 2, 1])), 2),
         (lambda s, x: s.add("MatMul", s.normal(1, 3, N), x), None),
-        (lambda s, x: s.add("GridSample", s.normal(1, 3, 4, 4), s.add("Reshape", s.add("Slice", x, integers(s, 0), integers(s, 2), integers(s, 2)), integers(s, 1, N, 1, 2))), 2),
-        (lambda s, x: s.add("RoiAlign", s.normal(1, 3, 4, 4), s.add("Slice", s.add("Squeeze", x, integers(s, 0)), integers(s, 0), integers(s, 4), integers(s, 1)), integers(s, *[0] * N), sampling_ratio=1), 0),
+        (lambda s, x: s.add("GridSample", s.normal(1, 3, 4, 4), s.add("Reshape", columns(s, x, 2), integers(s, 1, N, 1, 2))), 2),
+        (lambda s, x: s.add("RoiAlign", s.normal(1, 3, 4, 4), boxes(s, x), integers(s, *[0] * N), sampling_ratio=1), 0),
         (lambda s, x: s.add("ScatterElements", s.normal(1, 12, K), s.constant(np.zeros((1, N, K)), np.int64), x, axis=1), None),
     ],
 )  # fmt: skip

@@ -35,12 +35,14 @@ class Pair:
         got: of the other, same shape.
         paired: false where a row has no partner; broadcasts against both.
         unmatched: rows without a partner, on both sides together.
+        alike: false where the two shapes have nothing in common; the values then stand one behind the other.
     """
 
     wanted: Array
     got: Array
     paired: npt.NDArray[np.bool_]
     unmatched: int = 0
+    alike: bool = True
 
 
 class _Rows(NamedTuple):
@@ -64,7 +66,7 @@ def match_rows(wanted: Mapping[str, Array], got: Mapping[str, Array], axes: Mapp
             sizes is matched along it.
 
     Returns:
-        a pair for each output. Rows of outputs that agree in the number of rows, and in what lies in front of their axis, are matched together.
+        a pair for each output. Outputs that agree in the number of rows, and of places in front of them, are matched together.
     """
     pairs: dict[str, Pair] = {}
     together: dict[object, dict[str, int]] = {}
@@ -95,7 +97,7 @@ def _without(shape: Sequence[int], axis: int) -> tuple[int, ...]:
 def _nothing_alike(wanted: Array, got: Array) -> Pair:
     """Two arrays of which no part stands for the other, one behind the other."""
     a, b = wanted.reshape(-1), got.reshape(-1)
-    return Pair(np.concatenate([a, _blank(b)]), np.concatenate([_blank(a), b]), np.zeros(1, np.bool_), a.size + b.size)
+    return Pair(np.concatenate([a, _blank(b)]), np.concatenate([_blank(a), b]), np.zeros(1, np.bool_), a.size + b.size, alike=False)
 
 
 def _rows(x: Array, axis: int) -> Array:

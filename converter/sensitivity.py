@@ -117,15 +117,14 @@ def _signs(like: Tensor, generator: torch.Generator) -> Tensor:
 
 def _value_scale(values: Tensor, loss: OutputLoss) -> Tensor:
     """One over the root of power times number, of each part; broadcasts to the values."""
-    finite = torch.where(torch.isfinite(values), values, 0.0)
-    scale = torch.ones([values.shape[a] if a == values.ndim + loss.axis and loss.parts else 1 for a in range(values.ndim)])
-    for start, stop in loss.parts or ((0, values.shape[loss.axis]),):
-        part = finite.movedim(loss.axis, 0)[start:stop]
-        share = 1.0 / (part.square().mean().clamp(min=1e-12).sqrt() * math.sqrt(part.numel() / values.shape[0] * max(1, len(loss.parts))))
-        if loss.parts:
-            scale.movedim(loss.axis, 0)[start:stop] = share
-        else:
-            scale *= share
+    powers, numbers = loss.powers or (1.0,) * max(1, len(loss.parts)), max(1, values[0].numel())
+    if not loss.parts:
+        return torch.tensor(1.0 / math.sqrt(powers[0] * numbers))
+    scale = torch.ones([values.shape[a] if a == values.ndim + loss.axis else 1 for a in range(values.ndim)])
+    along = values.shape[loss.axis]
+    for (start, stop), power in zip(loss.parts, powers, strict=True):
+        count = max(1, numbers * (stop - start) // along)
+        scale.movedim(loss.axis, 0)[start:stop] = 1.0 / math.sqrt(power * count * len(loss.parts))
     return scale
 
 

@@ -15,7 +15,7 @@ from converter.census import FloatOp
 from converter.options import Options
 from converter.placement import FOR_ACCURACY
 from converter.report import Report
-from converter.verify import Verdict
+from converter.verify import OutputQuality, Verdict
 from converter.widths import CONTAINER_BITS, width_counts
 
 __all__ = ["float_operator_lines", "render", "report_tables"]
@@ -120,16 +120,27 @@ def _verdict_rows(row, verdict: Verdict) -> None:  # type: ignore[no-untyped-def
     many = len(verdict.outputs) > 1
     samples = f"{verdict.samples} held-aside sample{'s' if verdict.samples > 1 else ''}"
     for output in verdict.outputs:
-        agreement = "" if output.agreement is None else f", top-1 agreement {output.agreement:.1%}"
         name = f"output {output.name}"
-        row(
-            name if len(name) <= 24 else "output", f"{'' if len(name) <= 24 else f'{output.name}: '}{output.sqnr_db:.1f} dB SQNR{agreement}"
-        )
+        row(name if len(name) <= 24 else "output", f"{'' if len(name) <= 24 else f'{output.name}: '}{_quality(output)}")
+        for group in output.groups:
+            shown = "no value" if group.sqnr_db is None else f"{group.sqnr_db:.1f} dB SQNR"
+            row("", f"channels {group.start}..{group.stop - 1}: {shown}{f', all {group.collapsed}' if group.collapsed else ''}")
     if verdict.outputs:
         row("", f"against float, {'each ' if many else ''}on {samples}")
     census = verdict.census
     row("integer", f"{census.coverage:.1%} of {_count(census.total_macs)} multiply-accumulates (runtime's profile)")
-    row("parity", f"{verdict.parity_db:.0f} dB against {verdict.parity_reference}")
+    equal = [] if verdict.parity_agreement is None else [f"{verdict.parity_agreement:.1%} of integers equal"]
+    close = [] if verdict.parity_db is None else [f"{verdict.parity_db:.0f} dB"]
+    row("parity", f"{', '.join([*close, *equal]) or 'no value to compare'} against {verdict.parity_reference}")
+
+
+def _quality(output: OutputQuality) -> str:
+    parts = [] if output.sqnr_db is None else [f"{output.sqnr_db:.1f} dB SQNR"]
+    if output.agreement is not None:
+        parts.append(f"{output.agreement:.1%} of integers equal" if output.sqnr_db is None else f"top-1 agreement {output.agreement:.1%}")
+    if output.rows_matched:
+        parts.append("rows matched" if not output.rows_unmatched else f"rows matched, {output.rows_unmatched} without a partner")
+    return ", ".join(parts if output.sqnr_db is not None or output.agreement is not None else ["no value on any sample", *parts])
 
 
 def _operators(report: Report) -> Table:

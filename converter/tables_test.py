@@ -14,9 +14,9 @@ from converter.grids import Grid
 from converter.latency import LatencyRatio
 from converter.placement import FOR_ACCURACY
 from converter.plan import OpPlan, Plan, TensorPlan
-from converter.report import Report, report_json
+from converter.report import LOW_AGREEMENT, LOW_SQNR_DB, Report, quality_warnings, report_json
 from converter.tables import float_operator_lines, render, report_tables
-from converter.verify import OutputQuality, Verdict
+from converter.verify import GroupQuality, OutputQuality, Verdict
 
 KERNEL = "ONNX Runtime's CPU provider has no integer kernel for Softmax"
 CHEAPER = "cheaper in float on this target, given its neighbours"
@@ -137,6 +137,68 @@ def test_several_outputs_and_long_names() -> None:
     assert "each on 1 held-aside sample " in flat
 
 
+def verdict_of(*outputs: OutputQuality, **changes: Any) -> Verdict:
+    verdict = example().verdict
+    assert verdict is not None
+    return dataclasses.replace(verdict, outputs=outputs, **changes)
+
+
+def test_integers_are_told_by_how_many_are_equal() -> None:
+    verdict = verdict_of(OutputQuality("labels", None, 0.875), parity_db=None, parity_agreement=1.0)
+    flat = words(example(verdict=verdict))
+    assert "output labels 87.5% of integers equal against float" in flat
+    assert "parity 100.0% of integers equal against a simulation of the plan" in flat
+    both = dataclasses.replace(verdict, parity_db=87.0)
+    assert "parity 87 dB, 100.0% of integers equal against" in words(example(verdict=both))
+    record = json.loads(report_json(example(verdict=verdict)))
+    assert record["parity_db"] is None and record["parity_agreement"] == 1.0
+    assert record["outputs"][0]["sqnr_db"] is None and record["outputs"][0]["agreement"] == 0.875
+
+
+def test_matched_rows_and_outputs_without_a_value_are_told() -> None:
+    outputs = (
+        OutputQuality("boxes", 20.0, None, rows_matched=True, rows_unmatched=3),
+        OutputQuality("masks", None, None, rows_matched=True),
+    )
+    flat = words(example(verdict=verdict_of(*outputs, parity_db=None)))
+    assert "output boxes 20.0 dB SQNR, rows matched, 3 without a partner" in flat
+    assert "output masks no value on any sample, rows matched" in flat
+    assert "parity no value to compare against" in flat
+
+
+def test_groups_of_channels_have_a_line_each() -> None:
+    groups = (GroupQuality(1, 0, 4, 30.0), GroupQuality(1, 4, 9, 0.0, "zero"))
+    verdict = verdict_of(OutputQuality("y", 29.0, None, groups))
+    flat = words(example(verdict=verdict))
+    assert "channels 0..3: 30.0 dB SQNR channels 4..8: 0.0 dB SQNR, all zero" in flat
+    found = json.loads(report_json(example(verdict=verdict)))["outputs"][0]["groups"]
+    assert found[1] == {"axis": 1, "start": 4, "stop": 9, "sqnr_db": 0.0, "collapsed": "zero"}
+
+
+@pytest.mark.parametrize(
+    ("output", "warned"),
+    [
+        (OutputQuality("y", LOW_SQNR_DB, None), ""),
+        (OutputQuality("y", 14.9, None), "output 'y' is far from float: 14.9 dB SQNR; check"),
+        (OutputQuality("y", None, LOW_AGREEMENT), ""),
+        (OutputQuality("y", None, 0.89), "output 'y' holds the same integers as float at 89.0% of its places only; check"),
+        (OutputQuality("y", None, 0.2, integers_db=30.0), ""),
+        (OutputQuality("y", None, 0.2, integers_db=10.0), "output 'y' holds the same integers as float at 20.0% of its places only"),
+        (OutputQuality("y", None, None), "output 'y' holds no value on any held-aside sample"),
+        (
+            OutputQuality("y", 48.0, None, (GroupQuality(1, 4, 84, 0.0, "zero"),)),
+            "channels 4..83 of output 'y' are far from float: 0.0 dB SQNR (all zero); ",
+        ),
+        (OutputQuality("y", 48.0, None, (GroupQuality(1, 4, 5, 3.0),)), "channel 4 of output 'y' is far from float: 3.0 dB SQNR; "),
+        (OutputQuality("y", 48.0, None, (GroupQuality(1, 0, 4, 15.0), GroupQuality(1, 4, 5, None))), ""),
+    ],
+)
+def test_there_is_a_warning_for_what_is_far_from_float(output: OutputQuality, warned: str) -> None:
+    warnings = quality_warnings(verdict_of(output))
+    assert len(warnings) == bool(warned)
+    assert all(w.startswith(warned) for w in warnings)
+
+
 def test_a_dry_run_has_no_results() -> None:
     flat = words(example(output="", verdict=None, latency=None, integer_bytes=0, warnings=()))
     assert "dry run" in flat and "SQNR" not in flat and "latency" not in flat and "MatMul 0 8" in flat
@@ -183,7 +245,10 @@ def test_colours_are_for_terminals() -> None:
 def test_json_has_everything_and_is_strict() -> None:
     record = json.loads(report_json(example(canonical_error=float("inf"))), parse_constant=lambda name: pytest.fail(name))
     assert record["canonical_error"] is None
-    assert record["outputs"] == [{"name": "logits", "sqnr_db": 31.84, "agreement": 0.96875}]
+    (output,) = record["outputs"]
+    assert {name: output[name] for name in ("name", "sqnr_db", "agreement")} == {"name": "logits", "sqnr_db": 31.84, "agreement": 0.96875}
+    assert output["groups"] == [] and not output["rows_matched"] and output["rows_unmatched"] == 0 and output["integers_db"] is None
+    assert record["parity_db"] == 87.0 and record["parity_agreement"] is None
     assert record["integer_macs"] == 1_500_000 and record["total_macs"] == 2_000_000 and record["integer_coverage"] == 0.75
     assert record["operators"]["/stem/Conv"] == {"op_type": "Conv", "runs": "integer", "reason": ""}
     assert len(record["float_operators"]) == 10 and record["latency_ratio"]["machine"] == platform.machine()

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from converter.errors import UsageError
+from converter.errors import UsageError, VerificationError
 from converter.plan import Plan
 from converter.replay import planned_model
 from converter.runtime import open_session, run_session
@@ -75,11 +75,13 @@ def measure_plan_parity(subject: Subject, plan: Plan, path: Path) -> Parity:
     model = planned_model(subject.floats, plan, subject.feeds, path)
     runs = _runs(subject, True)
     try:
-        db, reference = plan_parity(model, subject.model, plan, subject.feeds, runs)
+        found = plan_parity(model, subject.model, plan, subject.feeds, runs)
     except (AssertionError, KeyError, IndexError, ValueError, RuntimeError) as error:  # an edited plan may hold anything
         what = f"the plan cannot be carried out: {type(error).__name__} {next(iter(str(error).splitlines()), '')}".rstrip()
         raise UsageError(what, where=f"--plan-in {path}", hint="give the plan that --plan-out wrote in the same conversion") from error
-    return Parity(db, "", min(PARITY_SAMPLES, len(subject.feeds)), reference)
+    if found.db is None:
+        raise VerificationError("no output is a floating-point tensor", where=str(subject.path), hint="there is nothing to compare")
+    return Parity(found.db, "", min(PARITY_SAMPLES, len(subject.feeds)), found.reference)
 
 
 def check_plan_is_of(plan: Plan, subject: Subject, path: Path) -> None:

@@ -60,6 +60,7 @@ def markdown(results: Sequence[FamilyResult]) -> str:
         report, verdict = result.report, result.report.verdict
         assert verdict is not None and report.latency is not None
         quality = verdict.outputs[0]
+        assert quality.sqnr_db is not None and verdict.parity_db is not None
         agreement = "" if quality.agreement is None else f"{quality.agreement:.0%}"
         latency = f"{report.latency.ratio:.2f}" if report.target == "x86" else ""
         lines.append(

@@ -63,7 +63,7 @@ def point_of(report: Report) -> Point:
     return Point(
         report.placement,
         report.predicted / report.predicted_float,
-        min(o.sqnr_db for o in outputs),
+        min(o.sqnr_db for o in outputs if o.sqnr_db is not None),
         min(agreements) if agreements else None,
         sum(op.runs == "integer" for op in report.plan.ops.values()),
     )

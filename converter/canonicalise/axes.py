@@ -80,22 +80,22 @@ def crop_and_pad(_: ir.Graph, node: ir.Node) -> bool:
     axes = _axes(x, attributes(node).get("axes", range(_rank(x))))
     if axes is None or x is None or x.shape is None or wanted is None:
         return False
-    sizes = [x.shape[axis] for axis in axes]
-    if not all(isinstance(size, int) for size in sizes):
+    sizes = [size for axis in axes if isinstance(size := x.shape[axis], int)]
+    if len(sizes) < len(axes):
         return False
     rank, name, output = len(x.shape), str(node.outputs[0].name), node.outputs[0]
-    starts, ends, pads = [], [], [0] * (2 * rank)
-    for axis, size, target in zip(axes, (int(s) for s in sizes), (int(t) for t in wanted), strict=True):
+    starts, ends, pads, inside = [], [], [0] * (2 * rank), list(x.shape)
+    for axis, size, target in zip(axes, sizes, (int(t) for t in wanted), strict=True):
         start = max(0, size - target) // 2
         starts.append(start)
         ends.append(start + min(size, target))
         pads[axis] = max(0, target - size) // 2
         pads[rank + axis] = max(0, target - size) - pads[axis]
+        inside[axis] = min(size, target)
     limits = [
         _list(node, part, np.dtype(np.int64), f"{name}_{what}") for what, part in (("starts", starts), ("ends", ends), ("axes", axes))
     ]
-    inside = ir.Shape([min(int(s), int(wanted[axes.index(i)])) if i in axes else s for i, s in enumerate(x.shape)])
-    cropped = insert_before(node, "Slice", [x, *limits], name=f"{name}_Slice", like=output, shape=inside)
+    cropped = insert_before(node, "Slice", [x, *limits], name=f"{name}_Slice", like=output, shape=ir.Shape(inside))
     new = insert_before(node, "Pad", [cropped, _list(node, pads, np.dtype(np.int64), f"{name}_pads")], name=f"{name}_Pad", like=output)
     replace(output, new, [node])
     return True

@@ -89,7 +89,7 @@ def test_case_2_every_way_to_interpolate_keeps_its_numbers(attrs: dict[str, Any]
 def test_case_2_a_region_is_completed_too() -> None:
     draft = Draft(x=(2, 4, 7, 5))
     region = np.asarray([0.1, 0.2, 0.8, 0.9], np.float32)
-    attrs = {"mode": "linear", "coordinate_transformation_mode": "tf_crop_and_resize", "axes": [2, 3]}
+    attrs: dict[str, Any] = {"mode": "linear", "coordinate_transformation_mode": "tf_crop_and_resize", "axes": [2, 3]}
     completed(draft, draft.add("Resize", "x", region, None, ints(6, 7), **attrs))
 
 

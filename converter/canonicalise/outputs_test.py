@@ -19,8 +19,8 @@ from converter.runtime import open_session
 from converter.verify import sqnr
 
 FLOAT, INT64 = TensorProto.FLOAT, TensorProto.INT64
-SHAPE = [1, 4, 6, 6]
-FEED = {"x": weights(*SHAPE)}
+SHAPE: list[int | str | None] = [1, 4, 6, 6]
+FEED = {"x": weights(1, 4, 6, 6)}
 ANCHORS = weights(5, 4, seed=1)
 Outputs = list[tuple[str, int, list[int | str | None] | None]]
 

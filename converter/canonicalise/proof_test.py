@@ -150,7 +150,7 @@ def test_integer_inputs_and_infinities_of_a_mask_are_left_as_they_are() -> None:
     draft = Draft(x=(1, 4), mask=(1, 4))
     model = draft.model(draft.add("Softmax", draft.add("Add", "x", "mask")))
     model.graph.input.append(onnx.helper.make_tensor_value_info("n", onnx.TensorProto.INT64, [1]))
-    feed = {**SAMPLE, "mask": np.asarray([[0, -np.inf, -2, -np.inf]], np.float32), "n": np.asarray([5], np.int64)}
+    feed: dict[str, Any] = {**SAMPLE, "mask": np.asarray([[0, -np.inf, -2, -np.inf]], np.float32), "n": np.asarray([5], np.int64)}
     reference = run_reference(model, [feed])
     assert len(reference.edges) == 4
     for edge in reference.edges:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import math
+import os
 from collections.abc import Callable
 
 import numpy as np
@@ -9,6 +11,7 @@ import pytest
 from onnx import helper
 from onnx.reference import ReferenceEvaluator
 
+from converter import simplification
 from converter.canonicalise.conftest import Array, Draft, assert_equal_outputs, op_types, outputs_of, random_feed, weights
 from converter.canonicalise.standard import CANONICAL_OPSET, infer_shapes, refuse_control_flow, simplify, to_canonical_opset
 from converter.conftest import hybrid_model
@@ -147,6 +150,27 @@ def test_softmax_over_several_axes_keeps_its_meaning() -> None:
     assert_equal_outputs(model, converted(model), random_feed(model))
 
 
+@pytest.mark.parametrize("opset", [9, 11, 12, 13])
+@pytest.mark.parametrize("axis", [None, 1, 2, 3])
+def test_old_hardmax_chooses_one_of_all_that_follows_its_axis(opset: int, axis: int | None) -> None:
+    draft = Draft(opset=opset, x=("n", 3, 4, 5))
+    draft.add("Relu", "x", name="Hardmax_1_out_shape")
+    model = draft.model(draft.add("Hardmax", "x", **({} if axis is None else {"axis": axis})))
+    result = converted(model)
+    assert_equal_outputs(model, result, random_feed(model))
+    chosen = outputs_of(result, random_feed(model))["Hardmax_1_out"].sum()
+    rows = 2 * math.prod((3, 4, 5)[: (axis if axis is not None else 1 if opset < 13 else 3) - 1])
+    assert chosen == (rows if opset < 13 else 2 * 3 * 4 * 5 // (3, 4, 5)[axis - 1 if axis is not None else 2])
+
+
+@pytest.mark.parametrize("opset", [12, 17])
+def test_an_import_that_nobody_knows_is_no_hindrance(opset: int) -> None:
+    draft = Draft(opset=opset, x=(2, 3))
+    model = draft.model(draft.add("Relu", "x"))
+    model.opset_import.append(helper.make_opsetid("com.microsoft", 1))
+    assert_equal_outputs(model, to_canonical_opset(model), random_feed(model))
+
+
 @pytest.mark.parametrize("ir_version", [3, 8])
 @pytest.mark.parametrize("opset", [9, CANONICAL_OPSET])
 def test_weights_that_are_listed_as_inputs_become_constants(ir_version: int, opset: int) -> None:
@@ -228,6 +252,26 @@ def test_simplification_folds_constants(capfd: pytest.CaptureFixture[str]) -> No
     total = draft.add("Add", draft.add("Mul", 2.0, 3.0), 1.0)
     assert op_types(simplify(draft.model(draft.add("Mul", "x", total)))) == ["Mul"]
     assert capfd.readouterr().out == ""
+
+
+def test_what_onnxsim_prints_is_not_seen(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+    def chatty(model: onnx.ModelProto, **_: object) -> tuple[onnx.ModelProto, bool]:
+        os.write(2, b"WARNING: failed to run an op")
+        return model, True
+
+    monkeypatch.setattr(simplification.onnxsim, "simplify", chatty)
+    simplify(hybrid_model())
+    assert tuple(capfd.readouterr()) == ("", "")
+
+
+def test_a_failure_of_onnxsim_is_the_model_s(monkeypatch: pytest.MonkeyPatch) -> None:
+    def failing(*_: object, **__: object) -> None:
+        raise RuntimeError("Graph output 'y' is not an output of any node")
+
+    monkeypatch.setattr(simplification.onnxsim, "simplify", failing)
+    with pytest.raises(ModelError, match="Graph output 'y'") as caught:
+        simplify(hybrid_model())
+    assert caught.value.hint
 
 
 def test_shape_inference_sees_through_shape_arithmetic_and_leaves_weights_alone() -> None:

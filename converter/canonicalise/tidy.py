@@ -113,6 +113,17 @@ def _softmax_of_flat(graph: ir.Graph, node: ir.Node) -> bool:
     return True
 
 
+def _one_matrix(graph: ir.Graph, node: ir.Node) -> bool:
+    """Case 5: without the leading axes of the constant, the product has the same shape."""
+    x, weight = node.inputs[0], constant(node.inputs[1])
+    if weight is None or weight.ndim < 3 or weight.size != weight.shape[-2] * weight.shape[-1]:
+        return False
+    if x is None or x.shape is None or len(x.shape) < weight.ndim:
+        return False
+    node.replace_input_with(1, add_initializer(graph, f"{node.outputs[0].name}_weight", weight.reshape(weight.shape[-2:])))
+    return True
+
+
 _RULES: dict[str, Callable[[ir.Graph, ir.Node], bool]] = {
     "CenterCropPad": crop_and_pad,
     "Pad": complete_pads,
@@ -121,4 +132,5 @@ _RULES: dict[str, Callable[[ir.Graph, ir.Node], bool]] = {
     "Gemm": _plain_gemm,
     "Reshape": _softmax_of_flat,
     "Expand": _needless_expand,
+    "MatMul": _one_matrix,
 }

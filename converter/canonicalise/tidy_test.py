@@ -107,3 +107,23 @@ def test_case_4_an_expand_stays_where_its_shape_is_needed() -> None:
     output, twice, beside, joined = (draft.add("Expand", "y", np.asarray([2, 3, 4], np.int64)) for _ in range(4))
     readers = [draft.add("Add", twice, twice), draft.add("Add", beside, "y"), draft.add("Concat", joined, "x", axis=0)]
     assert tidied(draft, output, *readers).count("Expand") == 4
+
+
+@pytest.mark.parametrize("axes", [1, 2])
+def test_case_5_weights_that_are_one_matrix_lose_their_leading_axes(axes: int) -> None:
+    draft = Draft(x=("n", 2, 3, 4))
+    result, changed = rewrite(tidy_spellings, draft.model(draft.add("MatMul", "x", weights(*[1] * axes, 4, 5))), {"n": 2})
+    assert len(changed) == 1
+    (product,) = result.graph.node
+    assert [list(i.dims) for i in result.graph.initializer if i.name == product.input[1]] == [[4, 5]]
+
+
+@pytest.mark.parametrize(
+    ("x", "weight"),
+    [((3, 4), (1, 4, 5)), ((4,), (1, 4, 5)), ((2, 3, 4), (2, 4, 5)), ((2, 3, 4), (1, 1, 4, 5)), ((2, 3, 4), (4, 5))],
+    ids=str,
+)
+def test_case_5_other_weights_stay(x: tuple[int, ...], weight: tuple[int, ...]) -> None:
+    """If they bring axes of their own, or are several matrices, or one already."""
+    draft = Draft(x=x)
+    assert rewrite(tidy_spellings, draft.model(draft.add("MatMul", "x", weights(*weight))))[1] == []

@@ -8,6 +8,9 @@ gradient there: an error e changes the loss by the mean of (v . e)^2 / 2 over th
 rounded is off by a twelfth of a squared step on average, independently, times the function's slope.
 
 Numbers are told apart by their bin in a histogram of the tensor's range, so that a candidate costs a sum over the bins.
+
+Gradients speak for small changes. Where a softmax behind is saturated they vanish, and much could be cut off that does matter. So the
+network is run with what was found, and grids with which it gives worse answers are dropped.
 """
 
 from __future__ import annotations
@@ -20,8 +23,10 @@ import torch
 
 from converter.grids import Grid
 from converter.methods.candidates import covering
+from converter.methods.layer_error import on_grids
+from converter.methods.output_change import output_change
 from converter.methods.problem import Problem
-from converter.network import Network, Step, run, section
+from converter.network import Network, Step, run, run_samples, section
 from converter.parallel import in_order
 from converter.sensitivity import pulled_back
 from converter.study import Study
@@ -41,6 +46,13 @@ _PARTS = tuple(float(p) for p in np.linspace(0.1, 1.1, 41))
 
 _MORE = 1.1
 """Times the least error that any grid leaves. The widest with no more than that has room for what the samples do not show."""
+
+
+_TRIED = 8
+"""Samples on which grids are put to the test."""
+
+_WORSE = 1.25
+"""Times the loss with the grids given: what makes room for other samples costs a little."""
 
 
 @dataclass(frozen=True)
@@ -123,7 +135,26 @@ def activation_grids(problem: Problem, study: Study, start: Mapping[str, Grid], 
 
     # where no gradient came, nothing can be told
     found = [a for a in found if a.source in histograms and bool((histograms[a.source].squared > 0.0).any())]
-    return {a.source: grid for a, grid in zip(found, in_order(best, found, study.workers), strict=True)}
+    return _confirmed(study, start, {a.source: grid for a, grid in zip(found, in_order(best, found, study.workers), strict=True)})
+
+
+@torch.no_grad()
+def _confirmed(study: Study, start: Mapping[str, Grid], grids: Mapping[str, Grid]) -> dict[str, Grid]:
+    """Those of some grids with which the network's answers are about as good as with the ones given; found by halves."""
+    few = {name: value[:_TRIED] for name, value in study.feed.items()}
+    wanted = run_samples(study.network, few) if grids else {}
+
+    def change(chosen: Mapping[str, Grid]) -> float:
+        got = run_samples(study.network, few, hook=on_grids(study.readings, chosen))
+        return output_change(wanted, got, study.losses)
+
+    def kept(names: Sequence[str]) -> list[str]:
+        if not names or change({n: grids[n] for n in names}) <= _WORSE * change({n: start[n] for n in names}):
+            return list(names)
+        half = len(names) // 2
+        return [] if half == 0 else kept(names[:half]) + kept(names[half:])
+
+    return {name: grids[name] for name in kept(list(grids))}
 
 
 def _histograms(study: Study, found: Sequence[Activation], ranges: Mapping[str, tuple[float, float]]) -> dict[str, _Histogram]:

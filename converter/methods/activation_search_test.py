@@ -15,8 +15,8 @@ from converter.methods import activation_search
 from converter.methods.activation_search import activation_grids, activations_of
 from converter.methods.candidates import covering
 from converter.methods.layer_error import on_grids
+from converter.methods.output_change import divergence
 from converter.methods.problem import Problem
-from converter.methods.ramp_search import divergence
 from converter.network import network_of, run_samples
 from converter.observe import observe
 from converter.sketch_test import Sketch, feeds_for, losses_of

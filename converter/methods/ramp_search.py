@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 import torch
-from torch.nn import functional
 
 from converter.grids import FloatArray
+from converter.methods.output_change import divergence, error_share
 from converter.methods.problem import Choice, Problem
 from converter.network import Hook, Step, run_samples
 from converter.output_loss import OutputLoss
@@ -17,7 +17,7 @@ from converter.ramps import PricedRamp, Ramp, RampSite, fit_level, fit_ramp, gat
 from converter.sensitivity import pulled_back
 from converter.study import Study
 
-__all__ = ["choose_ramps", "divergence", "error_share", "loss_changes", "ramp_hook"]
+__all__ = ["choose_ramps", "loss_changes", "ramp_hook"]
 
 Tensor = torch.Tensor
 
@@ -123,17 +123,6 @@ def _alike(wanted: Tensor, got: Tensor, loss: OutputLoss) -> bool:
         return False
     parts = [(w.movedim(loss.axis, 0)[a:b], g.movedim(loss.axis, 0)[a:b]) for a, b in loss.parts for w, g in [(wanted, got)]]
     return all(error_share(w, g) <= _MOST_ERROR for w, g in parts or [(wanted[finite], got[finite])])
-
-
-def divergence(wanted: Tensor, got: Tensor) -> float:
-    """KL divergence per position in nats; both tensors are class scores, float32 [..., classes]."""
-    p, q = (functional.log_softmax(x.double(), -1) for x in (wanted, got))
-    return float((p.exp() * (p - q)).sum(-1).mean())
-
-
-def error_share(wanted: Tensor, got: Tensor) -> float:
-    """Squared error over power; float32, any shape."""
-    return float((wanted - got).double().square().sum() / wanted.double().square().sum().clamp(min=1e-30))
 
 
 def ramp_hook(ramps: Mapping[str, Ramp]) -> Hook:

@@ -10,8 +10,9 @@ import pytest
 import torch
 
 from converter.grids import affine_grid
+from converter.methods.output_change import divergence, error_share
 from converter.methods.problem import Choice, Problem
-from converter.methods.ramp_search import choose_ramps, divergence, error_share, loss_changes, ramp_hook
+from converter.methods.ramp_search import choose_ramps, loss_changes, ramp_hook
 from converter.network import network_of, run_samples
 from converter.observe import observe
 from converter.ramps import PricedRamp, Ramp, RampSite

@@ -9,7 +9,8 @@ import torch
 from converter.grids import Grid, fake_quantize
 from converter.methods.witness import Witness, grid_errors, thinned_witness, witnesses_of
 from converter.network import network_of
-from converter.sketch_test import Sketch, losses_of
+from converter.output_loss import OutputLoss
+from converter.sketch_test import Sketch
 from converter.study import Study, stack
 
 GRIDS = [Grid((0.1,), (3,), 8, True), Grid((0.25,), (-20,), 8, True), Grid((0.02,), (0,), 8, True)]
@@ -20,7 +21,7 @@ def witness_of(values: torch.Tensor, importance: torch.Tensor | None = None) -> 
 
 
 def test_the_importance_is_the_squared_slope_of_the_loss() -> None:
-    """One output y = sum(w x): its loss (dy)^2 / mean(y^2) has the second derivative w^2 / mean(y^2) at each x."""
+    """One output y = sum(w x): its loss (dy)^2 / power has the second derivative w^2 / power at each x."""
     sketch = Sketch()
     x = sketch.input("x", 1, 6)
     middle = sketch.add("Mul", x, sketch.constant(2.0), name="middle")
@@ -28,14 +29,11 @@ def test_the_importance_is_the_squared_slope_of_the_loss() -> None:
     model = sketch.model(sketch.add("MatMul", middle, sketch.constant(weight)))
     inputs = np.random.default_rng(0).normal(size=(3, 1, 6)).astype(np.float32)
     feed = stack([{"x": one} for one in inputs])
-    study = Study(network_of(model), feed, {}, (), (), 0, losses=losses_of(model, "values"))
+    study = Study(network_of(model), feed, {}, (), (), 0, losses={str(model.graph.outputs[0].name): OutputLoss("values", powers=(0.25,))})
     (witness,) = witnesses_of(study, ["middle.0"], feed).values()
-    outputs = 2.0 * inputs[:, 0] @ weight[:, 0]
-    rounds = [slice(0, 2), slice(2, 3)]  # samples that run together share the mean square
-    mean_square = np.concatenate([np.full(len(outputs[r]), np.square(outputs[r]).mean()) for r in rounds])
     order = witness.places.numpy()
     np.testing.assert_allclose(witness.values.numpy(), 2.0 * inputs[:, 0, order], rtol=1e-6)
-    np.testing.assert_allclose(witness.importance.numpy(), np.square(weight[order, 0]) / mean_square[:, None] / 3, rtol=1e-5)
+    np.testing.assert_allclose(witness.importance.numpy(), np.broadcast_to(np.square(weight[order, 0]) / 0.25 / 3, (3, 6)), rtol=1e-5)
 
 
 def test_errors_are_those_of_rounding_number_by_number() -> None:

@@ -139,7 +139,8 @@ def _standardize(x: Inputs, a: Attributes) -> Tensor:
 def _hardmax(x: Inputs, a: Attributes) -> Tensor:
     axis = a.get("axis", -1) % x[0].ndim
     place = torch.arange(x[0].shape[axis]).reshape([-1 if i == axis else 1 for i in range(x[0].ndim)])
-    return (place == x[0].argmax(axis, keepdim=True)).to(x[0].dtype)
+    result: Tensor = (place == x[0].argmax(axis, keepdim=True)).to(x[0].dtype)
+    return result
 
 
 TABLE: Table = {

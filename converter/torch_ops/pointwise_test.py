@@ -148,9 +148,8 @@ def test_half_precision_and_back_rounds_and_passes_gradients() -> None:
     x = torch.tensor([1.0, 2.0005], requires_grad=True)
     (half,) = torch_ops.apply("Cast", [x], {"to": 10})
     (back,) = torch_ops.apply("Cast", [half], {"to": 1})
-    back.sum().backward()
-    assert x.grad is not None
-    assert (half.dtype, back.tolist(), x.grad.tolist()) == (torch.float16, [1.0, 2.0], [1.0, 1.0])
+    (gradient,) = torch.autograd.grad(back.sum(), x)
+    assert (half.dtype, back.tolist(), gradient.tolist()) == (torch.float16, [1.0, 2.0], [1.0, 1.0])
 
 
 def test_cast_to_the_type_of_another() -> None:

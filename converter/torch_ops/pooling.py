@@ -91,7 +91,8 @@ def _power_pool(x: Inputs, a: Attributes) -> Tensor:
     _undilated("LpPool", a)
     w, order = _windows(x[0], a), a.get("p", 2)
     sums = _sums(pad_spatial(x[0].abs() ** order, w.fitting), w)
-    return sums ** (1.0 / order)
+    result: Tensor = sums ** (1.0 / order)
+    return result
 
 
 def _max_pool(x: Inputs, a: Attributes) -> list[Tensor]:
@@ -172,7 +173,8 @@ def _arg(find: Callable[..., Tensor]) -> Rule:
     def function(x: Inputs, a: Attributes) -> Tensor:
         axis, keepdim = a.get("axis", 0), bool(a.get("keepdims", 1))
         if a.get("select_last_index", 0):
-            return x[0].shape[axis] - 1 - find(x[0].flip(axis), dim=axis, keepdim=keepdim)
+            last: Tensor = x[0].shape[axis] - 1 - find(x[0].flip(axis), dim=axis, keepdim=keepdim)
+            return last
         return find(x[0], dim=axis, keepdim=keepdim)
 
     return Rule(function, "axis keepdims select_last_index")

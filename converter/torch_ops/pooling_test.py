@@ -60,10 +60,8 @@ def test_the_mean_over_a_window_larger_than_the_padded_input(attrs: dict[str, An
 @pytest.mark.parametrize("dims", [1, 2, 3])
 @pytest.mark.parametrize("ceil_mode", [0, 1])
 def test_pools_over_one_to_three_axes(op_type: str, dims: int, ceil_mode: int) -> None:
-    attrs = {"kernel_shape": [3, 2, 2][:dims], "strides": [2, 2, 1][:dims], "pads": [1, 0, 1][:dims] + [1, 1, 0][:dims]}
-    check_operator(
-        op_type, [floats(2, 3, 7, 6, 5)[(..., *[0] * (3 - dims))]], outputs=2 if op_type == "MaxPool" else 1, ceil_mode=ceil_mode, **attrs
-    )
+    attrs: dict[str, Any] = {"kernel_shape": [3, 2, 2][:dims], "strides": [2, 2, 1][:dims], "pads": [1, 0, 1][:dims] + [1, 1, 0][:dims]}
+    check_operator(op_type, [floats(2, 3, *(7, 6, 5)[:dims])], outputs=2 if op_type == "MaxPool" else 1, ceil_mode=ceil_mode, **attrs)
 
 
 def test_max_pool_of_integers() -> None:
@@ -78,7 +76,7 @@ def test_pools_by_a_power(p: int) -> None:
 
 def test_maxima_go_back_to_their_places() -> None:
     x = torch.from_numpy(floats(2, 3, 6, 8))
-    attrs = {"kernel_shape": [2, 2], "strides": [2, 2]}
+    attrs: dict[str, Any] = {"kernel_shape": [2, 2], "strides": [2, 2]}
     values, places = torch_ops.apply("MaxPool", [x], attrs)
     check_operator("MaxUnpool", [values.numpy(), places.numpy()], **attrs)
 

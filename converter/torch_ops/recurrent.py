@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import torch
 
@@ -12,7 +13,7 @@ __all__ = ["TABLE"]
 
 _ACTIVATIONS = {"LSTM": ["Sigmoid", "Tanh", "Tanh"], "GRU": ["Sigmoid", "Tanh"], "RNN": ["Tanh"]}
 _COVERED = "activations direction hidden_size layout"
-_IGNORED = {"activation_alpha": [], "activation_beta": []}
+_IGNORED: Mapping[str, Any] = {"activation_alpha": [], "activation_beta": []}
 
 Step = Callable[[Tensor, tuple[Tensor, ...], Tensor, Tensor | None], tuple[Tensor, ...]]
 """Given what the input gives to the gates [batch, gates], the states [batch, hidden], the recurrent weights and their bias,

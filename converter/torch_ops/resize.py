@@ -84,7 +84,8 @@ def _along(x: Tensor, axis: int, place: Tensor, factor: float, a: Attributes) ->
     index, weights = _taps(place.double(), last, 1 / factor if a.get("antialias", 0) and factor < 1 else 1.0, a)
     shape = [-1 if d == axis else 1 for d in range(x.ndim)]
     parts = (x.index_select(axis, i.clamp(0, last)) * w.to(x.dtype).reshape(shape) for i, w in zip(index, weights, strict=True))
-    return functools.reduce(torch.add, parts)
+    result: Tensor = functools.reduce(torch.add, parts)
+    return result
 
 
 def _taps(place: Tensor, last: int, wider: float, a: Attributes) -> tuple[Tensor, Tensor]:

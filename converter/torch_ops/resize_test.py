@@ -60,7 +60,7 @@ def test_places_that_are_symmetric_whatever_the_size(factors: tuple[float, float
 @pytest.mark.parametrize("where", ["half_pixel", "align_corners"])
 @pytest.mark.parametrize("exclude_outside", [0, 1])
 def test_antialiasing(factors: tuple[float, float], mode: str, where: str, exclude_outside: int) -> None:
-    attrs = {"exclude_outside": exclude_outside} if mode == "cubic" else {}
+    attrs: dict[str, Any] = {"exclude_outside": exclude_outside} if mode == "cubic" else {}
     check_operator("Resize", [X, None, scales(*factors)], mode=mode, coordinate_transformation_mode=where, antialias=1, **attrs)
 
 
@@ -72,7 +72,7 @@ def test_weights_of_places_outside_can_be_left_out(factors: tuple[float, float])
 @pytest.mark.parametrize("mode", ["nearest", "linear"])
 @pytest.mark.parametrize("region", [(0, 0, 0.1, 0.2, 1, 1, 0.8, 0.9), (0, 0, -0.3, 0, 1, 1, 1.2, 1)], ids=["inside", "beyond"])
 def test_a_region_with_one_number_around_it(region: tuple[float, ...], mode: str) -> None:
-    attrs = {"mode": mode, "coordinate_transformation_mode": "tf_crop_and_resize", "extrapolation_value": 7.5}
+    attrs: dict[str, Any] = {"mode": mode, "coordinate_transformation_mode": "tf_crop_and_resize", "extrapolation_value": 7.5}
     check_operator("Resize", [X, np.asarray(region, np.float32), None, ints(2, 3, 7, 4)], **attrs)
 
 

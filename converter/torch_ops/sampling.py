@@ -27,7 +27,8 @@ def _affine_grid(x: Inputs, a: Attributes) -> Tensor:
     lines = [torch.linspace(-1, 1, n) if aligned else (2 * torch.arange(n) + 1) / n - 1 for n in sizes]
     places = torch.stack([*reversed(torch.meshgrid(*lines, indexing="ij")), torch.ones(sizes)], -1).to(x[0].dtype)
     grid = places.reshape(-1, len(sizes) + 1) @ x[0].transpose(1, 2)
-    return grid.reshape(x[0].shape[0], *sizes, len(sizes))
+    result: Tensor = grid.reshape(x[0].shape[0], *sizes, len(sizes))
+    return result
 
 
 def _columns_to_image(x: Inputs, a: Attributes) -> Tensor:
@@ -37,7 +38,7 @@ def _columns_to_image(x: Inputs, a: Attributes) -> Tensor:
     if len(image) != 2 or list(pads[:2]) != list(pads[2:]):
         raise UnknownOperatorError(f"operator 'Col2Im' with image_shape={image}, pads={pads}")
     strides, dilations = a.get("strides", [1, 1]), a.get("dilations", [1, 1])
-    return functional.fold(x[0], image, block, dilation=dilations, padding=pads[:2], stride=strides)
+    return functional.fold(x[0], tuple(image), tuple(block), dilation=tuple(dilations), padding=tuple(pads[:2]), stride=tuple(strides))
 
 
 TABLE: Table = {
