@@ -102,8 +102,9 @@ def _width(cone: Cone) -> int | None:
 
 def _run(cone: Cone, rows: torch.Tensor) -> torch.Tensor | None:
     """Evaluate the cone on [rows, width], where every reduction runs over the last axis."""
-    rank = len(cone.source.shape) if cone.source.shape is not None else 2
-    if rank < 2:
+    ranks = {len(v.shape) for v in (cone.source, *(n.outputs[0] for n in cone.nodes)) if v.shape is not None} or {2}
+    rank = max(ranks)
+    if rank < 2 or len(ranks) > 1:
         return None
     y = evaluate(cone, rows.reshape(*[1] * (rank - 2), *rows.shape))
     return None if y is None or y.numel() != rows.numel() else y.reshape(rows.shape)

@@ -271,3 +271,17 @@ def test_gamma_and_beta_come_out_as_they_were() -> None:
     for found, given_ in ((constant(node.inputs[1]), gamma), (constant(node.inputs[2]), beta)):
         assert found is not None
         np.testing.assert_allclose(found, given_, rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize("forgotten", ["x", "Relu_0_out", "Sub_2_out"])
+def test_shapes_that_are_known_in_parts_are_no_obstacle(forgotten: str) -> None:
+    """An axis counted from the front says nothing where the number of axes is not known."""
+    draft = Draft(x=(2, 3, 5, WIDTH))
+    model: ir.Model = ir.from_proto(draft.model(layer_norm(draft, draft.add("Relu", "x"), axis=3)))
+    for value in (*model.graph.inputs, *(o for n in model.graph for o in n.outputs)):
+        value.shape = None if value.name == forgotten else value.shape
+    fuse_normalizations(model)
+    complete = draft.model(str(model.graph.outputs[0].name))
+    for value in model.graph.inputs:
+        value.shape = ir.Shape((2, 3, 5, WIDTH))
+    assert_equal_outputs(complete, ir.to_proto(model), random_feed(complete))
