@@ -21,7 +21,7 @@ from converter import torch_ops
 from converter.graph import attributes, constant, narrows_output
 from converter.runtime_kernels import runtime_operator
 
-__all__ = ["Hook", "Network", "Step", "network_of", "run", "run_samples", "section"]
+__all__ = ["Hook", "Network", "Step", "network_of", "run", "run_samples", "section", "stacked"]
 
 Tensor = torch.Tensor
 
@@ -178,7 +178,6 @@ def run_samples(
     wanted: Sequence[str] | None = None,
     hook: Hook | None = None,
     constants: Mapping[str, Tensor] | None = None,
-    cut: bool = False,
 ) -> dict[str, Tensor]:
     """Run on many samples at once: every input and every result has one axis more, the samples, in front.
 
@@ -190,7 +189,7 @@ def run_samples(
     if network.one_by_one:
         count = next(iter(feed.values())).shape[0]
         samples = ({name: value[i] for name, value in feed.items()} for i in range(count))
-        return _stacked([run(network, sample, wanted=names, hook=hook, constants=constants, cut=cut) for sample in samples])
+        return stacked([run(network, sample, wanted=names, hook=hook, constants=constants) for sample in samples])
 
     def one(sample: dict[str, Tensor]) -> dict[str, Tensor]:
         return run(network, sample, wanted=names, hook=hook, constants=constants)
@@ -221,7 +220,8 @@ def _beginning(made: Tensor) -> Tensor:
     return made if open_to_gradients else made.detach().requires_grad_()
 
 
-def _stacked(results: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+def stacked(results: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    """What several runs gave, the sample axis in front; without what has not the same shape in all of them, and sequences."""
     tensors = {n: first for n, first in results[0].items() if isinstance(first, torch.Tensor)}  # and no sequences of them
     steady = [n for n, first in tensors.items() if all(r[n].shape == first.shape for r in results)]
     return {name: torch.stack([result[name] for result in results]) for name in steady}

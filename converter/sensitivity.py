@@ -23,7 +23,7 @@ import torch
 from torch.nn import functional
 
 from converter import torch_ops
-from converter.network import Network, Step, run_samples
+from converter.network import Network, Step, run, run_samples, stacked
 from converter.output_loss import OutputLoss
 from converter.parallel import in_order
 from converter.torch_ops.layers import pad_spatial, spatial_pads
@@ -344,19 +344,37 @@ def pulled_back(
     """
     wanted = list(dict.fromkeys([*read, *points, *network.outputs]))
     inputs = {n: v.clone().requires_grad_() if v.is_floating_point() else v for n, v in feed.items()}
-    values = run_samples(network, inputs, wanted=wanted, cut=network.one_by_one)
+    if network.one_by_one:
+        # gradients are those of the tensors of each sample: what is stacked of them leads nowhere
+        samples = [{n: v[i] for n, v in inputs.items()} for i in range(next(iter(inputs.values())).shape[0])]
+        parts = [run(network, sample, wanted=wanted, cut=True) for sample in samples]
+        values = stacked(parts)
+    else:
+        values = run_samples(network, inputs, wanted=wanted)
+        parts = [values]
     scores = {n: values[n] for n in network.outputs if n in losses and n in values and values[n].requires_grad}
-    reached = [n for n in points if values[n].requires_grad]
+    reached = [n for n in points if n in values and values[n].requires_grad]
 
     def pull() -> Iterator[dict[str, Tensor]]:
         for number in range(probes if scores and reached else 0):
             vectors = probe(scores, losses, generator)
             loss = torch.stack([(torch.where(torch.isfinite(x), x, 0.0) * vectors[n]).sum() for n, x in scores.items()]).sum()
-            gradients = torch.autograd.grad(loss, [values[n] for n in reached], retain_graph=number + 1 < probes, allow_unused=True)
-            # a guard against what is no number hands back gradients that are none
-            yield {n: torch.nan_to_num(g, 0.0, 0.0, 0.0) for n, g in zip(reached, gradients, strict=True) if g is not None}
+            ends = [part[n] for n in reached for part in parts]
+            found = iter(torch.autograd.grad(loss, ends, retain_graph=number + 1 < probes, allow_unused=True))
+            gradients = {n: [next(found) for _ in parts] for n in reached}
+            yield {n: _joined(pieces, values[n]) for n, pieces in gradients.items() if any(g is not None for g in pieces)}
 
     return values, pull()
+
+
+def _joined(pieces: Sequence[Tensor | None], values: Tensor) -> Tensor:
+    """Gradients of one tensor, the sample axis in front: of all samples together, or a piece each."""
+    if len(pieces) == 1 and pieces[0] is not None and pieces[0].shape == values.shape:
+        gradient = pieces[0]
+    else:
+        gradient = torch.stack([torch.zeros_like(values[0]) if g is None else g for g in pieces])
+    # a guard against what is no number hands back gradients that are none
+    return torch.nan_to_num(gradient, 0.0, 0.0, 0.0)
 
 
 def obstacle_to_gradients(network: Network, feed: Mapping[str, Tensor], losses: Mapping[str, OutputLoss]) -> str:

@@ -170,11 +170,23 @@ def test_behind_what_has_no_gradient_it_begins_anew_and_in_front_all_matters_ali
 
 def test_without_a_float_input_gradients_reach_the_layers_all_the_same() -> None:
     def build(sketch: Sketch, x: str) -> str:
-        return sketch.conv(sketch.add("Cast", sketch.add("Cast", x, to=7), to=1), 4)
+        return sketch.conv(sketch.add("Relu", sketch.conv(sketch.add("Cast", sketch.add("Cast", x, to=7), to=1), 4)), 4)
 
     network, feed = sketched(build, 1, 4, 6, 6)
     samples, _ = capture(replace(network, one_by_one=True), layers_of(network), feed, {network.outputs[0]: OutputLoss("values")})
-    assert [s.blind for s in samples.values()] == [False]
+    assert [s.blind for s in samples.values()] == [False, False]
+
+
+def test_samples_one_by_one_have_the_gradients_of_samples_together(hybrid: tuple[Network, dict[str, torch.Tensor]]) -> None:
+    network, feed = hybrid
+    points = [s.outputs[0] for s in network.steps if s.name in layers_of(network)]
+    together, alone = (
+        next(pulled_back(each, feed, LOGITS, (), points, 1, torch.Generator().manual_seed(3))[1])
+        for each in (network, replace(network, one_by_one=True))
+    )
+    assert set(together) == set(alone) == set(points)
+    for name in points:
+        torch.testing.assert_close(alone[name], together[name], rtol=1e-3, atol=1e-6)
 
 
 def test_what_torch_lacks_the_runtime_computes() -> None:
