@@ -21,6 +21,7 @@ from converter.costs import features, form_costs, kind_of
 from converter.curve_marks import TWIN_SUM, curve_of, entering, reads_curve, reads_logarithms
 from converter.folds import inserted_factors
 from converter.graph import attributes, constant, data_inputs, is_float, is_graph_output, relabel_factor, scalar, sole_consumer
+from converter.grids import SMALLEST_SCALE
 from converter.integer_forms import Gate, fit_gate
 from converter.macs import macs_of
 from converter.methods.problem import Constant
@@ -62,6 +63,8 @@ _CONTAINER_BITS = 8
 """Of what is multiplied by no weight, such as the constants of Add and Mul: narrower codes would gain nothing."""
 
 _STEPS = 255
+
+_TOO_SMALL = "some of its weights are too small for any scale"
 
 _NOT_ZERO: Mapping[str, tuple[int, ...]] = {"Div": (1,), "Log": (0,), "Pow": (0,), "Reciprocal": (0,), "Sqrt": (0,)}
 """Operators, and which of their inputs, whose result is infinite at zero, or leads to a division by zero."""
@@ -162,6 +165,8 @@ def _tensors(node: ir.Node) -> list[str]:
 def _flaws(model: ir.Model, seen: Observations) -> dict[str, str]:
     """Tensors that have to stay float, and why, as said of who reads or writes them."""
     found = {name: f"of a tensor that it reads or writes, {stats.flaw}" for name, stats in seen.tensors.items() if stats.flaw}
+    small = (name for name, stats in seen.tensors.items() if 0.0 < _reach(stats) < _STEPS * SMALLEST_SCALE)
+    found |= dict.fromkeys(small, "of a tensor that it reads or writes, the numbers are too small for any scale")
     for node in model.graph:
         for index in _NOT_ZERO.get(node.op_type, ()):
             value = node.inputs[index] if index < len(node.inputs) else None
@@ -228,11 +233,29 @@ def _conv(node: ir.Node, context: _Context, _: Earlier) -> Offer | Refusal:
         return Refusal("its bias is computed", macs)
     if weight.ndim not in (3, 4):
         return Refusal(f"no integer kernel for a convolution in {weight.ndim - 2} dimensions", macs)
+    if _too_small(weight.reshape(len(weight), -1), node, context.seen):
+        return Refusal(_TOO_SMALL, macs)
     depthwise = weight.shape[1] == 1 and attributes(node).get("group", 1) == weight.shape[0]
     widest = context.target.depthwise_weight_bits if depthwise else context.dense_weight_bits
     float_cost, integer_cost = context.cost(node)
     weights = Constant(weight, 0, min(context.weight_bits, widest))
     return Offer("weighted", {1: weights}, False, float_cost, integer_cost, macs)
+
+
+def _too_small(rows: npt.NDArray[Any], node: ir.Node, seen: Observations) -> bool:
+    """True if weights that no scale is small enough for make up a part of the output that shows.
+
+    Args:
+        rows: float32 [output channels, inputs].
+        node: the layer.
+        seen: for what it reads and writes.
+    """
+    largest = np.abs(rows).max(axis=1, initial=0.0)
+    tiny = np.abs(rows[(largest > 0.0) & (largest < _STEPS * SMALLEST_SCALE)], dtype=np.float64)
+    read, written = (seen.tensors.get(str(v.name)) for v in (node.inputs[0], node.outputs[0]) if v is not None)
+    if not tiny.size or read is None or written is None:
+        return False
+    return bool(tiny.sum(1).max() * max(-read.minimum, read.maximum) > _reach(written) / (2 * _STEPS))
 
 
 def _linear(node: ir.Node, context: _Context, earlier: Earlier) -> Offer | Refusal:
@@ -252,6 +275,8 @@ def _linear(node: ir.Node, context: _Context, earlier: Earlier) -> Offer | Refus
         if bias.ndim != 1:
             return Refusal("its bias is not one number per output", macs)
     axis = 0 if attrs.get("transB", 0) else 1
+    if _too_small(weight if axis == 0 else weight.T, node, context.seen):
+        return Refusal(_TOO_SMALL, macs)
     float_cost, integer_cost = context.cost(node)
     weights = Constant(weight, axis, min(context.weight_bits, context.dense_weight_bits))
     return Offer("weighted", {1: weights}, True, float_cost, integer_cost, macs)

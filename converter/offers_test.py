@@ -315,3 +315,27 @@ def test_what_is_divided_by_must_not_become_zero_on_a_grid() -> None:
     found = offers_of(model)
     assert isinstance(found["guarded"], Refusal) and found["guarded"].final and "become zero" in found["guarded"].reason
     assert isinstance(found["plain"], Offer)
+
+
+@pytest.mark.parametrize("op_type", ["Conv", "MatMul"])
+def test_weights_that_no_scale_is_small_enough_for_stay_float_where_they_count(op_type: str) -> None:
+    """Behind a layer of huge outputs; a channel that is as good as dead beside the others is rounded away."""
+    sketch = Sketch()
+    tiny = 1e-15 * np.random.default_rng(0).standard_normal((6, 6, *([1, 1] if op_type == "Conv" else [])))
+    dead = np.concatenate([tiny[:1] * 1e15, tiny[1:]]) if op_type == "Conv" else np.concatenate([tiny[:, :1] * 1e15, tiny[:, 1:]], 1)
+    x = image(sketch, 6)
+    huge = sketch.add("Mul", x, sketch.constant(1e15))
+    outputs = [
+        sketch.add(op_type, huge, sketch.constant(tiny), name="counts"),
+        sketch.add(op_type, x, sketch.constant(dead), name="dead"),
+    ]
+    found = offers_of(sketch.model(*outputs))
+    assert isinstance(found["dead"], Offer)
+    assert isinstance(found["counts"], Refusal) and "too small for any scale" in found["counts"].reason
+
+
+def test_numbers_that_no_scale_is_small_enough_for_stay_float() -> None:
+    sketch = Sketch()
+    x = sketch.add("Mul", image(sketch), sketch.constant(1e-18), name="tiny")
+    found = offers_of(sketch.model(sketch.add("Mul", sketch.add("Add", x, x, name="sum"), sketch.constant(1e18))))
+    assert isinstance(found["sum"], Refusal) and found["sum"].final
