@@ -48,6 +48,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             _run(flags, interruption)
             return 0
         except ConverterError as error:
+            if interruption.received:  # some libraries wrap what the signal raised
+                return _interrupted(flags.output, before)
             return _fail(error)
         except KeyboardInterrupt:
             return _interrupted(flags.output, before)
@@ -55,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             what = "there is not enough memory for this model and these samples"
             return _fail(ConverterError(what, hint="give fewer --samples, a smaller --input-shape, or run it on a larger machine"))
         except Exception as error:
-            if interruption.received:  # some libraries wrap what the signal raised
+            if interruption.received:  # as above
                 return _interrupted(flags.output, before)
             if flags.verbose:
                 traceback.print_exc()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import signal
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +18,7 @@ from onnx import TensorProto
 from converter import command_line, pipeline
 from converter.command_line import _options, main
 from converter.conftest import Outcome, Run, SaveHybrid, WriteImages, hybrid_model
-from converter.errors import VerificationError
+from converter.errors import ModelError, VerificationError
 from converter.flags import parse_flags
 from converter.search_parts import SearchParts
 
@@ -221,6 +222,21 @@ def test_interruption(run: Run, source: Path, tmp_path: Path, monkeypatch: pytes
         assert result.code == 130 and result.out == ""
         assert result.err == f"interrupted; {tmp_path / 'out.onnx'} was not written\n"
         assert names(tmp_path) == []
+
+
+@pytest.mark.parametrize("kind", [ModelError, RuntimeError])
+def test_an_interruption_that_a_library_has_renamed_is_still_one(
+    kind: type[Exception], run: Run, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def library(*_: Any, **__: Any) -> None:
+        try:
+            signal.raise_signal(signal.SIGINT)
+        except KeyboardInterrupt as error:
+            raise kind("a callback failed") from error
+
+    monkeypatch.setattr(pipeline, "canonicalise", library)
+    result = run(source, tmp_path / "out.onnx", *QUICK)
+    assert (result.code, result.err) == (130, f"interrupted; {tmp_path / 'out.onnx'} was not written\n")
 
 
 def test_interruption_after_writing_says_so(run: Run, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -25,7 +25,7 @@ def infer_shapes(model: onnx.ModelProto) -> onnx.ModelProto:
         return without_weights(lambda m: onnx.shape_inference.infer_shapes(m, data_prop=True), model)
     except onnx.shape_inference.InferenceError as error:
         first = str(error).strip().splitlines()[0][:200]
-        raise ModelError(f"shapes cannot be inferred: {first}", hint="export the model again") from error
+        raise ModelError(f"shapes cannot be inferred: {first}") from error
 
 
 def without_weights(call: Callable[[onnx.ModelProto], onnx.ModelProto], model: onnx.ModelProto) -> onnx.ModelProto:

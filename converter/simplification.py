@@ -38,8 +38,6 @@ def simplify(model: onnx.ModelProto) -> onnx.ModelProto:
             simplified, _ = onnxsim.simplify(model, check_n=0, certify=False, skipped_optimizers=list(_NOT_WANTED))
     except Exception as error:  # C++ below, which raises whatever it likes
         first = next(iter(str(error).strip().splitlines()), type(error).__name__)[:200]
-        raise ModelError(
-            f"onnxsim cannot simplify the model: {first}", hint="see whether ONNX Runtime runs it, and export it again"
-        ) from error
+        raise ModelError(f"onnxsim cannot simplify the model: {first}") from error
     result: onnx.ModelProto = simplified
     return result

@@ -268,9 +268,8 @@ def test_a_failure_of_onnxsim_is_the_model_s(monkeypatch: pytest.MonkeyPatch) ->
         raise RuntimeError("Graph output 'y' is not an output of any node")
 
     monkeypatch.setattr("onnxsim.simplify", failing)
-    with pytest.raises(ModelError, match="Graph output 'y'") as caught:
+    with pytest.raises(ModelError, match="Graph output 'y'"):
         simplify(hybrid_model())
-    assert caught.value.hint
 
 
 def test_shape_inference_sees_through_shape_arithmetic_and_leaves_weights_alone() -> None:
