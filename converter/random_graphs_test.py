@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import onnx
-from hypothesis import given, settings
+from hypothesis import given, note, settings
 
 from converter.runtime import open_session, run_session
 from converter.testing.random_graphs import METHODS, Case, Ending, convert_case, draw_case, graphs, judge_case
@@ -32,6 +32,7 @@ def test_any_model_is_converted_as_planned_or_refused_for_a_reason_and_the_defau
     :mod:`converter.testing.fairness`: with 98 % confidence over the samples, below 35 dB, and where the float network is not
     chaotic.
     """
+    note(onnx.printer.to_text(case.model))
     with TemporaryDirectory() as folder:
         endings = [convert_case(case, Path(folder), method) for method in METHODS]
         for method, ending in zip(METHODS, endings, strict=True):

@@ -221,6 +221,8 @@ def _finished(draft: Draft, inputs: Sequence[Input]) -> onnx.ModelProto:
     while draft.one_in(4):
         outputs.append(draft.choice(made))
     outputs = list(dict.fromkeys(outputs)) + _extra_outputs(draft, inputs)
+    if draft.one_in(24):
+        outputs.append(outputs[0])
     made_by_nodes = {name for node in draft.nodes for name in node.output}
     used = {name for node in draft.nodes for name in node.input} | set(outputs)
     graph = helper.make_graph(
@@ -231,9 +233,7 @@ def _finished(draft: Draft, inputs: Sequence[Input]) -> onnx.ModelProto:
         [numpy_helper.from_array(a, n) for n, a in draft.constants.items() if n in used and n not in made_by_nodes],
     )
     model = helper.make_model(graph, **standard_import(draft.opset))
-    if draft.one_in(4):
-        for node in model.graph.node:
-            node.name = ""
+    _dressed(draft, model)
     try:
         onnx.checker.check_model(model, full_check=True)
         session = open_session(model, threads=1)
@@ -242,6 +242,17 @@ def _finished(draft: Draft, inputs: Sequence[Input]) -> onnx.ModelProto:
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError, ModelError) as error:
         raise Unfit(str(error)) from None
     return model
+
+
+def _dressed(draft: Draft, model: onnx.ModelProto) -> None:
+    """What differs between exporters: names of nodes, shapes of what is between them, imports that nothing uses."""
+    if draft.one_in(4):
+        for node in model.graph.node:
+            node.name = ""
+    if draft.one_in(3):
+        model.graph.value_info.extend(onnx.shape_inference.infer_shapes(model).graph.value_info)
+    if draft.one_in(12):
+        model.opset_import.append(helper.make_opsetid("com.microsoft", 1))
 
 
 def _extra_outputs(draft: Draft, inputs: Sequence[Input]) -> list[str]:
