@@ -411,7 +411,6 @@ def test_a_rewrite_that_was_undone_is_a_note_and_no_warning(source: Path, tmp_pa
 
     monkeypatch.setattr(canonicalise, "_STEPS", {**canonicalise._STEPS, "break apart": break_apart})
     report = convert(source, tmp_path / "out.onnx", options())
-    why = "it leaves outputs infinite or missing on calibration samples; that costs speed, not accuracy"
-    sentence = f"rewrite 'break apart' was left out, because {why}"
-    assert sentence in report.notes
+    (note,) = [note for note in report.notes if "rewrite" in note]
+    assert note.startswith("rewrite 'break apart' was left out, because it leaves outputs infinite or missing on calibration samples")
     assert not any("rewrite" in warning for warning in report.warnings)
