@@ -93,6 +93,8 @@ def quality_warnings(verdict: Verdict) -> list[str]:
 def _output_warnings(output: OutputQuality) -> list[str]:
     name = f"output '{output.name}'"
     if output.sqnr_db is None and output.agreement is None:
+        if not output.rows_matched:
+            return []  # its very shape has no place for any
         return [f"{name} holds no value on any held-aside sample; its accuracy is not known: give other samples with --calib"]
     if output.sqnr_db is None:
         assert output.agreement is not None
