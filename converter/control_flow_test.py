@@ -9,7 +9,7 @@ from onnx import TensorProto, helper
 
 from converter.canonicalise.conftest import op_types
 from converter.canonicalise.standard import to_canonical_opset
-from converter.conftest import make_model
+from converter.conftest import Values, make_model
 from converter.control_flow import holds_control_flow, refuse_lasting_control_flow
 from converter.errors import ModelError
 from converter.runtime import run_model
@@ -52,7 +52,7 @@ def loop() -> onnx.ModelProto:
     inside = [value("i", TensorProto.INT64), value("go", TensorProto.BOOL), value("v", FLOAT)]
     graph = helper.make_graph(body, "body", inside, [value("go_on", TensorProto.BOOL), value("w", FLOAT)])
     node = helper.make_node("Loop", ["n", "c", "x"], ["y"], name="/choice/Loop", body=graph)
-    inputs = [("x", FLOAT, []), ("n", TensorProto.INT64, []), ("c", TensorProto.BOOL, [])]
+    inputs: Values = [("x", FLOAT, []), ("n", TensorProto.INT64, []), ("c", TensorProto.BOOL, [])]
     return make_model([node], inputs, [("y", FLOAT, [])])
 
 

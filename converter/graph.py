@@ -8,7 +8,19 @@ from typing import Any
 import numpy.typing as npt
 import onnx_ir as ir
 
-__all__ = ["attributes", "constant", "consumers", "data_inputs", "is_float", "is_graph_output", "relabel_factor", "scalar", "sole_consumer"]
+__all__ = [
+    "attributes",
+    "constant",
+    "consumers",
+    "data_inputs",
+    "is_float",
+    "is_float_output",
+    "is_graph_output",
+    "narrows_output",
+    "relabel_factor",
+    "scalar",
+    "sole_consumer",
+]
 
 
 _LARGEST_FACTOR = 2.0**20
@@ -81,3 +93,13 @@ def data_inputs(node: ir.Node) -> Iterator[tuple[int, ir.Value]]:
     for index, value in enumerate(node.inputs):
         if value is not None and is_float(value) and constant(value) is None:
             yield index, value
+
+
+def is_float_output(value: ir.Value) -> bool:
+    """True for a model output of floating point numbers: float32, or float16 that is made of float32 at the end."""
+    return value.dtype in (ir.DataType.FLOAT, ir.DataType.FLOAT16)
+
+
+def narrows_output(node: ir.Node) -> bool:
+    """True for the Cast that makes a float16 output of the model."""
+    return node.op_type == "Cast" and is_graph_output(node.outputs[0]) and node.outputs[0].dtype == ir.DataType.FLOAT16

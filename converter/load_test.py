@@ -422,9 +422,7 @@ def masked(op_type: str, mask: np.ndarray[Any, Any]) -> onnx.ModelProto:
 
 @pytest.mark.parametrize("store", [lambda m: m, external], ids=["initializer", "external"])
 @pytest.mark.parametrize("op_type", ["Add", "Mul", "Where", "Max"])
-def test_infinite_constants_that_are_no_weights(
-    tmp_path: Path, op_type: str, store: Callable[[onnx.ModelProto], onnx.ModelProto]
-) -> None:
+def test_infinite_constants_that_are_no_weights(tmp_path: Path, op_type: str, store: Callable[[onnx.ModelProto], onnx.ModelProto]) -> None:
     onnx.save(store(masked(op_type, np.asarray([[0, 0, -np.inf, 0]], np.float32))), tmp_path / "in.onnx")
     assert load(tmp_path / "in.onnx").inputs[0].name == "x"
 

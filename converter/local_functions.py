@@ -75,7 +75,7 @@ def _adopt_opset(path: Path, model: onnx.ModelProto, function: FunctionProto) ->
     for node in nodes_of(function):
         if node.domain == "" and not _mean_the_same(node.op_type, entry.version, wanted):
             raise ModelError(
-                f"function '{function.name}' is of opset {entry.version}, the model of {wanted}, where '{node.op_type}' is another operator",
+                f"function '{function.name}' is of opset {entry.version}, the model of {wanted}: '{node.op_type}' is another operator",
                 where=place_of(path, node),
                 hint="export the model and its functions with one opset",
             )

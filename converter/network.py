@@ -18,7 +18,7 @@ import onnx_ir as ir
 import torch
 
 from converter import torch_ops
-from converter.graph import attributes, constant
+from converter.graph import attributes, constant, narrows_output
 from converter.runtime_kernels import runtime_operator
 
 __all__ = ["Hook", "Network", "Step", "network_of", "run", "run_samples", "section"]
@@ -82,6 +82,9 @@ def network_of(model: ir.Model, only: Collection[str] | None = None) -> Network:
     Args:
         model: canonical float model.
         only: operators to take, which then cannot be run one after the other; all if None.
+
+    Returns:
+        all in float32: outputs in float16 are taken as they are before they are narrowed, so that gradients do not vanish there.
     """
     steps = []
     constants: dict[str, Tensor] = {}
@@ -93,7 +96,8 @@ def network_of(model: ir.Model, only: Collection[str] | None = None) -> Network:
             if value is not None and array is not None:
                 constants[str(value.name)] = torch.from_numpy(np.array(array))
         inputs = tuple("" if v is None else str(v.name) for v in node.inputs)
-        steps.append(Step(str(node.name), node.op_type, inputs, tuple(str(v.name or "") for v in node.outputs), attributes(node)))
+        op_type, attrs = ("Identity", {}) if narrows_output(node) else (node.op_type, attributes(node))
+        steps.append(Step(str(node.name), op_type, inputs, tuple(str(v.name or "") for v in node.outputs), attrs))
     names = tuple(str(v.name) for v in model.graph.inputs)
     known = all(torch_ops.known(step.op_type) for step in steps)
     return Network(tuple(steps), constants, names, tuple(str(v.name) for v in model.graph.outputs), one_by_one=not known)
@@ -179,7 +183,8 @@ def run_samples(
     """Run on many samples at once: every input and every result has one axis more, the samples, in front.
 
     The graph itself may be fixed to one batch size: the samples are mapped over it. Integers that are the same for all samples,
-    shapes above all, are read as plain numbers. Tensors that have not the same shape for all samples are left out of the result.
+    shapes above all, are read as plain numbers. Tensors that have not the same shape for all samples are left
+    out of the result, and so are sequences.
     """
     names = tuple(network.outputs if wanted is None else wanted)
     if network.one_by_one:
@@ -217,7 +222,8 @@ def _beginning(made: Tensor) -> Tensor:
 
 
 def _stacked(results: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
-    steady = [n for n, first in results[0].items() if all(r[n].shape == first.shape for r in results)]
+    tensors = {n: first for n, first in results[0].items() if isinstance(first, torch.Tensor)}  # and no sequences of them
+    steady = [n for n, first in tensors.items() if all(r[n].shape == first.shape for r in results)]
     return {name: torch.stack([result[name] for result in results]) for name in steady}
 
 

@@ -6,9 +6,10 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 import torch
+from onnx import TensorProto, helper
 
 from converter.canonicalise import canonicalise
-from converter.conftest import hybrid_model
+from converter.conftest import hybrid_model, make_model
 from converter.network import Network, Step, network_of, run, run_samples, section
 from converter.runtime import Feed, open_session, run_session
 from converter.sketch_test import Sketch, feeds_for
@@ -130,3 +131,14 @@ def test_shapes_that_were_computed_before_are_read_as_numbers() -> None:
     gather = Step("g", "Gather", ("shape", "one"), ("n",), {"axis": 0})
     alone = Network((gather,), {"one": torch.tensor([1])}, ("shape",), ("n",))
     assert run_samples(alone, {"shape": torch.tensor([[4, 3], [4, 3]])})["n"].tolist() == [[3], [3]]
+
+
+def test_outputs_in_half_precision_are_taken_before_they_are_narrowed() -> None:
+    """A gradient of 1e-9 does not exist in float16."""
+    nodes = [helper.make_node("Neg", ["x"], ["h"]), helper.make_node("Cast", ["h"], ["y"], to=TensorProto.FLOAT16)]
+    proto = make_model(nodes, [("x", TensorProto.FLOAT, [1, 2])], [("y", TensorProto.FLOAT16, [1, 2])])
+    x = torch.tensor([[1.0, 2.0005]], requires_grad=True)
+    y = run(network_of(ir.from_proto(proto)), {"x": x})["y"]
+    assert y.dtype == torch.float32 and y.tolist() == (-x).tolist()
+    (gradient,) = torch.autograd.grad((1e-9 * y).sum(), [x])
+    torch.testing.assert_close(gradient, torch.full((1, 2), -1e-9), rtol=1e-6, atol=0.0)

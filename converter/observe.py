@@ -12,7 +12,7 @@ import numpy.typing as npt
 import onnx
 import onnx_ir as ir
 
-from converter.graph import constant, is_float
+from converter.graph import constant, is_float, is_float_output
 from converter.runtime import Feed, open_session, run_session
 
 __all__ = ["Observations", "TensorStats", "observe", "output_values", "values_of"]
@@ -115,10 +115,10 @@ def values_of(model: ir.Model, feeds: Sequence[Feed], names: Sequence[str], *, t
 
 def output_values(model: ir.Model, feeds: Sequence[Feed], *, threads: int = 0) -> dict[str, list[npt.NDArray[np.float32]]]:
     """What the float outputs are on each sample, by name."""
-    names = [str(v.name) for v in model.graph.outputs if is_float(v)]
+    names = [str(v.name) for v in model.graph.outputs if is_float_output(v)]
     session = open_session(ir.to_proto(model), threads=threads) if names else None
     runs = [run_session(session, feed, names) for feed in feeds] if names else []
-    return {name: [values[name] for values in runs] for name in names}
+    return {name: [values[name].astype(np.float32) for values in runs] for name in names}
 
 
 class _Collector:

@@ -165,7 +165,9 @@ def _flaws(model: ir.Model, seen: Observations) -> dict[str, str]:
     for node in model.graph:
         for index in _NOT_ZERO.get(node.op_type, ()):
             value = node.inputs[index] if index < len(node.inputs) else None
-            stats = seen.tensors.get(str(value.name)) if value is not None and constant(value) is None else None
+            if value is None or constant(value) is not None:
+                continue
+            stats = seen.tensors.get(str(value.name))
             if stats is not None and stats.minimum * stats.maximum > 0.0 and stats.nearest < _reach(stats) / _STEPS:
                 found.setdefault(str(value.name), f"small numbers of a tensor would become zero, which {node.op_type} must not read")
     return found

@@ -19,7 +19,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from converter.errors import UsageError
-from converter.graph import attributes, constant, is_float
+from converter.graph import attributes, constant, is_float_output, narrows_output
 
 __all__ = ["LOSS_NAMES", "OutputLoss", "describe_losses", "output_losses", "parse_losses"]
 
@@ -102,7 +102,7 @@ def output_losses(model: ir.Model, values: Mapping[str, Sequence[Array]], wanted
     Raises:
         UsageError: ``wanted`` names no float output of the model.
     """
-    outputs = {str(v.name): v for v in model.graph.outputs if is_float(v)}
+    outputs = {str(v.name): v for v in model.graph.outputs if is_float_output(v)}
     for name in wanted:
         if name not in outputs:
             hint = f"its float outputs are {', '.join(outputs)}" if outputs else "it has none"
@@ -201,6 +201,8 @@ def _made(output: ir.Value) -> tuple[ir.Node | None, list[ir.Node]]:
     """The operator that makes an output, and those behind it that only move its entries, in order."""
     moves: list[ir.Node] = []
     node = output.producer()
+    if node is not None and narrows_output(node) and node.inputs[0] is not None:
+        node = node.inputs[0].producer()
     while node is not None and (node.op_type in _RESHAPING or node.op_type in ("Transpose", "Identity")) and node.inputs[0] is not None:
         moves.insert(0, node)
         node = node.inputs[0].producer()

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import stat
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from converter.errors import ModelError, UsageError
 
-__all__ = ["check_input", "check_outputs", "write_files"]
+__all__ = ["check_input", "check_outputs", "temporary_folder", "write_files"]
+
+
+_BLOCK = 1 << 20
 
 
 def check_input(path: Path) -> None:
@@ -120,6 +125,37 @@ def write_files(contents: Mapping[Path, bytes]) -> None:
     finally:
         for temporary in staged.values():
             temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def temporary_folder(size: int) -> Iterator[Path]:
+    """A folder that is removed in the end, on a disk that has room.
+
+    Args:
+        size: bytes that somebody else will want to write there, who would not say what went wrong.
+
+    Raises:
+        UsageError: temporary files of that size cannot be written.
+    """
+    try:
+        folder = tempfile.TemporaryDirectory()
+    except OSError as error:
+        raise _no_temporary_files(error) from error
+    with folder:
+        probe = Path(folder.name) / "probe"
+        try:
+            with open(probe, "xb") as file:
+                for start in range(0, size, _BLOCK):
+                    file.write(bytes(min(_BLOCK, size - start)))
+            probe.unlink()
+        except OSError as error:
+            raise _no_temporary_files(error) from error
+        yield Path(folder.name)
+
+
+def _no_temporary_files(error: OSError) -> UsageError:
+    what = f"temporary files cannot be written: {error.strerror or error}"
+    return UsageError(what, where=os.environ.get("TMPDIR", "the folder of temporary files"), hint="set TMPDIR to a folder with some space")
 
 
 def _write_new(temporary: Path, data: bytes, like: Path) -> None:

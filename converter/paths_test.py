@@ -3,6 +3,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 
 from converter import paths
 from converter.errors import ModelError, UsageError
-from converter.paths import check_input, check_outputs, write_files
+from converter.paths import check_input, check_outputs, temporary_folder, write_files
 
 
 def refusal(outputs: dict[str, Path], inputs: dict[str, Path] | None = None) -> str:
@@ -39,6 +40,27 @@ def test_a_pipe_or_a_device_is_no_model(tmp_path: Path) -> None:
         with pytest.raises(ModelError, match="pipe or a device") as caught:
             check_input(path)
         assert "save the model to a file" in caught.value.hint
+
+
+def test_a_temporary_folder_is_empty_and_removed() -> None:
+    with temporary_folder(3_000_000) as folder:
+        assert folder.is_dir() and names(folder) == []
+        (folder / "a").write_bytes(b"a")
+    assert not folder.exists()
+
+
+@pytest.mark.parametrize("missing", ["folder", "space"])
+def test_temporary_files_that_cannot_be_written_are_nobody_elses_fault(missing: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    if missing == "folder":
+        monkeypatch.setattr(tempfile, "mkdtemp", fail)
+    else:
+        monkeypatch.setattr(paths, "bytes", fail, raising=False)  # what is to be written, and is not
+    with pytest.raises(UsageError, match="No space left") as caught, temporary_folder(10):
+        pass
+    assert "TMPDIR" in caught.value.hint
 
 
 def test_a_loop_of_links_is_no_output(tmp_path: Path) -> None:

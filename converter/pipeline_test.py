@@ -2,26 +2,33 @@
 
 from __future__ import annotations
 
+import json
 import math
+from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
+import onnx_ir as ir
+import onnxruntime
 import pytest
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
+from onnxruntime.quantization.shape_inference import quant_pre_process
 
-from converter import __version__, pipeline
+from converter import __version__, canonicalise, pipeline
+from converter import report as report_module
 from converter.conftest import SaveHybrid, Values, WriteImages, hybrid_model, make_model
-from converter.errors import CalibrationError, ConverterError, ModelError
+from converter.errors import BoundMissedError, CalibrationError, ConverterError, ModelError, UsageError
 from converter.fold import Fold
 from converter.methods import FOLDING, Problem
 from converter.options import Options
 from converter.pipeline import convert
 from converter.progress import Progress
-from converter.report import Report
+from converter.report import Report, report_json
 from converter.runtime import open_session, run_session
-from converter.verify import sqnr
+from converter.verify import GroupQuality, OutputQuality, Verdict, sqnr, verify
 
 pytestmark = pytest.mark.usefixtures("few_turns")
 
@@ -121,7 +128,7 @@ def test_the_input_file_is_not_touched(save_hybrid: SaveHybrid, tmp_path: Path) 
 def test_it_answers_like_the_float_model_in_integer(save_hybrid: SaveHybrid, tmp_path: Path) -> None:
     report = convert(save_hybrid(), tmp_path / "out.onnx", options(samples=16))
     assert report.verdict is not None and report.verdict.census.coverage > 0.5
-    assert report.verdict.outputs[0].sqnr_db > 20
+    assert (report.verdict.outputs[0].sqnr_db or 0.0) > 20
     assert compared(save_hybrid(), tmp_path / "out.onnx", pictures(1, 3, 32, 32)) > 15
 
 
@@ -132,6 +139,49 @@ def test_open_dimensions_stay_open(save_hybrid: SaveHybrid, tmp_path_factory: py
     if not output.exists():
         convert(source, output, options(samples=16, input_shapes={"image": (1, 3, 32, 32)}))
     assert compared(source, output, pictures(*shape)) > 12
+
+
+def in_half_precision(model: onnx.ModelProto) -> onnx.ModelProto:
+    for tensor in model.graph.initializer:
+        if tensor.data_type == TensorProto.FLOAT:
+            tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor).astype(np.float16), tensor.name))
+    for value in (*model.graph.input, *model.graph.output):
+        value.type.tensor_type.elem_type = TensorProto.FLOAT16
+    return model
+
+
+@pytest.mark.parametrize("method", ["q-hyvit", "mse"])
+def test_half_precision_models_keep_their_interface_and_are_judged_like_others(
+    method: str, save_hybrid: SaveHybrid, tmp_path: Path
+) -> None:
+    (tmp_path / "in.onnx").write_bytes(in_half_precision(hybrid_model()).SerializeToString())
+    report = convert(tmp_path / "in.onnx", tmp_path / "out.onnx", options(method=method, placement="latency"))
+    assert signature(onnx.load(tmp_path / "out.onnx")) == signature(onnx.load(tmp_path / "in.onnx"))
+    assert any("half precision" in note for note in report.notes)
+    assert report.verdict is not None and report.verdict.parity_reference == "a simulation of the plan"
+    same = convert(save_hybrid(), tmp_path / "same.onnx", options(method=method, placement="latency"))
+    assert report.loss == same.loss and (method == "mse" or "logits" in report.loss)
+    image = pictures(1, 3, 32, 32)
+    float_logits = run_session(open_session(save_hybrid()), image)["logits"]
+    half_logits = run_session(open_session(tmp_path / "out.onnx"), {"image": image["image"].astype(np.float16)})["logits"]
+    assert half_logits.dtype == np.float16 and sqnr(float_logits, half_logits) > 25.0
+
+
+@pytest.mark.parametrize("opset", [13, 17])
+@pytest.mark.parametrize("tool", ["quant_pre_process", "session"])
+def test_models_that_the_runtime_has_prepared(tool: str, opset: int, save_hybrid: SaveHybrid, tmp_path: Path) -> None:
+    """They import every domain that the runtime knows."""
+    prepared = tmp_path / "in.onnx"
+    if tool == "quant_pre_process":
+        quant_pre_process(save_hybrid(opset=opset), prepared)
+    else:
+        settings = onnxruntime.SessionOptions()
+        settings.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
+        settings.optimized_model_filepath = str(prepared)
+        onnxruntime.InferenceSession(save_hybrid(opset=opset), settings, providers=["CPUExecutionProvider"])
+    assert len(onnx.load(prepared).opset_import) > 1
+    convert(prepared, tmp_path / "out.onnx", options())
+    assert compared(prepared, tmp_path / "out.onnx", pictures(1, 3, 32, 32)) > 25.0
 
 
 def test_external_data_are_read_and_not_needed_afterwards(tmp_path: Path) -> None:
@@ -170,7 +220,7 @@ def test_excluding_all_products_leaves_no_integer_product(save_hybrid: SaveHybri
     assert report.verdict is not None and report.verdict.census.coverage == 0.0
     assert not [k for k in report.verdict.census.kernels if k.startswith(("QLinearConv", "QGemm", "QLinearMatMul", "MatMulInteger"))]
     report = convert(save_hybrid(), tmp_path / "out.onnx", options(exclude=("*",)))
-    assert report.verdict is not None and report.verdict.outputs[0].sqnr_db > 60
+    assert report.verdict is not None and (report.verdict.outputs[0].sqnr_db or 0.0) > 60
     assert not {"QuantizeLinear", "DequantizeLinear"} & {n.op_type for n in onnx.load(tmp_path / "out.onnx").graph.node}
 
 
@@ -204,9 +254,60 @@ def test_a_refusal_of_the_runtime_says_what_to_do(save_hybrid: SaveHybrid, tmp_p
 
 
 def test_a_low_quality_is_warned_about(save_hybrid: SaveHybrid, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pipeline, "LOW_SQNR_DB", 150.0)
+    monkeypatch.setattr(report_module, "LOW_SQNR_DB", 150.0)
     report = convert(save_hybrid(), tmp_path / "out.onnx", options())
     assert "'logits' is far from float" in report.warnings[0]
+
+
+def labelling(path: Path) -> Path:
+    """A network that answers with a label for each place, and with no number."""
+    generator = np.random.default_rng(0)
+    weights = {"w": generator.standard_normal((5, 3, 3, 3)).astype(np.float32)}
+    nodes = [
+        helper.make_node("Conv", ["image", "w"], ["scores"], name="conv"),
+        helper.make_node("ArgMax", ["scores"], ["labels"], axis=1, keepdims=0, name="labelling"),
+    ]
+    outputs: Values = [("labels", TensorProto.INT64, [1, 6, 6])]
+    onnx.save(make_model(nodes, [("image", TensorProto.FLOAT, [1, 3, 8, 8])], outputs, initializers=weights), path)
+    return path
+
+
+def test_labels_are_compared_and_told(tmp_path: Path) -> None:
+    report = convert(labelling(tmp_path / "in.onnx"), tmp_path / "out.onnx", options())
+    assert report.verdict is not None
+    (output,) = report.verdict.outputs
+    assert output.sqnr_db is None and output.agreement is not None and output.agreement > 0.9
+    assert report.verdict.parity_db is None and report.verdict.parity_agreement == 1.0
+    record = json.loads(report_json(report))
+    assert record["outputs"][0]["agreement"] == output.agreement and record["parity_agreement"] == 1.0
+
+
+def test_a_bound_on_labels_cannot_be_judged(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no output of floating-point numbers") as caught:
+        convert(labelling(tmp_path / "in.onnx"), tmp_path / "out.onnx", options(min_sqnr=20.0))
+    assert caught.value.exit_code == 2 and caught.value.where == "--min-sqnr"
+    assert not (tmp_path / "out.onnx").exists()
+
+
+@pytest.mark.parametrize(
+    ("outputs", "missed"),
+    [
+        ((OutputQuality("y", 20.0, None), OutputQuality("labels", None, 0.1)), ""),
+        ((OutputQuality("x", 40.0, None), OutputQuality("y", 19.9, None)), "output 'y' reaches 19.9 dB"),
+        ((OutputQuality("y", 40.0, None, (GroupQuality(1, 0, 4, 41.0), GroupQuality(1, 4, 9, 0.0, "zero"))),), "output 'y' reaches 0.0 dB"),
+        ((OutputQuality("y", None, None),), "its SQNR is not known"),
+    ],
+)
+def test_every_output_and_every_group_of_channels_has_to_keep_the_bound(
+    save_hybrid: SaveHybrid, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, outputs: tuple[OutputQuality, ...], missed: str
+) -> None:
+    def measured(*arguments: Any, **rest: Any) -> Verdict:
+        return replace(verify(*arguments, **rest), outputs=outputs)
+
+    monkeypatch.setattr(pipeline, "verify", measured)
+    with pytest.raises(BoundMissedError, match=missed) if missed else nullcontext():
+        convert(save_hybrid(), tmp_path / "out.onnx", options(min_sqnr=20.0))
+    assert (tmp_path / "out.onnx").exists() != bool(missed)
 
 
 @pytest.mark.parametrize("placement", ["latency", "all"])
@@ -297,7 +398,20 @@ def test_a_method_can_fold_and_its_plan_can_be_given_back(
     report = convert(save_hybrid(), tmp_path / "out.onnx", options(target=target), plan_out=tmp_path / "plan.json")
     assert {name for name in report.plan.ops if name.endswith("_scaled_Mul")}
     assert len(report.plan.folds) == 6
-    assert report.verdict is not None and report.verdict.parity_db > 45.0
+    assert report.verdict is not None and (report.verdict.parity_db or 0.0) > 45.0
     convert(save_hybrid(), tmp_path / "again.onnx", options(target=target, plan_in=tmp_path / "plan.json"))
     one, other = (onnx.load(tmp_path / f"{name}.onnx") for name in ("out", "again"))
     assert one.graph == other.graph
+
+
+def test_a_rewrite_that_was_undone_is_a_note_and_no_warning(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def break_apart(model: ir.Model) -> tuple[ir.Model, int]:
+        next(n for n in model.graph if n.op_type == "Gemm").op_type = "Nonsense"
+        return model, 1
+
+    monkeypatch.setattr(canonicalise, "_STEPS", {**canonicalise._STEPS, "break apart": break_apart})
+    report = convert(source, tmp_path / "out.onnx", options())
+    why = "it leaves outputs infinite or missing on calibration samples; that costs speed, not accuracy"
+    sentence = f"rewrite 'break apart' was left out, because {why}"
+    assert sentence in report.notes
+    assert not any("rewrite" in warning for warning in report.warnings)

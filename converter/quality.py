@@ -72,7 +72,7 @@ class OutputQuality:
     @property
     def lowest_db(self) -> float | None:
         """The lowest ratio of the whole and of its groups."""
-        return min((q.sqnr_db for q in (self, *self.groups) if q.sqnr_db is not None), default=None)
+        return min((db for db in (self.sqnr_db, *(g.sqnr_db for g in self.groups)) if db is not None), default=None)
 
 
 def sqnr(signal: Array, other: Array) -> float:

@@ -140,7 +140,7 @@ def with_nan() -> onnx.ModelProto:
         (unary("Relu", opset=99), ["opset 99"]),
         (unary("Relu", opset=7), ["opset 7"]),
         (unary("QuantizeLinear"), ["already quantized"]),
-        (unary("Relu", kind=TensorProto.FLOAT16), ["float16"]),
+        (unary("Relu", kind=TensorProto.BFLOAT16), ["bfloat16"]),
         (unary("Relu", kind=TensorProto.DOUBLE), ["double"]),
         (with_nan(), ["NaN", "/stem.conv.weight"]),
     ],

@@ -180,8 +180,8 @@ def _features(parts: Sequence[tuple[Array, Array]]) -> tuple[_Rows, _Rows]:
 
     def side(index: int) -> _Rows:
         count = len(parts[0][index])
-        columns = (np.concatenate([np.zeros((count, 0)), *(p[index] for p in some)], axis=1) for some in (numbers, labels))
-        return _Rows(*columns, np.concatenate([np.zeros(0), *weights]))
+        values, names = (np.concatenate([np.zeros((count, 0)), *(p[index] for p in some)], axis=1) for some in (numbers, labels))
+        return _Rows(values, names, np.concatenate([np.zeros(0), *weights]))
 
     return side(0), side(1)
 
@@ -189,7 +189,7 @@ def _features(parts: Sequence[tuple[Array, Array]]) -> tuple[_Rows, _Rows]:
 def _distances(left: _Rows, right: _Rows) -> Array:
     """Squared distances [n, m], plus the weights of what is not equal."""
     squares = np.square(left.numbers).sum(1)[:, None] + np.square(right.numbers).sum(1)[None]
-    result = np.maximum(squares - 2 * left.numbers @ right.numbers.T, 0)
+    result: Array = np.maximum(squares - 2 * left.numbers @ right.numbers.T, 0)
     for a, b, weight in zip(left.labels.T, right.labels.T, left.weights, strict=True):
         result += weight * (a[:, None] != b[None])
     return result
@@ -197,11 +197,11 @@ def _distances(left: _Rows, right: _Rows) -> Array:
 
 def _nearest_in_turn(few: _Rows, many: _Rows) -> Order:
     """For each row the nearest one that is free, among the first so many of those."""
-    free = np.arange(min(MOST_ASSIGNED, len(many.numbers)))
+    order = np.arange(len(many.numbers))
+    free = order[:MOST_ASSIGNED]
     chosen = np.empty(len(few.numbers), np.intp)
     for i in range(len(chosen)):
         nearest = int(_distances(few.at(slice(i, i + 1)), many.at(free)).argmin())
         chosen[i] = free[nearest]
-        following = np.arange(len(many.numbers))[i + MOST_ASSIGNED : i + MOST_ASSIGNED + 1]
-        free = np.append(np.delete(free, nearest), following)
+        free = np.append(np.delete(free, nearest), order[i + MOST_ASSIGNED : i + MOST_ASSIGNED + 1])
     return chosen

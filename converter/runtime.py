@@ -91,7 +91,8 @@ def run_session(session: Any, feed: Feed, outputs: Sequence[str] | None = None) 
         values = session.run(names, dict(feed))
     except _RUNTIME_ERRORS as error:
         raise ModelError(f"ONNX Runtime cannot run the model: {_first_line(error)}", where=_place(error)) from error
-    return {name: value if isinstance(value, list) else np.asarray(value) for name, value in zip(names, values, strict=True)}
+    results: dict[str, Any] = {n: value if isinstance(value, list) else np.asarray(value) for n, value in zip(names, values, strict=True)}
+    return results
 
 
 def run_model(model: onnx.ModelProto, feed: Feed, *, optimise: bool = True) -> dict[str, npt.NDArray[Any]]:

@@ -16,7 +16,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
+import numpy as np
 import torch
 from torch.nn import functional
 
@@ -244,7 +246,7 @@ def capture(
         left = torch.cat([p[0] for p in pieces], axis)
         right = torch.cat([p[1] for p in pieces], 0) if product else pieces[0][1]
         operands = (step.inputs[0], step.inputs[1]) if product else (step.inputs[0],)
-        importance, blind = or_even(torch.cat([p[2] for p in pieces], axis), lambda left=left, right=right: left @ right)
+        importance, blind = or_even(torch.cat([p[2] for p in pieces], axis), partial(torch.matmul, left, right))
         samples[name] = LayerSample(name, operands, left, right, importance, pieces[0][3], blind)
     return samples, {name: torch.cat([whole[name] for _, whole in done]) for name in outputs}
 
@@ -274,7 +276,7 @@ def capture_values(
         operands = tuple(n for n in step.inputs[:2] if n not in network.constants)
         feed = {n: values[n] for n in operands}
         output = run_samples(replace(network, steps=(step,), inputs=operands, outputs=step.outputs[:1]), feed)[step.outputs[0]]
-        importance, _ = or_even(torch.zeros_like(output), lambda output=output: output)
+        importance, _ = or_even(torch.zeros_like(output), partial(torch.clone, output))
         share = max(1, rows // output.shape[0])
         left, right, part, positions = _sample(step, network, values, importance, share, torch.Generator().manual_seed(seed))
         result[step.name] = LayerSample(step.name, operands, left, right, part, positions, blind=True)
@@ -414,6 +416,6 @@ def _matrices(x: Tensor, y: Tensor, z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         y, z = y[..., None], z[..., None]
     rank = max(x.ndim, y.ndim)
     x, y = (v.reshape(v.shape[0], *[1] * (rank - v.ndim), *v.shape[1:]) for v in (x, y))
-    shape = torch.broadcast_shapes(x.shape[:-2], y.shape[:-2])
+    shape = np.broadcast_shapes(tuple(x.shape[:-2]), tuple(y.shape[:-2]))
     left, right = (v.expand(*shape, *v.shape[-2:]).reshape(-1, *v.shape[-2:]) for v in (x, y))
     return left, right, z.reshape(-1, left.shape[-2], right.shape[-1])

@@ -58,7 +58,7 @@ def test_the_squared_error_is_relative_to_the_outputs() -> None:
 
 def test_parts_of_other_ranges_count_alike() -> None:
     y = torch.cat([640 * torch.rand(2, 1, 4, 50), torch.rand(2, 1, 8, 50)], 2)
-    powers = tuple(float(part.square().mean()) for part in y.split([4, 8], 2))
+    powers = tuple(float(part.square().mean()) for part in torch.split(y, [4, 8], 2))
     loss = OutputLoss("values", axis=-2, parts=((0, 4), (4, 12)), powers=powers)
     v = probe({"y": y}, {"y": loss}, torch.Generator().manual_seed(2))["y"]
     for start, stop in loss.parts:

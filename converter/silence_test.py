@@ -49,8 +49,7 @@ def test_no_descriptor_is_left_open() -> None:
 
 @pytest.mark.parametrize("closed", [">&-", "2>&-"])
 def test_a_closed_stream_is_no_hindrance(closed: str) -> None:
-    code = "from converter.silence import silence\nwith silence(): pass\nimport os; os.write({0}, b'done')".format(
-        2 if closed == ">&-" else 1
-    )
+    open_one = 2 if closed == ">&-" else 1
+    code = f"from converter.silence import silence\nwith silence(): pass\nimport os; os.write({open_one}, b'done')"
     done = subprocess.run(["sh", "-c", f'exec "$0" -c "$1" {closed}', sys.executable, code], capture_output=True, text=True, check=True)
     assert done.stdout + done.stderr == "done"

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import platform
-import tempfile
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -31,6 +29,7 @@ from converter.parity import (
     plan_parity,
     selected_rows,
 )
+from converter.paths import temporary_folder
 from converter.plan import Plan
 from converter.quality import GroupQuality, Groups, OutputQuality, measure, sqnr
 from converter.row_matching import match_rows
@@ -128,8 +127,8 @@ def verify(
     parity = plan_parity(canonical, proto, plan, feeds, got)
     _check_parity(parity, qualities)
     _check_constants({o.name for o in source.outputs} - {str(v.name) for v in canonical.graph.outputs}, wanted, got)
-    with tempfile.TemporaryDirectory() as folder:
-        census = take_census(proto, plan, offers, feeds[0], settings, Path(folder))
+    with temporary_folder(2 * proto.ByteSize()) as folder:
+        census = take_census(proto, plan, offers, feeds[0], settings, folder)
     return Verdict(qualities, parity.db, parity.reference, census, len(feeds), parity.agreement)
 
 

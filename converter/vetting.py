@@ -36,12 +36,10 @@ _FLOATS = (TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16, TensorPro
 # QuantizeLinear, DynamicQuantizeMatMul, QLinearConv, QAttention, MatMulInteger, ConvIntegerToFloat, MatMulNBits, ...
 _QUANTIZED_OP = re.compile(r"(Dynamic)?(De)?[Qq]uantize.*|QLinear.*|Q[A-Z].*|(MatMul|Conv)(Integer|NBits|Bnb4).*")
 # What multiplies its operands, so that an infinite one is a damaged weight and no mask or limit.
-_LAYERS = frozenset(
-    ("Conv", "ConvTranspose", "DeformConv", "Einsum", "Gemm", "MatMul", "LSTM", "GRU", "RNN", "PRelu")
-    + ("BatchNormalization", "InstanceNormalization", "GroupNormalization", "LayerNormalization", "RMSNormalization")
-)
+_NORMALIZATIONS = ("BatchNormalization", "InstanceNormalization", "GroupNormalization", "LayerNormalization", "RMSNormalization")
+_LAYERS = ("Conv", "ConvTranspose", "DeformConv", "Einsum", "Gemm", "MatMul", "LSTM", "GRU", "RNN", "PRelu", *_NORMALIZATIONS)
 _HIDDEN = "deprecated"
-_HANDS_ON = frozenset(("Cast", "CastLike", "Flatten", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze"))
+_HANDS_ON = ("Cast", "CastLike", "Flatten", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze")
 
 
 def vet_operators(path: Path, model: onnx.ModelProto) -> None:
@@ -203,6 +201,11 @@ def _refuse_shapeless(path: Path, model: onnx.ModelProto) -> None:
 
 
 def refuse_invalid(path: Path, model: onnx.ModelProto) -> None:
+    """Refuse what the onnx checker refuses, and models too large for it.
+
+    Raises:
+        ModelError: says what the checker says.
+    """
     if model.ByteSize() >= onnx.checker.MAXIMUM_PROTOBUF:
         raise ModelError("models over 2 GB are not supported", where=str(path), hint="convert a smaller model")
     try:

@@ -157,7 +157,11 @@ def undone(canonical: Canonical) -> list[str]:
     """A sentence for each rewrite that was undone."""
     sentences = []
     for rewrite in canonical.rewrites:
-        what = f"changes the outputs by {rewrite.error:.0e} of the largest" if np.isfinite(rewrite.error) else "gives no finite outputs"
+        what = (
+            f"changes the outputs by {rewrite.error:.0e} of the largest"
+            if np.isfinite(rewrite.error)
+            else "leaves outputs infinite or missing"
+        )
         where = rewrite.edge or "calibration samples"
         if not rewrite.kept:
             sentences.append(f"rewrite '{rewrite.name}' was left out, because it {what} on {where}; that costs speed, not accuracy")

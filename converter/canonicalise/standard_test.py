@@ -11,7 +11,6 @@ import pytest
 from onnx import helper
 from onnx.reference import ReferenceEvaluator
 
-from converter import simplification
 from converter.canonicalise.conftest import Array, Draft, assert_equal_outputs, op_types, outputs_of, random_feed, weights
 from converter.canonicalise.standard import CANONICAL_OPSET, infer_shapes, refuse_control_flow, simplify, to_canonical_opset
 from converter.conftest import hybrid_model
@@ -155,7 +154,7 @@ def test_softmax_over_several_axes_keeps_its_meaning() -> None:
 def test_old_hardmax_chooses_one_of_all_that_follows_its_axis(opset: int, axis: int | None) -> None:
     draft = Draft(opset=opset, x=("n", 3, 4, 5))
     draft.add("Relu", "x", name="Hardmax_1_out_shape")
-    model = draft.model(draft.add("Hardmax", "x", **({} if axis is None else {"axis": axis})))
+    model = draft.model(draft.add("Hardmax", "x") if axis is None else draft.add("Hardmax", "x", axis=axis))
     result = converted(model)
     assert_equal_outputs(model, result, random_feed(model))
     chosen = outputs_of(result, random_feed(model))["Hardmax_1_out"].sum()
@@ -259,7 +258,7 @@ def test_what_onnxsim_prints_is_not_seen(monkeypatch: pytest.MonkeyPatch, capfd:
         os.write(2, b"WARNING: failed to run an op")
         return model, True
 
-    monkeypatch.setattr(simplification.onnxsim, "simplify", chatty)
+    monkeypatch.setattr("onnxsim.simplify", chatty)
     simplify(hybrid_model())
     assert tuple(capfd.readouterr()) == ("", "")
 
@@ -268,7 +267,7 @@ def test_a_failure_of_onnxsim_is_the_model_s(monkeypatch: pytest.MonkeyPatch) ->
     def failing(*_: object, **__: object) -> None:
         raise RuntimeError("Graph output 'y' is not an output of any node")
 
-    monkeypatch.setattr(simplification.onnxsim, "simplify", failing)
+    monkeypatch.setattr("onnxsim.simplify", failing)
     with pytest.raises(ModelError, match="Graph output 'y'") as caught:
         simplify(hybrid_model())
     assert caught.value.hint

@@ -84,14 +84,25 @@ FLOAT: Table = {
 """On floating point tensors."""
 
 _HALF = 10
-_ONNX_TO_TORCH = {1: torch.float32, 2: torch.uint8, 3: torch.int8, 6: torch.int32, 7: torch.int64, 9: torch.bool, 11: torch.float64}
-_ONNX_TO_TORCH |= {5: torch.int16, 10: torch.float16, 16: torch.bfloat16}
+_ONNX_TO_TORCH = {
+    1: torch.float32,
+    2: torch.uint8,
+    3: torch.int8,
+    5: torch.int16,
+    6: torch.int32,
+    7: torch.int64,
+    9: torch.bool,
+    _HALF: torch.float16,
+    11: torch.float64,
+    16: torch.bfloat16,
+}
 
 
 def _cast(x: Inputs, a: Attributes) -> Tensor:
     if a["to"] == _HALF and x[0].dtype == torch.float32:
         # the values of float16 in float32, which gradients pass without underflow
-        return x[0] + (x[0].half().float() - x[0]).detach()
+        half = x[0].half().float()
+        return torch.where(torch.isfinite(half), x[0] + (half - x[0]).detach(), half)
     if a["to"] not in _ONNX_TO_TORCH:
         raise UnknownOperatorError(f"operator 'Cast' with to={a['to']}")
     result: Tensor = x[0].to(_ONNX_TO_TORCH[a["to"]])
