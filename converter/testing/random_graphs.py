@@ -34,7 +34,7 @@ from converter.testing.steps_pointwise import POINTWISE
 __all__ = ["Case", "Ending", "convert_case", "draw_case", "graphs", "main"]
 
 OLDEST_OPSET = 9
-CALIBRATION_ROWS, HELD_ASIDE_ROWS, FRESH_ROWS = 6, 2, 48
+CALIBRATION_ROWS, HELD_ASIDE_ROWS, FRESH_ROWS = 32, 8, 48
 PLACEMENTS = ("latency", "all")
 METHODS = ("mse", "")
 
