@@ -264,6 +264,7 @@ def test_model_without_inputs(tmp_path: Path) -> None:
 def test_foreign_domain_is_named_with_its_node(tmp_path: Path, domain: str) -> None:
     error = refusal(written(tmp_path, unary("FancyNorm", domain=domain)))
     assert "FancyNorm" in error.what and domain in error.what and "the node" in error.where
+    assert ("basic optimisation level" if domain == "com.microsoft" else "standard ONNX operators") in error.hint
 
 
 def test_local_functions_are_inlined(tmp_path: Path) -> None:

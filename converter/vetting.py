@@ -39,6 +39,7 @@ _QUANTIZED_OP = re.compile(r"(Dynamic)?(De)?[Qq]uantize.*|QLinear.*|Q[A-Z].*|(Ma
 _NORMALIZATIONS = ("BatchNormalization", "InstanceNormalization", "GroupNormalization", "LayerNormalization", "RMSNormalization")
 _LAYERS = ("Conv", "ConvTranspose", "DeformConv", "Einsum", "Gemm", "MatMul", "LSTM", "GRU", "RNN", "PRelu", *_NORMALIZATIONS)
 _HIDDEN = "deprecated"
+_FUSED = "convert the model as it was before ONNX Runtime fused its operators; the basic optimisation level leaves them alone"
 _HANDS_ON = ("Cast", "CastLike", "Flatten", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze")
 
 
@@ -101,7 +102,7 @@ def _refuse_foreign_domains(path: Path, model: onnx.ModelProto) -> None:
             raise ModelError(
                 f"operator '{node.op_type}' belongs to the unsupported domain '{node.domain}'",
                 where=place_of(path, node),
-                hint="export with standard ONNX operators only",
+                hint=_FUSED if node.domain.startswith("com.microsoft") else "export with standard ONNX operators only",
             )
 
 
