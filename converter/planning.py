@@ -215,7 +215,7 @@ def _study(
     seed: int,
 ) -> Study:
     """The network as it can be run: all samples at once, or one by one, or else layer by layer."""
-    unsteady = frozenset(name for name, stats in seen.tensors.items() if not stats.steady)
+    unsteady = frozenset(name for name, stats in seen.tensors.items() if not stats.steady or 0 in stats.shape)
     whole = replace(study_of(model, skeleton, feeds, sections, seed), loss=describe_losses(losses), losses=losses, unsteady=unsteady)
     obstacle = ""
     for study in (whole, replace(whole, network=replace(whole.network, one_by_one=True))):

@@ -112,8 +112,8 @@ def _output_warnings(output: OutputQuality) -> list[str]:
         channels = f"channel {group.start}" if group.stop == group.start + 1 else f"channels {group.start}..{group.stop - 1}"
         verb = "is" if group.stop == group.start + 1 else "are"
         found.append(
-            f"{channels} of {name} {verb} far from float: {group.sqnr_db:.1f} dB SQNR{collapsed}; they share a scale with larger numbers: "
-            f"--exclude the operator that joins them, or do without --full and --placement all"
+            f"{channels} of {name} {verb} far from float: {group.sqnr_db:.1f} dB SQNR{collapsed}, perhaps for sharing a scale with larger "
+            "numbers: --exclude the operator that joins them, or do without --full and --placement all"
         )
     return found
 

@@ -70,7 +70,8 @@ def match_rows(wanted: Mapping[str, Array], got: Mapping[str, Array], axes: Mapp
     """
     pairs: dict[str, Pair] = {}
     together: dict[object, dict[str, int]] = {}
-    for name, (a, b) in {name: (wanted[name], got[name]) for name in wanted}.items():
+    for name, a in wanted.items():
+        b = got[name]
         axis = axes.get(name, _differing_axis(a.shape, b.shape))
         if axis is None:
             pairs[name] = Pair(a, b, np.ones((1,) * a.ndim, np.bool_))

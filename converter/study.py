@@ -71,7 +71,7 @@ class Study:
         workers: how many things may be computed at once.
         loss: in words, for the report.
         losses: of the network's float outputs, by name.
-        unsteady: names of tensors that have not the same shape for all samples.
+        unsteady: names of tensors that have not the same shape for all samples, or no elements.
     """
 
     network: Network

@@ -188,9 +188,9 @@ def test_groups_of_channels_have_a_line_each() -> None:
         (OutputQuality("y", None, None, rows_matched=True), "output 'y' holds no value on any held-aside sample"),
         (
             OutputQuality("y", 48.0, None, (GroupQuality(1, 4, 84, 0.0, "zero"),)),
-            "channels 4..83 of output 'y' are far from float: 0.0 dB SQNR (all zero); ",
+            "channels 4..83 of output 'y' are far from float: 0.0 dB SQNR (all zero), perhaps",
         ),
-        (OutputQuality("y", 48.0, None, (GroupQuality(1, 4, 5, 3.0),)), "channel 4 of output 'y' is far from float: 3.0 dB SQNR; "),
+        (OutputQuality("y", 48.0, None, (GroupQuality(1, 4, 5, 3.0),)), "channel 4 of output 'y' is far from float: 3.0 dB SQNR, perhaps"),
         (OutputQuality("y", 48.0, None, (GroupQuality(1, 0, 4, 15.0), GroupQuality(1, 4, 5, None))), ""),
     ],
 )

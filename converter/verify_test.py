@@ -369,12 +369,13 @@ def test_changed_metadata_are_refused(case: Case, change: str) -> None:
     assert caught.value.where == "key 'author'"
 
 
-@pytest.mark.parametrize("op_type", ["Shrink", "IsNaN", "TopK"])
-def test_operators_that_torch_lacks_are_simulated_too(op_type: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("op_type", ["RoiAlign", "IsNaN", "TopK"])
+def test_operators_that_torch_may_lack_are_simulated_too(op_type: str, tmp_path: Path) -> None:
     sketch = Sketch()
     x = sketch.conv(sketch.input("x", 1, 8, 6, 6), 8)
-    if op_type == "Shrink":
-        x = sketch.add("Shrink", x)
+    if op_type == "RoiAlign":
+        regions, pictures = sketch.constant([[0.0, 0.0, 5.0, 5.0]]), sketch.constant([0], np.int64)
+        x = sketch.add("RoiAlign", x, regions, pictures, output_height=4, output_width=4)
     elif op_type == "IsNaN":
         x = sketch.add("Where", sketch.add("IsNaN", x), sketch.constant(0.0), x)
     else:
