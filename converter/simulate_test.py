@@ -85,13 +85,8 @@ def test_rounding_in_torch_equals_rounding_in_numpy() -> None:
 
 def test_an_operator_without_a_rule_is_named() -> None:
     sketch = Sketch()
-<<<<<<< HEAD
     model = sketch.model(sketch.add("Erf", sketch.add("Bernoulli", sketch.input("x", 3))))
     with pytest.raises(UnknownOperatorError, match="Bernoulli"):
-=======
-    model = sketch.model(sketch.add("Erf", sketch.add("Unique", sketch.input("x", 3))))
-    with pytest.raises(UnknownOperatorError, match="Unique"):
->>>>>>> wt-V
         simulate(model, None, feeds_for(model, 1)[0])
 
 
