@@ -105,6 +105,15 @@ def test_numbers_that_are_not_finite_are_left_out_and_are_a_flaw_of_their_tensor
     assert sorted(masked.sample.tolist()) == [1, 2, 3, 3, 4] and seen.tensors["x"].flaw == ""
 
 
+def test_an_output_without_any_finite_number_is_refused() -> None:
+    sketch = Sketch()
+    model = sketch.model(sketch.add("Log", sketch.input("x", 1, 3), name="log"))
+    with pytest.raises(CalibrationError, match=r"output 'log\.0' is not finite") as caught:
+        observe(model, [{"x": np.full((1, 3), -1, np.float32)}] * 2, threads=1)
+    assert caught.value.where == "2 calibration samples"
+    assert observe(model, [{"x": np.asarray([[-1, 2, 3]], np.float32)}], threads=1).tensors["log.0"].flaw
+
+
 def test_a_tensor_without_elements_has_a_flaw_and_its_shape() -> None:
     sketch = Sketch()
     model = sketch.model(sketch.add("Exp", sketch.input("x", "n", 3)))
