@@ -5,6 +5,7 @@ import onnx_ir as ir
 import pytest
 
 import converter.observe as observe_module
+from converter.errors import CalibrationError
 from converter.observe import observe
 from converter.runtime import open_session, run_session
 from converter.sketch_test import Sketch, feeds_for
