@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +34,7 @@ ENOUGH_DB = 20.0
 PERTURBATION = 1e-3
 """Of the inputs, relative to their standard deviation: far below what 8 bits resolve."""
 
+_MOST_NOISE = 1e30
 _RESAMPLINGS, _CONFIDENCE = 400, 0.02
 
 
@@ -43,7 +45,7 @@ class Judgement:
     Attributes:
         output: its name.
         base_db: SQNR of what it is compared with.
-        other_db: SQNR of what is judged.
+        other_db: SQNR of what is judged; minus infinity where it gives a number that is none and float gives one.
         loss_db: how much worse it is at least, with 98 % confidence over the samples.
         perturbed_db: SQNR of the float model whose inputs are perturbed by 0.1 %.
     """
@@ -82,11 +84,12 @@ def judge(model: onnx.ModelProto, conversions: Sequence[Path], feeds: Sequence[F
     for name in dict.fromkeys(o.name for o in model.graph.output):
         arrays = [[row[name] for row in rows] for rows in (wanted, base, other, perturbed)]
         same = all(len({a.shape for a in row}) == 1 for row in zip(*arrays, strict=True))
-        if np.issubdtype(arrays[0][0].dtype, np.floating) and same and any(a.any() for a in arrays[0]):
+        comparable = np.issubdtype(arrays[0][0].dtype, np.floating) and same and all(np.isfinite(a).all() for a in arrays[0])
+        if comparable and any(a.any() for a in arrays[0]):
             flat = [[a.astype(np.float64).reshape(-1) for a in rows] for rows in arrays]
             whole = [np.concatenate(rows) for rows in flat]
             loss = _certain_loss(*([np.square(x - y).sum() for x, y in zip(flat[0], rows, strict=True)] for rows in flat[1:3]))
-            base_db, other_db, perturbed_db = (sqnr(whole[0], w) for w in whole[1:])
+            base_db, other_db, perturbed_db = (sqnr(whole[0], w) if np.isfinite(w).all() else -math.inf for w in whole[1:])
             judged.append(Judgement(name, base_db, other_db, loss, perturbed_db))
     return judged
 
@@ -116,5 +119,6 @@ def _perturbed(feeds: Sequence[Feed]) -> list[Feed]:
 def _certain_loss(base: Sequence[float], other: Sequence[float]) -> float:
     """How many decibels the second noise is above the first at least, over draws of samples."""
     draws = np.random.default_rng(0).integers(0, len(base), (_RESAMPLINGS, len(base)))
-    noise = [np.maximum(np.asarray(errors)[draws].sum(axis=1), 1e-30) for errors in (base, other)]
+    # what is no number is worse than all numbers
+    noise = [np.clip(np.nan_to_num(errors, nan=_MOST_NOISE)[draws].sum(axis=1), 1e-30, _MOST_NOISE) for errors in (base, other)]
     return float(np.quantile(10 * np.log10(noise[1] / noise[0]), _CONFIDENCE))

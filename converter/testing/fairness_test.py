@@ -50,6 +50,13 @@ def test_beside_an_output_that_was_left_in_float_some_error_is_allowed_and_ruin_
     assert judged(tmp_path, scaled(1.0), scaled(1.2)).worse
 
 
+def test_a_number_that_is_none_is_worse_than_any(tmp_path: Path) -> None:
+    root = model_of(helper.make_node("Sqrt", ["x"], ["y"]))
+    judgement = judged(tmp_path, scaled(2.0), root)
+    assert judgement.other_db == -np.inf
+    assert judgement.worse
+
+
 def test_better_is_not_worse(tmp_path: Path) -> None:
     assert not judged(tmp_path, scaled(1.1), scaled(1.05)).worse
 
