@@ -24,7 +24,7 @@ __all__ = ["even_out_channels"]
 _SPREAD = 2.0**12
 """Times the smallest channel's reach that of the largest is, if a rewrite is worth it: with less, eight bits show something of both."""
 
-_DEAD = 2.0**-16
+_DEAD = 2.0**-8
 """Share of the largest product of a channel's constants in front and behind that a channel needs to count."""
 
 Doubles = npt.NDArray[np.float64]
