@@ -119,8 +119,8 @@ def _explain(flags: argparse.Namespace, interruption: Interruption) -> None:
 
 
 def _options(flags: argparse.Namespace) -> Options:
+    from converter.loss_names import parse_losses
     from converter.options import Options
-    from converter.output_loss import parse_losses
     from converter.preprocess import parse_preprocess
     from converter.search_parts import SearchParts
 

@@ -12,6 +12,7 @@ import numpy.typing as npt
 import onnx
 import onnx_ir as ir
 
+from converter.errors import CalibrationError
 from converter.graph import constant, is_float, is_float_output
 from converter.runtime import Feed, open_session, run_session
 
@@ -74,6 +75,9 @@ def observe(
         seed: of the random choice of values kept.
         threads: of the runtime; 0 leaves the choice to it.
         progress: called with (samples done, samples in all).
+
+    Raises:
+        CalibrationError: not one number of an output is finite.
     """
     fed = [str(v.name) for v in model.graph.inputs if is_float(v)]
     computed = _float_tensors(model)
@@ -97,6 +101,13 @@ def observe(
         for number, feed in enumerate(feeds):
             collect(number, run_session(session, feed, group))
             progress((place * len(feeds) + number + 1) // len(groups), len(feeds))
+    for name in (str(v.name) for v in model.graph.outputs):
+        if name in collected and not collected[name].finite and not collected[name].parts:
+            raise CalibrationError(
+                f"output '{name}' is not finite in the float model, not one number of it",
+                where=f"{len(feeds)} calibration samples",
+                hint="check --preprocess and the samples",
+            )
     return Observations({name: collected[name].stats() for name in names}, len(feeds))
 
 

@@ -5,6 +5,7 @@ import onnx_ir as ir
 import pytest
 
 import converter.observe as observe_module
+from converter.errors import CalibrationError
 from converter.observe import observe
 from converter.runtime import open_session, run_session
 from converter.sketch_test import Sketch, feeds_for
@@ -103,6 +104,15 @@ def test_numbers_that_are_not_finite_are_left_out_and_are_a_flaw_of_their_tensor
     (masked,) = [stats for name, stats in seen.tensors.items() if name != "x"]
     assert (masked.minimum, masked.maximum, masked.flaw) == (1.0, 4.0, "not all of its numbers are finite")
     assert sorted(masked.sample.tolist()) == [1, 2, 3, 3, 4] and seen.tensors["x"].flaw == ""
+
+
+def test_an_output_without_any_finite_number_is_refused() -> None:
+    sketch = Sketch()
+    model = sketch.model(sketch.add("Log", sketch.input("x", 1, 3), name="log"))
+    with pytest.raises(CalibrationError, match=r"output 'log\.0' is not finite") as caught:
+        observe(model, [{"x": np.full((1, 3), -1, np.float32)}] * 2, threads=1)
+    assert caught.value.where == "2 calibration samples"
+    assert observe(model, [{"x": np.asarray([[-1, 2, 3]], np.float32)}], threads=1).tensors["log.0"].flaw
 
 
 def test_a_tensor_without_elements_has_a_flaw_and_its_shape() -> None:

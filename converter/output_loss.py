@@ -21,15 +21,12 @@ import onnx_ir as ir
 from converter.errors import UsageError
 from converter.graph import attributes, constant, is_float_output, narrows_output
 
-__all__ = ["LOSS_NAMES", "OutputLoss", "describe_losses", "output_losses", "parse_losses"]
+__all__ = ["OutputLoss", "describe_losses", "output_losses"]
 
 Array = npt.NDArray[Any]
 Kind = Literal["scores", "values", "either"]
 Range = tuple[int, int]
 Joined = tuple[int, tuple[Range, ...]]
-
-LOSS_NAMES = ("scores", "values")
-"""What can be asked for."""
 
 _SUM_ERROR = 1e-3
 """By which probabilities may miss one when they are added up."""
@@ -72,23 +69,6 @@ class OutputLoss:
     def counts_values(self) -> bool:
         """True where the squared error counts."""
         return self.kind != "scores"
-
-
-def parse_losses(texts: Sequence[str]) -> dict[str, str]:
-    """``NAME=scores`` or ``NAME=values``, one for each output.
-
-    Raises:
-        UsageError: not of that form, or an output is named twice.
-    """
-    wanted: dict[str, str] = {}
-    for text in texts:
-        name, _, kind = text.rpartition("=")
-        if not name or kind not in LOSS_NAMES:
-            raise UsageError(f"'{text}' is not a loss", where="--loss", hint="write NAME=scores or NAME=values, NAME being an output")
-        if name in wanted:
-            raise UsageError(f"output '{name}' has two losses", where="--loss", hint="give one for each output")
-        wanted[name] = kind
-    return wanted
 
 
 def output_losses(model: ir.Model, values: Mapping[str, Sequence[Array]], wanted: Mapping[str, str]) -> dict[str, OutputLoss]:

@@ -9,8 +9,9 @@ import onnx_ir as ir
 import pytest
 
 from converter.errors import UsageError
+from converter.loss_names import parse_losses
 from converter.observe import output_values
-from converter.output_loss import OutputLoss, describe_losses, output_losses, parse_losses
+from converter.output_loss import OutputLoss, describe_losses, output_losses
 from converter.sketch_test import Sketch, feeds_for
 
 Build = Callable[[Sketch], str]

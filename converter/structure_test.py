@@ -37,7 +37,7 @@ COUNTS = {
 
 
 @cache
-def exported(name: str, size: int, opset: int = 17, dynamo: bool = False) -> onnx.ModelProto:
+def exported(name: str, size: int, opset: int = 17, dynamo: bool = False, batch: str = "") -> onnx.ModelProto:
     torch.manual_seed(0)
     model = registry.create(name, classes=10, size=size).eval()
     image = torch.zeros(1, 3, size, size)
@@ -47,12 +47,13 @@ def exported(name: str, size: int, opset: int = 17, dynamo: bool = False) -> onn
         return program.model_proto
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.onnx"
-        torch.onnx.export(model, (image,), path, opset_version=opset, input_names=["image"], dynamo=False)
+        axes = {"image": {0: batch}} if batch else None
+        torch.onnx.export(model, (image,), path, opset_version=opset, input_names=["image"], dynamic_axes=axes, dynamo=False)
         return onnx.load(path)
 
 
 def found(source: onnx.ModelProto) -> tuple[ir.Model, Structure]:
-    shape = [d.dim_value for d in source.graph.input[0].type.tensor_type.shape.dim]
+    shape = [d.dim_value or 1 for d in source.graph.input[0].type.tensor_type.shape.dim]
     feeds = [{source.graph.input[0].name: np.random.default_rng(0).random(shape, dtype=np.float32)}]
     model = canonicalise(source, feeds).model
     return model, find_structure(model, {n: s.shape for n, s in observe(model, feeds, threads=1).tensors.items()})
@@ -100,6 +101,11 @@ def test_the_size_of_the_image_changes_nothing(name: str, size: int) -> None:
 @pytest.mark.parametrize("name", ["efficientformerv2_s0"])
 def test_nor_does_the_opset(name: str) -> None:
     assert kinds(found(exported(name, 128, opset=14))[1]) == COUNTS[name]
+
+
+@pytest.mark.parametrize("name", ["mobilevitv2_050", "mobilevit_xxs"])
+def test_nor_does_an_open_batch_that_hides_shapes(name: str) -> None:
+    assert kinds(found(exported(name, 128, opset=14, batch="n"))[1]) == COUNTS[name]
 
 
 @pytest.mark.parametrize("name", ["mobilevitv2_050", "mobile_former_26m"])

@@ -24,7 +24,7 @@ import torch
 from converter.grids import Grid
 from converter.methods.candidates import covering
 from converter.methods.layer_error import on_grids
-from converter.methods.output_change import output_change
+from converter.methods.output_change import affordable_samples, output_change
 from converter.methods.problem import Problem
 from converter.network import Network, Step, run, run_samples, section
 from converter.parallel import in_order
@@ -49,7 +49,7 @@ _MORE = 1.1
 
 
 _TRIED = 8
-"""Samples on which grids are put to the test."""
+"""Samples, or more, on which grids are put to the test."""
 
 _WORSE = 1.25
 """Times the loss with the grids given: what makes room for other samples costs a little."""
@@ -135,13 +135,14 @@ def activation_grids(problem: Problem, study: Study, start: Mapping[str, Grid], 
 
     # where no gradient came, nothing can be told
     found = [a for a in found if a.source in histograms and bool((histograms[a.source].squared > 0.0).any())]
-    return _confirmed(study, start, {a.source: grid for a, grid in zip(found, in_order(best, found, study.workers), strict=True)})
+    return _confirmed(problem, study, start, {a.source: grid for a, grid in zip(found, in_order(best, found, study.workers), strict=True)})
 
 
 @torch.no_grad()
-def _confirmed(study: Study, start: Mapping[str, Grid], grids: Mapping[str, Grid]) -> dict[str, Grid]:
+def _confirmed(problem: Problem, study: Study, start: Mapping[str, Grid], grids: Mapping[str, Grid]) -> dict[str, Grid]:
     """Those of some grids with which the network's answers are about as good as with the ones given; found by halves."""
-    few = {name: value[:_TRIED] for name, value in study.feed.items()}
+    count = affordable_samples(problem, _TRIED)
+    few = {name: value[:count] for name, value in study.feed.items()}
     wanted = run_samples(study.network, few) if grids else {}
 
     def change(chosen: Mapping[str, Grid]) -> float:

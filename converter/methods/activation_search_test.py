@@ -146,3 +146,12 @@ def test_gradients_that_are_no_numbers_leave_the_grid_as_it_was(monkeypatch: pyt
     monkeypatch.setattr(activation_search, "_sums", nothing)
     model, x = network(SHAPES["silu"])
     assert found(model, x)[0].get(x, START) == START
+
+
+@pytest.mark.parametrize(("part", "kept"), [(1.0, True), (0.05, False)])
+def test_grids_with_which_the_network_answers_worse_are_dropped(monkeypatch: pytest.MonkeyPatch, part: float, kept: bool) -> None:
+    """Whatever the gradients told: behind a saturated softmax they vanish."""
+    proposal = covering(part * START.lowest, part * START.highest, 8, True)
+    monkeypatch.setattr(activation_search, "_best", lambda *_: proposal)
+    model, x = network(SHAPES["silu"])
+    assert found(model, x)[0] == ({x: proposal} if kept else {})

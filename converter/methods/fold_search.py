@@ -9,8 +9,9 @@ that follows each channel's range lie its powers, which share the difficulty bet
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -37,6 +38,9 @@ _SMALLEST_SHARE = 1.0 / 512
 
 _WORTHWHILE = 0.5
 """A fold must leave no more than this share of the error."""
+
+_FEWEST_NUMBERS = 32
+"""Of a channel on the samples that give its range, if that range shall be moved to zero: others lie elsewhere."""
 
 _EVERY = 4
 """Of the scale candidates, one in so many is tried here."""
@@ -91,6 +95,8 @@ def choose_folds(
     result: dict[str, Fold] = {}
     taken: set[str] = set()
     for name, site in sites.items():
+        few = _numbers_each(problem, site, feed) < _FEWEST_NUMBERS
+        site = replace(site, shift=site.shift and not few)
         rescaled = _Rescaled(site, uses[name], {m.tensor: m for m in site.members if m.tensor in seen})
         if taken.intersection(u.tensor for u in rescaled.uses) or not (rescaled.uses or rescaled.loose):
             continue
@@ -104,6 +110,12 @@ def choose_folds(
             seen[tensor] = folded_witness(seen[tensor], member, shape, fold)
             extremes[tensor] = folded_extremes(extremes[tensor], member, shape, fold)
     return result
+
+
+def _numbers_each(problem: Problem, site: Site, feed: Mapping[str, Tensor]) -> float:
+    """How many numbers of each channel the samples hold."""
+    samples = next(iter(feed.values())).shape[0]
+    return samples * math.prod(problem.tensors[site.tensor].shape) / site.channels
 
 
 @dataclass(frozen=True)

@@ -157,3 +157,20 @@ def test_operands_of_a_product_share_their_ranges_between_them() -> None:
     scale = np.asarray(witnessed(model, extra)[query])
     slope = np.polyfit(np.log(loud), np.log(scale), 1)[0]
     assert slope == pytest.approx(1.0, abs=0.15)
+
+
+@pytest.mark.parametrize(("samples", "shifted"), [(6, False), (40, True)])
+def test_ranges_of_a_few_numbers_are_not_moved_to_zero(samples: int, shifted: bool) -> None:
+    """What is pooled to one number a channel lies far from zero, each channel elsewhere; a few images do not show how far it spreads."""
+    sketch = Sketch()
+    bias = 50.0 * np.random.default_rng(1).standard_normal(CHANNELS)
+    x = sketch.add("Conv", sketch.input("image", 1, 4, 8, 8), sketch.normal(CHANNELS, 4, 1, 1), sketch.constant(bias))
+    pooled = sketch.add("Flatten", sketch.add("GlobalAveragePool", x))
+    model = sketch.model(sketch.add("Gemm", pooled, sketch.normal(CHANNELS, 6), sketch.constant(np.zeros(6))))
+    problem = problem_of(model, feeds_of(samples, 0, model), 8)
+    assert problem.study is not None
+    problem = replace(problem, constants={k: replace(c, axis=1) if c.array.ndim == 2 else c for k, c in problem.constants.items()})
+    layers, others = layers_of(problem.study.network), stack(feeds_of(6, 1, model))
+    captured, _ = capture(problem.study.network, layers, others, problem.study.losses, seed=0)
+    folds = choose_folds(problem, {n: judge_of(s) for n, s in captured.items()}, problem.study.feed)
+    assert any(fold.shift for fold in folds.values()) == shifted

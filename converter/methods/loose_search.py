@@ -16,6 +16,7 @@ import torch
 from converter.grids import Grid
 from converter.methods.candidates import covering, scale_candidates, shortlist, with_moved_ends
 from converter.methods.layer_error import on_grids
+from converter.methods.output_change import affordable_samples
 from converter.methods.problem import Problem
 from converter.methods.witness import Witness, grid_errors, thinned_witness
 from converter.network import run_samples
@@ -27,6 +28,8 @@ __all__ = ["loose_grids"]
 Tensor = torch.Tensor
 
 _TRIAL_SAMPLES = 8
+"""Or more, in a small network; twice as many confirm."""
+
 _TRIALS = 8
 """Tensors whose proposals are put to the test."""
 
@@ -77,7 +80,8 @@ def loose_grids(problem: Problem, study: Study, start: Mapping[str, Grid], witne
     proposals = [p for p in proposals if p.gain > 0.0]
     if not proposals:
         return {}
-    few, more = (_trial(study, slice(count)) for count in (_TRIAL_SAMPLES, 2 * _TRIAL_SAMPLES))
+    count = affordable_samples(problem, _TRIAL_SAMPLES)
+    few, more = (_trial(study, slice(each)) for each in (count, 2 * count))
 
     def tested(proposal: _Proposal) -> Grid:
         best = _best(study, few, proposal.root, _between(start[proposal.root], proposal.grid), 1.0)

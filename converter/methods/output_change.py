@@ -8,11 +8,22 @@ from collections.abc import Mapping
 import torch
 from torch.nn import functional
 
+from converter.methods.problem import Problem
 from converter.output_loss import OutputLoss
 
-__all__ = ["divergence", "error_share", "output_change"]
+__all__ = ["affordable_samples", "divergence", "error_share", "output_change"]
 
 Tensor = torch.Tensor
+
+_MOST_NUMBERS = 1 << 24
+"""Numbers in all tensors of a network and all samples of one trial. Small networks can afford more samples, and need them: what is
+rare among few numbers is in few samples."""
+
+
+def affordable_samples(problem: Problem, fewest: int) -> int:
+    """On how many samples a change may be put to the test: no less than so many, and more in a small network."""
+    numbers = sum(math.prod(stats.shape) for stats in problem.tensors.values())
+    return max(fewest, _MOST_NUMBERS // max(1, numbers))
 
 
 def output_change(wanted: Mapping[str, Tensor], got: Mapping[str, Tensor], losses: Mapping[str, OutputLoss]) -> float:
