@@ -24,6 +24,12 @@ MOST_LOSS_DB = 3.0
 GOOD_DB = 35.0
 """An output above this is good enough, whatever another method reaches."""
 
+FLOAT_DB = 100.0
+"""Above this, nothing that the output depends on is quantized: what the other conversion gained in speed has no counterpart there."""
+
+ENOUGH_DB = 20.0
+"""Of an output that the other conversion leaves to float."""
+
 PERTURBATION = 1e-3
 """Of the inputs, relative to their standard deviation: far below what 8 bits resolve."""
 
@@ -52,11 +58,12 @@ class Judgement:
     def worse(self) -> bool:
         """Worse by more than is allowed.
 
-        An output that is good enough never is. Nor is one where the float network is chaotic, which is to say that an
-        invisible change of its inputs changes the output as much as quantization did: which of two conversions
-        comes off better is chance there.
+        An output that is good enough never is; it need not be as good where the other conversion leaves it to float. Nor
+        is one where the float network is chaotic, which is to say that an invisible change of its inputs changes the
+        output as much as quantization did: which of two conversions comes off better is chance there.
         """
-        if self.other_db >= GOOD_DB or self.other_db >= self.perturbed_db - MOST_LOSS_DB:
+        enough = ENOUGH_DB if self.base_db >= FLOAT_DB else GOOD_DB
+        if self.other_db >= enough or self.other_db >= self.perturbed_db - MOST_LOSS_DB:
             return False
         return self.loss_db > MOST_LOSS_DB
 

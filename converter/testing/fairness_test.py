@@ -45,6 +45,11 @@ def test_an_output_that_is_good_enough_is_never_worse(tmp_path: Path) -> None:
     assert not judged(tmp_path, scaled(1.0 + 1e-5), scaled(1.01)).worse
 
 
+def test_beside_an_output_that_was_left_in_float_some_error_is_allowed_and_ruin_is_not(tmp_path: Path) -> None:
+    assert not judged(tmp_path, scaled(1.0), scaled(1.05)).worse
+    assert judged(tmp_path, scaled(1.0), scaled(1.2)).worse
+
+
 def test_better_is_not_worse(tmp_path: Path) -> None:
     assert not judged(tmp_path, scaled(1.1), scaled(1.05)).worse
 

@@ -31,10 +31,12 @@ from converter.testing.steps_layers import LAYERS, NORMALISATIONS, gemm_of
 from converter.testing.steps_movement import MOVEMENT, RARE, squeeze_node
 from converter.testing.steps_pointwise import POINTWISE
 
-__all__ = ["Case", "Ending", "convert_case", "draw_case", "graphs", "main"]
+__all__ = ["METHODS", "Case", "Ending", "convert_case", "draw_case", "graphs", "main", "worse_outputs"]
 
 OLDEST_OPSET = 9
-CALIBRATION_ROWS, HELD_ASIDE_ROWS, FRESH_ROWS = 32, 8, 48
+CALIBRATION_SAMPLES, POOL, FRESH_SAMPLES = 32, 120, 48
+DRAWS = 3
+"""Of the calibration samples from the pool; which one, the conversion's seed says."""
 PLACEMENTS = ("latency", "all")
 METHODS = ("mse", "")
 
@@ -294,13 +296,14 @@ class Ending:
     path: Path
 
 
-def convert_case(case: Case, folder: Path, method: str) -> Ending:
-    """Convert in this process; what escapes is told, not raised."""
+def convert_case(case: Case, folder: Path, method: str, *, draw: int = 0) -> Ending:
+    """Convert in this process with one of the draws of calibration samples; what escapes is told, not raised."""
     from converter import Options, convert
 
-    source, calib, result = folder / "float.onnx", folder / "calib.npz", folder / f"int8{method}.onnx"
+    source, calib, result = folder / "float.onnx", folder / "calib.npz", folder / f"int8{method}{draw}.onnx"
     _save(case, source, calib)
-    options = Options(calib=calib, samples=CALIBRATION_ROWS * case.inputs[0].shape[0], method=method, placement=case.placement, threads=1)
+    samples = CALIBRATION_SAMPLES * case.inputs[0].shape[0]
+    options = Options(calib=calib, samples=samples, method=method, placement=case.placement, threads=1, seed=draw)
     try:
         convert(source, result, options)
     except ConverterError as error:
@@ -312,15 +315,31 @@ def convert_case(case: Case, folder: Path, method: str) -> Ending:
 
 def _save(case: Case, model: Path, calib: Path) -> None:
     model.write_bytes(case.model.SerializeToString(deterministic=True))
-    feeds = case.feeds(CALIBRATION_ROWS + HELD_ASIDE_ROWS, seed=2)
+    feeds = case.feeds(POOL, seed=2)
     np.savez(calib, allow_pickle=False, **{i.name: np.concatenate([feed[i.name] for feed in feeds]) for i in case.inputs})
 
 
-def judge_case(case: Case, endings: Sequence[Ending]) -> list[Judgement]:
-    """Compare the default method with ``mse`` on fresh samples; nothing where one of them has no result."""
+def worse_outputs(case: Case, folder: Path, endings: Sequence[Ending]) -> list[Judgement]:
+    """Outputs that are worse by the default method than by ``mse``, whichever samples both are calibrated on.
+
+    What a few small tensors hold on 32 samples is chance, and so is where a constant lies on a grid: if they differ,
+    other samples are drawn, and all three draws have to agree.
+
+    Args:
+        case: what was converted.
+        folder: where it was.
+        endings: by both methods with the first draw.
+    """
     if any(ending.code for ending in endings):
         return []
-    return judge(case.model, [ending.path for ending in endings], case.feeds(FRESH_ROWS, seed=3))
+    feeds = case.feeds(FRESH_SAMPLES, seed=3)
+    worse = [j for j in judge(case.model, [ending.path for ending in endings], feeds) if j.worse]
+    for draw in range(1, DRAWS):
+        if worse:
+            paths = [convert_case(case, folder, method, draw=draw).path for method in METHODS]
+            again = {j.output for j in judge(case.model, paths, feeds) if j.worse}
+            worse = [j for j in worse if j.output in again]
+    return worse
 
 
 # The command
@@ -339,7 +358,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with tempfile.TemporaryDirectory() as folder:
             endings = [convert_case(case, Path(folder), method) for method in METHODS]
             faults = [f"{method or 'default'}: {e.reason}" for method, e in zip(METHODS, endings, strict=True) if e.code in (1, 5)]
-            faults += [f"worse: {judgement}" for judgement in judge_case(case, endings) if judgement.worse]
+            faults += [f"worse: {judgement}" for judgement in worse_outputs(case, Path(folder), endings)]
         ends.update(f"{ending.code} {_kind(ending.reason)}".strip() for ending in endings)
         ends.update(["0, but worse than mse"] if any(fault.startswith("worse") for fault in faults) else [])
         if faults:
@@ -361,7 +380,7 @@ def _kind(reason: str) -> str:
 def _keep(path: Path, case: Case, faults: Sequence[str]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.with_suffix(".onnx").write_bytes(case.model.SerializeToString(deterministic=True))
-    feeds = case.feeds(CALIBRATION_ROWS + HELD_ASIDE_ROWS, seed=2)
+    feeds = case.feeds(POOL, seed=2)
     np.savez(
         path.with_suffix(".npz"), allow_pickle=False, **{i.name: np.concatenate([feed[i.name] for feed in feeds]) for i in case.inputs}
     )
