@@ -173,9 +173,26 @@ def _flaws(model: ir.Model, seen: Observations) -> dict[str, str]:
             if value is None or constant(value) is not None:
                 continue
             stats = seen.tensors.get(str(value.name))
-            if stats is not None and stats.minimum * stats.maximum > 0.0 and stats.nearest < _reach(stats) / _STEPS:
+            if stats is not None and _becomes_zero(value, stats):
                 found.setdefault(str(value.name), f"small numbers of a tensor would become zero, which {node.op_type} must not read")
     return found
+
+
+def _becomes_zero(value: ir.Value, stats: TensorStats) -> bool:
+    """True for a tensor that is never zero, if on a grid it would be: as seen, or as far as a guard against that lets it come."""
+    step = _reach(stats) / _STEPS
+    return (stats.minimum * stats.maximum > 0.0 and stats.nearest < step) or (stats.minimum >= 0.0 and 0.0 < _guard(value) < step)
+
+
+def _guard(value: ir.Value) -> float:
+    """The positive number that is added to what cannot be negative, or below which a tensor is cut off, or its root; 0 if there is none."""
+    node = value.producer()
+    if node is not None and node.op_type == "Sqrt" and node.inputs[0] is not None:
+        return math.sqrt(_guard(node.inputs[0]))
+    if node is None or node.op_type not in ("Add", "Max", "Clip"):
+        return 0.0
+    limits = [node.inputs[1]] if node.op_type == "Clip" and len(node.inputs) > 1 else node.inputs
+    return next((number for number in map(scalar, limits) if number is not None and number > 0.0), 0.0)
 
 
 def _on_target(entry: Offer | Refusal, node: ir.Node) -> Offer | Refusal:
