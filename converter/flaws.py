@@ -29,7 +29,7 @@ def flaws_of(model: ir.Model, seen: Observations) -> dict[str, str]:
     small = (name for name, stats in seen.tensors.items() if 0.0 < reach(stats) < STEPS * SMALLEST_SCALE)
     found |= dict.fromkeys(small, "of a tensor that it reads or writes, the numbers are too small for any scale")
     for node in model.graph:
-        for index in _NOT_ZERO.get(node.op_type, ()):
+        for index in _NOT_ZERO.get(node.op_type, ()) if not _is_power(node) else ():
             value = node.inputs[index] if index < len(node.inputs) else None
             if value is None or constant(value) is not None:
                 continue
@@ -37,6 +37,12 @@ def flaws_of(model: ir.Model, seen: Observations) -> dict[str, str]:
             if stats is not None and _becomes_zero(value, stats):
                 found.setdefault(str(value.name), f"small numbers of a tensor would become zero, which {node.op_type} must not read")
     return found
+
+
+def _is_power(node: ir.Node) -> bool:
+    """True for a whole positive power, which takes zero as any other number."""
+    exponent = scalar(node.inputs[1]) if node.op_type == "Pow" else None
+    return exponent is not None and exponent > 0.0 and exponent == math.floor(exponent)
 
 
 def _becomes_zero(value: ir.Value, stats: TensorStats) -> bool:

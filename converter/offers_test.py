@@ -331,6 +331,14 @@ def test_a_guard_stays_that_the_samples_did_not_need() -> None:
     assert {name: isinstance(entry, Refusal) and entry.final for name, entry in refusals.items()} == {"tiny": True, "ordinary": False}
 
 
+@pytest.mark.parametrize(("exponent", "refused"), [(-0.5, True), (0.5, True), (-1.0, True), (2.0, False), (3.0, False)])
+def test_whole_powers_take_zero_as_any_other_number(exponent: float, refused: bool) -> None:
+    sketch = Sketch()
+    x = sketch.add("Add", sketch.add("Relu", image(sketch, 4)), sketch.constant(1e-6), name="sum")
+    found = offers_of(sketch.model(sketch.add("Pow", x, sketch.constant(exponent))))
+    assert isinstance(found["sum"], Refusal) == refused
+
+
 @pytest.mark.parametrize("op_type", ["Conv", "MatMul"])
 def test_weights_that_no_scale_is_small_enough_for_stay_float_where_they_count(op_type: str) -> None:
     """Behind a layer of huge outputs; a channel that is as good as dead beside the others is rounded away."""
