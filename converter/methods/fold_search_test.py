@@ -170,11 +170,17 @@ def pooled_folds(samples: int, loud: np.ndarray, bias: np.ndarray) -> list[Fold]
     last = sketch.constant(generator.normal(size=(CHANNELS, 6)) / loud[:, None])
     model = sketch.model(sketch.add("Gemm", pooled, last, sketch.constant(np.zeros(6))))
     problem = problem_of(model, feeds_of(samples, 0, model), 8)
-    study = problem.study
-    assert study is not None
+    assert problem.study is not None
     problem = replace(problem, constants={k: replace(c, axis=1) if c.array.ndim == 2 else c for k, c in problem.constants.items()})
-    captured, _ = capture(study.network, layers_of(study.network), stack(feeds_of(6, 1, model)), study.losses, seed=0)
-    folds = choose_folds(problem, {n: judge_of(s) for n, s in captured.items()}, study.feed)
+    layers, others = layers_of(problem.study.network), stack(feeds_of(6, 1, model))
+    captured, _ = capture(problem.study.network, layers, others, problem.study.losses, seed=0)
+    return list(choose_folds(problem, {n: judge_of(s) for n, s in captured.items()}, problem.study.feed).values())
+
+
+@pytest.mark.parametrize(("samples", "shifted"), [(6, False), (40, True)])
+def test_ranges_of_a_few_numbers_are_not_moved_to_zero(samples: int, shifted: bool) -> None:
+    """Each channel lies elsewhere, far from zero; a few images do not show how far it spreads."""
+    bias = 50.0 * np.random.default_rng(1).standard_normal(CHANNELS)
     assert any(fold.shift for fold in pooled_folds(samples, np.ones(CHANNELS), bias)) == shifted
 
 
