@@ -18,7 +18,7 @@ from converter.observe import observe
 from converter.ramps import PricedRamp, Ramp, RampSite
 from converter.search_parts import SearchParts
 from converter.sketch_test import Sketch, feeds_for, losses_of
-from converter.study import Study, stack
+from converter.study import Reading, Study, stack
 
 CHANNELS = 8
 GATES = 3
@@ -64,6 +64,17 @@ def test_where_inputs_are_small_ramps_are_level() -> None:
 
 def test_none_becomes_one_where_the_scores_move() -> None:
     assert choose_ramps(*problem(100.0)) == {}
+
+
+@pytest.mark.parametrize(("reach", "count"), [(4.0, 0), (256.0, GATES)])
+def test_values_change_no_more_by_ramps_than_by_grids(reach: float, count: int) -> None:
+    """Behind an input on a fine grid ramps would be most of the error, behind one on a coarse grid they are the least of it."""
+    asked, choice = problem(1.0, classes=False)
+    assert asked.study is not None
+    first = asked.study.network.steps[0]
+    study = replace(asked.study, readings={(first.name, 0): Reading("x", 1.0)})
+    grids = {**choice.tensors, "x": affine_grid(-reach, reach, bits=8, signed=True)}
+    assert len(choose_ramps(replace(asked, study=study), Choice(grids, {}))) == count
 
 
 def ramps_in_order(asked: Problem, choice: Choice) -> list[str]:
