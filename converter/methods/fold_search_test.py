@@ -170,8 +170,8 @@ def pooled_folds(samples: int, loud: np.ndarray, bias: np.ndarray) -> list[Fold]
     last = sketch.constant(generator.normal(size=(CHANNELS, 6)) / loud[:, None])
     model = sketch.model(sketch.add("Gemm", pooled, last, sketch.constant(np.zeros(6))))
     problem = problem_of(model, feeds_of(samples, 0, model), 8)
-    assert problem.study is not None
     problem = replace(problem, constants={k: replace(c, axis=1) if c.array.ndim == 2 else c for k, c in problem.constants.items()})
+    assert problem.study is not None
     layers, others = layers_of(problem.study.network), stack(feeds_of(6, 1, model))
     captured, _ = capture(problem.study.network, layers, others, problem.study.losses, seed=0)
     return list(choose_folds(problem, {n: judge_of(s) for n, s in captured.items()}, problem.study.feed).values())
