@@ -97,7 +97,7 @@ def load(path: Path) -> Source:
     files = load_external_data(path, model, list(tensors_of(model)))
     spell_standard_domain(path, model)
     drop_unused_functions(model)
-    notes = (_READ,) if read_stored_integers(model) else ()
+    notes = [_READ] if read_stored_integers(model) else []
     vet_operators(path, model)
     sort_nodes(path, model)
     model = inline_functions(path, model)
@@ -108,7 +108,7 @@ def load(path: Path) -> Source:
     inputs, outputs = (tuple(_value_info(path, v) for v in values) for values in (model.graph.input, model.graph.output))
     if not inputs:
         raise ModelError("the model has no inputs, it is a constant", where=str(path), hint="export the model again")
-    notes += (_WIDENED,) if widen_halves(model) else ()
+    notes += [_WIDENED] if widen_halves(model) else []
     refuse_lasting_control_flow(path, model)
     return Source(
         path=path,
@@ -119,7 +119,7 @@ def load(path: Path) -> Source:
         outputs=outputs,
         metadata={p.key: p.value for p in model.metadata_props},
         external=files,
-        notes=notes,
+        notes=tuple(notes),
     )
 
 

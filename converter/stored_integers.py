@@ -37,7 +37,7 @@ def read_stored_integers(model: onnx.ModelProto) -> bool:
 
 
 def _is_tensor(attribute: AttributeProto) -> bool:
-    return attribute.name == "value" and attribute.type == AttributeProto.TENSOR
+    return bool(attribute.name == "value" and attribute.type == AttributeProto.TENSOR)
 
 
 def _reads_constants(node: NodeProto, constants: dict[str, TensorProto]) -> bool:

@@ -44,7 +44,7 @@ def read(model: onnx.ModelProto) -> onnx.ModelProto:
 @pytest.mark.parametrize(
     "model",
     [
-        product(CODES, np.float32(0.02)),
+        product(CODES, np.asarray(0.02, np.float32)),
         product(CODES, SCALES, axis=0),
         product(CODES.view(np.uint8), SCALES[:8], axis=1),
         product(CODES, np.stack([SCALES[:8], SCALES[8:]]), opset=21, axis=0, block_size=8),
@@ -75,7 +75,7 @@ def test_codes_that_others_read_stay() -> None:
 
 def test_codes_that_are_computed_are_left_alone() -> None:
     nodes = [helper.make_node("DequantizeLinear", ["x", "scale"], ["y"])]
-    model = make_model(nodes, [("x", TensorProto.INT8, [4])], [("y", FLOAT, [4])], initializers={"scale": np.float32(0.5)})
+    model = make_model(nodes, [("x", TensorProto.INT8, [4])], [("y", FLOAT, [4])], initializers={"scale": np.asarray(0.5, np.float32)})
     assert not read_stored_integers(model) and op_types(model) == ["DequantizeLinear"]
 
 
