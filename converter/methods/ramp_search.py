@@ -60,7 +60,9 @@ def choose_ramps(problem: Problem, choice: Choice) -> dict[str, PricedRamp]:
 
         def harmless(count: int) -> bool:
             got = run_samples(study.network, feed, hook=ramp_hook({name: each.shape for name, each in ramps[:count]}))
-            return all(n in got and _alike(plain[n], got[n], rounded.get(n, plain[n]), loss) for n, loss in study.losses.items() if n in plain)
+            return all(
+                n in got and _alike(plain[n], got[n], rounded.get(n, plain[n]), loss) for n, loss in study.losses.items() if n in plain
+            )
 
         fine, harmful = 0, len(ramps) + 1
         tried = len(ramps)
