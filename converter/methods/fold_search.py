@@ -40,7 +40,10 @@ _WORTHWHILE = 0.5
 """A fold must leave no more than this share of the error."""
 
 _FEWEST_NUMBERS = 32
-"""Of a channel on the samples that give its range, if that range shall be followed closely or moved to zero: others lie elsewhere."""
+"""Of a channel on the samples that give its range, if that range shall be moved to zero: others lie elsewhere."""
+
+_FEWEST_TO_FOLLOW = 8
+"""The same, if a scale shall follow that range closely."""
 
 _EVERY = 4
 """Of the scale candidates, one in so many is tried here."""
@@ -95,11 +98,11 @@ def choose_folds(
     result: dict[str, Fold] = {}
     taken: set[str] = set()
     for name, site in sites.items():
-        few = _numbers_each(problem, site, feed) < _FEWEST_NUMBERS
-        site = replace(site, shift=site.shift and not few)
+        numbers = _numbers_each(problem, site, feed)
+        site = replace(site, shift=site.shift and numbers >= _FEWEST_NUMBERS)
         loose = {m.tensor: m for m in site.members if m.tensor in seen}
         # the square root of a range leaves every channel but the loudest room beyond it
-        rescaled = _Rescaled(site, uses[name], loose, _POWERS[:1] if few else _POWERS)
+        rescaled = _Rescaled(site, uses[name], loose, _POWERS if numbers >= _FEWEST_TO_FOLLOW else _POWERS[:1])
         if taken.intersection(u.tensor for u in rescaled.uses) or not (rescaled.uses or rescaled.loose):
             continue
         fold = _best_fold(problem, rescaled, seen, extremes)
