@@ -58,6 +58,8 @@ def _track(model: ir.Model, shapes: Mapping[str, tuple[int, ...]]) -> Tracker:
             visit(tracker, node)
     for value in model.graph.outputs:
         tracker.pin(value)
+    # nothing is known of tensors without a shape, and they are pinned
+    tracker.readings = [reading for reading in tracker.readings if reading.value in tracker.made]
     return tracker
 
 

@@ -18,7 +18,8 @@ from converter.half_precision import widen_halves
 from converter.local_functions import drop_unused_functions, inline_functions
 from converter.paths import check_input
 from converter.proto_graphs import tensors_of
-from converter.repair import drop_wrong_types, repair, sort_nodes, spell_standard_domain
+from converter.repair import drop_wrong_types, repair, sort_nodes, spell_standard_domain, state_output_shapes
+from converter.stored_integers import read_stored_integers
 from converter.vetting import STANDARD_DOMAINS, refuse_damaged_names, type_name, vet_contents, vet_operators
 
 __all__ = ["Source", "ValueInfo", "load"]
@@ -33,6 +34,7 @@ _TYPES: dict[int, np.dtype[np.generic]] = {
 }
 
 _WIDENED = "the model holds half precision numbers, which are computed in float32"
+_READ = "weights are stored as integers; they were read as the float numbers they stand for and are quantized anew"
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,8 @@ class Source:
 
     Attributes:
         path: the file.
-        model: with external data loaded, local functions inlined, repaired, and its half precision numbers made float32.
+        model: with external data loaded, local functions inlined, repaired, and its half precision numbers and its weights
+            stored as integers made float32.
         digest: sha256 of the file (hex).
         bytes: size of the file and its external data.
         inputs: model inputs that are not initializers, in order.
@@ -94,16 +97,18 @@ def load(path: Path) -> Source:
     files = load_external_data(path, model, list(tensors_of(model)))
     spell_standard_domain(path, model)
     drop_unused_functions(model)
+    notes = [_READ] if read_stored_integers(model) else []
     vet_operators(path, model)
     sort_nodes(path, model)
     model = inline_functions(path, model)
     repair(path, model)
+    state_output_shapes(model)
     vet_contents(path, model)
     drop_wrong_types(model)
     inputs, outputs = (tuple(_value_info(path, v) for v in values) for values in (model.graph.input, model.graph.output))
     if not inputs:
         raise ModelError("the model has no inputs, it is a constant", where=str(path), hint="export the model again")
-    notes = (_WIDENED,) if widen_halves(model) else ()
+    notes += [_WIDENED] if widen_halves(model) else []
     refuse_lasting_control_flow(path, model)
     return Source(
         path=path,
@@ -114,7 +119,7 @@ def load(path: Path) -> Source:
         outputs=outputs,
         metadata={p.key: p.value for p in model.metadata_props},
         external=files,
-        notes=notes,
+        notes=tuple(notes),
     )
 
 

@@ -71,13 +71,23 @@ def test_open_dimensions(tmp_path: Path) -> None:
     assert load(written(tmp_path, model)).inputs[0].shape == ("n", None, None)
 
 
-@pytest.mark.parametrize("place", ["input", "output"])
-def test_values_without_shape(tmp_path: Path, place: str) -> None:
+def test_inputs_without_shape(tmp_path: Path) -> None:
     model = unary("Relu")
-    value = getattr(model.graph, place)[0]
-    value.type.tensor_type.ClearField("shape")
+    model.graph.input[0].type.tensor_type.ClearField("shape")
     error = refusal(written(tmp_path, model))
-    assert error.what == f"'{value.name}' has no shape" and f"'{value.name}'" in error.where
+    assert error.what == "'x' has no shape" and "'x'" in error.where
+
+
+def test_outputs_without_shape_have_the_one_that_follows(tmp_path: Path) -> None:
+    nodes = [helper.make_node("Relu", ["x"], ["same"]), helper.make_node("Concat", ["x", "x"], ["twice"], axis=0)]
+    model = make_model(nodes, [("x", FLOAT, ["n", 4])], [("same", FLOAT, None), ("twice", FLOAT, None)])
+    assert [(o.name, o.shape) for o in load(written(tmp_path, model)).outputs] == [("same", ("n", 4)), ("twice", (None, 4))]
+
+
+def test_outputs_whose_rank_cannot_be_known(tmp_path: Path) -> None:
+    inputs: Values = [("x", FLOAT, [4]), ("size", TensorProto.INT64, ["rank"])]
+    model = make_model([helper.make_node("Reshape", ["x", "size"], ["y"])], inputs, [("y", FLOAT, None)])
+    assert refusal(written(tmp_path, model)).what == "'y' has no shape"
 
 
 def test_scalars_have_a_shape(tmp_path: Path) -> None:

@@ -19,13 +19,13 @@ import torch
 from converter import torch_ops
 from converter.costs import features, form_costs, kind_of
 from converter.curve_marks import TWIN_SUM, curve_of, entering, reads_curve, reads_logarithms
+from converter.flaws import STEPS, flaws_of, reach, weights_vanish
 from converter.folds import inserted_factors
 from converter.graph import attributes, constant, data_inputs, is_float, is_graph_output, relabel_factor, scalar, sole_consumer
-from converter.grids import SMALLEST_SCALE
 from converter.integer_forms import Gate, fit_gate
 from converter.macs import macs_of
 from converter.methods.problem import Constant
-from converter.observe import Observations, TensorStats
+from converter.observe import Observations
 from converter.plan import EXCLUDED
 from converter.ramps import Ramp
 from converter.targets import Target
@@ -62,12 +62,8 @@ _CURVES = {
 _CONTAINER_BITS = 8
 """Of what is multiplied by no weight, such as the constants of Add and Mul: narrower codes would gain nothing."""
 
-_STEPS = 255
-
 _TOO_SMALL = "some of its weights are too small for any scale"
 
-_NOT_ZERO: Mapping[str, tuple[int, ...]] = {"Div": (1,), "Log": (0,), "Pow": (0,), "Reciprocal": (0,), "Sqrt": (0,)}
-"""Operators, and which of their inputs, whose result is infinite at zero, or leads to a division by zero."""
 
 _LARGEST_MULTIPLIER = 4.0
 """Of the integer GlobalAveragePool. The runtime fails at 256; methods may bring the grids apart by some ten times."""
@@ -134,7 +130,7 @@ def offer(
     shapes = {name: stats.shape for name, stats in seen.tensors.items()}
     context = _Context(seen, target, activation_bits, weight_bits, shapes)
     result: dict[str, Offer | Refusal] = {}
-    flaws = _flaws(model, seen)
+    flaws = flaws_of(model, seen)
     rounded_later, curved = entering(model, _LATER), entering(model, (*_LATER, "log2", "log-sqrt2"))
     for node in model.graph:
         if not any(is_float(o) for o in node.outputs) or constant(node.outputs[0]) is not None:
@@ -160,22 +156,6 @@ def offer(
 def _tensors(node: ir.Node) -> list[str]:
     """Names of the computed float tensors that a node reads and writes."""
     return [str(v.name) for _, v in data_inputs(node)] + [str(o.name) for o in node.outputs if is_float(o)]
-
-
-def _flaws(model: ir.Model, seen: Observations) -> dict[str, str]:
-    """Tensors that have to stay float, and why, as said of who reads or writes them."""
-    found = {name: f"of a tensor that it reads or writes, {stats.flaw}" for name, stats in seen.tensors.items() if stats.flaw}
-    small = (name for name, stats in seen.tensors.items() if 0.0 < _reach(stats) < _STEPS * SMALLEST_SCALE)
-    found |= dict.fromkeys(small, "of a tensor that it reads or writes, the numbers are too small for any scale")
-    for node in model.graph:
-        for index in _NOT_ZERO.get(node.op_type, ()):
-            value = node.inputs[index] if index < len(node.inputs) else None
-            if value is None or constant(value) is not None:
-                continue
-            stats = seen.tensors.get(str(value.name))
-            if stats is not None and stats.minimum * stats.maximum > 0.0 and stats.nearest < _reach(stats) / _STEPS:
-                found.setdefault(str(value.name), f"small numbers of a tensor would become zero, which {node.op_type} must not read")
-    return found
 
 
 def _on_target(entry: Offer | Refusal, node: ir.Node) -> Offer | Refusal:
@@ -233,29 +213,13 @@ def _conv(node: ir.Node, context: _Context, _: Earlier) -> Offer | Refusal:
         return Refusal("its bias is computed", macs)
     if weight.ndim not in (3, 4):
         return Refusal(f"no integer kernel for a convolution in {weight.ndim - 2} dimensions", macs)
-    if _too_small(weight.reshape(len(weight), -1), node, context.seen):
+    if weights_vanish(weight.reshape(len(weight), -1), node, context.seen):
         return Refusal(_TOO_SMALL, macs)
     depthwise = weight.shape[1] == 1 and attributes(node).get("group", 1) == weight.shape[0]
     widest = context.target.depthwise_weight_bits if depthwise else context.dense_weight_bits
     float_cost, integer_cost = context.cost(node)
     weights = Constant(weight, 0, min(context.weight_bits, widest))
     return Offer("weighted", {1: weights}, False, float_cost, integer_cost, macs)
-
-
-def _too_small(rows: npt.NDArray[Any], node: ir.Node, seen: Observations) -> bool:
-    """True if weights that no scale is small enough for make up a part of the output that shows.
-
-    Args:
-        rows: float32 [output channels, inputs].
-        node: the layer.
-        seen: for what it reads and writes.
-    """
-    largest = np.abs(rows).max(axis=1, initial=0.0)
-    tiny = np.abs(rows[(largest > 0.0) & (largest < _STEPS * SMALLEST_SCALE)], dtype=np.float64)
-    read, written = (seen.tensors.get(str(v.name)) for v in (node.inputs[0], node.outputs[0]) if v is not None)
-    if not tiny.size or read is None or written is None:
-        return False
-    return bool(tiny.sum(1).max() * max(-read.minimum, read.maximum) > _reach(written) / (2 * _STEPS))
 
 
 def _linear(node: ir.Node, context: _Context, earlier: Earlier) -> Offer | Refusal:
@@ -275,7 +239,7 @@ def _linear(node: ir.Node, context: _Context, earlier: Earlier) -> Offer | Refus
         if bias.ndim != 1:
             return Refusal("its bias is not one number per output", macs)
     axis = 0 if attrs.get("transB", 0) else 1
-    if _too_small(weight if axis == 0 else weight.T, node, context.seen):
+    if weights_vanish(weight if axis == 0 else weight.T, node, context.seen):
         return Refusal(_TOO_SMALL, macs)
     float_cost, integer_cost = context.cost(node)
     weights = Constant(weight, axis, min(context.weight_bits, context.dense_weight_bits))
@@ -314,7 +278,7 @@ def _binary(node: ir.Node, context: _Context, _: Earlier) -> Offer | Refusal:
 def _drowns(array: npt.NDArray[Any], node: ir.Node, seen: Observations) -> bool:
     ((_, value),) = data_inputs(node)
     stats = seen.tensors[str(value.name)]
-    return bool(np.abs(array).max(initial=0.0) > _STEPS * _reach(stats) > 0.0)
+    return bool(np.abs(array).max(initial=0.0) > STEPS * reach(stats) > 0.0)
 
 
 def _pointwise(node: ir.Node, context: _Context, _: Earlier) -> Offer | Refusal:
@@ -325,13 +289,9 @@ def _global_average(node: ir.Node, context: _Context, _: Earlier) -> Offer | Ref
     ((_index, value),) = data_inputs(node)
     before, after = (context.seen.tensors[str(v.name)] for v in (value, node.outputs[0]))
     averaged = math.prod(before.shape[2:])
-    if _reach(before) > _LARGEST_MULTIPLIER * _reach(after) * averaged:
+    if reach(before) > _LARGEST_MULTIPLIER * reach(after) * averaged:
         return Refusal("its averages are too small beside its inputs for the integer kernel's multiplier")
     return Offer("pointwise", {}, False, *context.cost(node))
-
-
-def _reach(stats: TensorStats) -> float:
-    return max(stats.maximum, 0.0) - min(stats.minimum, 0.0)
 
 
 def _hardswish(node: ir.Node, context: _Context, _: Earlier) -> Offer | Refusal:
@@ -345,7 +305,7 @@ def _gelu(node: ir.Node, context: _Context, _: Earlier) -> Offer | Refusal:
         return torch_ops.apply("Gelu", [torch.from_numpy(values)], attributes(node))[0].numpy()
 
     gate, error = fit_gate(context.seen.tensors[x].sample, function)
-    if error > (_reach(out) / _STEPS) ** 2 / 12.0:  # what rounding its output costs anyway
+    if error > (reach(out) / STEPS) ** 2 / 12.0:  # what rounding its output costs anyway
         return Refusal("on what it reads, x times a sigmoid is not as close to it as a grid of 8 bits")
     float_cost, integer_cost = context.cost(node)
     return Offer("gelu", {}, False, float_cost, integer_cost, gate=gate)

@@ -317,6 +317,28 @@ def test_what_is_divided_by_must_not_become_zero_on_a_grid() -> None:
     assert isinstance(found["plain"], Offer)
 
 
+def test_a_guard_stays_that_the_samples_did_not_need() -> None:
+    """No sample comes near to zero, but others may."""
+    sketch = Sketch()
+    x = image(sketch, 4)
+    outputs = []
+    for name, guard in (("tiny", 1e-6), ("ordinary", 0.5)):
+        length = sketch.add("Add", sketch.add("ReduceL2", x, sketch.constant([1], np.int64)), sketch.constant(guard), name=name)
+        outputs.append(sketch.add("Div", x, sketch.add("Sqrt", length, name=f"root of {name}")))
+    found = offers_of(sketch.model(*outputs))
+    assert isinstance(found["tiny"], Refusal) and found["tiny"].final and isinstance(found["ordinary"], Offer)
+    refusals = {name: found[f"root of {name}"] for name in ("tiny", "ordinary")}
+    assert {name: isinstance(entry, Refusal) and entry.final for name, entry in refusals.items()} == {"tiny": True, "ordinary": False}
+
+
+@pytest.mark.parametrize(("exponent", "refused"), [(-0.5, True), (0.5, True), (-1.0, True), (2.0, False), (3.0, False)])
+def test_whole_powers_take_zero_as_any_other_number(exponent: float, refused: bool) -> None:
+    sketch = Sketch()
+    x = sketch.add("Add", sketch.add("Relu", image(sketch, 4)), sketch.constant(1e-6), name="sum")
+    found = offers_of(sketch.model(sketch.add("Pow", x, sketch.constant(exponent))))
+    assert isinstance(found["sum"], Refusal) == refused
+
+
 @pytest.mark.parametrize("op_type", ["Conv", "MatMul"])
 def test_weights_that_no_scale_is_small_enough_for_stay_float_where_they_count(op_type: str) -> None:
     """Behind a layer of huge outputs; a channel that is as good as dead beside the others is rounded away."""

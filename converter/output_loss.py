@@ -34,6 +34,9 @@ _SUM_ERROR = 1e-3
 _OTHER_RANGE = 10.0
 """Times the root mean square of one part that of another is, if they are quantities of different ranges."""
 
+_VALUES_IN_NATS = 0.2
+"""What an error as large as the output is worth, if it may be class scores: they stand more of it than of divergence."""
+
 _LAYERS = frozenset(["Gemm", "MatMul", "Conv"])
 _RESHAPING = frozenset(["Reshape", "Flatten", "Squeeze", "Unsqueeze"])
 
@@ -142,8 +145,8 @@ def _weighted(loss: OutputLoss, samples: Sequence[Array]) -> OutputLoss:
     # what both losses are for an error of variance one in every entry, to second order
     by_scores = 0.5 * float((shares * (1.0 - shares)).sum(1).mean())
     by_values = 1.0 / max(float(np.square(scores).mean()), 1e-30)
-    larger = max(by_scores, by_values)
-    return replace(loss, score_weight=0.5 * larger / max(by_scores, 1e-30 * larger), value_weight=0.5 * larger / by_values)
+    unit = max(by_scores, _VALUES_IN_NATS * by_values)
+    return replace(loss, score_weight=0.5 * unit / max(by_scores, 1e-30 * unit), value_weight=0.5 * unit / by_values)
 
 
 def _summing_axis(samples: Sequence[Array]) -> int | None:

@@ -14,7 +14,7 @@ from converter.proto_graphs import graphs_of, names_in, nodes_of, unused_name
 from converter.shape_inference import infer_shapes
 from converter.vetting import place_of
 
-__all__ = ["drop_wrong_types", "repair", "sort_nodes", "spell_standard_domain"]
+__all__ = ["drop_wrong_types", "repair", "sort_nodes", "spell_standard_domain", "state_output_shapes"]
 
 _STANDARD_ALIAS = "ai.onnx"
 _GRAPH_NAME = "graph"
@@ -165,6 +165,30 @@ def _open_negative_sizes(model: onnx.ModelProto) -> None:
         for size in value.type.tensor_type.shape.dim:
             if size.dim_value < 0:
                 size.ClearField("dim_value")
+
+
+def state_output_shapes(model: onnx.ModelProto) -> None:
+    """Give outputs that state no shape the one that inference finds, as the runtime does, in place.
+
+    What inference makes up names for stays nameless. An output of which not even the rank can be known is left as it is.
+
+    Raises:
+        ModelError: shapes cannot be inferred.
+    """
+    shapeless = {v.name: v for v in model.graph.output if v.type.HasField("tensor_type") and not v.type.tensor_type.HasField("shape")}
+    if not shapeless:
+        return
+    stated = {v.name: v for v in model.graph.value_info}
+    _set_value_info(model.graph, {})  # may be wrong
+    inferred = {v.name: v.type.tensor_type for v in infer_shapes(model).graph.output}
+    _set_value_info(model.graph, stated)
+    symbols = {d.dim_param for v in model.graph.input for d in v.type.tensor_type.shape.dim}
+    for name, value in shapeless.items():
+        if inferred[name].HasField("shape"):
+            value.type.tensor_type.shape.CopyFrom(inferred[name].shape)
+            for size in value.type.tensor_type.shape.dim:
+                if size.HasField("dim_param") and size.dim_param not in symbols:
+                    size.ClearField("dim_param")
 
 
 def drop_wrong_types(model: onnx.ModelProto) -> None:

@@ -16,7 +16,8 @@ from converter.canonicalise import canonicalise
 from converter.conftest import hybrid_model
 from converter.network import Network, Step, network_of, run_samples
 from converter.output_loss import OutputLoss
-from converter.sensitivity import capture, layer_matrix, layer_rows, layers_of, obstacle_to_gradients, probe, pulled_back
+from converter.probes import probe
+from converter.sensitivity import capture, layer_matrix, layer_rows, layers_of, obstacle_to_gradients, pulled_back
 from converter.sketch_test import Sketch, feeds_for
 
 SCORES = {"y": OutputLoss("scores")}

@@ -28,6 +28,7 @@ from converter.canonicalise.parallel_layers import add_parallel_layers
 from converter.canonicalise.proof import TOLERANCE, Difference, Reference, difference, measure_noise, run_reference
 from converter.canonicalise.rearrangements import rearrange
 from converter.canonicalise.resizes import multiply_out_resizes
+from converter.canonicalise.spread_channels import even_out_channels
 from converter.canonicalise.standard import CANONICAL_OPSET, infer_shapes, refuse_control_flow, simplify, to_canonical_opset
 from converter.canonicalise.tidy import tidy_spellings
 from converter.errors import ModelError
@@ -118,6 +119,7 @@ _STEPS: dict[str, Step] = {
     "add parallel layers": _edit(add_parallel_layers),
     "fold what that uncovered": _edit(fold_affine),
     "rearrange axes": _edit(rearrange),
+    "even out channels": even_out_channels,
 }
 """The rewrites in order: each takes a model, which it may change, and gives the new one and how often it fired."""
 

@@ -58,6 +58,7 @@ def to_canonical_opset(model: onnx.ModelProto) -> onnx.ModelProto:
         node.op_type = twins.get(node.output[0], node.op_type)
     if opset < 11:
         _state_old_resize(result)
+        _drop_old_pad_values(result)
     result.ir_version = max(result.ir_version, helper.find_min_ir_version_for(result.opset_import, ignore_unknown=True))
     return infer_shapes(result)
 
@@ -70,6 +71,15 @@ def _freeze_initializers(model: onnx.ModelProto) -> None:
         del model.graph.input[:]
         model.graph.input.extend(inputs)
     model.ir_version = max(model.ir_version, 4)
+
+
+def _drop_old_pad_values(model: onnx.ModelProto) -> None:
+    """The number that a Pad of opset 10 and older need not have, as it reflects or repeats, and that the converter leaves behind."""
+    for node in model.graph.node:
+        if node.op_type == "Pad":
+            kept = [a for a in node.attribute if a.name == "mode"]
+            del node.attribute[:]
+            node.attribute.extend(kept)
 
 
 def _state_old_resize(model: onnx.ModelProto) -> None:

@@ -283,3 +283,14 @@ def test_shape_inference_sees_through_shape_arithmetic_and_leaves_weights_alone(
     assert shapes["Reshape_1_out"] == ["n", 4, 8]
     assert [v.name for v in result.graph.input] == ["x"]
     assert {i.name: i.raw_data for i in result.graph.initializer} == {i.name: i.raw_data for i in model.graph.initializer}
+
+
+@pytest.mark.parametrize("mode", ["constant", "reflect", "edge"])
+@pytest.mark.parametrize("opset", [9, 10])
+def test_old_pads_may_state_a_number_that_they_do_not_need(opset: int, mode: str) -> None:
+    draft = Draft(opset=opset, x=("n", 3, 5, 5))
+    model = draft.model(draft.add("Pad", "x", pads=[0, 0, 1, 1, 0, 0, 1, 1], mode=mode, value=0.5))
+    result = converted(model)
+    assert_equal_outputs(model, result, random_feed(model))
+    assert [a.name for a in result.graph.node[-1].attribute if a.name != "mode"] == []
+    simplify(result)

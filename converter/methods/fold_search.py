@@ -42,6 +42,9 @@ _WORTHWHILE = 0.5
 _FEWEST_NUMBERS = 32
 """Of a channel on the samples that give its range, if that range shall be moved to zero: others lie elsewhere."""
 
+_FEWEST_TO_FOLLOW = 8
+"""The same, if a scale shall follow that range closely."""
+
 _EVERY = 4
 """Of the scale candidates, one in so many is tried here."""
 
@@ -95,9 +98,11 @@ def choose_folds(
     result: dict[str, Fold] = {}
     taken: set[str] = set()
     for name, site in sites.items():
-        few = _numbers_each(problem, site, feed) < _FEWEST_NUMBERS
-        site = replace(site, shift=site.shift and not few)
-        rescaled = _Rescaled(site, uses[name], {m.tensor: m for m in site.members if m.tensor in seen})
+        numbers = _numbers_each(problem, site, feed)
+        site = replace(site, shift=site.shift and numbers >= _FEWEST_NUMBERS)
+        loose = {m.tensor: m for m in site.members if m.tensor in seen}
+        # the square root of a range leaves every channel but the loudest room beyond it
+        rescaled = _Rescaled(site, uses[name], loose, _POWERS if numbers >= _FEWEST_TO_FOLLOW else _POWERS[:1])
         if taken.intersection(u.tensor for u in rescaled.uses) or not (rescaled.uses or rescaled.loose):
             continue
         fold = _best_fold(problem, rescaled, seen, extremes)
@@ -120,11 +125,12 @@ def _numbers_each(problem: Problem, site: Site, feed: Mapping[str, Tensor]) -> f
 
 @dataclass(frozen=True)
 class _Rescaled:
-    """What a site rescales: the layers that read it, and the tensors that none reads."""
+    """What a site rescales: the layers that read it, and the tensors that none reads; and the powers of ranges to try."""
 
     site: Site
     uses: list[_Use]
     loose: dict[str, Member]
+    powers: tuple[float, ...]
 
 
 def _best_fold(problem: Problem, rescaled: _Rescaled, seen: Mapping[str, Witness], extremes: Mapping[str, Extremes]) -> Fold | None:
@@ -197,13 +203,13 @@ def _candidates(problem: Problem, rescaled: _Rescaled, extremes: Mapping[str, Ex
     everywhere = _mean([*map(_shares, map(_reach, divided)), *(-_shares(_reach(r)) for r in multiplied)])
     means = [_mean(_shares(_reach(r)) for r in read)] if read else []
     widest = [torch.stack([_shares(_reach(r)) for r in divided]).amax(0)] if len(divided) > 1 else []
-    scales = list(dict.fromkeys(_scales(logs, power) for logs in (*means, everywhere, *widest) for power in _POWERS))
+    scales = list(dict.fromkeys(_scales(logs, power) for logs in (*means, everywhere, *widest) for power in rescaled.powers))
     folds = [Fold(scale) for scale in scales]
     if site.shift and len(read) == 1:
         low, high = read[0]
         middle = tuple(float(np.float32(m)) for m in (low + high) / 2)
         folds.append(Fold((1.0,) * site.channels, middle))
-        folds += [Fold(_scales(_shares((high - low) / 2), power), middle) for power in _POWERS]
+        folds += [Fold(_scales(_shares((high - low) / 2), power), middle) for power in rescaled.powers]
     return folds
 
 

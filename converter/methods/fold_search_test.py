@@ -9,6 +9,7 @@ import onnx_ir as ir
 import pytest
 import torch
 
+from converter.fold import Fold
 from converter.fold_sites import find_sites
 from converter.methods.fold_search import choose_folds, judged_tensors
 from converter.methods.layer_error import judge_of
@@ -159,18 +160,33 @@ def test_operands_of_a_product_share_their_ranges_between_them() -> None:
     assert slope == pytest.approx(1.0, abs=0.15)
 
 
+def pooled_folds(samples: int, loud: np.ndarray, bias: np.ndarray) -> list[Fold]:
+    """Folds of what is pooled to one number a channel, with channels that are as loud as given, which the last layer undoes."""
+    generator = np.random.default_rng(1)
+    sketch = Sketch()
+    first = generator.normal(size=(CHANNELS, 4, 1, 1)) * loud[:, None, None, None]
+    x = sketch.add("Conv", sketch.input("image", 1, 4, 8, 8), sketch.constant(first), sketch.constant(bias))
+    pooled = sketch.add("Flatten", sketch.add("GlobalAveragePool", x))
+    last = sketch.constant(generator.normal(size=(CHANNELS, 6)) / loud[:, None])
+    model = sketch.model(sketch.add("Gemm", pooled, last, sketch.constant(np.zeros(6))))
+    problem = problem_of(model, feeds_of(samples, 0, model), 8)
+    study = problem.study
+    assert study is not None
+    problem = replace(problem, constants={k: replace(c, axis=1) if c.array.ndim == 2 else c for k, c in problem.constants.items()})
+    captured, _ = capture(study.network, layers_of(study.network), stack(feeds_of(6, 1, model)), study.losses, seed=0)
+    return list(choose_folds(problem, {n: judge_of(s) for n, s in captured.items()}, study.feed).values())
+
+
 @pytest.mark.parametrize(("samples", "shifted"), [(6, False), (40, True)])
 def test_ranges_of_a_few_numbers_are_not_moved_to_zero(samples: int, shifted: bool) -> None:
-    """What is pooled to one number a channel lies far from zero, each channel elsewhere; a few images do not show how far it spreads."""
-    sketch = Sketch()
+    """Each channel lies elsewhere, far from zero; a few images do not show how far it spreads."""
     bias = 50.0 * np.random.default_rng(1).standard_normal(CHANNELS)
-    x = sketch.add("Conv", sketch.input("image", 1, 4, 8, 8), sketch.normal(CHANNELS, 4, 1, 1), sketch.constant(bias))
-    pooled = sketch.add("Flatten", sketch.add("GlobalAveragePool", x))
-    model = sketch.model(sketch.add("Gemm", pooled, sketch.normal(CHANNELS, 6), sketch.constant(np.zeros(6))))
-    problem = problem_of(model, feeds_of(samples, 0, model), 8)
-    assert problem.study is not None
-    problem = replace(problem, constants={k: replace(c, axis=1) if c.array.ndim == 2 else c for k, c in problem.constants.items()})
-    layers, others = layers_of(problem.study.network), stack(feeds_of(6, 1, model))
-    captured, _ = capture(problem.study.network, layers, others, problem.study.losses, seed=0)
-    folds = choose_folds(problem, {n: judge_of(s) for n, s in captured.items()}, problem.study.feed)
-    assert any(fold.shift for fold in folds.values()) == shifted
+    assert any(fold.shift for fold in pooled_folds(samples, np.ones(CHANNELS), bias)) == shifted
+
+
+@pytest.mark.parametrize(("samples", "power"), [(6, 0.5), (40, 1.0)])
+def test_ranges_of_a_few_numbers_are_followed_halfway(samples: int, power: float) -> None:
+    """What follows them closely has no room left for other images, in no channel."""
+    loud = np.asarray([100.0, 1.0, 30.0, 1.0, 3.0, 1.0, 10.0, 1.0])
+    (fold,) = pooled_folds(samples, loud, np.zeros(CHANNELS))
+    assert np.polyfit(np.log(loud), np.log(fold.scale), 1)[0] == pytest.approx(power, abs=0.1)

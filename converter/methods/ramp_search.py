@@ -8,6 +8,7 @@ from dataclasses import replace
 import torch
 
 from converter.grids import FloatArray
+from converter.methods.layer_error import on_grids
 from converter.methods.output_change import divergence, error_share
 from converter.methods.problem import Choice, Problem
 from converter.network import Hook, Step, run_samples
@@ -26,6 +27,9 @@ _MOST_DIVERGENCE = 0.0008
 
 _MOST_ERROR = 0.005
 """Share of its power by which they may change any output. Scores that are all alike hardly diverge, whatever happens to them."""
+
+_MOST_NOISE = 1.0
+"""Times what the grids of tensors change already, by which they may change an output that is no class scores: there every error counts."""
 
 _MOST_LEVEL_ERROR = 0.002
 """Of what a level ramp gates, as a share of its power. With more, a few of them use up what the answer may change."""
@@ -52,10 +56,12 @@ def choose_ramps(problem: Problem, choice: Choice) -> dict[str, PricedRamp]:
     ramps = _ramps(problem, choice, replace(study, feed=feed))
     with torch.no_grad():
         plain = run_samples(study.network, feed)
+        rounded = run_samples(study.network, feed, hook=on_grids(study.readings, choice.tensors))
 
         def harmless(count: int) -> bool:
             got = run_samples(study.network, feed, hook=ramp_hook({name: each.shape for name, each in ramps[:count]}))
-            return all(n in got and _alike(plain[n], got[n], loss) for n, loss in study.losses.items() if n in plain)
+            known = {n: loss for n, loss in study.losses.items() if n in plain}
+            return all(n in got and _alike(plain[n], got[n], rounded.get(n, plain[n]), loss) for n, loss in known.items())
 
         fine, harmful = 0, len(ramps) + 1
         tried = len(ramps)
@@ -115,14 +121,20 @@ def _fitted(sample: FloatArray, site: RampSite) -> tuple[Ramp, float]:
     return fit_ramp(sample), site.saved
 
 
-def _alike(wanted: Tensor, got: Tensor, loss: OutputLoss) -> bool:
+def _alike(wanted: Tensor, got: Tensor, rounded: Tensor, loss: OutputLoss) -> bool:
     finite = torch.isfinite(wanted)
     if wanted.shape != got.shape or not torch.equal(finite, torch.isfinite(got)):
         return False
     if loss.counts_scores and divergence(wanted.movedim(loss.axis, -1), got.movedim(loss.axis, -1)) > _MOST_DIVERGENCE:
         return False
-    parts = [(w.movedim(loss.axis, 0)[a:b], g.movedim(loss.axis, 0)[a:b]) for a, b in loss.parts for w, g in [(wanted, got)]]
-    return all(error_share(w, g) <= _MOST_ERROR for w, g in parts or [(wanted[finite], got[finite])])
+    outputs = (wanted, got, rounded if rounded.shape == wanted.shape else wanted)
+    parts = [tuple(x.movedim(loss.axis, 0)[a:b] for x in outputs) for a, b in loss.parts] or [tuple(x[finite] for x in outputs)]
+    return all(error_share(w, g) <= (_MOST_ERROR if loss.counts_scores else _allowed(w, r)) for w, g, r in parts)
+
+
+def _allowed(wanted: Tensor, rounded: Tensor) -> float:
+    """The share of its power by which ramps may change a part of an output of values."""
+    return min(_MOST_ERROR, _MOST_NOISE * error_share(wanted, rounded))
 
 
 def ramp_hook(ramps: Mapping[str, Ramp]) -> Hook:

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from converter.grids import affine_grid
+from converter.methods.layer_error import on_grids
 from converter.methods.output_change import divergence, error_share
 from converter.methods.problem import Choice, Problem
 from converter.methods.ramp_search import choose_ramps, loss_changes, ramp_hook
@@ -18,7 +19,7 @@ from converter.observe import observe
 from converter.ramps import PricedRamp, Ramp, RampSite
 from converter.search_parts import SearchParts
 from converter.sketch_test import Sketch, feeds_for, losses_of
-from converter.study import Study, stack
+from converter.study import Reading, Study, stack
 
 CHANNELS = 8
 GATES = 3
@@ -64,6 +65,21 @@ def test_where_inputs_are_small_ramps_are_level() -> None:
 
 def test_none_becomes_one_where_the_scores_move() -> None:
     assert choose_ramps(*problem(100.0)) == {}
+
+
+@pytest.mark.parametrize(("reach", "all_of_them"), [(4.0, False), (256.0, True)])
+def test_values_change_no_more_by_ramps_than_by_grids(reach: float, all_of_them: bool) -> None:
+    """Behind an input on a fine grid some ramps would be most of the error, behind one on a coarse grid they are the least of it."""
+    asked, choice = problem(1.0, classes=False, width=1.0)
+    assert asked.study is not None
+    network, feed, first = asked.study.network, asked.study.feed, asked.study.network.steps[0]
+    study = replace(asked.study, readings={(first.name, 0): Reading("x", 1.0)})
+    choice = Choice({**choice.tensors, "x": affine_grid(-reach, reach, bits=8, signed=True)}, {})
+    ramps = choose_ramps(replace(asked, study=study), choice)
+    hooks = (None, ramp_hook(shapes(ramps)), on_grids(study.readings, choice.tensors))
+    (plain,), (ramped,), (rounded,) = (run_samples(network, feed, hook=hook).values() for hook in hooks)
+    assert error_share(plain, ramped) <= error_share(plain, rounded)
+    assert (len(ramps) == GATES) == all_of_them
 
 
 def ramps_in_order(asked: Problem, choice: Choice) -> list[str]:
