@@ -12,8 +12,10 @@ from collections.abc import Mapping
 
 import numpy as np
 import numpy.typing as npt
+import onnx
 import onnx_ir as ir
 
+from converter.canonicalise.standard import infer_shapes
 from converter.fold import Fold, Site
 from converter.fold_sites import find_sites
 from converter.folds import apply_folds
@@ -36,7 +38,10 @@ def even_out_channels(model: ir.Model) -> tuple[ir.Model, int]:
     Args:
         model: canonical float model.
     """
-    sites = {name: site for name, site in find_sites(model, _shapes(model)).items() if site.kind == "fold"}
+    shapes = _shapes(model)
+    if not shapes:
+        return model, 0
+    sites = {name: site for name, site in find_sites(model, shapes).items() if site.kind == "fold"}
     nodes = {str(node.name): node for node in model.graph}
     folds = {name: fold for name, site in sites.items() if (fold := _fold(site, nodes)) is not None}
     if not folds:
@@ -48,12 +53,21 @@ def even_out_channels(model: ir.Model) -> tuple[ir.Model, int]:
 
 
 def _shapes(model: ir.Model) -> dict[str, tuple[int, ...]]:
-    """Shapes of tensors that are open along the first axis, a batch most often, for a batch of one."""
-    shapes = {str(v.name): list(v.shape) for v in [*model.graph.inputs, *(o for n in model.graph for o in n.outputs)] if v.shape}
-    opened = {name: sizes for name, (first, *sizes) in shapes.items() if not isinstance(first, int)}
-    return {
-        name: (1, *(n for n in sizes if isinstance(n, int))) for name, sizes in opened.items() if all(isinstance(n, int) for n in sizes)
-    }
+    """Shapes that follow from those of the inputs, for a batch of one where that is all that is open; none where more is."""
+    proto: onnx.ModelProto = ir.to_proto(model)
+    for value in proto.graph.input:
+        sizes = value.type.tensor_type.shape.dim
+        if sizes and not sizes[0].HasField("dim_value"):
+            sizes[0].dim_value = 1
+        if not all(size.HasField("dim_value") for size in sizes):
+            return {}
+    del proto.graph.value_info[:]
+    for output in proto.graph.output:
+        output.type.tensor_type.ClearField("shape")
+    inferred = infer_shapes(proto)
+    values = (*inferred.graph.input, *inferred.graph.value_info, *inferred.graph.output)
+    found = {v.name: v.type.tensor_type.shape.dim for v in values if v.type.tensor_type.HasField("shape")}
+    return {name: tuple(d.dim_value for d in dims) for name, dims in found.items() if all(d.HasField("dim_value") for d in dims)}
 
 
 def _fold(site: Site, nodes: Mapping[str, ir.Node]) -> Fold | None:
