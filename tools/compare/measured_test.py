@@ -13,6 +13,7 @@ from tools.compare.sources import STRESSED
 DOCS = Path(__file__).parents[2] / "docs"
 EVERYTHING = read_rows(DOCS / "measured" / "everything_in_integer.csv")
 DEFAULT = read_rows(DOCS / "measured" / "default_placement.csv")
+LOSSES = read_rows(DOCS / "measured" / "default_losses.csv")
 METHODS = {"minmax", "mse", "easyquant", "fq-vit", "ptq4vit", "repq-vit", "q-hyvit"}
 WIDTHS = ("W8A8", "W6A6", "W5A5", "W4A8")
 
@@ -42,6 +43,13 @@ def test_the_tables_hold_every_method_at_every_width(measured: list[Row], bits: 
     assert set(found) >= METHODS
     for method, rows in found.items():
         assert f"`{method}` {line_of(rows)}" in (DOCS / "results.md").read_text()
+
+
+@pytest.mark.parametrize("bits", WIDTHS)
+def test_the_rows_with_losses_by_graph_and_values_are_as_good_within_their_error(bits: str) -> None:
+    rows, before = rows_of(LOSSES, "q-hyvit", bits), rows_of(DEFAULT, "q-hyvit", bits)
+    assert f"| **{bits}** `q-hyvit` {line_of(rows)}" in (DOCS / "results.md").read_text()
+    assert abs(mean(r.drop for r in rows) - mean(r.drop for r in before)) < 0.06
 
 
 @pytest.mark.parametrize("bits", ["W8A8", "W6A6"])
