@@ -29,7 +29,9 @@ __all__ = [
     "Differing",
     "PlanParity",
     "check_finite",
+    "equally_far",
     "integers_are_broken",
+    "is_chaotic",
     "parity_is_broken",
     "plan_parity",
     "selected_rows",
@@ -134,6 +136,40 @@ def parity_is_broken(parity_db: float, quality_db: float) -> bool:
     """
     # what is no number is neither
     return not (parity_db >= LEAST_PARITY_DB or parity_db >= quality_db + CHAOS_MARGIN_DB)
+
+
+def is_chaotic(planned: ir.Model, proto: onnx.ModelProto, plan: Plan, feeds: Sequence[Feed], got: Sequence[Outputs]) -> bool:
+    """Tell a network in which single moved codes change everything, such as the choice of its rows, from a defect.
+
+    The emitted model, the same without the runtime's fusions, and the simulation are then all about as far from each other. A
+    defect leaves two of them close: of the runtime's fusions the last two, of emission or simulation the first two.
+
+    Args:
+        planned: canonical model with the plan's folds, grids that are not uniform, and levels.
+        proto: the emitted model.
+        plan: what it was emitted from.
+        feeds: samples, of which the first four count.
+        got: what the emitted model answered to them.
+    """
+    kernels, plain, few = runtime_kernels(), open_session(proto, optimise=False), feeds[:PARITY_SAMPLES]
+    try:
+        expected: list[Outputs] = [simulate(planned, plan, feed, kernels) for feed in few]
+    except UnknownOperatorError:
+        return False
+    unfused = [{n: y for n, y in run_session(plain, feed).items() if n in expected[0]} for feed in few]
+    fused = [{n: y for n, y in outputs.items() if n in expected[0]} for outputs in got[: len(few)]]
+    rows = selected_rows(planned, feeds[0])
+    apart = [
+        _least_db([match_rows(one, other, rows) for one, other in zip(a, b, strict=True)])
+        for a, b in ((expected, fused), (expected, unfused), (unfused, fused))
+    ]
+    return equally_far(apart)
+
+
+def equally_far(distances: Sequence[float | None]) -> bool:
+    """True for distances in dB, all of them known, of which none is much smaller than another."""
+    known = [db for db in distances if db is not None]
+    return len(known) == len(distances) and max(known) - min(known) <= CHAOS_MARGIN_DB
 
 
 def integers_are_broken(differing: Differing, agreement: float) -> bool:
