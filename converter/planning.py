@@ -146,7 +146,7 @@ def _judged_by(problem: Problem, choice: Choice) -> str:
     loss = "" if problem.study is None else problem.study.loss
     if not blind or problem.study is None or problem.study.values is not None:
         return loss
-    return f"{loss}; {blind} of {judged} layers by the error of their own outputs, as no gradient reaches them"
+    return "; ".join([*filter(None, [loss]), f"{blind} of {judged} layers by the error of their own outputs, as no gradient reaches them"])
 
 
 def find_losses(model: ir.Model, feeds: Sequence[Feed], options: Options) -> dict[str, OutputLoss]:

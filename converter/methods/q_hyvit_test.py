@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 import pytest
+from onnx import TensorProto
 
 import converter
 from converter import planning
@@ -195,6 +196,19 @@ def test_layers_that_no_gradient_reaches_are_judged_by_their_own_output_and_that
     assert result.plan.ops["front"] != ranges.plan.ops["front"]
     dear = plan("q-hyvit", "balanced:100000").plan
     assert (dear.ops["front"].runs, dear.ops["back"].runs) == ("integer", "float")
+
+
+def test_a_network_of_labels_alone_is_judged_layer_by_layer() -> None:
+    sketch = Sketch()
+    labels = sketch.add("ArgMax", sketch.conv(sketch.input("image", 1, 3, 8, 8), 3, outputs=8), axis=1)
+    model = sketch.model(labels, dtype=TensorProto.INT64)
+    feeds = feeds_for(model, 4)
+
+    def look(model: ir.Model) -> Any:
+        return observe(model, feeds, threads=1)
+
+    result = make_plan(model, look(model), look, feeds, (), BY_SIZE, Options(), frozenset())
+    assert result.loss == "1 of 1 layers by the error of their own outputs, as no gradient reaches them"
 
 
 def test_sequences_of_tensors_are_no_obstacle() -> None:
