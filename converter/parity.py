@@ -17,7 +17,7 @@ from converter.quality import Outputs, finite_alike, sqnr
 from converter.row_axes import SELECTING, row_axes
 from converter.row_matching import Pair, match_rows
 from converter.runtime import Feed, open_session, run_session
-from converter.runtime_kernels import runtime_kernels
+from converter.runtime_kernels import Sessions
 from converter.simulate import simulate, simulate_all
 from converter.torch_ops import UnknownOperatorError
 
@@ -29,9 +29,7 @@ __all__ = [
     "Differing",
     "PlanParity",
     "check_finite",
-    "equally_far",
     "integers_are_broken",
-    "is_chaotic",
     "parity_is_broken",
     "plan_parity",
     "selected_rows",
@@ -106,9 +104,9 @@ def plan_parity(planned: ir.Model, proto: onnx.ModelProto, plan: Plan, feeds: Se
     Raises:
         VerificationError: an output is not finite where it is in the simulation, or the other way round.
     """
-    kernels = runtime_kernels()
+    sessions: Sessions = {}
     try:
-        expected: list[Outputs] = [simulate(planned, plan, feed, kernels) for feed in feeds[:PARITY_SAMPLES]]
+        expected: list[Outputs] = [simulate(planned, plan, feed, sessions) for feed in feeds[:PARITY_SAMPLES]]
         reference = _SIMULATION
     except UnknownOperatorError as error:
         plain = open_session(proto, optimise=False)
@@ -136,40 +134,6 @@ def parity_is_broken(parity_db: float, quality_db: float) -> bool:
     """
     # what is no number is neither
     return not (parity_db >= LEAST_PARITY_DB or parity_db >= quality_db + CHAOS_MARGIN_DB)
-
-
-def is_chaotic(planned: ir.Model, proto: onnx.ModelProto, plan: Plan, feeds: Sequence[Feed], got: Sequence[Outputs]) -> bool:
-    """Tell a network in which single moved codes change everything, such as the choice of its rows, from a defect.
-
-    The emitted model, the same without the runtime's fusions, and the simulation are then all about as far from each other. A
-    defect leaves two of them close: of the runtime's fusions the last two, of emission or simulation the first two.
-
-    Args:
-        planned: canonical model with the plan's folds, grids that are not uniform, and levels.
-        proto: the emitted model.
-        plan: what it was emitted from.
-        feeds: samples, of which the first four count.
-        got: what the emitted model answered to them.
-    """
-    kernels, plain, few = runtime_kernels(), open_session(proto, optimise=False), feeds[:PARITY_SAMPLES]
-    try:
-        expected: list[Outputs] = [simulate(planned, plan, feed, kernels) for feed in few]
-    except UnknownOperatorError:
-        return False
-    unfused = [{n: y for n, y in run_session(plain, feed).items() if n in expected[0]} for feed in few]
-    fused = [{n: y for n, y in outputs.items() if n in expected[0]} for outputs in got[: len(few)]]
-    rows = selected_rows(planned, feeds[0])
-    apart = [
-        _least_db([match_rows(one, other, rows) for one, other in zip(a, b, strict=True)])
-        for a, b in ((expected, fused), (expected, unfused), (unfused, fused))
-    ]
-    return equally_far(apart)
-
-
-def equally_far(distances: Sequence[float | None]) -> bool:
-    """True for distances in dB, all of them known, of which none is much smaller than another."""
-    known = [db for db in distances if db is not None]
-    return len(known) == len(distances) and max(known) - min(known) <= CHAOS_MARGIN_DB
 
 
 def integers_are_broken(differing: Differing, agreement: float) -> bool:
@@ -232,7 +196,7 @@ def selected_rows(model: ir.Model, feed: Feed) -> dict[str, int]:
     if not any(node.op_type in SELECTING for node in model.graph):
         return {}
     try:
-        values = simulate_all(model, None, feed, runtime_kernels())
+        values = simulate_all(model, None, feed, {})
     except UnknownOperatorError:
         return {}
     return row_axes(model, {name: value.shape for name, value in values.items()})
@@ -274,9 +238,9 @@ def _lost_values(planned: ir.Model, plan: Plan, feed: Feed, name: str) -> Verifi
 
 def _first_not_finite(planned: ir.Model, plan: Plan, feed: Feed) -> ir.Node | None:
     """The first operator that gives NaN or infinity in a simulation of the plan and does not in float."""
-    kernels = runtime_kernels()
+    sessions: Sessions = {}
     try:
-        exact, rounded = (simulate_all(planned, p, feed, kernels) for p in (None, plan))
+        exact, rounded = (simulate_all(planned, p, feed, sessions) for p in (None, plan))
     except UnknownOperatorError:
         return None
     for node in planned.graph:

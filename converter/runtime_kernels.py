@@ -2,36 +2,34 @@
 
 Two implementations of LayerNorm or Softmax differ in the last bits, and each has its own answer to 0/0, to a cast of
 infinity and to equal scores in a TopK. In front of a rounding step the last bits are enough to move a few codes, and
-deep networks amplify a moved code. A simulation that takes these operators from the runtime, one at a time, and does
-the rest itself shows differences only where the integer arithmetic differs. It also knows every operator that the
-runtime knows.
+deep networks amplify a moved code. A simulation that takes these operators from the runtime, alone or in regions that the
+runtime may join, and does the rest itself shows differences only where the integer arithmetic differs. It also knows
+every operator that the runtime knows.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import onnx
+import onnx_ir as ir
 import torch
 from onnx import AttributeProto, helper, numpy_helper
 
 from converter import torch_ops
 from converter.canonicalise.standard import CANONICAL_OPSET
 from converter.errors import ModelError
+from converter.float_regions import Region, region_graph
 from converter.runtime import open_session, run_session
 
-__all__ = ["FloatKernel", "runtime_kernels", "runtime_operator", "torch_kernels"]
+__all__ = ["Sessions", "runtime_operator", "runtime_region"]
 
-FloatKernel = Callable[[str, Sequence[Any], Mapping[str, Any], int, Collection[int]], list[Any]]
-"""Runs one operator: (type, inputs, attributes, number of outputs, indices of inputs that are constants) to outputs.
-
-Inputs are tensors, None where optional and absent, or lists of tensors where the operator takes a sequence; outputs
-likewise.
-"""
+Sessions = dict[object, Any]
+"""Those that were opened for operators and regions of one model. It grows; give the same one again to open none twice."""
 
 _IR_VERSION = 9
 
@@ -42,33 +40,7 @@ _SMALL = 1024
 """Elements up to which a constant is part of the one-node model: shapes and axes, which some kernels want to know beforehand."""
 
 _GRAPHS = (AttributeProto.GRAPH, AttributeProto.GRAPHS)
-
-
-def torch_kernels() -> FloatKernel:
-    """A kernel runner that takes all operators from torch.
-
-    Raises:
-        torch_ops.UnknownOperatorError: when it is called, for an operator or an attribute without a rule.
-    """
-
-    def run(op_type: str, inputs: Sequence[Any], attributes: Mapping[str, Any], outputs: int, constants: Collection[int]) -> list[Any]:
-        return torch_ops.apply(op_type, inputs, attributes)
-
-    return run
-
-
-def runtime_kernels() -> FloatKernel:
-    """A kernel runner that takes all operators from ONNX Runtime, with a memory of its own for the sessions.
-
-    Raises:
-        torch_ops.UnknownOperatorError: when it is called, for an operator that cannot stand alone.
-    """
-    sessions: dict[object, Any] = {}
-
-    def run(op_type: str, inputs: Sequence[Any], attributes: Mapping[str, Any], outputs: int, constants: Collection[int]) -> list[Any]:
-        return runtime_operator(op_type, inputs, attributes, outputs, constants=constants, sessions=sessions)
-
-    return run
+_IR_GRAPHS = (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS)
 
 
 def runtime_operator(
@@ -78,7 +50,7 @@ def runtime_operator(
     outputs: int = 1,
     *,
     constants: Collection[int] = (),
-    sessions: dict[object, Any] | None = None,
+    sessions: Sessions | None = None,
 ) -> list[Any]:
     """Run one operator in ONNX Runtime, on one thread. Not differentiable; the same bits for the same arguments.
 
@@ -89,7 +61,7 @@ def runtime_operator(
         attributes: plain Python values; tensors as NumPy arrays.
         outputs: how many the node has.
         constants: indices of inputs that are constants of the model.
-        sessions: those opened so far, which grows; give the same one again to open none twice.
+        sessions: those opened so far.
 
     Returns:
         as many tensors, or lists of tensors, as were asked for.
@@ -110,6 +82,38 @@ def runtime_operator(
     except ModelError as error:
         raise torch_ops.UnknownOperatorError(f"operator '{op_type}' by itself: {error.what}") from error
     return [_tensors(result) for result in results]
+
+
+def runtime_region(region: Region, inputs: Sequence[Any], sessions: Sessions) -> list[Any]:
+    """Run float operators as one model in ONNX Runtime, on one thread.
+
+    Args:
+        region: of the model whose sessions these are.
+        inputs: its inputs, tensors or lists of them.
+        sessions: those opened so far.
+
+    Returns:
+        its outputs.
+
+    Raises:
+        torch_ops.UnknownOperatorError: an operator holds a graph, or the runtime cannot run it.
+    """
+    if not region.outputs:
+        return []
+    arrays = [_arrays(x) for x in inputs]
+    names = [str(v.name) for v in region.inputs]
+    key = (tuple(n.name for n in region.nodes), tuple(_signature(a) for a in arrays))
+    try:
+        if key not in sessions:
+            holding = next((n for n in region.nodes if any(a.type in _IR_GRAPHS for a in n.attributes.values())), None)
+            if holding is not None:
+                raise torch_ops.UnknownOperatorError(f"operator '{holding.op_type}', which holds a graph")
+            declared = [_declared(name, array) for name, array in zip(names, arrays, strict=True)]
+            sessions[key] = open_session(_model(region_graph(region, declared)), threads=1)
+        results = run_session(sessions[key], dict(zip(names, arrays, strict=True)))
+    except ModelError as error:
+        raise torch_ops.UnknownOperatorError(f"float operators by themselves: {error.what}") from error
+    return [_tensors(results[str(v.name)]) for v in region.outputs]
 
 
 def _arrays(x: Any) -> Any:
@@ -152,6 +156,10 @@ def _one_node(op_type: str, arrays: Sequence[Any], attributes: Mapping[str, Any]
     inputs = [_declared(names[i], a) for i, a in enumerate(arrays) if a is not None and i not in stored]
     constants = [numpy_helper.from_array(arrays[i], names[i]) for i in sorted(stored)]
     graph = helper.make_graph([node], "one_node", inputs, [onnx.ValueInfoProto(name=name) for name in made], constants)
+    return _model(graph)
+
+
+def _model(graph: onnx.GraphProto) -> onnx.ModelProto:
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", CANONICAL_OPSET)], ir_version=_IR_VERSION)
 
 

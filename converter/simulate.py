@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ import onnx_ir as ir
 import torch
 
 from converter import integer_arithmetic, torch_ops
+from converter.float_regions import Region, order_by_regions
 from converter.folds import channel_grid, inserted_factors
 from converter.graph import attributes, constant
 from converter.grids import Grid, dequantize, fake_quantize
@@ -18,7 +19,7 @@ from converter.integer_bias import bias_scale, integer_bias
 from converter.integer_forms import HARD_SIGMOID_OFFSET, gate_grid, sigmoid_grid
 from converter.plan import OpPlan, Plan, gate_of, ramp_of
 from converter.ramps import ramp_limits
-from converter.runtime_kernels import FloatKernel, torch_kernels
+from converter.runtime_kernels import Sessions, runtime_operator, runtime_region
 from converter.stored import bias_of, weight_codes
 
 __all__ = ["fake_quantize_tensor", "simulate", "simulate_all"]
@@ -40,11 +41,12 @@ def _quantize_per_channel(x: Tensor, grid: Grid, read_as: Grid) -> Tensor:
     return (codes - zero_point) * torch.tensor(read_as.scale[0], dtype=torch.float32)
 
 
+@torch.no_grad()
 def simulate(
     model: ir.Model,
     plan: Plan | None,
     feed: Mapping[str, npt.NDArray[Any]],
-    float_kernel: FloatKernel | None = None,
+    sessions: Sessions | None = None,
 ) -> dict[str, npt.NDArray[Any]]:
     """Run the canonical model on one sample, with the plan's grids, or in plain float without a plan.
 
@@ -52,7 +54,8 @@ def simulate(
         model: canonical float model.
         plan: settled for this model, or None.
         feed: inputs by name.
-        float_kernel: runs the float operators; torch by default.
+        sessions: runs the float operators in ONNX Runtime, which joins them as in the emitted model, and keeps its sessions here;
+            None for torch.
 
     Returns:
         outputs by name, each of its own type; constants among them.
@@ -60,38 +63,27 @@ def simulate(
     Raises:
         torch_ops.UnknownOperatorError: an operator has no rule.
     """
-    run = _run(model, plan, feed, float_kernel)
+    run = _Run(plan, sessions)
+    run.feed(model, feed)
+    run.by_regions(model)
     return {str(v.name): _array(run.read(v)) for v in model.graph.outputs}
 
 
+@torch.no_grad()
 def simulate_all(
     model: ir.Model,
     plan: Plan | None,
     feed: Mapping[str, npt.NDArray[Any]],
-    float_kernel: FloatKernel | None = None,
+    sessions: Sessions | None = None,
 ) -> dict[str, npt.NDArray[Any]]:
     """Every tensor of :func:`simulate` by name, in the order in which they come to be; all that is read counts, constants too.
 
-    What no integer operator writes as codes is what a float reader sees.
+    What no integer operator writes as codes is what a float reader sees. Every operator runs by itself.
     """
-    run = _run(model, plan, feed, float_kernel)
+    run = _Run(plan, sessions)
+    run.feed(model, feed)
+    run.one_by_one(n for n in model.graph if n.op_type != "Constant")
     return {str(v.name): _array(x) for v, x in run.made.items() if isinstance(x, Tensor) and v.name}
-
-
-@torch.no_grad()
-def _run(model: ir.Model, plan: Plan | None, feed: Mapping[str, npt.NDArray[Any]], float_kernel: FloatKernel | None) -> _Run:
-    run = _Run(plan, float_kernel or torch_kernels())
-    for value in model.graph.inputs:
-        run.made[value] = torch.from_numpy(np.array(feed[str(value.name)]))
-    for node in model.graph:
-        op = plan.ops.get(str(node.name)) if plan is not None else None
-        if node.op_type == "Constant":
-            continue
-        if op is not None and op.runs == "integer":
-            run.integer(node, op)
-        else:
-            run.floating(node, op)
-    return run
 
 
 def _array(x: Tensor | None) -> npt.NDArray[Any]:
@@ -103,10 +95,39 @@ def _array(x: Tensor | None) -> npt.NDArray[Any]:
 class _Run:
     """Values of one run: ``made`` is what a float reader sees."""
 
-    def __init__(self, plan: Plan | None, kernel: FloatKernel) -> None:
+    def __init__(self, plan: Plan | None, sessions: Sessions | None) -> None:
         self.plan = plan
-        self.kernel = kernel
+        self.sessions = sessions
         self.made: dict[ir.Value, Tensor] = {}
+
+    def feed(self, model: ir.Model, feed: Mapping[str, npt.NDArray[Any]]) -> None:
+        for value in model.graph.inputs:
+            self.made[value] = torch.from_numpy(np.array(feed[str(value.name)]))
+
+    def op(self, node: ir.Node) -> OpPlan | None:
+        return self.plan.ops.get(str(node.name)) if self.plan is not None else None
+
+    def by_regions(self, model: ir.Model) -> None:
+        for item in order_by_regions(model, self.in_float):
+            if not isinstance(item, Region):
+                self.one_by_one([item])
+            elif self.sessions is None:
+                self.one_by_one(item.nodes)
+            else:
+                self.made.update(zip(item.outputs, runtime_region(item, [self.read(v) for v in item.inputs], self.sessions), strict=True))
+
+    def in_float(self, node: ir.Node) -> bool:
+        """It reads and writes plain numbers, and is there in the emitted model."""
+        op = self.op(node)
+        return (op is None or (op.runs == "float" and op.writes == "float")) and inserted_factors(node) is None
+
+    def one_by_one(self, nodes: Iterable[ir.Node]) -> None:
+        for node in nodes:
+            op = self.op(node)
+            if op is not None and op.runs == "integer":
+                self.integer(node, op)
+            else:
+                self.floating(node, op)
 
     def grid(self, value: ir.Value) -> Grid | None:
         fate = self.plan.tensors.get(str(value.name)) if self.plan is not None else None
@@ -146,8 +167,10 @@ class _Run:
         self.store(node, self.compute(node, [read(v) for v in node.inputs]), op)
 
     def compute(self, node: ir.Node, inputs: list[Tensor | None]) -> list[Tensor]:
+        if self.sessions is None:
+            return torch_ops.apply(node.op_type, inputs, attributes(node))
         constants = [i for i, v in enumerate(node.inputs) if constant(v) is not None]
-        return self.kernel(node.op_type, inputs, attributes(node), len(node.outputs), constants)
+        return runtime_operator(node.op_type, inputs, attributes(node), len(node.outputs), constants=constants, sessions=self.sessions)
 
     def integer(self, node: ir.Node, op: OpPlan) -> None:
         if op.op_type == "HardSwish":

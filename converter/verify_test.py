@@ -16,7 +16,6 @@ from converter.conftest import SaveHybrid
 from converter.emit import emit
 from converter.errors import VerificationError
 from converter.load import Source, load
-from converter.parity import equally_far
 from converter.runtime import Feed, open_session, run_session
 from converter.sketch_test import Planned, Sketch, feeds_for, plan_for
 from converter.verify import Differing, Verdict, integers_are_broken, parity_is_broken, sqnr, verify
@@ -418,14 +417,3 @@ def test_sqnr_by_hand(signal: list[float], other: list[float], expected: float) 
 )
 def test_a_defect_is_told_from_chaos(parity_db: float, quality_db: float, broken: bool) -> None:
     assert parity_is_broken(parity_db, quality_db) is broken
-
-
-@pytest.mark.parametrize(
-    ("distances", "chaotic"),
-    [((18.4, 17.4, 18.2), True), ((18.0, 18.0, 200.0), False), ((18.0, 200.0, 18.0), False), ((18.0, None, 18.0), False)],
-    ids=["chaos", "wrong emission or simulation", "wrong fusion", "nothing to compare"],
-)
-def test_in_a_chaotic_network_the_plan_and_both_ways_to_run_it_are_equally_far_apart(
-    distances: tuple[float | None, ...], chaotic: bool
-) -> None:
-    assert equally_far(distances) == chaotic

@@ -31,8 +31,8 @@ _DEFAULT_WIDTH = 24
 _FLAT = 2
 """How many rows at the end of a probe do not vary at all."""
 
-_NARROWEST = 4
-"""Narrower rows have too few shapes to tell one function from another."""
+_NARROWEST = 3
+"""Rows of two have only two shapes once they are normalized, too few to tell one function from another."""
 
 
 def fuse_normalizations(model: ir.Model) -> list[str]:

@@ -104,6 +104,15 @@ def test_case_1_the_operator_takes_in_what_follows_it() -> None:
     assert op_types(result) == ["LayerNormalization"]
 
 
+@pytest.mark.parametrize(("width", "found"), [(2, False), (3, True), (4, True)])
+def test_case_1_rows_of_three_are_wide_enough(width: int, found: bool) -> None:
+    """Pixels of three colours are normalized as well; on half precision inputs the runtime refuses the spelled form."""
+    draft = Draft(x=("n", width))
+    output = layer_norm(draft, "x", gamma=weights(width), beta=weights(width, seed=1))
+    result, _ = rewrite(fuse_normalizations, draft.model(output), {"n": 3})
+    assert ("LayerNormalization" in op_types(result)) == found
+
+
 def test_case_1_the_width_may_be_known_from_gamma_alone() -> None:
     draft = Draft(x=("n", "width"))
     output = layer_norm(draft, "x", gamma=weights(WIDTH), beta=weights(WIDTH, seed=1))
