@@ -22,10 +22,9 @@ from collections.abc import Callable, Collection
 import onnx_ir as ir
 
 from converter.graph import constant
+from converter.operator_sets import BARRIER
 
-__all__ = ["BARRIER", "TAKEN", "add_barriers"]
-
-BARRIER = "Max"
+__all__ = ["TAKEN", "add_barriers"]
 
 TAKEN = frozenset(
     ["Add", "ArgMax", "AveragePool", "Concat", "Conv", "ConvTranspose", "Gemm", "GlobalAveragePool", "LeakyRelu", "MatMul", "Mul", "Resize",

@@ -11,7 +11,8 @@ import onnx
 import pytest
 
 import converter.emit as emit_module
-from converter.barriers import BARRIER, TAKEN
+from converter.barriers import TAKEN
+from converter.operator_sets import BARRIER
 from converter.runtime import open_session
 from converter.sketch_test import Planned, Sketch, emitted, kernels_of, parity, plan_for, settings_for
 

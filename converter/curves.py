@@ -16,10 +16,10 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from converter.barriers import BARRIER
 from converter.curve import Curve, Spot, check_curve, halves, low_copy
 from converter.curve_marks import MARK, TWIN_SUM, source_of
 from converter.grids import Grid
+from converter.operator_sets import BARRIER
 from converter.rewriting import add_initializer, unique_name
 
 __all__ = ["apply_curves"]

@@ -14,12 +14,12 @@ import numpy as np
 import onnx_ir as ir
 
 from converter.barriers import add_barriers
-from converter.canonicalise.standard import CANONICAL_OPSET
 from converter.folds import channel_grid, inserted_factors
 from converter.graph import constant, data_inputs, scalar
 from converter.grids import Grid, quantize
 from converter.integer_bias import integer_bias
 from converter.integer_forms import HARD_SIGMOID_OFFSET, clamp_codes, gate_grid, offset_grid, sigmoid_grid
+from converter.operator_sets import CANONICAL_OPSET
 from converter.plan import OpPlan, Plan, TensorPlan, gate_of, ramp_of
 from converter.quantized_graph import QuantizedGraph
 from converter.ramps import ramp_limits

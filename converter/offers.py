@@ -17,6 +17,7 @@ import onnx_ir as ir
 import torch
 
 from converter import torch_ops
+from converter.choice import Constant
 from converter.costs import features, form_costs, kind_of
 from converter.curve_marks import TWIN_SUM, curve_of, entering, reads_curve, reads_logarithms
 from converter.flaws import STEPS, flaws_of, reach, weights_vanish
@@ -24,13 +25,13 @@ from converter.folds import inserted_factors
 from converter.graph import attributes, constant, data_inputs, is_float, is_graph_output, relabel_factor, scalar, sole_consumer
 from converter.integer_forms import Gate, fit_gate
 from converter.macs import macs_of
-from converter.methods.problem import Constant
 from converter.observe import Observations
+from converter.operator_sets import MOVEMENT
 from converter.plan import EXCLUDED
 from converter.ramps import Ramp
 from converter.targets import Target
 
-__all__ = ["MOVEMENT", "PASSING", "Form", "Offer", "Refusal", "offer", "passes_codes", "relabel_factor"]
+__all__ = ["PASSING", "Form", "Offer", "Refusal", "offer", "passes_codes", "relabel_factor"]
 
 Form = Literal["weighted", "product", "pointwise", "movement", "concat", "absorbed", "relabel", "hardswish", "gelu", "requantize"]
 """How the integer form is spelled.
@@ -45,7 +46,6 @@ with a grid of its own.
 PASSING: tuple[Form, ...] = ("movement", "relabel")
 """Forms whose output holds the codes of their one computed input."""
 
-MOVEMENT = frozenset(["Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten", "Slice", "Gather", "Expand", "Tile", "Split", "Resize"])
 _POINTWISE = frozenset(["Sigmoid", "LeakyRelu"])
 _SLOW = frozenset(["AveragePool", "MaxPool", "Softmax"])
 

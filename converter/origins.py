@@ -8,7 +8,7 @@ import onnx
 import onnx_ir as ir
 
 from converter.graph import constant
-from converter.offers import MOVEMENT
+from converter.operator_sets import MOVEMENT
 
 __all__ = ["name_after_source", "origins"]
 

@@ -12,7 +12,7 @@ import onnx
 import onnx_ir as ir
 
 from converter import __version__
-from converter.canonicalise import CANONICAL_OPSET, PROOF_SAMPLES, Canonical, canonicalise, undone
+from converter.canonicalise import PROOF_SAMPLES, Canonical, canonicalise, undone
 from converter.canonicalise.outputs import restore_outputs
 from converter.costs import Shapes
 from converter.emit import emit
@@ -23,6 +23,7 @@ from converter.latency import LatencyRatio, latency_ratio
 from converter.load import Source, load
 from converter.observe import Observations, observe
 from converter.offers import Offer, Refusal
+from converter.operator_sets import CANONICAL_OPSET
 from converter.options import Options, parse_bits
 from converter.origins import name_after_source
 from converter.output_loss import OutputLoss

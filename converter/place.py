@@ -28,9 +28,9 @@ from typing import Literal
 
 import onnx_ir as ir
 
+from converter.choice import Choice
 from converter.graph import constant, consumers, is_float, is_graph_output, sole_consumer
 from converter.grids import Grid
-from converter.methods.problem import Choice
 from converter.minimum_cut import minimum_cut
 from converter.observe import Observations
 from converter.offers import PASSING, Offer, Refusal, relabel_factor

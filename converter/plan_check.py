@@ -8,6 +8,7 @@ from pathlib import Path
 
 import onnx_ir as ir
 
+from converter.choice import Constant
 from converter.curve import Spot
 from converter.curves import apply_curves
 from converter.errors import UsageError
@@ -16,7 +17,6 @@ from converter.folds import apply_folds, channel_grid, inserted_factors
 from converter.graph import constant, data_inputs, is_float, sole_consumer
 from converter.grids import Grid
 from converter.levels import apply_levels
-from converter.methods.problem import Constant
 from converter.offers import PASSING, Offer, Refusal, relabel_factor
 from converter.options import parse_bits
 from converter.plan import EXCLUDED, OpPlan, Plan, ramp_of

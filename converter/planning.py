@@ -8,6 +8,7 @@ from types import MappingProxyType
 
 import onnx_ir as ir
 
+from converter.choice import Choice
 from converter.curves import apply_curves
 from converter.fold import Site
 from converter.fold_sites import find_sites
@@ -15,7 +16,6 @@ from converter.folds import apply_folds
 from converter.levels import apply_levels
 from converter.method_names import DEFAULT_OBSERVER
 from converter.methods import CURVING, FOLDING, METHODS, RAMPING, REFINING, STUDYING, Problem, minmax
-from converter.methods.problem import Choice
 from converter.observe import Observations, output_values
 from converter.offers import Offer, Refusal, offer
 from converter.options import Options, parse_bits

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from converter.choice import Choice
 from converter.errors import UsageError
 from converter.grids import Grid, affine_grid, dequantize, quantize
-from converter.methods.problem import Choice
 from converter.offers import Offer
 from converter.place import settle
 from converter.plan import Plan, plan_from_json, plan_to_json

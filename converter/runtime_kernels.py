@@ -21,9 +21,9 @@ import torch
 from onnx import AttributeProto, helper, numpy_helper
 
 from converter import torch_ops
-from converter.canonicalise.standard import CANONICAL_OPSET
 from converter.errors import ModelError
 from converter.float_regions import Region, region_graph
+from converter.operator_sets import CANONICAL_OPSET
 from converter.runtime import open_session, run_session
 
 __all__ = ["Sessions", "runtime_operator", "runtime_region"]

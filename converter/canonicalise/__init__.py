@@ -29,9 +29,10 @@ from converter.canonicalise.proof import TOLERANCE, Difference, Reference, diffe
 from converter.canonicalise.rearrangements import rearrange
 from converter.canonicalise.resizes import multiply_out_resizes
 from converter.canonicalise.spread_channels import even_out_channels
-from converter.canonicalise.standard import CANONICAL_OPSET, infer_shapes, refuse_control_flow, simplify, to_canonical_opset
+from converter.canonicalise.standard import infer_shapes, refuse_control_flow, simplify, to_canonical_opset
 from converter.canonicalise.tidy import tidy_spellings
 from converter.errors import ModelError
+from converter.operator_sets import CANONICAL_OPSET
 from converter.rewriting import remove_dead
 from converter.runtime import Feed
 

@@ -12,11 +12,12 @@ import onnx_ir as ir
 import pytest
 
 from converter import canonicalise as module
-from converter.canonicalise import CANONICAL_OPSET, TOLERANCE, canonicalise
+from converter.canonicalise import TOLERANCE, canonicalise
 from converter.canonicalise.conftest import Array, Draft, assert_equal_outputs, op_types, random_feed, weights
 from converter.canonicalise.standard_test import conditional
 from converter.conftest import hybrid_model
 from converter.errors import ModelError
+from converter.operator_sets import CANONICAL_OPSET
 from converter.rewriting import add_initializer
 from converter.runtime import open_session, run_session
 

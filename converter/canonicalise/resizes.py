@@ -18,8 +18,8 @@ import onnx
 import onnx_ir as ir
 from onnx import helper, numpy_helper
 
-from converter.canonicalise.standard import CANONICAL_OPSET
 from converter.graph import attributes, constant, is_float
+from converter.operator_sets import CANONICAL_OPSET
 from converter.rewriting import add_initializer, insert_before, replace
 from converter.runtime import run_model
 

@@ -9,14 +9,12 @@ from onnx import helper, numpy_helper, version_converter
 
 from converter.control_flow import CUT_OFF, holds_control_flow
 from converter.errors import ModelError
+from converter.operator_sets import CANONICAL_OPSET
 from converter.proto_graphs import names_in, unused_name
 from converter.shape_inference import infer_shapes, without_weights
 from converter.simplification import simplify
 
-__all__ = ["CANONICAL_OPSET", "infer_shapes", "refuse_control_flow", "simplify", "to_canonical_opset"]
-
-CANONICAL_OPSET = 20
-"""The newest with all the operators wanted (Gelu) and none that ONNX Runtime 1.19 lacks."""
+__all__ = ["infer_shapes", "refuse_control_flow", "simplify", "to_canonical_opset"]
 
 _REDEFINED = {"GroupNormalization"}
 """Operators whose younger version has no way back to the canonical opset; for one spelling, their older versions expand too."""

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from converter.choice import Choice
 from converter.curve import Curve
 from converter.fold import Fold
 from converter.method_names import DEFAULT_METHOD
 from converter.methods import easyquant, fq_vit, minmax, mse, percentile, ptq4vit, q_hyvit, repq_vit
-from converter.methods.problem import Choice, Problem
+from converter.methods.problem import Problem
 from converter.methods.ramp_search import choose_ramps
 from converter.plan import Plan
 from converter.ramps import PricedRamp

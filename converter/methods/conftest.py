@@ -7,7 +7,8 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from converter.methods.problem import Choice, Constant, Problem
+from converter.choice import Choice, Constant
+from converter.methods.problem import Problem
 from converter.observe import TensorStats
 
 Solve = Callable[..., Choice]

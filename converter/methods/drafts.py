@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from converter.choice import Choice
 from converter.methods import minmax
-from converter.methods.problem import Choice, Problem
+from converter.methods.problem import Problem
 
 __all__ = ["completed"]
 

@@ -20,8 +20,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
+from converter.choice import Choice
 from converter.methods.layer_readers import Reader, captured, layers_read, readers_by_root
-from converter.methods.problem import Choice, Problem
+from converter.methods.problem import Problem
 from converter.methods.symmetric import centred_grid, choose_centred
 from converter.sensitivity import LayerSample
 

@@ -9,11 +9,12 @@ import onnx_ir as ir
 import pytest
 import torch
 
+from converter.choice import Constant
 from converter.fold import Fold
 from converter.fold_sites import find_sites
 from converter.methods.fold_search import choose_folds, judged_tensors
 from converter.methods.layer_error import judge_of
-from converter.methods.problem import Constant, Problem
+from converter.methods.problem import Problem
 from converter.methods.witness import witnesses_of
 from converter.network import network_of
 from converter.observe import observe

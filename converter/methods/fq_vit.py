@@ -27,11 +27,12 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from converter.choice import Choice
 from converter.curve import Curve, Spot
 from converter.grids import SMALLEST_SCALE, Grid, affine_grid
 from converter.methods import minmax
 from converter.methods.drafts import completed
-from converter.methods.problem import Choice, Problem, choose_by_ranges
+from converter.methods.problem import Problem, choose_by_ranges
 from converter.methods.repq_vit import operand_grid
 from converter.network import run_samples
 

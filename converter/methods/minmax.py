@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from converter.methods.problem import Choice, Problem, choose_by_ranges
+from converter.choice import Choice
+from converter.methods.problem import Problem, choose_by_ranges
 
 if TYPE_CHECKING:
     from converter.observe import TensorStats

@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from converter.choice import Choice
 from converter.grids import SMALLEST_SCALE
-from converter.methods.problem import Choice, Problem, choose_by_ranges
+from converter.methods.problem import Problem, choose_by_ranges
 
 if TYPE_CHECKING:
     from converter.observe import TensorStats

@@ -8,10 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from converter.choice import Constant
 from converter.grids import Grid, affine_grid, fake_quantize
 from converter.methods import minmax, mse
 from converter.methods.conftest import Solve
-from converter.methods.problem import Constant, Problem
+from converter.methods.problem import Problem
 from converter.observe import TensorStats
 
 SHAPES = st.sampled_from(["normal", "laplace", "positive", "outlier", "constant", "two clusters"])

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from converter.choice import Choice
 from converter.methods.minmax import magnitudes
-from converter.methods.problem import Choice, Problem, choose_by_ranges
+from converter.methods.problem import Problem, choose_by_ranges
 
 if TYPE_CHECKING:
     from converter.observe import TensorStats

@@ -3,10 +3,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from converter.choice import Constant
 from converter.grids import Grid, fake_quantize
 from converter.method_names import METHOD_NAMES
 from converter.methods import DEFAULT_METHOD, METHODS
-from converter.methods.problem import Constant, Problem
+from converter.methods.problem import Problem
 from converter.observe import TensorStats
 
 

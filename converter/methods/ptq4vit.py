@@ -26,6 +26,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import torch
 
+from converter.choice import Choice
 from converter.curve import Curve, Spot, halves, low_copy
 from converter.grids import Grid
 from converter.methods.candidates import scale_candidates
@@ -33,7 +34,7 @@ from converter.methods.drafts import completed
 from converter.methods.layer_error import Judge, judge_of, on_grid, weight_errors
 from converter.methods.layer_readers import captured, layers_read, readers_by_root
 from converter.methods.layer_search import best_weights, quantized_operand, ranked_activations
-from converter.methods.problem import Choice, Problem
+from converter.methods.problem import Problem
 from converter.methods.symmetric import centred_grid, choose_centred
 
 __all__ = ["GELU_DEPTH", "Twin", "best_twin", "choose", "curves", "gelu_candidates", "on_twin", "softmax_candidates"]

@@ -16,6 +16,7 @@ from functools import partial
 
 import torch
 
+from converter.choice import Choice
 from converter.fold import Fold
 from converter.grids import Grid
 from converter.methods import mse
@@ -26,7 +27,7 @@ from converter.methods.layer_error import Judge, judge_of, weight_errors
 from converter.methods.layer_readers import Reader, captured, layers_read, readers_by_root
 from converter.methods.layer_search import best_weights, quantized_operand, ranked_activations, ranked_again
 from converter.methods.loose_search import loose_grids
-from converter.methods.problem import Choice, Problem
+from converter.methods.problem import Problem
 from converter.methods.reconstruct import matrix_to_weight, reconstruct
 from converter.methods.room import with_room
 from converter.methods.witness import Witness, grid_errors, witnesses_of

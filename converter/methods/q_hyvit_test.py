@@ -16,6 +16,7 @@ from onnx import TensorProto
 import converter
 from converter import planning
 from converter.canonicalise import canonicalise
+from converter.choice import Choice
 from converter.conftest import hybrid_model
 from converter.emit import emit
 from converter.fold_sites import find_sites
@@ -26,7 +27,6 @@ from converter.methods import METHODS, RAMPING, Problem, q_hyvit
 from converter.methods.block_search import search_section
 from converter.methods.layer_error import on_grids
 from converter.methods.output_change import divergence
-from converter.methods.problem import Choice
 from converter.network import network_of, run_samples
 from converter.observe import observe
 from converter.options import Options, parse_bits

@@ -7,10 +7,11 @@ from dataclasses import replace
 
 import torch
 
+from converter.choice import Choice
 from converter.grids import FloatArray
 from converter.methods.layer_error import on_grids
 from converter.methods.output_change import divergence, error_share
-from converter.methods.problem import Choice, Problem
+from converter.methods.problem import Problem
 from converter.network import Hook, Step, run_samples
 from converter.output_loss import OutputLoss
 from converter.parallel import in_order

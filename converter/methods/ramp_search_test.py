@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 import torch
 
+from converter.choice import Choice
 from converter.grids import affine_grid
 from converter.methods.layer_error import on_grids
 from converter.methods.output_change import divergence, error_share
-from converter.methods.problem import Choice, Problem
+from converter.methods.problem import Problem
 from converter.methods.ramp_search import choose_ramps, loss_changes, ramp_hook
 from converter.network import network_of, run_samples
 from converter.observe import observe

@@ -19,12 +19,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from converter.choice import Choice
 from converter.curve import Curve, Spot
 from converter.fold import Fold
 from converter.grids import Grid, affine_grid
 from converter.methods.drafts import completed
 from converter.methods.layer_readers import captured, layers_read
-from converter.methods.problem import Choice, Problem, choose_by_ranges
+from converter.methods.problem import Problem, choose_by_ranges
 
 if TYPE_CHECKING:
     from converter.observe import TensorStats

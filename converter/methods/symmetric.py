@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
+from converter.choice import Choice
 from converter.grids import SMALLEST_SCALE, Grid
 from converter.methods.minmax import magnitudes
-from converter.methods.problem import Choice, Problem, choose_by_ranges
+from converter.methods.problem import Problem, choose_by_ranges
 
 __all__ = ["centred_grid", "choose_centred"]
 
