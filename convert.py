@@ -7,7 +7,7 @@ import sys
 
 def _run() -> int:
     try:
-        from converter.command_line import main
+        from converter.cli.main import main
     except KeyboardInterrupt:
         sys.stderr.write("interrupted\n")
         return 130

@@ -8,11 +8,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from converter.calibration.preprocess import Preprocess
 from converter.errors import UsageError
-from converter.method_names import DEFAULT_METHOD, METHOD_NAMES, OBSERVERS, OBSERVING
-from converter.placement import parse_placement
-from converter.preprocess import Preprocess
-from converter.search_parts import SearchParts
+from converter.methods.names import DEFAULT_METHOD, METHOD_NAMES, OBSERVERS, OBSERVING
+from converter.methods.search_parts import SearchParts
+from converter.partition.policy import parse_placement
 from converter.targets import DEFAULT_TARGET, find_target
 
 __all__ = ["Options", "parse_bits"]
@@ -30,10 +30,10 @@ class Options:
         require_data: refuse built-in samples, and data that say nothing about other data.
         preprocess: of images; None for what the model's metadata says, else scaling to 0..1.
         input_shapes: sizes of symbolic dimensions during calibration, by input name.
-        method: one of :data:`converter.methods.METHODS`; an empty string stands for the best and is replaced by its name.
+        method: one of :data:`converter.planning.registry.METHODS`; an empty string stands for the best and is replaced by its name.
         bits: of weights and of what enters layers, ``W4A4`` to ``W8A8``.
         target: one of :data:`converter.targets.TARGETS`, or the path of a target file, which ends in ``.toml``.
-        placement: ``latency``, ``all`` or ``balanced:PRICE``, see :mod:`converter.placement`.
+        placement: ``latency``, ``all`` or ``balanced:PRICE``, see :mod:`converter.partition.policy`.
         full: quantize what all operators read and write, also of those that run in float here, for machines without float.
         exclude: operators that stay float: globs over names in the input file, or over operator types.
         min_sqnr: least SQNR of every output in dB; None for no bound.
@@ -41,8 +41,9 @@ class Options:
         threads: of the runtime; 0 leaves the choice to it.
         plan_in: a plan to use instead of making one.
         parts: of q-hyvit's search.
-        losses: ``scores`` or ``values`` by the name of a float output, where the graph tells wrong, see :mod:`converter.output_loss`.
-        observer: of ``fq-vit``, one of :data:`converter.method_names.OBSERVERS`; an empty string stands for the usual one.
+        losses: ``scores`` or ``values`` by the name of a float output, where the graph tells wrong,
+            see :mod:`converter.sensitivity.output_loss`.
+        observer: of ``fq-vit``, one of :data:`converter.methods.names.OBSERVERS`; an empty string stands for the usual one.
     """
 
     calib: Path | None = None

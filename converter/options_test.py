@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 
 from converter.errors import UsageError
-from converter.methods import DEFAULT_METHOD, METHODS
 from converter.options import Options, parse_bits
+from converter.planning.registry import DEFAULT_METHOD, METHODS
 
 
 def test_defaults() -> None:

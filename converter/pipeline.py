@@ -12,37 +12,37 @@ import onnx
 import onnx_ir as ir
 
 from converter import __version__
+from converter.calibration.input_shapes import calibration_shapes
+from converter.calibration.observer import Observations, observe
+from converter.calibration.preprocess import Preprocess, parse_preprocess
+from converter.calibration.samples import SampleSet, load_samples
 from converter.canonicalise import PROOF_SAMPLES, Canonical, canonicalise, undone
 from converter.canonicalise.outputs import restore_outputs
-from converter.costs import Shapes
-from converter.emit import emit
+from converter.emit.builder import emit
 from converter.errors import BoundMissedError, CalibrationError, ModelError, UsageError
-from converter.exclude import excluded_nodes
-from converter.forks import fork_entering
-from converter.latency import LatencyRatio, latency_ratio
-from converter.load import Source, load
-from converter.observe import Observations, observe
-from converter.offers import Offer, Refusal
-from converter.operator_sets import CANONICAL_OPSET
+from converter.graph.exclusions import excluded_nodes
+from converter.graph.operator_sets import CANONICAL_OPSET
+from converter.graph.source_nodes import name_after_source
+from converter.load.files import check_input, check_outputs, write_files
+from converter.load.model import Source, load
 from converter.options import Options, parse_bits
-from converter.origins import name_after_source
-from converter.output_loss import OutputLoss
-from converter.paths import check_input, check_outputs, write_files
-from converter.plan import Plan, plan_to_json
-from converter.planning import Planned, adopted, find_losses, make_plan
-from converter.predict import predict
-from converter.preprocess import Preprocess, parse_preprocess
+from converter.partition.bit_widths import CONTAINER_BITS
+from converter.partition.cost_model import predict
+from converter.partition.integer_forms import Offer, Refusal
+from converter.partition.requantize_copies import fork_entering
+from converter.plan.records import Plan, plan_to_json
+from converter.planning.make import Planned, adopted, find_losses, make_plan
+from converter.planning.replay import read_plan
 from converter.progress import SILENT, Progress
 from converter.provenance import PREPROCESS_KEY, provenance
-from converter.replay import read_plan
 from converter.report import Report, quality_warnings, report_json
-from converter.samples import SampleSet, load_samples
-from converter.shapes import calibration_shapes
-from converter.structure import find_structure
-from converter.study import Section
+from converter.runtime.latency import LatencyRatio, latency_ratio
+from converter.sensitivity.bridge_blocks import find_structure
+from converter.sensitivity.context import Section
+from converter.sensitivity.output_loss import OutputLoss
 from converter.targets import FILE_SUFFIX, Target, find_target
-from converter.verify import Verdict, verify
-from converter.widths import CONTAINER_BITS
+from converter.targets.costs import Shapes
+from converter.verify.verdict import Verdict, verify
 
 __all__ = ["PREPROCESS_KEY", "convert"]
 

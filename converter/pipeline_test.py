@@ -19,16 +19,16 @@ from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from converter import __version__, canonicalise, pipeline
 from converter import report as report_module
-from converter.conftest import SaveHybrid, Values, WriteImages, hybrid_model, make_model
 from converter.errors import BoundMissedError, CalibrationError, ConverterError, ModelError, UsageError
-from converter.fold import Fold
-from converter.methods import FOLDING, Problem
 from converter.options import Options
 from converter.pipeline import convert
+from converter.planning.registry import FOLDING, Problem
 from converter.progress import Progress
 from converter.report import Report, report_json
-from converter.runtime import open_session, run_session
-from converter.verify import GroupQuality, OutputQuality, Verdict, sqnr, verify
+from converter.runtime.session import open_session, run_session
+from converter.testing.models import SaveHybrid, Values, WriteImages, hybrid_model, make_model
+from converter.transforms.equalization.site import Fold
+from converter.verify.verdict import GroupQuality, OutputQuality, Verdict, sqnr, verify
 
 pytestmark = pytest.mark.usefixtures("few_turns")
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from converter import __version__
-from converter.load import Source
+from converter.calibration.preprocess import Preprocess, spec_text
+from converter.calibration.samples import SampleSet
+from converter.load.model import Source
+from converter.load.vetting import VERSION_KEY
 from converter.options import Options
-from converter.plan import Plan
-from converter.preprocess import Preprocess, spec_text
-from converter.samples import SampleSet
-from converter.vetting import VERSION_KEY
+from converter.plan.records import Plan
 
 __all__ = ["PREPROCESS_KEY", "provenance"]
 

@@ -9,10 +9,10 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from converter.canonicalise import Rewrite
-from converter.latency import LatencyRatio
-from converter.plan import Plan
-from converter.verify import OutputQuality, Verdict
-from converter.widths import width_counts
+from converter.partition.bit_widths import width_counts
+from converter.plan.records import Plan
+from converter.runtime.latency import LatencyRatio
+from converter.verify.verdict import OutputQuality, Verdict
 
 __all__ = ["LOW_AGREEMENT", "LOW_SQNR_DB", "Report", "quality_warnings", "report_json"]
 

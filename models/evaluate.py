@@ -29,9 +29,9 @@ from PIL import Image
 from rich.console import Console
 from rich.progress import Progress
 
+from converter.calibration.preprocess import Preprocess, apply_preprocess, parse_preprocess, spec_text
+from converter.cli.command import Parser, exit_code, print_line, write_whole
 from converter.errors import CalibrationError, ModelError, UsageError
-from converter.preprocess import Preprocess, apply_preprocess, parse_preprocess, spec_text
-from models.command_line import Parser, exit_code, print_line, write_whole
 from models.images import LabelledImages, find_images
 from models.unsigned_codes import unsigned_codes
 

@@ -3,7 +3,7 @@
 Nothing is simplified, fused or renamed: the file is what PyTorch's exporter makes of the network, so that it stands
 for the exports people have. Only two entries are added to the model's metadata:
 
-* ``bridgequant.preprocess``: how pictures become inputs, as a SPEC of ``converter.preprocess``;
+* ``bridgequant.preprocess``: how pictures become inputs, as a SPEC of ``converter.calibration.preprocess``;
 * ``bridgequant.classes``: a JSON list of class names, where they are known.
 
 The same command gives the same bytes. Before anything is written, ONNX Runtime's answers are compared with PyTorch's.
@@ -26,10 +26,10 @@ import torch
 from torch import nn
 from torch.jit._trace import TracerWarning
 
+from converter.calibration.preprocess import parse_preprocess
+from converter.cli.command import Parser, exit_code, print_line, write_whole
 from converter.errors import ModelError, UsageError, VerificationError
-from converter.preprocess import parse_preprocess
 from models.checkpoint import CheckpointError, Weights, load_weights, read_weights
-from models.command_line import Parser, exit_code, print_line, write_whole
 from models.registry import create, default_preprocess, default_size
 
 __all__ = ["INPUT", "OUTPUT", "TOLERANCE", "Network", "build", "export_model", "main", "relative_error"]

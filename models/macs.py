@@ -24,7 +24,7 @@ from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from models.command_line import Parser, exit_code, print_line
+from converter.cli.command import Parser, exit_code, print_line
 from models.mobile_former import VARIANTS
 from models.mobile_former_blocks import DynamicReLU
 from models.registry import create, default_size

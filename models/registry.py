@@ -7,6 +7,8 @@ from collections.abc import Callable
 
 from torch import nn
 
+from converter.errors import UsageError
+
 __all__ = ["UnknownModelError", "create", "default_preprocess", "default_size", "names"]
 
 Builder = Callable[[int, int], nn.Module]
@@ -18,8 +20,11 @@ _EFFICIENTFORMER_V1 = ("efficientformer_l1", "efficientformer_l3", "efficientfor
 _EFFICIENTFORMER_V2 = tuple(f"efficientformerv2_{size}" for size in ("s0", "s1", "s2", "l"))
 
 
-class UnknownModelError(ValueError):
+class UnknownModelError(UsageError):
     """No network of that name."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(what, where="NAME", hint="give one of those, or see the list of networks in docs/models.md")
 
 
 def _timm(name: str, classes: int, size: int) -> nn.Module:
@@ -75,7 +80,7 @@ def default_size(name: str) -> int:
 
 
 def default_preprocess(name: str) -> str:
-    """SPEC of converter.preprocess for the weights a network was published with."""
+    """SPEC of converter.calibration.preprocess for the weights a network was published with."""
     return "unit;resize=crop" if name in (*_MOBILEVIT_V1, *_MOBILEVIT_V2) else "imagenet;resize=crop"
 
 

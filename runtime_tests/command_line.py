@@ -12,15 +12,15 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
+from converter.calibration.input_shapes import parse_input_shapes
+from converter.cli.command import Parser, exit_code, print_line, write_whole
+from converter.cli.report_tables import render
 from converter.errors import UsageError
-from converter.latency import LatencyRatio, latency_ratio
-from converter.paths import check_outputs
-from converter.plan import Plan
-from converter.replay import read_plan
-from converter.shapes import parse_input_shapes
-from converter.tables import render
+from converter.load.files import check_outputs
+from converter.plan.records import Plan
+from converter.planning.replay import read_plan
+from converter.runtime.latency import LatencyRatio, latency_ratio
 from converter.targets import TARGETS
-from models.command_line import Parser, exit_code, print_line, write_whole
 from models.images import LabelledImages
 from runtime_tests.confinement import measure_confinement
 from runtime_tests.cores import DEFAULT_CORES, measure_cores, short_name

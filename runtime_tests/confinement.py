@@ -11,9 +11,9 @@ import numpy.typing as npt
 import onnx
 from onnx import helper, numpy_helper
 
-from converter.runtime import Feed, open_session, run_session
+from converter.partition.bit_widths import CONTAINER_BITS
+from converter.runtime.session import Feed, open_session, run_session
 from converter.targets import TARGETS
-from converter.widths import CONTAINER_BITS
 from runtime_tests.subject import Subject
 
 __all__ = ["FAR", "Confinement", "Escape", "measure_confinement"]

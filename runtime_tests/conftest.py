@@ -10,7 +10,7 @@ import onnx
 import onnx_ir as ir
 import pytest
 
-from converter.sketch_test import Sketch, emitted, plan_for
+from converter.testing.sketch import Sketch, emitted, plan_for
 
 MACS = {"first": 16 * 256 * 27, "second": 16 * 256 * 144, "head": 16 * 5}
 """Multiply-accumulates of :func:`classifier`, by hand."""

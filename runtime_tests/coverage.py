@@ -11,9 +11,9 @@ from typing import Any
 
 import onnx
 
-from converter.census import INTEGER_PRODUCTS, integer_products, profile
-from converter.macs import einsum_macs
-from converter.runtime import Feed, open_session
+from converter.graph.macs import einsum_macs
+from converter.runtime.session import Feed, open_session
+from converter.verify.integer_coverage import INTEGER_PRODUCTS, integer_products, profile
 from runtime_tests.subject import Subject
 
 __all__ = ["Coverage", "Product", "coverage_of", "measure_coverage", "product_macs"]

@@ -9,13 +9,13 @@ import onnx
 import pytest
 
 from converter.canonicalise import canonicalise
-from converter.load import load
-from converter.network import network_of, run_samples
+from converter.load.model import load
 from converter.options import Options
-from converter.runtime import open_session, run_session
-from converter.study import stack
+from converter.runtime.session import open_session, run_session
+from converter.sensitivity.context import stack
+from converter.torch_backend.network import network_of, run_samples
 from models.export import build, export_model
-from tools.families import FAMILIES, convert_family, markdown
+from tools.benchmarks.families import FAMILIES, convert_family, markdown
 
 SIZE = 64
 

@@ -8,7 +8,7 @@ from converter.options import Options
 from tools.arm64.count import count
 from tools.arm64.environment import environment
 from tools.arm64.setup import missing_steps
-from tools.families import convert_family
+from tools.benchmarks.families import convert_family
 
 ENV = environment()
 pytestmark = pytest.mark.skipif(bool(missing_steps(ENV)), reason="the ARM64 emulation is not set up (make arm64)")

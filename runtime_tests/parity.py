@@ -11,10 +11,10 @@ import numpy as np
 import numpy.typing as npt
 
 from converter.errors import UsageError, VerificationError
-from converter.plan import Plan
-from converter.replay import planned_model
-from converter.runtime import open_session, run_session
-from converter.verify import PARITY_SAMPLES, plan_parity, sqnr
+from converter.plan.records import Plan
+from converter.planning.replay import planned_model
+from converter.runtime.session import open_session, run_session
+from converter.verify.verdict import PARITY_SAMPLES, plan_parity, sqnr
 from runtime_tests.quality import check_finite
 from runtime_tests.subject import Subject
 

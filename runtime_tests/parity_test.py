@@ -8,13 +8,13 @@ from typing import Any
 import onnx
 import pytest
 
-from converter.conftest import hybrid_model
 from converter.errors import UsageError
 from converter.options import Options
 from converter.pipeline import convert
-from converter.plan import OpPlan, Plan
-from converter.replay import read_plan
-from converter.verify import LEAST_PARITY_DB
+from converter.plan.records import OpPlan, Plan
+from converter.planning.replay import read_plan
+from converter.testing.models import hybrid_model
+from converter.verify.verdict import LEAST_PARITY_DB
 from runtime_tests.conftest import Files, MakeFiles, damage_head
 from runtime_tests.parity import check_plan_is_of, measure_parity, measure_plan_parity
 from runtime_tests.subject import open_subject

@@ -14,7 +14,7 @@ from typing import Any
 import onnxruntime
 
 from converter.errors import ModelError
-from converter.runtime import open_session, run_session
+from converter.runtime.session import open_session, run_session
 from runtime_tests.subject import Subject, stacked
 from tools.arm64.compare import difference
 from tools.arm64.external import run_program

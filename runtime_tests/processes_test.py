@@ -8,7 +8,7 @@ import onnx_ir as ir
 import pytest
 
 from converter.errors import ModelError
-from converter.sketch_test import Sketch
+from converter.testing.sketch import Sketch
 from runtime_tests.child import peak_memory
 from runtime_tests.conftest import MakeFiles
 from runtime_tests.processes import OLDEST, measure_memory, measure_version, predictions

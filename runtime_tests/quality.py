@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from converter.errors import UsageError, VerificationError
-from converter.runtime import open_session, run_session
-from converter.verify import sqnr
+from converter.runtime.session import open_session, run_session
+from converter.verify.verdict import sqnr
 from models.evaluate import answers_of, class_names, open_classifier, output_indices
 from models.images import LabelledImages, find_images
 from runtime_tests.subject import Subject

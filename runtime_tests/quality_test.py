@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from converter.errors import VerificationError
-from converter.sketch_test import Sketch
+from converter.testing.sketch import Sketch
 from runtime_tests.conftest import MakeFiles
 from runtime_tests.parity import measure_parity
 from runtime_tests.quality import labels_of, measure_accuracy, measure_closeness

@@ -13,11 +13,11 @@ import pytest
 from converter.options import Options
 from converter.pipeline import convert
 from converter.report import Report
-from converter.runtime import open_session, run_session
+from converter.runtime.session import open_session, run_session
 from converter.targets import TARGETS
-from tools.demo import pixels
-from tools.recogniser import alphabet, character_accuracy, exact_lines, fetch_model, greedy_decode
-from tools.text_lines import TextLine, render_lines
+from tools.demo.__main__ import pixels
+from tools.demo.recogniser import alphabet, character_accuracy, exact_lines, fetch_model, greedy_decode
+from tools.demo.text_lines import TextLine, render_lines
 
 LINES = 120
 

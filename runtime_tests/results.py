@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import onnxruntime
 
-from converter.latency import LatencyRatio
+from converter.runtime.latency import LatencyRatio
 from runtime_tests.confinement import Confinement
 from runtime_tests.cores import Instructions, short_name
 from runtime_tests.coverage import Coverage

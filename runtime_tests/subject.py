@@ -13,15 +13,15 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
+from converter.calibration.input_shapes import calibration_shapes
+from converter.calibration.preprocess import Preprocess, parse_preprocess
+from converter.calibration.samples import load_samples
 from converter.errors import ModelError, UsageError
-from converter.external_data import load_external_data
-from converter.load import Source, load
-from converter.preprocess import Preprocess, parse_preprocess
-from converter.proto_graphs import tensors_of
+from converter.graph.protos import tensors_of
+from converter.load.external_data import load_external_data
+from converter.load.model import Source, load
 from converter.provenance import PREPROCESS_KEY
-from converter.runtime import Feed
-from converter.samples import load_samples
-from converter.shapes import calibration_shapes
+from converter.runtime.session import Feed
 from converter.targets import DEFAULT_TARGET, TARGETS, find_target
 from models.evaluate import exact_setting
 from tools.arm64.inputs import read_model

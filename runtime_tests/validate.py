@@ -6,10 +6,10 @@ import argparse
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from converter.cli.command import INTERRUPTED, Parser, exit_code, print_line
 from converter.errors import BoundMissedError, CalibrationError, ConverterError, ModelError, UsageError, VerificationError
 from converter.options import Options
 from converter.pipeline import convert
-from models.command_line import INTERRUPTED, Parser, exit_code, print_line
 from models.export import build, export_model
 from runtime_tests.command_line import main as validate
 from tools.arm64.environment import environment

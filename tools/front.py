@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from xml.sax.saxutils import escape
 
+from converter.cli.command import Parser, exit_code, print_line, write_whole
 from converter.errors import UsageError
 from converter.options import Options
 from converter.pipeline import convert
 from converter.report import Report
-from models.command_line import Parser, exit_code, print_line, write_whole
 
 __all__ = ["Point", "csv_text", "main", "on_front", "svg_text"]
 

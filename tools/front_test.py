@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from converter.sketch_test import Sketch
+from converter.testing.sketch import Sketch
 from tools.front import Point, csv_text, main, on_front, svg_text
 
 points = st.lists(

@@ -16,20 +16,20 @@ import numpy as np
 import onnx_ir as ir
 import torch
 
-from converter.grids import dequantize
-from converter.load import load
-from converter.methods.layer_error import on_grids
-from converter.network import Hook, Network, network_of, run_samples
-from converter.parallel import one_thread_each
-from converter.plan import Plan
-from converter.preprocess import parse_preprocess
+from converter.calibration.input_shapes import calibration_shapes
+from converter.calibration.preprocess import parse_preprocess
+from converter.calibration.samples import load_samples
+from converter.cli.command import Parser, exit_code, print_line
+from converter.load.model import load
+from converter.methods.judging.output_error import on_grids
+from converter.plan.constants import weight_codes
+from converter.plan.records import Plan
+from converter.planning.replay import planned_model, read_plan
 from converter.provenance import PREPROCESS_KEY
-from converter.replay import planned_model, read_plan
-from converter.samples import load_samples
-from converter.shapes import calibration_shapes
-from converter.stored import weight_codes
-from converter.study import readings_of, stack
-from models.command_line import Parser, exit_code, print_line
+from converter.quantization.parameters import dequantize
+from converter.sensitivity.context import readings_of, stack
+from converter.torch_backend.network import Hook, Network, network_of, run_samples
+from converter.torch_backend.workers import one_thread_each
 
 __all__ = ["Noise", "main", "noises"]
 
@@ -67,7 +67,7 @@ def noises(model: ir.Model, plan: Plan, feed: Mapping[str, Tensor]) -> list[Nois
         feed: samples by input name, the sample axis in front.
 
     Raises:
-        converter.torch_ops.UnknownOperatorError: an operator has no torch function.
+        converter.torch_backend.ops.UnknownOperatorError: an operator has no torch function.
     """
     network = network_of(model)
     readings = readings_of(model, plan)

@@ -9,11 +9,11 @@ import numpy as np
 import onnx
 import pytest
 
-from converter.conftest import hybrid_model
-from converter.graph import constant
-from converter.grids import fake_quantize
-from converter.sketch_test import Sketch, feeds_for, plan_for
-from converter.study import stack
+from converter.graph.queries import constant
+from converter.quantization.parameters import fake_quantize
+from converter.sensitivity.context import stack
+from converter.testing.models import hybrid_model
+from converter.testing.sketch import Sketch, feeds_for, plan_for
 from tools.layer_errors import Noise, main, noises
 
 
@@ -52,7 +52,7 @@ def test_shares_are_decibels_too() -> None:
 
 
 def test_the_command_prints_the_loudest_first(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    from converter.command_line import main as convert
+    from converter.cli.main import main as convert
 
     path, plan = tmp_path / "model.onnx", tmp_path / "plan.json"
     onnx.save(hybrid_model(), path)

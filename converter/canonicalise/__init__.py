@@ -18,23 +18,23 @@ import onnx_ir as ir
 import onnx_ir.passes.common as common_passes
 from onnxscript import optimizer
 
-from converter.canonicalise.affine import fold_affine
 from converter.canonicalise.averages import spell_out_averages
 from converter.canonicalise.axes import shield_resizes
-from converter.canonicalise.clusters import fuse_activations
-from converter.canonicalise.normalization import fuse_normalizations
+from converter.canonicalise.folding.affine import fold_affine
+from converter.canonicalise.folding.parallel_layers import add_parallel_layers
+from converter.canonicalise.folding.spread_channels import even_out_channels
 from converter.canonicalise.outputs import distinct_outputs, set_outputs_aside
-from converter.canonicalise.parallel_layers import add_parallel_layers
 from converter.canonicalise.proof import TOLERANCE, Difference, Reference, difference, measure_noise, run_reference
-from converter.canonicalise.rearrangements import rearrange
+from converter.canonicalise.recognition.activations import fuse_activations
+from converter.canonicalise.recognition.normalization import fuse_normalizations
 from converter.canonicalise.resizes import multiply_out_resizes
-from converter.canonicalise.spread_channels import even_out_channels
 from converter.canonicalise.standard import infer_shapes, refuse_control_flow, simplify, to_canonical_opset
 from converter.canonicalise.tidy import tidy_spellings
+from converter.canonicalise.transpose_chains import rearrange
 from converter.errors import ModelError
-from converter.operator_sets import CANONICAL_OPSET
-from converter.rewriting import remove_dead
-from converter.runtime import Feed
+from converter.graph.edits import remove_dead
+from converter.graph.operator_sets import CANONICAL_OPSET
+from converter.runtime.session import Feed
 
 __all__ = ["CANONICAL_OPSET", "PROOF_SAMPLES", "TOLERANCE", "Canonical", "Rewrite", "canonicalise", "undone"]
 

@@ -19,8 +19,8 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from converter.graph import attributes, constant, is_float, sole_consumer
-from converter.rewriting import add_initializer, insert_before, replace
+from converter.graph.edits import add_initializer, insert_before, replace
+from converter.graph.queries import attributes, constant, is_float, sole_consumer
 
 __all__ = ["spell_out_averages"]
 

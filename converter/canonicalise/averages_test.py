@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from onnx import numpy_helper
 
 from converter.canonicalise.averages import spell_out_averages
-from converter.canonicalise.conftest import Draft, op_types, rewrite, weights
-from converter.canonicalise.layers import Array
+from converter.canonicalise.folding.layers import Array
+from converter.testing.rewrites import Draft, op_types, rewrite, weights
 
 SAME: dict[str, Any] = {"kernel_shape": [3, 3], "pads": [1, 1, 1, 1]}
 

@@ -24,8 +24,8 @@ import numpy as np
 import onnx_ir as ir
 
 from converter.canonicalise.resizes import RESIZE_MARK
-from converter.graph import attributes, constant
-from converter.rewriting import add_initializer, insert_before, replace
+from converter.graph.edits import add_initializer, insert_before, replace
+from converter.graph.queries import attributes, constant
 
 __all__ = ["complete_pads", "complete_sizes", "crop_and_pad", "shield_resizes"]
 

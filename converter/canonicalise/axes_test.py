@@ -10,12 +10,12 @@ import pytest
 from onnx import helper
 
 from converter.canonicalise.axes import shield_resizes
-from converter.canonicalise.conftest import Draft, op_types, rewrite, weights
 from converter.canonicalise.tidy import tidy_spellings
-from converter.conftest import make_model
 from converter.options import Options
 from converter.pipeline import convert
-from converter.torch_ops import known
+from converter.testing.models import make_model
+from converter.testing.rewrites import Draft, op_types, rewrite, weights
+from converter.torch_backend.ops import known
 
 AXES = [[2, 3], [-2, -1], [3, 2], [-1], [1, 2], [0, 1, 2, 3], [3, 0, 2, 1]]
 

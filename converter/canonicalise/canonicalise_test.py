@@ -13,13 +13,13 @@ import pytest
 
 from converter import canonicalise as module
 from converter.canonicalise import TOLERANCE, canonicalise
-from converter.canonicalise.conftest import Array, Draft, assert_equal_outputs, op_types, random_feed, weights
 from converter.canonicalise.standard_test import conditional
-from converter.conftest import hybrid_model
 from converter.errors import ModelError
-from converter.operator_sets import CANONICAL_OPSET
-from converter.rewriting import add_initializer
-from converter.runtime import open_session, run_session
+from converter.graph.edits import add_initializer
+from converter.graph.operator_sets import CANONICAL_OPSET
+from converter.runtime.session import open_session, run_session
+from converter.testing.models import hybrid_model
+from converter.testing.rewrites import Array, Draft, assert_equal_outputs, op_types, random_feed, weights
 
 IMAGE = {"image": np.random.default_rng(0).standard_normal((1, 3, 32, 32)).astype(np.float32)}
 

@@ -15,7 +15,7 @@ import onnx
 import onnx_ir as ir
 
 from converter.errors import ModelError
-from converter.rewriting import add_initializer, unique_name
+from converter.graph.edits import add_initializer, unique_name
 
 __all__ = ["distinct_outputs", "restore_outputs", "set_outputs_aside"]
 

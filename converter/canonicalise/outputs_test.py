@@ -9,14 +9,14 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from converter.canonicalise import canonicalise
-from converter.canonicalise.conftest import Array, weights
 from converter.canonicalise.outputs import distinct_outputs, restore_outputs, set_outputs_aside
-from converter.conftest import make_model
 from converter.errors import ModelError
 from converter.options import Options
 from converter.pipeline import convert
-from converter.runtime import open_session
-from converter.verify import sqnr
+from converter.runtime.session import open_session
+from converter.testing.models import make_model
+from converter.testing.rewrites import Array, weights
+from converter.verify.verdict import sqnr
 
 FLOAT, INT64 = TensorProto.FLOAT, TensorProto.INT64
 SHAPE: list[int | str | None] = [1, 4, 6, 6]

@@ -20,7 +20,7 @@ import numpy.typing as npt
 import onnx
 
 from converter.errors import ModelError
-from converter.runtime import Feed, open_session, run_session
+from converter.runtime.session import Feed, open_session, run_session
 
 __all__ = ["EDGE_TOLERANCE", "TOLERANCE", "Difference", "Edge", "Reference", "difference", "measure_noise", "run_reference"]
 

@@ -6,9 +6,9 @@ import numpy as np
 import onnx
 import pytest
 
-from converter.canonicalise.conftest import Draft, weights
 from converter.canonicalise.proof import EDGE_TOLERANCE, Difference, Reference, difference, measure_noise, run_reference
 from converter.errors import ModelError
+from converter.testing.rewrites import Draft, weights
 
 
 def gives(value: Any, dtype: Any = np.float32) -> onnx.ModelProto:

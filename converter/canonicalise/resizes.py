@@ -18,10 +18,10 @@ import onnx
 import onnx_ir as ir
 from onnx import helper, numpy_helper
 
-from converter.graph import attributes, constant, is_float
-from converter.operator_sets import CANONICAL_OPSET
-from converter.rewriting import add_initializer, insert_before, replace
-from converter.runtime import run_model
+from converter.graph.edits import add_initializer, insert_before, replace
+from converter.graph.operator_sets import CANONICAL_OPSET
+from converter.graph.queries import attributes, constant, is_float
+from converter.runtime.session import run_model
 
 __all__ = ["RESIZE_MARK", "multiply_out_resizes"]
 

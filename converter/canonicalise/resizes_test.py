@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import numpy_helper
 
-from converter.canonicalise.conftest import Draft, Shape, assert_equal_outputs, op_types, outputs_of, random_feed, rewrite
 from converter.canonicalise.resizes import multiply_out_resizes
+from converter.testing.rewrites import Draft, Shape, assert_equal_outputs, op_types, outputs_of, random_feed, rewrite
 
 PRODUCT = ["Reshape", "MatMul", "Reshape"]
 NOTHING = np.zeros(0, np.float32)

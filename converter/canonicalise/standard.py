@@ -7,12 +7,12 @@ import onnx
 import onnx_ir as ir
 from onnx import helper, numpy_helper, version_converter
 
-from converter.control_flow import CUT_OFF, holds_control_flow
 from converter.errors import ModelError
-from converter.operator_sets import CANONICAL_OPSET
-from converter.proto_graphs import names_in, unused_name
-from converter.shape_inference import infer_shapes, without_weights
-from converter.simplification import simplify
+from converter.graph.operator_sets import CANONICAL_OPSET
+from converter.graph.protos import names_in, unused_name
+from converter.graph.shape_inference import infer_shapes, without_weights
+from converter.graph.simplification import simplify
+from converter.load.control_flow import CUT_OFF, holds_control_flow
 
 __all__ = ["infer_shapes", "refuse_control_flow", "simplify", "to_canonical_opset"]
 

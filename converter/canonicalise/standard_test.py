@@ -11,11 +11,11 @@ import pytest
 from onnx import helper
 from onnx.reference import ReferenceEvaluator
 
-from converter.canonicalise.conftest import Array, Draft, assert_equal_outputs, op_types, outputs_of, random_feed, weights
 from converter.canonicalise.standard import infer_shapes, refuse_control_flow, simplify, to_canonical_opset
-from converter.conftest import hybrid_model
 from converter.errors import ModelError
-from converter.operator_sets import CANONICAL_OPSET
+from converter.graph.operator_sets import CANONICAL_OPSET
+from converter.testing.models import hybrid_model
+from converter.testing.rewrites import Array, Draft, assert_equal_outputs, op_types, outputs_of, random_feed, weights
 
 NEWEST = onnx.defs.onnx_opset_version()
 

@@ -19,8 +19,8 @@ import numpy as np
 import onnx_ir as ir
 
 from converter.canonicalise.axes import complete_pads, complete_sizes, crop_and_pad
-from converter.graph import attributes, constant, is_float, sole_consumer
-from converter.rewriting import add_initializer, insert_before, replace
+from converter.graph.edits import add_initializer, insert_before, replace
+from converter.graph.queries import attributes, constant, is_float, sole_consumer
 
 __all__ = ["tidy_spellings"]
 

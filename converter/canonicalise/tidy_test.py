@@ -5,8 +5,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from converter.canonicalise.conftest import Draft, op_types, rewrite, weights
 from converter.canonicalise.tidy import tidy_spellings
+from converter.testing.rewrites import Draft, op_types, rewrite, weights
 
 
 def tidied(draft: Draft, *outputs: str) -> list[str]:

@@ -7,9 +7,9 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from converter.choice import Choice, Constant
+from converter.calibration.observer import TensorStats
 from converter.methods.problem import Problem
-from converter.observe import TensorStats
+from converter.plan.choice import Choice, Constant
 
 Solve = Callable[..., Choice]
 

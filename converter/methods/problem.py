@@ -1,4 +1,4 @@
-"""What a method is asked; it answers with a :class:`converter.choice.Choice`."""
+"""What a method is asked; it answers with a :class:`converter.plan.choice.Choice`."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from converter.choice import Choice, Constant
-from converter.curve import Spot
-from converter.fold import Fold, Site
-from converter.grids import affine_grid, symmetric_grid
-from converter.method_names import DEFAULT_OBSERVER
-from converter.ramps import RampSite
-from converter.search_parts import SearchParts
+from converter.methods.names import DEFAULT_OBSERVER
+from converter.methods.search_parts import SearchParts
+from converter.plan.choice import Choice, Constant
+from converter.quantization.parameters import affine_grid, symmetric_grid
+from converter.transforms.equalization.site import Fold, Site
+from converter.transforms.nonuniform.quantizer import Spot
+from converter.transforms.sigmoids.piecewise_linear import RampSite
 
 if TYPE_CHECKING:
-    from converter.observe import TensorStats
-    from converter.study import Study
+    from converter.calibration.observer import TensorStats
+    from converter.sensitivity.context import Study
 
 __all__ = ["Problem", "choose_by_ranges"]
 
@@ -40,7 +40,7 @@ class Problem:
         draft: what the method answered before such grids were written into the network; None before that.
         study: the network as functions, for methods that look at layers; None for others, or where it cannot be had.
         parts: which parts of the method's search are wanted.
-        observer: how a method that leaves the choice sees ranges, one of :data:`converter.method_names.OBSERVERS`.
+        observer: how a method that leaves the choice sees ranges, one of :data:`converter.methods.names.OBSERVERS`.
         progress: called with (steps done, steps in all).
     """
 

@@ -3,12 +3,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from converter.choice import Constant
-from converter.grids import Grid, fake_quantize
-from converter.method_names import METHOD_NAMES
-from converter.methods import DEFAULT_METHOD, METHODS
+from converter.calibration.observer import TensorStats
+from converter.methods.names import METHOD_NAMES
 from converter.methods.problem import Problem
-from converter.observe import TensorStats
+from converter.plan.choice import Constant
+from converter.planning.registry import DEFAULT_METHOD, METHODS
+from converter.quantization.parameters import Grid, fake_quantize
 
 
 def test_rows_are_the_channels_of_any_axis() -> None:

@@ -9,13 +9,14 @@ from typing import Any
 import onnx_ir as ir
 import pytest
 
-from converter.methods import q_hyvit, ramp_search
-from converter.methods.q_hyvit_test import BY_SIZE, FEEDS, hybrid
-from converter.observe import observe
+from converter.calibration.observer import observe
+from converter.methods.q_hyvit import method as q_hyvit
+from converter.methods.q_hyvit import sigmoid_search as ramp_search
+from converter.methods.q_hyvit.method_test import BY_SIZE, FEEDS, hybrid
+from converter.methods.search_parts import SearchParts
 from converter.options import Options
-from converter.planning import make_plan
-from converter.search_parts import SearchParts
-from converter.study import Section
+from converter.planning.make import make_plan
+from converter.sensitivity.context import Section
 
 NAMES = [f.name for f in fields(SearchParts)]
 

@@ -20,11 +20,11 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from converter.cli.command import Parser, exit_code, write_whole
 from converter.errors import UsageError
-from converter.paths import check_outputs
-from converter.runtime import open_session, run_session
+from converter.load.files import check_outputs
+from converter.runtime.session import open_session, run_session
 from converter.targets import find_target
-from models.command_line import Parser, exit_code, write_whole
 from tools.arm64.count import counted, model_samples
 from tools.arm64.emulator import CORES, Job, check_core, emulate
 from tools.arm64.environment import Environment, environment

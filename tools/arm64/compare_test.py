@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from converter.errors import UsageError
-from converter.runtime import open_session
+from converter.runtime.session import open_session
 from tools.arm64 import compare as module
 from tools.arm64.compare import compare, difference, main
 from tools.arm64.conftest import emulate_here

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from converter.conftest import hybrid_model
+from converter.testing.models import hybrid_model
 from tools.arm64 import compare, count, guest, per_op
 from tools.arm64.emulator import Job, JobResult, Machine, read_marks
 from tools.arm64.environment import Environment

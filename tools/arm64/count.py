@@ -17,9 +17,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from converter.cli.command import Parser, exit_code, write_whole
 from converter.errors import ModelError, UsageError
-from converter.paths import check_outputs
-from models.command_line import Parser, exit_code, write_whole
+from converter.load.files import check_outputs
 from tools.arm64.emulator import CORES, Job, JobResult, Machine, check_core, emulate
 from tools.arm64.environment import Environment, environment
 from tools.arm64.guest import save_tensors

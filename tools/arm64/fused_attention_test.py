@@ -9,8 +9,8 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from converter.runtime import open_session, run_session
-from converter.sketch_test import Sketch, emitted, feeds_for, plan_for
+from converter.runtime.session import open_session, run_session
+from converter.testing.sketch import Sketch, emitted, feeds_for, plan_for
 from tools.arm64.count import count
 from tools.arm64.environment import environment
 from tools.arm64.setup import missing_steps

@@ -14,7 +14,7 @@ import onnx
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
 from converter.errors import ModelError, UsageError
-from converter.paths import check_input
+from converter.load.files import check_input
 
 __all__ = ["Input", "Samples", "model_inputs", "read_model", "read_samples", "seeded_samples"]
 

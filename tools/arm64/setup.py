@@ -18,8 +18,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from converter.cli.command import Parser, exit_code, print_line
 from converter.errors import ConverterError, UsageError
-from models.command_line import Parser, exit_code, print_line
 from tools.arm64.environment import FOLDER_VARIABLE, Environment, environment
 from tools.arm64.external import run_program
 from tools.arm64.guest import MARK

@@ -8,8 +8,8 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper
 
-from converter.conftest import hybrid_model, make_model
-from converter.runtime import open_session, run_model, run_session
+from converter.runtime.session import open_session, run_model, run_session
+from converter.testing.models import hybrid_model, make_model
 from tools.arm64.split import empty_model, pieces, showing_all
 
 IMAGE = {"image": np.random.default_rng(0).standard_normal((1, 3, 32, 32)).astype(np.float32)}

@@ -1,0 +1,1 @@
+"""Calibrate: samples, and what the float model computes on them."""

@@ -1,0 +1,1 @@
+"""Factors, offsets and whole layers go into the constants of other layers."""

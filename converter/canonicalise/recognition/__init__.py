@@ -1,0 +1,1 @@
+"""Functions that were written with primitive operators become one operator."""

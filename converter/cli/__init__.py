@@ -1,0 +1,1 @@
+"""The command line: flags, progress, tables and exit codes."""

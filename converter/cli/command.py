@@ -1,0 +1,79 @@
+"""What the commands of this package share: how bad input ends, and how a file is written whole or not at all."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import tempfile
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import NoReturn
+
+from converter.errors import ConverterError, UsageError
+
+__all__ = ["INTERRUPTED", "Parser", "exit_code", "print_line", "write_whole"]
+
+
+INTERRUPTED = 130
+"""Exit code after Ctrl-C."""
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser whose complaint is an error of three lines instead of the whole usage."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raise UsageError with argparse's own explanation."""
+        raise UsageError(message, where=self.prog, hint=f"see {self.prog} --help")
+
+
+def exit_code(command: Callable[[], None]) -> int:
+    """Run a command; what goes wrong goes to stderr in at most three lines.
+
+    Returns:
+        0; the exit code of an error raised on purpose; 1 for any other, of which the place in the source is named; 130 when interrupted.
+    """
+    try:
+        command()
+    except ConverterError as error:
+        sys.stderr.write(f"{error}\n")
+        return error.exit_code
+    except KeyboardInterrupt:
+        sys.stderr.write("interrupted\n")
+        return INTERRUPTED
+    except Exception as error:
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        what = f"unexpected {type(error).__name__}: {next(iter(str(error).splitlines()), '')}"
+        sys.stderr.write(
+            f"{ConverterError(what, where=f'{Path(place.filename).name}:{place.lineno}', hint='check the files given, or report it')}\n"
+        )
+        return ConverterError.exit_code
+    return 0
+
+
+def print_line(text: str) -> None:
+    """Write a result to stdout."""
+    sys.stdout.write(text + "\n")
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Replace a file in one step: no reader ever sees half of it, and a failure leaves the old one.
+
+    Raises:
+        UsageError: the folder is missing or cannot be written to.
+    """
+    try:
+        descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        try:
+            with os.fdopen(descriptor, "wb") as stream:
+                stream.write(content)
+            mask = os.umask(0)
+            os.umask(mask)
+            Path(temporary).chmod(0o666 & ~mask)  # mkstemp lets nobody else read; an ordinary new file does
+            os.replace(temporary, path)
+        except BaseException:
+            Path(temporary).unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        raise UsageError(f"cannot write: {error.strerror}", where=str(path), hint="give a path in a folder you can write to") from error

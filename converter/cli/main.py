@@ -1,0 +1,226 @@
+"""The command line: what is printed where, and exit codes."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import functools
+import os
+import shutil
+import sys
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+from converter.cli.allocator import share_heap
+from converter.cli.flags import parse_flags
+from converter.cli.interruption import Interruption
+from converter.errors import ConverterError
+from converter.load.files import check_input, check_outputs
+from converter.progress import Progress
+
+if TYPE_CHECKING:
+    from converter.options import Options
+
+__all__ = ["main"]
+
+_INTERRUPTED = 130
+_WIDTH = 100  # of tables that go to a file
+_PIPE_WIDTH = 240  # of lists that go to other programs, which want one line an entry
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; returns the exit code."""
+    try:
+        flags = parse_flags(sys.argv[1:] if arguments is None else arguments)
+    except ConverterError as error:
+        return _fail(error)
+    except SystemExit as stop:  # --help and --version
+        return stop.code if isinstance(stop.code, int) else 0
+    before = _identity(flags.output)
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # nobody asked for a model's conversion to be reported to anyone
+    if arguments is None:  # a process of our own
+        share_heap()
+    # only such a one may be ended from within a signal handler
+    with Interruption(functools.partial(_leave, flags.output) if arguments is None else None) as interruption:
+        try:
+            _run(flags, interruption)
+            return 0
+        except ConverterError as error:
+            if interruption.received:  # some libraries wrap what the signal raised
+                return _interrupted(flags.output, before)
+            return _fail(error)
+        except KeyboardInterrupt:
+            return _interrupted(flags.output, before)
+        except MemoryError:
+            what = "there is not enough memory for this model and these samples"
+            return _fail(ConverterError(what, hint="give fewer --samples, a smaller --input-shape, or run it on a larger machine"))
+        except Exception as error:
+            if interruption.received:  # as above
+                return _interrupted(flags.output, before)
+            if flags.verbose:
+                traceback.print_exc()
+            what = f"unexpected {type(error).__name__}: {next(iter(str(error).splitlines()), '')}"
+            hint = "report it, with the traceback above" if flags.verbose else "run again with -v for the traceback, and report it"
+            return _fail(ConverterError(what, hint=hint))
+
+
+def _run(flags: argparse.Namespace, interruption: Interruption) -> None:
+    if flags.explain:
+        _explain(flags, interruption)
+        return
+    to_stdout = flags.json == "-"
+    json_out = None if flags.json is None or to_stdout else Path(flags.json)
+    check_input(flags.source)
+    check_outputs({"OUT": flags.output}, {"IN": flags.source})
+    with interruption.deferred():  # as everywhere where libraries are loaded
+        options = _options(flags)
+        from converter.cli.terminal import watch
+    with watch(quiet=flags.quiet) as plain:
+        progress = _watchful(plain, interruption)
+        progress.stage("start")
+        with interruption.deferred():
+            import onnxruntime  # noqa: F401
+        with interruption.deferred():
+            import torch  # noqa: F401
+        with interruption.deferred():
+            from converter.cli.report_tables import float_operator_lines, render, report_tables
+            from converter.pipeline import convert
+            from converter.report import report_json
+        report = convert(
+            flags.source, flags.output, options, dry_run=flags.dry_run, progress=progress, plan_out=flags.plan_out, json_out=json_out
+        )
+    if to_stdout:
+        _print(report_json(report))
+    elif not flags.quiet and sys.stdout is not None:
+        terminal = sys.stdout.isatty()
+        width = shutil.get_terminal_size((_WIDTH, 24)).columns if terminal else _WIDTH
+        _print(render(report_tables(report), width, terminal=terminal))
+        if flags.verbose:
+            _print("".join(f"{line}\n" for line in ["", *float_operator_lines(report)]))
+
+
+def _explain(flags: argparse.Namespace, interruption: Interruption) -> None:
+    check_input(flags.source)
+    with interruption.deferred():
+        options = _options(flags)
+        from converter.cli.terminal import watch
+    with watch(quiet=flags.quiet) as plain:
+        progress = _watchful(plain, interruption)
+        progress.stage("start")
+        with interruption.deferred():
+            from converter.cli.explain import explain, structure_tables
+            from converter.cli.report_tables import render
+        structure = explain(flags.source, options, progress=progress)
+    terminal = sys.stdout is not None and sys.stdout.isatty()
+    width = shutil.get_terminal_size((_WIDTH, 24)).columns if terminal else _PIPE_WIDTH
+    _print(render(structure_tables(structure), width, terminal=terminal))
+
+
+def _options(flags: argparse.Namespace) -> Options:
+    from converter.calibration.preprocess import parse_preprocess
+    from converter.methods.search_parts import SearchParts
+    from converter.options import Options
+    from converter.sensitivity.loss_names import parse_losses
+
+    preprocess = parse_preprocess(flags.preprocess) if flags.preprocess is not None else None
+    input_shapes: dict[str, tuple[int, ...]] = {}
+    if flags.input_shape:
+        from converter.calibration.input_shapes import parse_input_shapes
+
+        input_shapes = parse_input_shapes(flags.input_shape)
+    return Options(
+        calib=flags.calib,
+        samples=flags.samples,
+        require_data=flags.require_data,
+        preprocess=preprocess,
+        input_shapes=input_shapes,
+        method=flags.method,
+        bits=flags.bits,
+        target=flags.target,
+        placement=Options.placement if flags.placement is None else flags.placement,
+        full=flags.full,
+        exclude=tuple(flags.exclude),
+        min_sqnr=flags.min_sqnr,
+        seed=flags.seed,
+        threads=flags.threads,
+        plan_in=flags.plan_in,
+        losses=parse_losses(flags.loss),
+        observer=flags.observer,
+        parts=SearchParts(
+            activations=flags.activation_ranges,
+            trials=flags.output_trials,
+            room=flags.range_room,
+            adaptive_rounding=flags.adaptive_rounding,
+            weight_correction=flags.weight_correction,
+            bias_correction=flags.bias_correction,
+            ramps=flags.ramps,
+        ),
+    )
+
+
+def _watchful(progress: Progress, interruption: Interruption) -> Progress:
+    """The same watcher, which also ends the run if a library has swallowed an interruption."""
+
+    def stage(name: str) -> None:
+        interruption.check()
+        progress.stage(name)
+
+    def step(done: int, total: int) -> None:
+        interruption.check()
+        progress.step(done, total)
+
+    return Progress(stage, step, progress.note)
+
+
+def _print(text: str) -> None:
+    """Write to stdout.
+
+    Raises:
+        ConverterError: it cannot be written; not if its reader has gone, which is the reader's choice.
+    """
+    if sys.stdout is None:
+        return
+    try:
+        encoding = sys.stdout.encoding or "utf-8"
+        sys.stdout.write(text.encode(encoding, "backslashreplace").decode(encoding))
+        sys.stdout.flush()
+    except OSError as error:
+        with contextlib.suppress(OSError, ValueError):  # keep the interpreter's last flush quiet, where stdout is a file at all
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if not isinstance(error, BrokenPipeError):
+            hint = "redirect stdout elsewhere; files were written"
+            raise ConverterError(f"the result cannot be printed: {error.strerror}", where="stdout", hint=hint) from error
+
+
+def _fail(error: ConverterError) -> int:
+    if sys.stderr is not None:
+        sys.stderr.write(f"{error}\n")
+    return error.exit_code
+
+
+def _leave(output: Path | None) -> NoReturn:
+    """End the process while libraries are being loaded: nothing has been written and nothing needs tidying up."""
+    show_cursor = "\x1b[?25h\r\x1b[K" if os.isatty(2) else ""
+    with contextlib.suppress(OSError):
+        what = "" if output is None else f"; {output} was not written"
+        os.write(2, f"{show_cursor}interrupted{what}\n".encode(errors="backslashreplace"))
+    os._exit(_INTERRUPTED)
+
+
+def _identity(path: Path | None) -> tuple[int, int] | None:
+    """What changes when a file is replaced."""
+    try:
+        status = os.stat(os.devnull if path is None else path)
+    except OSError:
+        return None
+    return status.st_ino, status.st_mtime_ns
+
+
+def _interrupted(output: Path | None, before: tuple[int, int] | None) -> int:
+    written = _identity(output) not in (None, before)
+    what = "" if output is None else f"; {output} was {'complete and is written' if written else 'not written'}"
+    if sys.stderr is not None:
+        sys.stderr.write(f"interrupted{what}\n")
+    return _INTERRUPTED

@@ -1,0 +1,1 @@
+"""Emit: a planned model as QuantizeLinear and DequantizeLinear nodes and integer constants."""

@@ -1,0 +1,107 @@
+"""Barriers: keep what the plan keeps in float from being taken for integer by the runtime.
+
+The runtime looks at an operator's neighbours, not at plans: what stands between a DQ and a Q becomes an integer kernel,
+wanted or not. A Softmax, an AveragePool or a MaxPool becomes a much slower one; an operator that the user excluded runs
+in integer all the same; and a Conv, ConvTranspose or Gemm with float weights gets them rounded to int8, one scale for the
+whole tensor, when the model is loaded. The runtime also moves Q and DQ through operators that only move data, and through
+MaxPool. Cases:
+
+1. A float operator of :data:`TAKEN` between a DQ and a Q: a barrier behind it, and in front of a clamp before the Q.
+2. A float MaxPool behind a DQ or in front of a Q: a barrier on that side.
+3. A float MatMul that reads two DQs, whoever reads its output: a barrier in front of one.
+4. A float Add between a MatMul that reads a DQ and a Q, which the runtime joins to a Gemm: a barrier behind the Add.
+
+A barrier is a ``Max`` of one operand. It copies its input, and the runtime neither removes it nor moves anything
+through it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+
+import onnx_ir as ir
+
+from converter.graph.operator_sets import BARRIER
+from converter.graph.queries import constant
+
+__all__ = ["TAKEN", "add_barriers"]
+
+TAKEN = frozenset(
+    ["Add", "ArgMax", "AveragePool", "Concat", "Conv", "ConvTranspose", "Gemm", "GlobalAveragePool", "LeakyRelu", "MatMul", "Mul", "Resize",
+     "Sigmoid", "Softmax", "Split", "TopK", "Where"]
+)  # fmt: skip
+"""Operators that the runtime replaces, or whose weights it rounds, when they stand between a DQ and a Q."""
+
+_CLAMPS = frozenset(["Relu", "Clip"])
+"""Operators that the runtime drops in front of a Q that clamps as well."""
+
+_PASSED = frozenset(["Expand", "Flatten", "Gather", "MaxPool", "Reshape", "Slice", "Squeeze", "Tile", "Transpose", "Unsqueeze"])
+"""Operators through which Q and DQ are moved, or which join an integer chain."""
+
+
+def add_barriers(graph: ir.Graph, floats: Collection[str], unique: Callable[[str], str]) -> None:
+    """Add barriers to an emitted graph, in place.
+
+    Args:
+        graph: emitted, every Q and DQ in place.
+        floats: names of the nodes that are to run in float.
+        unique: makes a wished name one that the graph does not have yet.
+    """
+    for node in list(graph):
+        if str(node.name) not in floats:
+            continue
+        behind = [i for i, value in enumerate(node.inputs) if _comes_from_codes(value) or (node.op_type == "Add" and _is_product(value))]
+        if node.op_type == "MaxPool" and behind:
+            _before(graph, node, 0, unique)
+        if node.op_type == "MatMul" and len(behind) == 2:
+            _before(graph, node, 1, unique)
+        elif node.op_type == "MaxPool" or (node.op_type in TAKEN and behind):
+            for output in node.outputs:
+                _behind(graph, node, output, unique)
+
+
+def _comes_from_codes(value: ir.Value | None) -> bool:
+    node = value.producer() if value is not None else None
+    while node is not None and node.op_type in _PASSED and node.inputs[0] is not None:
+        node = node.inputs[0].producer()
+    return node is not None and node.op_type == "DequantizeLinear" and constant(node.inputs[0]) is None
+
+
+def _is_product(value: ir.Value | None) -> bool:
+    node = value.producer() if value is not None else None
+    return node is not None and node.op_type == "MatMul" and any(_comes_from_codes(v) for v in node.inputs)
+
+
+def _goes_to_codes(node: ir.Node, index: int) -> bool:
+    if index != 0:
+        return False
+    if node.op_type == "QuantizeLinear":
+        return True
+    return (node.op_type in _PASSED or node.op_type in _CLAMPS) and any(
+        _goes_to_codes(use.node, use.idx) for output in node.outputs for use in output.uses()
+    )
+
+
+def _before(graph: ir.Graph, node: ir.Node, index: int, unique: Callable[[str], str]) -> None:
+    value = node.inputs[index]
+    assert value is not None
+    barrier = _barrier(value, f"{node.name}_input", unique)
+    graph.insert_before(node, [barrier])
+    node.replace_input_with(index, barrier.outputs[0])
+
+
+def _behind(graph: ir.Graph, node: ir.Node, output: ir.Value, unique: Callable[[str], str]) -> None:
+    users = [use for use in output.uses() if _goes_to_codes(use.node, use.idx)]
+    if not users:
+        return
+    barrier = _barrier(output, str(output.name), unique)
+    graph.insert_after(node, [barrier])
+    for use in users:
+        use.node.replace_input_with(use.idx, barrier.outputs[0])
+
+
+def _barrier(value: ir.Value, name: str, unique: Callable[[str], str]) -> ir.Node:
+    node = ir.node(BARRIER, [value], name=unique(f"{name}_barrier"))
+    (output,) = node.outputs
+    output.name, output.type, output.shape = unique(f"{name}_barrier_output"), value.type, value.shape
+    return node

@@ -1,0 +1,1 @@
+"""Ground: questions about ONNX graphs, and edits of them."""

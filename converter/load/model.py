@@ -1,0 +1,159 @@
+"""Load: read a float ONNX model, refuse what cannot be converted, remember what must be kept."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+from onnx import TensorProto
+
+from converter.errors import ModelError
+from converter.graph.protos import tensors_of
+from converter.load.control_flow import refuse_lasting_control_flow
+from converter.load.external_data import load_external_data
+from converter.load.files import check_input
+from converter.load.half_precision import widen_halves
+from converter.load.local_functions import drop_unused_functions, inline_functions
+from converter.load.repair import drop_wrong_types, repair, sort_nodes, spell_standard_domain, state_output_shapes
+from converter.load.stored_integers import read_stored_integers
+from converter.load.vetting import STANDARD_DOMAINS, refuse_damaged_names, type_name, vet_contents, vet_operators
+
+__all__ = ["Source", "ValueInfo", "load"]
+
+_TYPES: dict[int, np.dtype[np.generic]] = {
+    TensorProto.FLOAT: np.dtype(np.float32),
+    TensorProto.FLOAT16: np.dtype(np.float16),
+    TensorProto.INT64: np.dtype(np.int64),
+    TensorProto.INT32: np.dtype(np.int32),
+    TensorProto.BOOL: np.dtype(np.bool_),
+    TensorProto.UINT8: np.dtype(np.uint8),
+}
+
+_WIDENED = "the model holds half precision numbers, which are computed in float32"
+_READ = "weights are stored as integers; they were read as the float numbers they stand for and are quantized anew"
+
+
+@dataclass(frozen=True)
+class ValueInfo:
+    """One input or output of the model.
+
+    Attributes:
+        name: as in the file.
+        dtype: NumPy type of its elements.
+        shape: an int for a fixed dimension, a string for a symbolic one, None for a nameless one.
+    """
+
+    name: str
+    dtype: np.dtype[np.generic]
+    shape: tuple[int | str | None, ...]
+
+
+@dataclass(frozen=True)
+class Source:
+    """A float model as it was found.
+
+    Attributes:
+        path: the file.
+        model: with external data loaded, local functions inlined, repaired, and its half precision numbers and its weights
+            stored as integers made float32.
+        digest: sha256 of the file (hex).
+        bytes: size of the file and its external data.
+        inputs: model inputs that are not initializers, in order.
+        outputs: model outputs, in order.
+        metadata: ``metadata_props``, in order.
+        external: files with external data, read into the model.
+        notes: sentences that the user should read about what was done to the model.
+    """
+
+    path: Path
+    model: onnx.ModelProto
+    digest: str
+    bytes: int
+    inputs: tuple[ValueInfo, ...]
+    outputs: tuple[ValueInfo, ...]
+    metadata: dict[str, str]
+    external: tuple[Path, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    @property
+    def opset(self) -> int:
+        """Version of the standard operator set that the model imports."""
+        return int(next(o.version for o in self.model.opset_import if o.domain in STANDARD_DOMAINS))
+
+
+def load(path: Path) -> Source:
+    """Read and vet a float model.
+
+    Raises:
+        ModelError: the file is not a complete, valid, float ONNX model of a supported opset.
+    """
+    data = _read(path)
+    model = _parse(path, data)
+    refuse_damaged_names(path, model)
+    files = load_external_data(path, model, list(tensors_of(model)))
+    spell_standard_domain(path, model)
+    drop_unused_functions(model)
+    notes = [_READ] if read_stored_integers(model) else []
+    vet_operators(path, model)
+    sort_nodes(path, model)
+    model = inline_functions(path, model)
+    repair(path, model)
+    state_output_shapes(model)
+    vet_contents(path, model)
+    drop_wrong_types(model)
+    inputs, outputs = (tuple(_value_info(path, v) for v in values) for values in (model.graph.input, model.graph.output))
+    if not inputs:
+        raise ModelError("the model has no inputs, it is a constant", where=str(path), hint="export the model again")
+    notes += [_WIDENED] if widen_halves(model) else []
+    refuse_lasting_control_flow(path, model)
+    return Source(
+        path=path,
+        model=model,
+        digest=hashlib.sha256(data).hexdigest(),
+        bytes=len(data) + sum(f.stat().st_size for f in files),
+        inputs=inputs,
+        outputs=outputs,
+        metadata={p.key: p.value for p in model.metadata_props},
+        external=files,
+        notes=tuple(notes),
+    )
+
+
+def _read(path: Path) -> bytes:
+    check_input(path)
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise ModelError(f"the input file cannot be read ({error.strerror})", where=str(path), hint="check its permissions") from None
+    if not data:
+        raise ModelError("the input file is empty", where=str(path), hint="export or download the model again")
+    return data
+
+
+def _parse(path: Path, data: bytes) -> onnx.ModelProto:
+    try:
+        model = onnx.load_from_string(data)
+    except (DecodeError, ValueError):
+        raise ModelError("the file is not ONNX, or is truncated", where=str(path), hint="export or download the model again") from None
+    if not model.graph.node or not model.graph.output or not model.opset_import:
+        raise ModelError("the file holds no complete ONNX graph", where=str(path), hint="export or download the model again")
+    return model
+
+
+def _value_info(path: Path, value: onnx.ValueInfoProto) -> ValueInfo:
+    tensor = value.type.tensor_type
+    if not value.type.HasField("tensor_type") or tensor.elem_type not in _TYPES:
+        kind = type_name(tensor.elem_type) if value.type.HasField("tensor_type") else "not a tensor"
+        raise ModelError(
+            f"'{value.name}' is {kind}; inputs and outputs must be float32, float16, int64, int32, uint8 or bool",
+            where=f"{path}, tensor '{value.name}'",
+            hint="export the model in float32",
+        )
+    shape = tuple(
+        d.dim_value if d.HasField("dim_value") else (d.dim_param if d.dim_param not in ("", "?") else None) for d in tensor.shape.dim
+    )
+    return ValueInfo(value.name, _TYPES[tensor.elem_type], shape)

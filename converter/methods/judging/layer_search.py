@@ -1,0 +1,144 @@
+"""Search scales and schemes layer by layer: activations and weights in turn, each given the other.
+
+The candidates are those of Q-HyViT (arXiv 2303.12557, section 3.3). A zero point that would lie outside the container is
+clamped, and the candidate is judged so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from converter.methods.judging.layer_readers import Reader
+from converter.methods.judging.output_error import Judge, activation_errors, on_grid, thinned, weight_errors
+from converter.methods.judging.range_candidates import scale_candidates, shortlist, with_moved_ends
+from converter.methods.judging.tensor_error import Witness, grid_errors, thinned_witness
+from converter.quantization.parameters import SMALLEST_SCALE, Grid
+
+__all__ = ["best_weights", "ranked_activations", "ranked_again"]
+
+Tensor = torch.Tensor
+Doubles = npt.NDArray[np.float64]
+
+_WEIGHT_FACTORS = np.linspace(0.4, 1.0, 31)
+_COARSE_ROWS = 256
+_COARSE_NUMBERS = 1 << 19
+_FEWEST_COARSE_ROWS = 32
+_MOST_WORSE = 3.0
+"""A grid may leave so many times the weighted error of the one that leaves the least without weights."""
+
+
+def ranked_activations(
+    readers: Sequence[Reader],
+    judges: Mapping[str, Judge],
+    others: Mapping[tuple[str, int], Tensor],
+    start: Grid,
+    low: float,
+    high: float,
+    *,
+    asymmetric: bool = True,
+    witness: Witness | None = None,
+    guard: Witness | None = None,
+) -> list[Grid]:
+    """The best grids for a tensor by the error of all layers that read it, best first.
+
+    Args:
+        readers: all layers that read it.
+        judges: of the layers.
+        others: the layers' other operands as they will be, by (layer, operand).
+        start: a grid that is judged too, unless only symmetric ones are wanted.
+        low: least number observed.
+        high: greatest number observed.
+        asymmetric: False leaves the symmetric scheme alone.
+        witness: of the tensor, if others than layers read it too.
+        guard: the tensor at more places than the layers show, for grids that are far worse there to be kept out.
+    """
+    candidates = scale_candidates(low, high, start.bits, start.signed, asymmetric=asymmetric)
+    if not asymmetric:
+        kept = shortlist(candidates, _errors(readers, judges, others, candidates, witness))
+        return ranked_again(readers, judges, others, kept, witness)
+    candidates = _sparing([start, *candidates], None if guard is None else thinned_witness(guard))
+    steps = {r.name: _coarse_step(judges[r.name].left.shape) for r in readers}
+    coarse = {name: thinned(judges[name], step) for name, step in steps.items()}
+    thin = {(r.name, 1 - r.operand): others[r.name, 1 - r.operand][:, :: steps[r.name] if r.operand else 1] for r in readers}
+    kept = shortlist(candidates, _errors(readers, coarse, thin, candidates, None if witness is None else thinned_witness(witness)))
+    finalists = _sparing(list(dict.fromkeys([start, *kept, *with_moved_ends(kept[0])])), guard)
+    return ranked_again(readers, judges, others, finalists, witness)
+
+
+def _sparing(grids: list[Grid], guard: Witness | None) -> list[Grid]:
+    """The grids that are not far worse than the first at the tensor itself.
+
+    A layer is judged at few places, and numbers that are rare there and large may all be elsewhere.
+    """
+    if guard is None:
+        return grids
+    errors = grid_errors(guard, grids)
+    return [grid for grid, error in zip(grids, errors.tolist(), strict=True) if error <= _MOST_WORSE * float(errors[0])]
+
+
+def _coarse_step(shape: Sequence[int]) -> int:
+    groups, rows, inputs = shape
+    return max(1, rows // max(_FEWEST_COARSE_ROWS, min(_COARSE_ROWS, _COARSE_NUMBERS // (groups * inputs))))
+
+
+def ranked_again(
+    readers: Sequence[Reader],
+    judges: Mapping[str, Judge],
+    others: Mapping[tuple[str, int], Tensor],
+    grids: Sequence[Grid],
+    witness: Witness | None = None,
+) -> list[Grid]:
+    """The best of a few grids anew, after the layers' other operands have changed."""
+    return shortlist(grids, _errors(readers, judges, others, grids, witness))
+
+
+def _errors(
+    readers: Sequence[Reader],
+    judges: Mapping[str, Judge],
+    others: Mapping[tuple[str, int], Tensor],
+    grids: Sequence[Grid],
+    witness: Witness | None,
+) -> Tensor:
+    total = torch.zeros(len(grids), dtype=torch.float64) if witness is None else grid_errors(witness, grids)
+    for reader in readers:
+        other = others[reader.name, 1 - reader.operand]
+        total += activation_errors(judges[reader.name], reader.operand, other, grids, reader.reading.factor)
+    return total
+
+
+def best_weights(judge: Judge, left: Tensor, bits: int, factors: Doubles = _WEIGHT_FACTORS) -> tuple[Tensor, Tensor]:
+    """The best symmetric scale of each output channel.
+
+    Args:
+        judge: the layer.
+        left: its rows on their grid.
+        bits: of the weights.
+        factors: of the scale that just covers them, to be tried; of equals the greatest wins. float64 [factors], rising.
+
+    Returns:
+        scales, float32 [G, M]; weights on their grids, float32 [G, K, M].
+    """
+    top = 2 ** (bits - 1) - 1
+    largest = judge.right.abs().amax(1, keepdim=True).clamp(min=top * SMALLEST_SCALE) / top
+    best: tuple[Tensor, Tensor, Tensor] | None = None
+    for factor in factors[::-1]:
+        scale = largest * float(factor)
+        rounded = torch.clamp(torch.round(judge.right / scale), -top, top) * scale
+        error = weight_errors(judge, left, rounded)[:, None]
+        if best is None:
+            best = error, scale, rounded
+            continue
+        better = error < best[0]
+        best = tuple(torch.where(better, new, old) for new, old in zip((error, scale, rounded), best, strict=True))  # type: ignore[assignment]
+    assert best is not None
+    return best[1][:, 0], best[2]
+
+
+def quantized_operand(judge: Judge, operand: int, grid: Grid | None, factor: float) -> Tensor:
+    """An operand as the layer will read it."""
+    x = judge.right if operand else judge.left
+    return x if grid is None else on_grid(x, grid, factor)

@@ -1,0 +1,63 @@
+"""How much a network's outputs have changed, by their losses: for changes that are put to the test instead of estimated."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import torch
+from torch.nn import functional
+
+from converter.methods.problem import Problem
+from converter.sensitivity.output_loss import OutputLoss
+
+__all__ = ["affordable_samples", "divergence", "error_share", "output_change"]
+
+Tensor = torch.Tensor
+
+_MOST_NUMBERS = 1 << 24
+"""Numbers in all tensors of a network and all samples of one trial. Small networks can afford more samples, and need them: what is
+rare among few numbers is in few samples."""
+
+
+def affordable_samples(problem: Problem, fewest: int) -> int:
+    """On how many samples a change may be put to the test: no less than so many, and more in a small network."""
+    numbers = sum(math.prod(stats.shape) for stats in problem.tensors.values())
+    return max(fewest, _MOST_NUMBERS // max(1, numbers))
+
+
+def output_change(wanted: Mapping[str, Tensor], got: Mapping[str, Tensor], losses: Mapping[str, OutputLoss]) -> float:
+    """The loss of some outputs against those of the float network, summed over outputs.
+
+    Args:
+        wanted: of the float network; those that it lacks do not count.
+        got: of a changed one. Another shape, or infinity and what is no number at other places, is an infinite loss.
+        losses: of the outputs.
+    """
+    return sum(_change(wanted[name], got.get(name), loss) for name, loss in losses.items() if name in wanted)
+
+
+def _change(wanted: Tensor, got: Tensor | None, loss: OutputLoss) -> float:
+    finite = torch.isfinite(wanted)
+    if got is None or got.shape != wanted.shape or not torch.equal(finite, torch.isfinite(got)):
+        return math.inf
+    change = 0.0
+    if loss.counts_scores:
+        change += loss.score_weight * divergence(wanted.movedim(loss.axis, -1), got.movedim(loss.axis, -1))
+    if loss.counts_values:
+        wanted, got = (torch.where(finite, x, 0.0) for x in (wanted, got))
+        parts = [(w[a:b], g[a:b]) for w, g in [(wanted.movedim(loss.axis, 0), got.movedim(loss.axis, 0))] for a, b in loss.parts]
+        shares = [error_share(w, g) for w, g in parts or [(wanted, got)]]
+        change += loss.value_weight * sum(shares) / len(shares)
+    return change
+
+
+def divergence(wanted: Tensor, got: Tensor) -> float:
+    """KL divergence per position in nats; both tensors are class scores, float32 [..., classes]."""
+    p, q = (functional.log_softmax(x.double(), -1) for x in (wanted, got))
+    return float(torch.where(p > -math.inf, p.exp() * (p - q), 0.0).sum(-1).mean())
+
+
+def error_share(wanted: Tensor, got: Tensor) -> float:
+    """Squared error over power; float32, any shape."""
+    return float((wanted - got).double().square().sum() / wanted.double().square().sum().clamp(min=1e-30))

@@ -1,0 +1,108 @@
+"""Tensors at some of their elements: what their grids cost, judged there and not at the outputs of layers.
+
+So are tensors judged that no layer reads, or others besides layers, or of which a layer's sampled rows show too little. The
+error is weighted by the squared gradient of the loss by the tensor, as layers are judged by that of their outputs (Q-HyViT,
+arXiv 2303.12557, eq. 6).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from converter.quantization.parameters import Grid
+from converter.sensitivity.context import Study
+from converter.sensitivity.curvature import backward, or_even
+from converter.torch_backend.workers import in_order
+
+__all__ = ["Witness", "grid_errors", "thinned_witness", "witnesses_of"]
+
+Tensor = torch.Tensor
+
+_MOST_ELEMENTS = 1 << 12
+"""Elements of a tensor at which it is judged, of each sample."""
+
+_PROBES = 2
+_COARSE = 11
+"""A prime number that divides the number of elements of hardly any tensor."""
+
+_AT_ONCE = 1 << 20
+
+
+@dataclass(frozen=True, eq=False)
+class Witness:
+    """A tensor at some of its elements.
+
+    Attributes:
+        places: which elements, int64 [E].
+        values: float32 [samples, E].
+        importance: float32 [samples, E], scaled so that sums stand for all elements of one sample.
+        blind: the importance is even, as no gradient came here.
+    """
+
+    places: Tensor
+    values: Tensor
+    importance: Tensor
+    blind: bool = False
+
+
+def witnesses_of(study: Study, names: Sequence[str], feed: Mapping[str, Tensor]) -> dict[str, Witness]:
+    """Run the float network forwards and backwards and keep some elements of some tensors.
+
+    Args:
+        study: with a network that can be differentiated; for another there are no witnesses.
+        names: of the tensors.
+        feed: samples by input name, the sample axis in front.
+    """
+    names = [n for n in names if n not in study.unsteady]
+    if study.values is not None or not names:
+        return {}
+    total = next(iter(feed.values())).shape[0]
+
+    def run(start: int) -> dict[str, Witness]:
+        chunk = {name: value[start : start + study.network.chunk] for name, value in feed.items()}
+        values, squares = backward(study.network, (), chunk, study.losses, names, _PROBES, _seeded(study.seed + start))
+        generator = _seeded(study.seed)  # the same places of all samples
+        return {name: _sampled(values[name], squares[name], total, generator) for name in names}
+
+    done = list(in_order(run, range(0, total, study.network.chunk), study.workers))
+    return {name: _joined([some[name] for some in done]) for name in names}
+
+
+def _seeded(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def _sampled(values: Tensor, squares: Tensor, total: int, generator: torch.Generator) -> Witness:
+    flat = values.reshape(values.shape[0], -1)
+    count = flat.shape[1]
+    places = torch.randperm(count, generator=generator)[:_MOST_ELEMENTS]
+    return Witness(places, flat[:, places], squares.reshape(flat.shape)[:, places] * (count / (len(places) * total)))
+
+
+def _joined(parts: Sequence[Witness]) -> Witness:
+    values = torch.cat([p.values for p in parts])
+    return Witness(parts[0].places, values, *or_even(torch.cat([p.importance for p in parts]), lambda: values))
+
+
+def grid_errors(witness: Witness, grids: Sequence[Grid]) -> Tensor:
+    """Weighted error of a tensor on each of many per-tensor grids of one width and container; float64 [candidates]."""
+    x, weights = witness.values.reshape(-1), witness.importance.reshape(-1)
+    scale = torch.tensor([g.scale[0] for g in grids])[:, None]
+    zero = torch.tensor([float(g.zero_point[0]) for g in grids])[:, None]
+    low, high = grids[0].qmin - zero, grids[0].qmax - zero
+    step = max(1, _AT_ONCE // x.numel())
+    parts = []
+    for start in range(0, len(grids), step):
+        part = slice(start, start + step)
+        rounded = torch.div(x, scale[part]).round_().clamp_(low[part], high[part]).mul_(scale[part])
+        parts.append(rounded.sub_(x).square_().mul_(weights).double().sum(1))
+    return torch.cat(parts)
+
+
+def thinned_witness(witness: Witness) -> Witness:
+    """One number in so many, at other places of each sample: few places may hold all large numbers."""
+    values, importance = (x.reshape(1, -1)[:, ::_COARSE] for x in (witness.values, witness.importance))
+    return Witness(witness.places, values, importance * _COARSE, witness.blind)

@@ -1,0 +1,178 @@
+"""RepQ-ViT: calibrate with complex grids, run with simple ones.
+
+Li, Xiao, Yang, Gu: RepQ-ViT, arXiv 2212.08254. What a LayerNorm gives to layers is calibrated per channel, asymmetric:
+scales s and zero points z. The variation factors r1 = s / mean(s) and r2 = z - mean(z) go into the LayerNorm and the next
+layers (section 3.2, eqs. 8 to 11), so that one scale and one zero point remain, with the same integers. What a softmax gives to a
+product lies on a grid of powers of the root of two, written as powers of two (section 3.3, eqs. 14 to 17). All ranges are
+the best of three percentiles by squared error, as in the published code.
+
+What differs: the mean zero point is rounded, so that it can be one; weights have no zero point, as the kernels want it, and
+the best percentile of their magnitudes. Where the paper has no rule, activations have one scale: in front of convolutions,
+behind GroupNorm, where another operator than a softmax makes one operand of a product, and where a shift cannot be
+folded. The product behind a softmax runs in float, on numbers that lie on grids.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from converter.methods.judging.layer_readers import captured, layers_read
+from converter.methods.problem import Problem, choose_by_ranges
+from converter.methods.published.carry_over import completed
+from converter.plan.choice import Choice
+from converter.quantization.parameters import Grid, affine_grid
+from converter.transforms.equalization.site import Fold
+from converter.transforms.nonuniform.quantizer import Curve, Spot
+
+if TYPE_CHECKING:
+    from converter.calibration.observer import TensorStats
+
+__all__ = ["channel_grids", "choose", "curves", "fold", "log_scale", "variation_factors"]
+
+_PERCENTILES = (99.9, 99.99, 99.999)
+_ROWS = 4096
+_SMALLEST_SHARE = 1.0 / 512
+"""No channel's scale is smaller beside the largest: one that never moves would have the scale zero."""
+
+Doubles = npt.NDArray[np.float64]
+
+
+def fold(problem: Problem) -> dict[str, Fold]:
+    """The variation factors of what each LayerNorm gives to layers."""
+    folds = {}
+    for name, values in _channel_values(problem).items():
+        site = problem.sites.get(name)
+        if site is not None and site.kind == "fold" and site.shift and site.channels == values.shape[1]:
+            folds[name] = variation_factors(*channel_grids(values, problem.bits[name]), problem.bits[name])
+    return folds
+
+
+def variation_factors(scale: Doubles, zero_point: Doubles, bits: int) -> Fold:
+    """The fold that brings channels with scales and zero points of their own to the mean ones (eqs. 8 to 10).
+
+    Args:
+        scale: float64 [channels].
+        zero_point: float64 [channels], integers, where codes go from 0 to 2^bits - 1.
+        bits: of the codes.
+    """
+    mean = float(np.clip(np.rint(zero_point.mean()), 0, 2**bits - 1))
+    return Fold(tuple(float(s) for s in scale / scale.mean()), tuple(float(m) for m in (mean - zero_point) * scale))
+
+
+def curves(problem: Problem) -> tuple[dict[str, Curve], Choice]:
+    """The grids behind softmaxes, and all others."""
+    draft = _draft(problem)
+    found = {name: _behind_softmax(problem, draft, spot) for name, spot in problem.spots.items() if spot.kind == "attention"}
+    return found, draft
+
+
+def choose(problem: Problem) -> Choice:
+    """Plan with the draft, or make one."""
+    return completed(problem, _draft(problem) if problem.draft is None else problem.draft)
+
+
+def _draft(problem: Problem) -> Choice:
+    choice = choose_by_ranges(problem, _range, _magnitudes)
+    tensors = dict(choice.tensors)
+    values = _channel_values(problem) if problem.folds else {}
+    for name in (n for n in problem.folds if n in values):
+        # all channels have one grid now, but for those of which another percentile comes out best by a hair
+        scale, zero_point = (float(np.median(numbers)) for numbers in channel_grids(values[name], problem.bits[name]))
+        lowest, highest = tensors[name].qmin, tensors[name].qmax
+        zero = int(np.clip(np.rint(zero_point) + lowest, lowest, highest))
+        tensors[_root(problem, name)] = Grid((float(np.float32(scale)),), (zero,), problem.bits[name], problem.signed)
+    return Choice(tensors, choice.constants)
+
+
+def _root(problem: Problem, name: str) -> str:
+    """The tensor whose grid it is that the layers behind a LayerNorm read."""
+    readings = problem.study.readings if problem.study is not None else {}
+    found = [readings[reader].root for reader in problem.spots[name].readers if reader in readings]
+    return found[0] if found else name
+
+
+def _behind_softmax(problem: Problem, draft: Choice, spot: Spot) -> Curve:
+    ((reader, index),) = spot.readers
+    bits = problem.bits[spot.tensor]
+    return Curve(
+        "log-sqrt2", bits, log_scale(problem.tensors[spot.tensor].sample, bits), partner=operand_grid(problem, draft, reader, index, spot)
+    )
+
+
+def operand_grid(problem: Problem, draft: Choice, reader: str, index: int, spot: Spot) -> Grid:
+    """The grid of the other operand of a product, as it will be moved and relabelled on its way there."""
+    reading = problem.study.readings.get((reader, 1 - index)) if problem.study is not None else None
+    if reading is None:
+        return draft.tensors[spot.partner]
+    grid = draft.tensors[reading.root]
+    return grid if reading.factor == 1.0 else grid.rescaled(reading.factor)
+
+
+def log_scale(sample: npt.NDArray[np.float32], bits: int) -> float:
+    """What code 0 should stand for: of three percentiles, the one with the least squared error."""
+    x = np.maximum(sample.astype(np.float64), 2.0**-126)
+    best = (np.inf, 1.0)
+    for percentile in _PERCENTILES:
+        scale = max(float(np.percentile(x, percentile)), 2.0**-40)
+        codes = np.rint(-2.0 * np.log2(x / scale))
+        numbers = np.where(codes < 2**bits, scale * 2.0 ** (-np.clip(codes, 0, 2**bits - 1) / 2.0), 0.0)
+        best = min(best, (float(np.square(numbers - x).sum()), scale))
+    return float(np.float32(best[1]))
+
+
+def channel_grids(values: npt.NDArray[np.float32], bits: int) -> tuple[Doubles, Doubles]:
+    """Scale and zero point of each channel, codes from 0 to 2^bits - 1; the zero point may lie outside.
+
+    Args:
+        values: float32 [values, channels].
+        bits: of the codes.
+    """
+    x = values.astype(np.float64)
+    best = np.full(x.shape[1], np.inf)
+    scale, zero_point = np.ones(x.shape[1]), np.zeros(x.shape[1])
+    for percentile in _PERCENTILES:
+        low, high = np.percentile(x, (100.0 - percentile, percentile), axis=0)
+        step = (high - low) / (2**bits - 1)
+        step = np.maximum(step, max(float(step.max()) * _SMALLEST_SHARE, 2.0**-40))
+        zero = np.rint(-low / step)
+        codes = np.clip(np.rint(x / step) + zero, 0, 2**bits - 1)
+        error = np.square((codes - zero) * step - x).mean(axis=0)
+        better = error < best
+        best, scale, zero_point = (np.where(better, new, old) for new, old in ((error, best), (step, scale), (zero, zero_point)))
+    return scale, zero_point
+
+
+def _channel_values(problem: Problem) -> dict[str, npt.NDArray[np.float32]]:
+    """Values of what LayerNorms give to layers, float32 [values, channels], by tensor."""
+    study = problem.study
+    wanted = {n: s for n, s in problem.spots.items() if s.kind == "normalized"}
+    if study is None or not wanted:
+        return {}
+    layers = {reader: name for name, spot in wanted.items() for reader, _ in spot.readers[:1]}
+    samples, _ = captured(study, [n for n in layers_read(study) if n in layers], rows=_ROWS, probes=0)
+    return {layers[n]: sample.left[0].numpy() for n, sample in samples.items() if sample.weighted and sample.left.shape[0] == 1}
+
+
+def _range(stats: TensorStats, bits: int) -> tuple[float, float]:
+    best: tuple[float, tuple[float, float]] = (np.inf, (stats.minimum, stats.maximum))
+    for percentile in _PERCENTILES:
+        low, high = (float(v) for v in np.percentile(stats.sample, (100.0 - percentile, percentile)))
+        grid = affine_grid(low, high, bits=bits, signed=False)
+        codes = np.clip(np.rint(stats.sample / grid.scale[0]) + grid.zero_point[0], 0, grid.qmax)
+        error = float(np.square((codes - grid.zero_point[0]) * grid.scale[0] - stats.sample).sum())
+        best = min(best, (error, (low, high)))
+    return best[1]
+
+
+def _magnitudes(rows: npt.NDArray[np.float32], bits: int) -> Doubles:
+    top = 2 ** (bits - 1) - 1
+    best, result = np.full(len(rows), np.inf), np.zeros(len(rows))
+    for percentile in _PERCENTILES:
+        reach = np.percentile(np.abs(rows), percentile, axis=1)
+        step = np.maximum(reach / top, 2.0**-40)[:, None]
+        error = np.square(np.clip(np.rint(rows / step), -top, top) * step - rows).sum(axis=1)
+        best, result = np.where(error < best, error, best), np.where(error < best, reach, result)
+    return result

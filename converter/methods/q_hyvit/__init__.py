@@ -1,0 +1,1 @@
+"""Q-HyViT, part by part."""

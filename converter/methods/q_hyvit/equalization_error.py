@@ -1,0 +1,98 @@
+"""Tensors that a fold rescales and no layer reads: how far it spreads their channels, and what that costs.
+
+The output of a layer in front of an activation, an operand of a product, a term of a sum: each is rounded on a grid of
+its own, and a fold that suits the layers behind may be bad for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+
+import numpy as np
+import torch
+
+from converter.methods.judging.range_candidates import scale_candidates
+from converter.methods.judging.tensor_error import Witness, grid_errors
+from converter.methods.problem import Problem
+from converter.sensitivity.context import Study
+from converter.torch_backend.network import run_samples
+from converter.transforms.equalization.site import Fold, Member, Site
+
+__all__ = ["Extremes", "channel_ranges", "extremes_of", "folded_extremes", "folded_witness", "least_error"]
+
+Tensor = torch.Tensor
+
+Extremes = tuple[Tensor, Tensor]
+"""Lowest and highest number of each element of a tensor over samples, float32 [elements]."""
+
+_EVERY = 4
+"""Of the scale candidates, one in so many is tried."""
+
+
+def extremes_of(study: Study, names: Iterable[str], feed: Mapping[str, Tensor]) -> dict[str, Extremes]:
+    """Extremes of some tensors over samples."""
+    wanted = list(dict.fromkeys(names))
+    values = study.values or run_samples(study.network, feed, wanted=wanted)
+    flat = {name: values[name].reshape(values[name].shape[0], -1) for name in wanted}
+    return {name: (x.amin(0), x.amax(0)) for name, x in flat.items()}
+
+
+def channel_ranges(extremes: Extremes, member: Member, shape: tuple[int, ...], channels: int, power: int = 1) -> Extremes | None:
+    """Lowest and highest number of each channel of a site among the elements that take its scale to a power.
+
+    Returns:
+        float32 [channels] each, zero for channels that do not occur; None if there are no such elements.
+    """
+    index = torch.where(_flat(member.powers, shape) == power, _flat(member.channels, shape), -1)
+    if not bool((index >= 0).any()):
+        return None
+    index = torch.where(index >= 0, index, channels)
+    nothing = torch.zeros(channels + 1)
+    low = nothing.scatter_reduce(0, index, extremes[0], "amin", include_self=False)
+    high = nothing.scatter_reduce(0, index, extremes[1], "amax", include_self=False)
+    return low[:-1], high[:-1]
+
+
+def folded_extremes(extremes: Extremes, member: Member, shape: tuple[int, ...], fold: Fold) -> Extremes:
+    """The extremes behind a fold."""
+    scale, shift = _factors(member, shape, fold)
+    return (extremes[0] - shift) / scale, (extremes[1] - shift) / scale
+
+
+def folded_witness(witness: Witness, member: Member, shape: tuple[int, ...], fold: Fold) -> Witness:
+    """The tensor behind a fold; its error counts for as much as the same error did before it was rescaled."""
+    scale, shift = (factors[witness.places] for factors in _factors(member, shape, fold))
+    return replace(witness, values=(witness.values - shift) / scale, importance=witness.importance * scale.square())
+
+
+def least_error(problem: Problem, name: str, site: Site, witness: Witness, extremes: Extremes, fold: Fold) -> float:
+    """Weighted error of a tensor behind a fold, on the best of a few grids that go by its extremes.
+
+    Args:
+        problem: says how wide the grid is.
+        name: of the tensor, a member of the site.
+        site: to be folded.
+        witness: of the tensor as it is now.
+        extremes: of the tensor as it is now.
+        fold: to be judged.
+    """
+    (member,) = (m for m in site.members if m.tensor == name)
+    shape = problem.tensors[name].shape
+    folded = folded_witness(witness, member, shape, fold)
+    low, high = folded_extremes(extremes, member, shape, fold)
+    grids = scale_candidates(float(low.min()), float(high.max()), problem.bits[name], problem.signed)[3::_EVERY]
+    return float(grid_errors(folded, grids).min())
+
+
+def _factors(member: Member, shape: tuple[int, ...], fold: Fold) -> tuple[Tensor, Tensor]:
+    """What each element is divided by, after what is subtracted from it."""
+    channels = _flat(member.channels, shape)
+    powers = _flat(member.powers, shape)
+    scale = torch.tensor([*fold.scale, 1.0])[channels] ** powers
+    shift = torch.tensor([*fold.shift, 0.0])[channels] if fold.shift and member.shifted else torch.zeros(len(channels))
+    return scale, shift
+
+
+def _flat(numbers: np.ndarray, shape: tuple[int, ...]) -> Tensor:
+    return torch.from_numpy(np.broadcast_to(numbers, shape).reshape(-1).astype(np.int64))

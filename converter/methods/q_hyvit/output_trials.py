@@ -1,0 +1,138 @@
+"""Search the grids of tensors that no layer reads: terms of sums, what norms, activations and poolings read.
+
+No layer judges them. Squared gradients tell which numbers matter, but count errors as if they were independent, and those
+of numbers that are cut off are not: they have one sign, and add up. So what the gradients propose is put to the test,
+where they promise most: the whole network runs with that grid alone, and the outputs decide.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from converter.methods.judging.output_change import affordable_samples
+from converter.methods.judging.output_error import on_grids
+from converter.methods.judging.range_candidates import covering, scale_candidates, shortlist, with_moved_ends
+from converter.methods.judging.tensor_error import Witness, grid_errors, thinned_witness
+from converter.methods.problem import Problem
+from converter.quantization.parameters import Grid
+from converter.sensitivity.context import Study
+from converter.torch_backend.network import run_samples
+from converter.torch_backend.workers import in_order
+
+__all__ = ["loose_grids"]
+
+Tensor = torch.Tensor
+
+_TRIAL_SAMPLES = 8
+"""Or more, in a small network; twice as many confirm."""
+
+_TRIALS = 8
+"""Tensors whose proposals are put to the test."""
+
+_PARTS = (0.33, 0.67)
+"""Of the way to a proposal: gradients at the float network see too little harm in cutting off."""
+
+
+_AROUND = (0.8, 1.25)
+"""Times the best range on that way: the outputs may want one that neither end of the way has."""
+
+
+_DOUBT = 0.9
+"""Times the error of the best on that way: so little has to be left for another grid to be taken, as there are few samples."""
+
+
+@dataclass(frozen=True)
+class _Proposal:
+    """A grid for a tensor, and by how much squared gradients think that it lessens the loss."""
+
+    root: str
+    grid: Grid
+    gain: float
+
+
+@dataclass(frozen=True)
+class _Trial:
+    """Some samples, and what the float network gives for them."""
+
+    feed: Mapping[str, Tensor]
+    expected: Mapping[str, Tensor]
+
+
+def loose_grids(problem: Problem, study: Study, start: Mapping[str, Grid], witnesses: Mapping[str, Witness]) -> dict[str, Grid]:
+    """What the outputs decide for the tensors where they were asked, the grid given if that is best.
+
+    Args:
+        problem: for what was observed.
+        study: of the network.
+        start: grids by tensor.
+        witnesses: of the tensors that no layer reads.
+    """
+
+    def propose(item: tuple[str, Witness]) -> _Proposal:
+        root, witness = item
+        return _proposal(root, witness, start[root], problem.tensors[root].minimum, problem.tensors[root].maximum)
+
+    proposals = sorted(in_order(propose, witnesses.items(), study.workers), key=lambda p: -p.gain)[:_TRIALS]
+    proposals = [p for p in proposals if p.gain > 0.0]
+    if not proposals:
+        return {}
+    count = affordable_samples(problem, _TRIAL_SAMPLES)
+    few, more = (_trial(study, slice(each)) for each in (count, 2 * count))
+
+    def tested(proposal: _Proposal) -> Grid:
+        best = _best(study, few, proposal.root, _between(start[proposal.root], proposal.grid), 1.0)
+        around = [covering(best.lowest * f, best.highest * f, best.bits, best.signed) for f in _AROUND]
+        # on more samples: on the few the best looks better than it is
+        return _best(study, more, proposal.root, [best, *around], _DOUBT)
+
+    return dict(zip((p.root for p in proposals), in_order(tested, proposals, study.workers), strict=True))
+
+
+def _between(start: Grid, proposal: Grid) -> list[Grid]:
+    """From one grid to the other, by their ranges."""
+    steps = []
+    for part in _PARTS:
+        low = (1.0 - part) * start.lowest + part * proposal.lowest
+        high = (1.0 - part) * start.highest + part * proposal.highest
+        steps.append(covering(low, high, start.bits, start.signed))
+    return [start, *steps, proposal]
+
+
+def _proposal(root: str, witness: Witness, start: Grid, low: float, high: float) -> _Proposal:
+    candidates = [start, *scale_candidates(low, high, start.bits, start.signed)]
+    kept = shortlist(candidates, grid_errors(thinned_witness(witness), candidates))
+    finalists = list(dict.fromkeys([start, *kept, *with_moved_ends(kept[0])]))
+    errors = grid_errors(witness, finalists)
+    best = int(errors.argmin())
+    return _Proposal(root, finalists[best], float(errors[0] - errors[best]))
+
+
+def _trial(study: Study, samples: slice) -> _Trial:
+    feed = {name: value[samples] for name, value in study.feed.items()}
+    return _Trial(feed, run_samples(study.network, feed))
+
+
+def _best(study: Study, trial: _Trial, root: str, grids: Sequence[Grid], doubt: float) -> Grid:
+    """The first of some grids, or another that leaves so much less, as a factor, of the first one's error, and least of all."""
+    errors = [_output_error(study, trial, root, grid) for grid in grids]
+    best = min(range(len(grids)), key=errors.__getitem__)
+    return grids[best if errors[best] < doubt * errors[0] else 0]
+
+
+def _output_error(study: Study, trial: _Trial, root: str, grid: Grid) -> float:
+    """Squared error of the outputs over their squares, with one tensor on a grid and all else float."""
+    got = run_samples(study.network, trial.feed, hook=on_grids(study.readings, {root: grid}))
+    floats = {name: value for name, value in trial.expected.items() if value.is_floating_point()}
+    return sum(_share(got.get(name), value) for name, value in floats.items())
+
+
+def _share(got: Tensor | None, wanted: Tensor) -> float:
+    """Squared error over squares; infinite if the grid has changed the shape, or where numbers are finite."""
+    if got is None or got.shape != wanted.shape or not torch.equal(torch.isfinite(got), torch.isfinite(wanted)):
+        return math.inf
+    error, power = (torch.where(torch.isfinite(wanted), x, 0.0).double().square().sum() for x in (got - wanted, wanted))
+    return float(error / power.clamp(min=1e-30))

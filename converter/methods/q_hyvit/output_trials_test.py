@@ -1,0 +1,73 @@
+"""What gradients propose for tensors that no layer reads is taken only where the outputs agree."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+import torch
+
+from converter.calibration.observer import observe
+from converter.methods.judging.range_candidates import covering
+from converter.methods.judging.tensor_error import witnesses_of
+from converter.methods.problem import Problem
+from converter.methods.q_hyvit.output_trials import loose_grids
+from converter.quantization.parameters import Grid, fake_quantize
+from converter.sensitivity.context import Reading, Study, stack
+from converter.testing.sketch import Sketch, feeds_for, losses_of
+from converter.torch_backend.network import network_of
+
+BITS = 6
+
+
+def scored(gain: np.ndarray) -> tuple[ir.Model, str]:
+    """Scores of eight numbers, each with a gain, through a tensor that a sum reads and no layer."""
+    sketch = Sketch()
+    stream = sketch.add("Mul", sketch.input("x", 1, 8), sketch.constant(np.ones(8)), name="stream")
+    moved = sketch.add("Add", stream, sketch.constant(np.zeros(8) + 0.1), name="moved")
+    return sketch.model(sketch.add("Mul", moved, sketch.constant(gain), name="scores")), stream
+
+
+def study_of(model: ir.Model, stream: str, feeds: list[dict[str, np.ndarray]]) -> Study:
+    return Study(network_of(model), stack(feeds), {("moved", 0): Reading(stream, 1.0)}, (), (), 0, losses=losses_of(model, "values"))
+
+
+def searched(gain: np.ndarray, loud: float, start: Grid) -> tuple[Grid, np.ndarray, np.ndarray]:
+    """The grid found for numbers of which the first is so many times as large; what it and the first grid leave of errors."""
+    model, stream = scored(gain)
+    feeds = feeds_for(model, 16)
+    for feed in feeds:
+        feed["x"][:, 0] *= loud
+    seen = observe(model, feeds, threads=1)
+    problem = Problem(seen.tensors, {}, dict.fromkeys(seen.tensors, BITS), True)
+    study = study_of(model, stream, feeds)
+    found = loose_grids(problem, study, {stream: start}, witnesses_of(study, [stream], study.feed))
+    grid = found.get(stream, start)
+    numbers = np.concatenate([f["x"] for f in feeds])
+    errors = [np.square((fake_quantize(numbers, g) - numbers) * gain).sum() for g in (grid, start)]
+    return grid, errors[0], errors[1]
+
+
+@pytest.mark.parametrize("loud", [1.0, 30.0])
+def test_what_is_found_is_never_worse_on_the_outputs(loud: float) -> None:
+    for gain in (np.ones(8), np.asarray([0.01] + [1.0] * 7), np.asarray([3.0] + [1.0] * 7)):
+        _, after, before = searched(gain.astype(np.float32), loud, covering(-3.0 * loud, 3.0 * loud, BITS, True))
+        assert after <= 1.05 * before
+
+
+def test_large_numbers_that_do_not_matter_are_cut_off_for_the_others() -> None:
+    gain = np.asarray([0.001] + [1.0] * 7, np.float32)
+    grid, after, before = searched(gain, 50.0, covering(-150.0, 150.0, BITS, True))
+    assert grid.highest < 30.0
+    assert after < 0.1 * before
+
+
+def test_nothing_is_changed_where_nothing_can_be_differentiated() -> None:
+    model, stream = scored(np.ones(8))
+    feeds = feeds_for(model, 4)
+    seen = observe(model, feeds, threads=1)
+    problem = Problem(seen.tensors, {}, dict.fromkeys(seen.tensors, BITS), True)
+    study = replace(study_of(model, stream, feeds), values={stream: torch.zeros(4, 1, 8)})
+    assert loose_grids(problem, study, {stream: covering(-9, 9, BITS, True)}, witnesses_of(study, [stream], study.feed)) == {}

@@ -1,0 +1,249 @@
+"""Refine constants layer by layer, in the order in which they run, on what the quantized network before them gives.
+
+Weights: other ones make up for inputs that are off, see :mod:`converter.methods.q_hyvit.weight_correction`.
+
+Rounding: instead of to the nearest code, weights are rounded one input at a time, and the error of each is made up for
+by those that are still to be rounded, given how the inputs go together (GPTQ, Frantar et al., arXiv 2210.17323,
+section 3; the layer-wise objective is that of AdaRound, arXiv 2004.10568, eq. 13).
+
+Bias correction: half of what a layer's outputs are off on average, see :mod:`converter.methods.q_hyvit.bias_correction`, is taken from
+its bias (Nagel et al., arXiv 1906.04721, section 4.2, takes all of it). What is left, the layers behind see, and take half
+of theirs. The whole fits the calibration images closer and other images less.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from types import MappingProxyType
+
+import torch
+
+from converter.methods.judging.output_error import on_grid
+from converter.methods.q_hyvit.bias_correction import Places, certain_mean, channels_last, places_that_matter
+from converter.methods.q_hyvit.sigmoid_search import ramp_hook
+from converter.methods.q_hyvit.weight_correction import corrected_weights
+from converter.quantization.parameters import Grid
+from converter.sensitivity.context import Study
+from converter.sensitivity.curvature import layer_matrix, layer_rows
+from converter.torch_backend.network import Hook, Network, Step, run_samples
+from converter.torch_backend.workers import in_order
+from converter.transforms.sigmoids.piecewise_linear import Ramp
+
+__all__ = ["Refined", "compensated_rounding", "matrix_to_weight", "reconstruct"]
+
+Tensor = torch.Tensor
+
+_ROWS = 4096
+_DAMPING = 0.01
+_SHARE = 0.5
+
+
+@dataclass(frozen=True)
+class Refined:
+    """Better constants of one layer.
+
+    Attributes:
+        codes: of the weights, int8, in their shape; None to round to the nearest.
+        bias: float32 [channels]; None to leave it.
+    """
+
+    codes: Tensor | None
+    bias: Tensor | None
+
+
+def reconstruct(
+    study: Study,
+    grids: Mapping[str, Grid],
+    weight_grids: Mapping[str, Grid],
+    ramps: Mapping[str, Ramp] = MappingProxyType({}),
+    *,
+    correction: bool,
+    rounding: bool,
+    bias: bool,
+) -> dict[str, Refined]:
+    """Refine all weighted layers.
+
+    Args:
+        study: the network, its samples and readings.
+        grids: of activations that have one, by root tensor.
+        weight_grids: of layers that run in integer, by layer.
+        ramps: what some sigmoids become, by step.
+        correction: correct weights for inputs that are off.
+        rounding: round weights so that their errors make up for each other.
+        bias: correct biases.
+    """
+    network = study.network
+    left = _readings(network)
+    biased = [s.name for s in network.steps if s.name in weight_grids and len(s.inputs) > 2 and s.inputs[2]] if bias else []
+    places = places_that_matter(study, biased)
+    real, coded = dict(study.feed), dict(study.feed)
+    refined: dict[str, Refined] = {}
+    for step in network.steps:
+        if any(n and n not in coded and n not in network.constants for n in step.inputs):
+            continue  # behind a tensor of which samples differ in shape
+        read = {i: _read(study, grids, step, i, coded[n]) for i, n in enumerate(step.inputs) if n in coded}
+        codes: Tensor | None = None
+        constants: dict[str, Tensor] = {}
+        if step.name in weight_grids:
+            wanted = real[step.inputs[0]] if correction else None
+            grid, with_bias = weight_grids[step.name], step.name in places
+            codes, constants = _weights(step, network, grid, wanted, read[0], study.seed, rounding=rounding, biased=with_bias)
+        if read:
+            runs = [partial(_coded_outputs, network, step, read, ramp_hook(ramps), constants)]
+            if places or correction:
+                runs.append(partial(_real_outputs, network, step, real))
+            outputs = list(in_order(lambda run: run(), runs, study.workers))
+            for values, new in zip((coded, real), outputs, strict=False):
+                values.update(new)
+        if step.name in weight_grids:
+            corrected = None
+            if step.name in places:
+                output = step.outputs[0]
+                coded[output], off = _corrected(step, real[output], coded[output], places[step.name])
+                corrected = constants.get(step.inputs[2], network.constants[step.inputs[2]]) + off
+            refined[step.name] = Refined(codes, corrected)
+        for name in step.inputs:
+            left[name] -= 1
+            if not left[name]:
+                real.pop(name, None)
+                coded.pop(name, None)
+    return refined
+
+
+def _real_outputs(network: Network, step: Step, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    inputs = tuple(n for n in step.inputs if n in values)
+    return run_samples(_alone(network, step, inputs), {n: values[n] for n in inputs})
+
+
+def _alone(network: Network, step: Step, inputs: tuple[str, ...]) -> Network:
+    """A network of one step."""
+    return replace(network, steps=(step,), inputs=inputs, outputs=tuple(n for n in step.outputs if n))
+
+
+def _coded_outputs(
+    network: Network, step: Step, read: Mapping[int, Tensor], hook: Hook, constants: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
+    """Outputs of a step that may read the same tensor on one grid here and on another, or none, there."""
+    names = {i: f"{step.inputs[i]}:{i}" for i in read}
+    renamed = replace(step, inputs=tuple(names.get(i, n) for i, n in enumerate(step.inputs)))
+    return run_samples(
+        _alone(network, renamed, tuple(names.values())), {names[i]: value for i, value in read.items()}, hook=hook, constants=constants
+    )
+
+
+def _readings(network: Network) -> dict[str, int]:
+    count = dict.fromkeys(network.outputs, 1)
+    for step in network.steps:
+        for name in step.inputs:
+            count[name] = count.get(name, 0) + 1
+    return count
+
+
+def _read(study: Study, grids: Mapping[str, Grid], step: Step, index: int, value: Tensor) -> Tensor:
+    reading = study.readings.get((step.name, index))
+    return value if reading is None or reading.root not in grids else on_grid(value, grids[reading.root], reading.factor)
+
+
+def _weights(
+    step: Step, network: Network, grid: Grid, real: Tensor | None, coded: Tensor, seed: int, *, rounding: bool, biased: bool
+) -> tuple[Tensor | None, dict[str, Tensor]]:
+    """Codes, int8 in the weight's shape, if they are chosen anew; the weight on its grid, and the bias if it changes with it, by name.
+
+    Args:
+        step: the layer.
+        network: that it is part of.
+        grid: of the weights.
+        real: what the layer reads in the float network; None to keep the weights as they are.
+        coded: what it reads in the quantized one.
+        seed: for the choice of rows.
+        rounding: let the errors of rounding make up for each other.
+        biased: the bias may change too.
+    """
+    weight = network.constants[step.inputs[1]]
+    matrix = layer_matrix(step, weight)
+    scale = torch.tensor(grid.scale, dtype=torch.float32).expand(matrix.shape[0] * matrix.shape[2]).reshape(matrix.shape[0], 1, -1)
+    rows = None if real is None and not rounding else _rows(step, weight, coded, seed)
+    constants = {}
+    if rows is not None and real is not None:
+        matrix, gain = corrected_weights(_rows(step, weight, real, seed), rows, matrix, centred=biased)
+        if biased:
+            constants[step.inputs[2]] = network.constants[step.inputs[2]] + gain.flatten()
+    if rows is not None and rounding:
+        codes = compensated_rounding(rows.flatten(1, 2), matrix, scale, grid.qmin, grid.qmax)
+    else:
+        codes = torch.clamp(torch.round(matrix / scale), grid.qmin, grid.qmax)
+    stored = None if rows is None else matrix_to_weight(step, codes, weight.shape).to(torch.int8)
+    constants[step.inputs[1]] = matrix_to_weight(step, codes * scale, weight.shape)
+    return stored, constants
+
+
+def _rows(step: Step, weight: Tensor, x: Tensor, seed: int) -> Tensor:
+    """Rows of a layer's input, as many of each sample, the same ones for the same seed; float32 [G, samples, P, K]."""
+    wanted = max(1, _ROWS // x.shape[0])
+    generator = torch.Generator().manual_seed(seed)
+    parts = []
+    for sample in torch.split(x, 1):  # one by one: the rows of all places of all samples take gigabytes
+        rows = layer_rows(step, sample, weight, None)
+        parts.append(rows if rows.shape[1] <= wanted else rows[:, torch.randperm(rows.shape[1], generator=generator)[:wanted]])
+    return torch.stack(parts, 1)
+
+
+def _corrected(step: Step, real: Tensor, coded: Tensor, places: Places) -> tuple[Tensor, Tensor]:
+    """What a layer gives once its bias is corrected, and what that adds to its bias.
+
+    Args:
+        step: the layer.
+        real: its output in the float network, float32 [samples, ...].
+        coded: its output in the quantized one, the same shape.
+        places: where they are compared.
+
+    Returns:
+        the corrected output, and float32 [channels].
+    """
+    # a division by what rounding makes zero leaves nothing to compare
+    errors = torch.nan_to_num(channels_last(step, real - coded)[:, places.index], 0.0, 0.0, 0.0)
+    off = _SHARE * certain_mean(errors, places.weights)
+    axis = 2 if step.op_type == "Conv" else real.ndim - 1
+    return coded + off.reshape(-1, *[1] * (real.ndim - 1 - axis)), off
+
+
+def matrix_to_weight(step: Step, matrix: Tensor, shape: torch.Size) -> Tensor:
+    """The inverse of :func:`converter.sensitivity.curvature.layer_matrix`: float32 [G, K, M] to a weight's shape."""
+    if step.op_type == "Conv":
+        return matrix.transpose(1, 2).reshape(shape)
+    return matrix[0].T.contiguous() if step.attributes.get("transB", 0) else matrix[0]
+
+
+def compensated_rounding(left: Tensor, right: Tensor, scale: Tensor, lowest: int, highest: int) -> Tensor:
+    """Codes of weights, each rounded so that it makes up for the errors of those before it.
+
+    Args:
+        left: rows that the weights multiply, float32 [G, S, K].
+        right: weights, float32 [G, K, M].
+        scale: of the output channels, float32 [G, 1, M].
+        lowest: code.
+        highest: code.
+
+    Returns:
+        integers, float32 [G, K, M].
+    """
+    inputs = right.shape[1]
+    rows = left.double()
+    moment = rows.transpose(1, 2) @ rows
+    diagonal = moment.diagonal(dim1=1, dim2=2)
+    damping = _DAMPING * diagonal.mean(1, keepdim=True).expand(-1, inputs) + 1e-9
+    # the inputs that matter most come first, while there is most left to make up with
+    order = torch.argsort(diagonal, dim=1, descending=True, stable=True)
+    moment = moment + torch.diag_embed(damping)
+    moment = torch.gather(torch.gather(moment, 1, order[:, :, None].expand_as(moment)), 2, order[:, None, :].expand_as(moment))
+    upper = torch.linalg.cholesky(torch.linalg.inv(moment), upper=True)
+    ordered = order[:, :, None].expand(-1, -1, right.shape[2])
+    weights = torch.gather((right / scale).double(), 1, ordered)
+    codes = torch.empty_like(weights)
+    for k in range(inputs):
+        codes[:, k] = torch.clamp(torch.round(weights[:, k]), lowest, highest)
+        error = (weights[:, k] - codes[:, k]) / upper[:, k, k, None]
+        weights[:, k + 1 :] -= upper[:, k, k + 1 :, None] * error[:, None]
+    return torch.empty_like(codes).scatter_(1, ordered, codes).float()

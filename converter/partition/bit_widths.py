@@ -1,0 +1,59 @@
+"""Widths: how many bits each activation has when ``A`` in ``--bits`` is below 8.
+
+The narrow tensors are those of Q-HyViT (arXiv 2303.12557, section 3), which quantizes the activation that enters each
+weighted layer and each attention product: what enters a Conv, a Gemm, a MatMul with constant weights or a product of two
+computed tensors. A tensor that only enters other integer operators, or only leaves an integer operator for a float one,
+keeps 8 bits, as its container has them anyway and no product is made of it.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+
+import onnx_ir as ir
+
+from converter.graph.queries import constant, data_inputs, is_float
+from converter.partition.integer_forms import PASSING, Offer, Refusal
+from converter.plan.records import Plan
+
+__all__ = ["CONTAINER_BITS", "tensor_bits", "width_counts"]
+
+CONTAINER_BITS = 8
+
+_ENTERED = ("weighted", "product")
+_PRODUCTS = ("Conv", "Gemm", "MatMul")
+
+
+def tensor_bits(model: ir.Model, offers: Mapping[str, Offer | Refusal], activation_bits: int) -> dict[str, int]:
+    """Bits of the grid of each computed float tensor, by name: ``activation_bits`` or 8.
+
+    Tensors that share codes, because one is the other moved or relabelled, have the same width: the narrower one if any
+    of them enters a layer. What a ``requantize`` writes is narrow, since it is made for layers alone.
+
+    Args:
+        model: canonical float model.
+        offers: the form in which each operator could run in integer; a refused layer asks for nothing.
+        activation_bits: 4 to 8.
+    """
+    root: dict[ir.Value, ir.Value] = {value: value for value in model.graph.inputs if is_float(value)}
+    narrow: set[ir.Value] = set()
+    for node in model.graph:
+        entry = offers.get(str(node.name))
+        form = entry.form if isinstance(entry, Offer) else None
+        sources = [root[value] for _, value in data_inputs(node)]
+        made = [o for o in node.outputs if is_float(o) and constant(o) is None]
+        root.update((o, sources[0] if form in PASSING else o) for o in made)
+        if form in _ENTERED:
+            narrow.update(sources)
+        elif form == "requantize":
+            narrow.update(made)
+    return {str(value.name): activation_bits if source in narrow else CONTAINER_BITS for value, source in root.items()}
+
+
+def width_counts(plan: Plan) -> tuple[dict[int, int], dict[int, int]]:
+    """How many quantized tensors, and how many integer layers with weights, a plan has of each width, narrowest first."""
+    tensors = Counter(t.grid.bits for t in plan.tensors.values() if t.grid is not None)
+    layers = [op for op in plan.ops.values() if op.op_type in _PRODUCTS and op.runs == "integer"]
+    weights = Counter(op.constants[1].bits for op in layers if 1 in op.constants)
+    return dict(sorted(tensors.items())), dict(sorted(weights.items()))

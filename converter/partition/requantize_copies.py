@@ -1,0 +1,86 @@
+"""Forks: give the layers that read a tensor a narrower copy of it, and everyone else the tensor as it is.
+
+With fewer than 8 bits for what enters a layer, a residual stream has two kinds of readers: the layers, which want the
+narrow grid, and the Add that carries the stream on, which would lose what the narrow grid drops. An ``Identity`` between
+the tensor and its layers makes two tensors of one, each with a grid of its own. Nothing is computed by it: in the emitted
+model it is a DQ and a Q, or nothing at all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+
+import onnx_ir as ir
+
+from converter.graph.edits import unique_name
+from converter.graph.queries import constant, consumers, is_float, is_graph_output
+from converter.partition.integer_forms import passes_codes
+
+__all__ = ["fork_entering"]
+
+_LAYERS = ("Conv", "Gemm", "MatMul")
+_READS_SHAPE_ONLY = ("Shape", "Size")
+
+
+def fork_entering(model: ir.Model, excluded: Collection[str] = ()) -> list[str]:
+    """Copy each tensor that enters layers and something else, in place, so that the layers read the copy.
+
+    A tensor enters a layer directly or through operators that only pass its codes on. All layers that a tensor enters
+    share one copy, and so do movements that lead to layers only.
+
+    Args:
+        model: canonical float model.
+        excluded: names of nodes that stay float, and so count as something else.
+
+    Returns:
+        names of the copies, ``<tensor>_entering``, in graph order.
+    """
+    graph = model.graph
+    # whether layers, and nothing else, read a tensor
+    entering: dict[ir.Value, bool] = {}
+    copies: list[str] = []
+    for node in reversed(list(graph)):
+        made = [o for o in node.outputs if is_float(o) and constant(o) is None]
+        mixed = [o for o in made if _settle(o, excluded, entering)]
+        if passes_codes(node) and not all(entering[o] for o in made):
+            # the codes that are passed on keep 8 bits for one output's sake, so each output for layers is copied
+            mixed += [o for o in made if entering[o]]
+        copies += [_copy(graph, o, excluded, entering) for o in reversed(mixed)]
+    mixed = [v for v in graph.inputs if is_float(v) and _settle(v, excluded, entering)]
+    copies += [_copy(graph, v, excluded, entering) for v in reversed(mixed)]
+    return copies[::-1]
+
+
+def _settle(value: ir.Value, excluded: Collection[str], entering: dict[ir.Value, bool]) -> bool:
+    """Record whether only layers read a value; true if layers and others do."""
+    wants = [_wants_narrow(node, excluded, entering) for node, _ in _readers(value)]
+    wants += [False] * is_graph_output(value)
+    entering[value] = bool(wants) and all(wants)
+    return any(wants) and not all(wants)
+
+
+def _readers(value: ir.Value) -> Sequence[tuple[ir.Node, int]]:
+    return [(node, index) for node, index in consumers(value) if node.op_type not in _READS_SHAPE_ONLY]
+
+
+def _wants_narrow(node: ir.Node, excluded: Collection[str], entering: Mapping[ir.Value, bool]) -> bool:
+    if str(node.name) in excluded:
+        return False
+    return node.op_type in _LAYERS or (passes_codes(node) and all(entering[o] for o in node.outputs))
+
+
+def _copy(graph: ir.Graph, value: ir.Value, excluded: Collection[str], entering: dict[ir.Value, bool]) -> str:
+    name = unique_name(graph, f"{value.name}_entering")
+    copy = ir.node("Identity", [value], name=unique_name(graph, f"{name}_Identity"))
+    (output,) = copy.outputs
+    output.name, output.type, output.shape = name, value.type, value.shape
+    for node, index in _readers(value):
+        if node is not copy and _wants_narrow(node, excluded, entering):
+            node.replace_input_with(index, output)
+    producer = value.producer()
+    if producer is None:
+        graph.insert_before(graph[0], [copy])
+    else:
+        graph.insert_after(producer, [copy])
+    entering[value], entering[output] = False, True
+    return name

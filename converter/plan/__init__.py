@@ -1,0 +1,1 @@
+"""The plan: plain data between methods, partition and emission."""

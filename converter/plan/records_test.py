@@ -1,0 +1,224 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from converter.errors import UsageError
+from converter.plan.records import OpPlan, Plan, TensorPlan, plan_from_json, plan_to_json
+from converter.quantization.parameters import SMALLEST_SCALE, Grid
+from converter.transforms.equalization.site import Fold
+
+NAMES = st.text(st.characters(codec="utf-8"), max_size=12)
+SCALES = st.floats(SMALLEST_SCALE, 2.0**100, width=32)
+HERE = Path("plan.json")
+
+
+@st.composite
+def grids(draw: st.DrawFn) -> Grid:
+    bits, signed, narrow = draw(st.integers(4, 8)), draw(st.booleans()), draw(st.booleans())
+    axis = draw(st.none() | st.integers(0, 3))
+    scale = draw(st.lists(SCALES, min_size=1, max_size=1 if axis is None else 4))
+    lowest = (-(2 ** (bits - 1)) + narrow) if signed else 0
+    highest = lowest - narrow + 2**bits - 1 if signed else 2**bits - 1
+    return Grid(tuple(scale), tuple(draw(st.integers(lowest, highest)) for _ in scale), bits, signed, axis, narrow)
+
+
+FLOATS = st.builds(lambda reason: TensorPlan("float", None, "", reason), NAMES)
+GRIDDED = st.builds(TensorPlan, st.sampled_from(["measured", "fixed", "shared", "derived"]), grids(), NAMES, NAMES)
+OPS = st.builds(
+    OpPlan,
+    NAMES,
+    st.sampled_from(["integer", "float"]),
+    st.sampled_from(["codes", "float", "inside"]),
+    st.dictionaries(st.integers(0, 5), grids(), max_size=2),
+    NAMES,
+)
+NUMBERS = st.lists(st.floats(-1e6, 1e6), max_size=3).map(tuple)
+PLANS = st.builds(
+    Plan,
+    NAMES,
+    NAMES,
+    NAMES,
+    st.dictionaries(NAMES, FLOATS | GRIDDED, max_size=4),
+    st.dictionaries(NAMES, OPS, max_size=4),
+    st.dictionaries(NAMES, st.builds(Fold, NUMBERS, NUMBERS), max_size=2),
+)
+
+
+@given(plan=PLANS)
+def test_a_plan_reads_back_exactly_and_in_order(plan: Plan) -> None:
+    text = plan_to_json(plan)
+    again = plan_from_json(text, HERE)
+    assert again == plan
+    assert (list(again.tensors), list(again.ops)) == (list(plan.tensors), list(plan.ops))
+    assert plan_to_json(again) == text
+
+
+def example() -> Plan:
+    grid = Grid((0.5,), (3,), 8, False)
+    weights = Grid((0.25, 0.125), (0, 0), 7, True, axis=0, narrow=True)
+    tensors = {"x": TensorPlan("measured", grid), "y": TensorPlan("shared", grid, "x"), "z": TensorPlan("float", reason="not read")}
+    ops = {"conv": OpPlan("Conv", "integer", "codes", {1: weights}), "softmax": OpPlan("Softmax", "float", reason="slow")}
+    return Plan("mse", "W7A8", "x86", tensors, ops)
+
+
+def test_the_text_is_readable() -> None:
+    assert (
+        plan_to_json(example())
+        == """{
+ "format": "bridgequant-plan",
+ "version": 1,
+ "method": "mse",
+ "bits": "W7A8",
+ "target": "x86",
+ "tensors": {
+  "x": {
+   "fate": "measured",
+   "grid": {
+    "scale": [0.5],
+    "zero_point": [3],
+    "bits": 8,
+    "signed": false
+   }
+  },
+  "y": {
+   "fate": "shared",
+   "grid": {
+    "scale": [0.5],
+    "zero_point": [3],
+    "bits": 8,
+    "signed": false
+   },
+   "source": "x"
+  },
+  "z": {
+   "fate": "float",
+   "reason": "not read"
+  }
+ },
+ "ops": {
+  "conv": {
+   "op_type": "Conv",
+   "runs": "integer",
+   "writes": "codes",
+   "constants": {
+    "1": {
+     "scale": [0.25, 0.125],
+     "zero_point": [0, 0],
+     "bits": 7,
+     "signed": true,
+     "axis": 0,
+     "narrow": true
+    }
+   }
+  },
+  "softmax": {
+   "op_type": "Softmax",
+   "runs": "float",
+   "writes": "float",
+   "reason": "slow"
+  }
+ }
+}
+"""
+    )
+
+
+def test_names_that_look_like_lists_are_left_alone() -> None:
+    plan = Plan("m", "b", "t", {"[\n  1,\n  2\n]": TensorPlan("float", reason="[ 1, 2 ]")}, {})
+    assert plan_from_json(plan_to_json(plan), HERE) == plan
+
+
+def change(*path: str, to: Any) -> Callable[[dict[str, Any]], None]:
+    def edit(record: dict[str, Any]) -> None:
+        for key in path[:-1]:
+            record = record[key]
+        record[path[-1]] = to
+
+    return edit
+
+
+def drop(*path: str) -> Callable[[dict[str, Any]], None]:
+    def edit(record: dict[str, Any]) -> None:
+        for key in path[:-1]:
+            record = record[key]
+        del record[path[-1]]
+
+    return edit
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (change("format", to="other"), "not a plan of format"),
+        (change("version", to=2), "not a plan of format"),
+        (drop("method"), "'method'"),
+        (change("target", to=7), "'target' is 7"),
+        (change("tensors", to=[]), "'tensors' is not an object"),
+        (change("ops", to={"conv": 3}), "'ops' is not an object"),
+        (drop("tensors", "x", "fate"), "'fate'"),
+        (change("tensors", "x", "fate", to="guessed"), "fate 'guessed'"),
+        (change("tensors", "x", "fate", to=["float"]), "fate"),
+        (drop("tensors", "x", "grid"), "fate 'measured' with grid None"),
+        (change("tensors", "z", "grid", to={}), "fate 'float' with grid"),
+        (change("tensors", "x", "source", to=None), "'source' is None"),
+        (drop("tensors", "x", "grid", "scale"), "'scale'"),
+        (change("tensors", "x", "grid", "scale", to=0.5), "lists"),
+        (change("tensors", "x", "grid", "scale", to=["0.5"]), "'0.5' where a number belongs"),
+        (change("tensors", "x", "grid", "scale", to=[True]), "True where a number belongs"),
+        (change("tensors", "x", "grid", "scale", to=[0.0]), "too small"),
+        (change("tensors", "x", "grid", "scale", to=[float("nan")]), "not a number"),
+        (change("tensors", "x", "grid", "scale", to=[float("inf")]), "too large"),
+        (change("tensors", "x", "grid", "scale", to=[10**400]), "OverflowError"),
+        (change("tensors", "x", "grid", "zero_point", to=[1.5]), "1.5 where a number belongs"),
+        (change("tensors", "x", "grid", "zero_point", to=[float("inf")]), "inf where a number belongs"),
+        (change("tensors", "x", "grid", "zero_point", to=[300]), "zero point outside"),
+        (change("tensors", "x", "grid", "zero_point", to=[0, 0]), "2 zero points"),
+        (change("tensors", "x", "grid", "bits", to=16), "4 to 8"),
+        (change("tensors", "x", "grid", "bits", to="8"), "'8' where a number belongs"),
+        (change("tensors", "x", "grid", "signed", to=0), "true or false"),
+        (change("tensors", "x", "grid", "axis", to="0"), "'0' where a number belongs"),
+        (change("tensors", "x", "grid", "scales", to=[1.0]), "no 'scales'"),
+        (change("ops", "conv", "runs", to="both"), "runs 'both'"),
+        (change("ops", "conv", "writes", to="bytes"), "writes 'bytes'"),
+        (drop("ops", "conv", "op_type"), "'op_type'"),
+        (change("ops", "conv", "constants", to=[1]), "'constants' is not an object"),
+        (change("ops", "conv", "constants", to={"1": None}), "'constants' is not an object"),
+        (change("ops", "conv", "constants", "one", to={"scale": [1.0], "zero_point": [0], "bits": 8, "signed": True}), "invalid literal"),
+    ],
+)
+def test_a_damaged_plan_is_refused(damage: Callable[[dict[str, Any]], None], message: str) -> None:
+    record = json.loads(plan_to_json(example()))
+    damage(record)
+    with pytest.raises(UsageError, match=message.replace("(", r"\(")) as caught:
+        plan_from_json(json.dumps(record), HERE)
+    assert caught.value.where == "--plan-in plan.json"
+    assert caught.value.hint
+
+
+@pytest.mark.parametrize("text", ["", "{", "null", "[]", "3", '"plan"', "[" * 100_000])
+def test_what_is_not_a_plan_is_refused(text: str) -> None:
+    with pytest.raises(UsageError):
+        plan_from_json(text, HERE)
+
+
+def test_a_plan_without_folds_says_nothing_about_them() -> None:
+    """As plans did before there were any."""
+    assert "folds" not in json.loads(plan_to_json(example()))
+    assert plan_from_json(plan_to_json(example()), HERE).folds == {}
+
+
+@pytest.mark.parametrize(
+    "fold",
+    [{}, {"scale": 1.0}, {"scale": ["1"]}, {"scale": [True]}, {"scale": [1.0], "shift": 0.5}, {"scale": [1.0], "shift": [None]}, [1.0]],
+)
+def test_a_damaged_fold_is_refused(fold: Any) -> None:
+    record = {**json.loads(plan_to_json(example())), "folds": {"x": fold}}
+    with pytest.raises(UsageError, match="the plan is damaged"):
+        plan_from_json(json.dumps(record), HERE)

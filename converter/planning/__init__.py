@@ -1,0 +1,1 @@
+"""Plan: from a method to a plan, from a file to a plan, and whether it fits the model."""

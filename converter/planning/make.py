@@ -1,0 +1,265 @@
+"""Plan: ask a method for folds, grids and refined constants, and settle the answer into a plan."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from types import MappingProxyType
+
+import onnx_ir as ir
+
+from converter.calibration.observer import Observations, output_values
+from converter.methods.names import DEFAULT_OBSERVER
+from converter.methods.ranges import minmax
+from converter.options import Options, parse_bits
+from converter.partition.assign import place
+from converter.partition.bit_widths import tensor_bits
+from converter.partition.integer_forms import Offer, Refusal, offer
+from converter.partition.policy import FULL, Placement, parse_placement
+from converter.partition.sigmoid_forms import find_ramp_sites, ramp_offers
+from converter.plan.choice import Choice
+from converter.plan.records import Plan
+from converter.planning.registry import CURVING, FOLDING, METHODS, RAMPING, REFINING, STUDYING, Problem
+from converter.planning.validate import adopt_plan, check_plan, curve_as_planned, fold_as_planned, level_as_planned
+from converter.runtime.session import Feed
+from converter.sensitivity.context import Section, Study, readings_of, study_of, study_of_layers
+from converter.sensitivity.curvature import obstacle_to_gradients
+from converter.sensitivity.output_loss import OutputLoss, describe_losses, output_losses
+from converter.targets import Target
+from converter.torch_backend.workers import one_thread_each, worker_count
+from converter.transforms.equalization.apply import apply_folds
+from converter.transforms.equalization.find import find_sites
+from converter.transforms.equalization.site import Site
+from converter.transforms.nonuniform.apply import apply_curves
+from converter.transforms.nonuniform.find import find_spots
+from converter.transforms.sigmoids.constant import apply_levels
+
+__all__ = ["Planned", "adopted", "find_losses", "make_plan"]
+
+Look = Callable[[ir.Model], Observations]
+Offers = dict[str, Offer | Refusal]
+
+_FOR_LOSSES = 8
+"""Samples that tell what the outputs are."""
+
+_MOST_STUDIED = 64
+"""Samples that methods run themselves; more give better ranges, which have been observed before, and hardly better gradients."""
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A plan and what it is for.
+
+    Attributes:
+        model: the canonical model with the plan's folds, its grids that are not uniform, and its levels applied.
+        plan: settled for it.
+        offers: what could run in integer there.
+        loss: by which candidates were judged; empty where none was needed.
+    """
+
+    model: ir.Model
+    plan: Plan
+    offers: Offers
+    loss: str = ""
+
+
+def make_plan(
+    model: ir.Model,
+    seen: Observations,
+    look: Look,
+    feeds: Sequence[Feed],
+    sections: Sequence[Section],
+    target: Target,
+    options: Options,
+    excluded: frozenset[str],
+    *,
+    losses: Mapping[str, OutputLoss] | None = None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Planned:
+    """Let the method of the options make a plan.
+
+    Args:
+        model: canonical float model.
+        seen: its observations.
+        look: observes another model on the same samples.
+        feeds: calibration samples.
+        sections: bridge blocks of the model.
+        target: kernels and costs.
+        options: method, widths, seed.
+        excluded: names of nodes that stay float.
+        losses: of the float outputs; found here if None.
+        progress: called with (steps done, steps in all).
+    """
+    known = find_losses(model, feeds, options) if losses is None else losses
+
+    def asked(model: ir.Model, seen: Observations) -> tuple[Problem, Offers]:
+        problem, offers = _problem(model, seen, feeds, sections, target, options, excluded, known)
+        return replace(problem, parts=options.parts, observer=options.observer or DEFAULT_OBSERVER, progress=progress), offers
+
+    with one_thread_each():
+        return _made(asked, model, seen, look, target, options)
+
+
+def _made(
+    asked: Callable[[ir.Model, Observations], tuple[Problem, Offers]],
+    model: ir.Model,
+    seen: Observations,
+    look: Look,
+    target: Target,
+    options: Options,
+) -> Planned:
+    problem, offers = asked(model, seen)
+    folds = FOLDING[options.method](problem) if options.method in FOLDING else {}
+    if folds:
+        model = apply_folds(model, problem.sites, folds)
+        seen = look(model)
+        problem, offers = asked(model, seen)
+    problem = replace(problem, folds=folds)
+    curves, draft = CURVING[options.method](problem) if options.method in CURVING else ({}, None)
+    if curves:
+        model = apply_curves(model, problem.spots, curves)
+        seen = look(model)
+        problem, offers = asked(model, seen)
+    choice = METHODS[options.method](replace(problem, draft=draft))
+    # lines buy speed with accuracy, which nobody asks for who wants everything in integer
+    faster = options.method in RAMPING and not _placement(options).everything
+    ramps = RAMPING[options.method](problem, choice) if faster else {}
+    levels = {name: ramp.shape.offset for name, ramp in ramps.items() if ramp.shape.is_level}
+    if levels:
+        model = apply_levels(model, levels)
+        seen = look(model)
+        problem, offers = asked(model, seen)
+    choice = replace(choice, errors={**choice.errors, **{name: ramp.change for name, ramp in ramps.items()}})
+    ramped = ramp_offers(model, offers, {name: ramp.shape for name, ramp in ramps.items()}, _shapes(seen), target)
+    plan = _placed(model, offers, choice, seen, target, options, _name(options), ramped)
+    offers |= {name: entry for name, entry in ramped.items() if plan.ops[name].gate}
+    plan = replace(plan, folds=folds, curves=curves, levels=levels)
+    if options.method in REFINING and problem.study is not None:
+        # now it is settled which operators run in integer, and so who reads what through a grid
+        study = replace(problem.study, readings=readings_of(model, plan))
+        plan = REFINING[options.method](replace(problem, study=study), plan)
+    return Planned(model, plan, offers, _judged_by(problem, choice))
+
+
+def _judged_by(problem: Problem, choice: Choice) -> str:
+    """By which loss, for the report."""
+    blind, judged = choice.blind
+    loss = "" if problem.study is None else problem.study.loss
+    if not blind or problem.study is None or problem.study.values is not None:
+        return loss
+    return "; ".join([*filter(None, [loss]), f"{blind} of {judged} layers by the error of their own outputs, as no gradient reaches them"])
+
+
+def find_losses(model: ir.Model, feeds: Sequence[Feed], options: Options) -> dict[str, OutputLoss]:
+    """By which loss each float output of a canonical model counts.
+
+    Raises:
+        converter.errors.UsageError: the options name an output that there is not.
+    """
+    return output_losses(model, output_values(model, feeds[:_FOR_LOSSES], threads=options.threads), options.losses)
+
+
+def adopted(
+    given: Plan, model: ir.Model, seen: Observations, look: Look, target: Target, options: Options, excluded: frozenset[str]
+) -> Planned:
+    """Use a plan that was read from a file.
+
+    Raises:
+        converter.errors.UsageError: it does not fit the model or the target.
+    """
+    assert options.plan_in is not None
+    plan = adopt_plan(given, excluded)
+    folded = fold_as_planned(plan, model, find_sites(model, _shapes(seen)), options.plan_in)
+    folded = curve_as_planned(plan, folded, find_spots(folded, excluded), options.plan_in)
+    folded = level_as_planned(plan, folded, options.plan_in)
+    offers = _offers(folded, look(folded) if folded is not model else seen, target, options, excluded)
+    check_plan(plan, folded, offers, target, options.plan_in)
+    return Planned(folded, plan, offers)
+
+
+def _offers(model: ir.Model, seen: Observations, target: Target, options: Options, excluded: frozenset[str]) -> Offers:
+    weight_bits, activation_bits = parse_bits(options.bits)
+    return offer(model, seen, target, activation_bits=activation_bits, weight_bits=weight_bits, excluded=excluded)
+
+
+def _problem(
+    model: ir.Model,
+    seen: Observations,
+    feeds: Sequence[Feed],
+    sections: Sequence[Section],
+    target: Target,
+    options: Options,
+    excluded: frozenset[str],
+    losses: Mapping[str, OutputLoss],
+) -> tuple[Problem, Offers]:
+    offers = _offers(model, seen, target, options, excluded)
+    constants = {(n, i): c for n, o in offers.items() if isinstance(o, Offer) for i, c in o.constants.items()}
+    bits = tensor_bits(model, offers, parse_bits(options.bits)[1])
+    sites, spots = _exact_sites(model, seen, offers, options), find_spots(model, excluded)
+    ramp_sites = find_ramp_sites(model, offers, _shapes(seen), target)
+    problem = Problem(seen.tensors, constants, bits, target.signed_activations, sites, spots, ramp_sites)
+    if options.method not in STUDYING:
+        return problem, offers
+    # studied as if integers were worth it; whether they are is decided when the grids are known
+    skeleton = _placed(model, offers, minmax.choose(problem), seen, replace(target, margin=0.0), options, "")
+    study = _study(model, skeleton, feeds[:_MOST_STUDIED], sections, losses, seen, options.seed)
+    return replace(problem, study=replace(study, workers=worker_count(options.threads))), offers
+
+
+def _study(
+    model: ir.Model,
+    skeleton: Plan,
+    feeds: Sequence[Feed],
+    sections: Sequence[Section],
+    losses: Mapping[str, OutputLoss],
+    seen: Observations,
+    seed: int,
+) -> Study:
+    """The network as it can be run: all samples at once, or one by one, or else layer by layer."""
+    unsteady = frozenset(name for name, stats in seen.tensors.items() if not stats.steady or 0 in stats.shape)
+    whole = replace(study_of(model, skeleton, feeds, sections, seed), loss=describe_losses(losses), losses=losses, unsteady=unsteady)
+    obstacle = ""
+    for study in (whole, replace(whole, network=replace(whole.network, one_by_one=True))):
+        if study.network.one_by_one or not unsteady:
+            obstacle = obstacle_to_gradients(study.network, study.feed, losses)
+            if not obstacle:
+                return study
+    reason = f"output error of each layer, as the network cannot be differentiated: {obstacle}"
+    return replace(study_of_layers(model, skeleton, feeds, seed, unsteady), loss=reason)
+
+
+def _exact_sites(model: ir.Model, seen: Observations, offers: Offers, options: Options) -> dict[str, Site]:
+    """Fold sites; where a multiplication has to be inserted, only those behind an operator that writes float in any case.
+
+    The grid per channel is then that of a Q that is needed anyway. An integer operator would have to write float for it.
+    """
+    sites = find_sites(model, _shapes(seen))
+    makers = {str(value.name): str(node.name) for node in model.graph for value in node.outputs}
+    return {n: s for n, s in sites.items() if not s.inserted or not (options.full or isinstance(offers.get(makers.get(n, "")), Offer))}
+
+
+def _name(options: Options) -> str:
+    """What a plan says of how it was made: the method, and its observer where that is not the usual one."""
+    return options.method if options.observer in ("", DEFAULT_OBSERVER) else f"{options.method} {options.observer}"
+
+
+def _placed(
+    model: ir.Model,
+    offers: Offers,
+    choice: Choice,
+    seen: Observations,
+    target: Target,
+    options: Options,
+    method: str,
+    cheaper: Mapping[str, Offer] = MappingProxyType({}),
+) -> Plan:
+    best = _placement(options)
+    return place(model, offers, choice, seen, target, method=method, bits=options.bits, placement=best, cheaper=cheaper)
+
+
+def _placement(options: Options) -> Placement:
+    return FULL if options.full else parse_placement(options.placement)
+
+
+def _shapes(seen: Observations) -> Mapping[str, tuple[int, ...]]:
+    return {name: stats.shape for name, stats in seen.tensors.items()}

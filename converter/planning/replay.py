@@ -1,0 +1,79 @@
+"""Replay: make the model again that a plan is about, from the float model, without calibrating."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import onnx_ir as ir
+
+from converter.calibration.observer import observe
+from converter.canonicalise import PROOF_SAMPLES, canonicalise
+from converter.errors import UsageError
+from converter.graph.queries import constant, is_float
+from converter.graph.source_nodes import name_after_source
+from converter.load.model import Source
+from converter.options import parse_bits
+from converter.partition.bit_widths import CONTAINER_BITS
+from converter.partition.requantize_copies import fork_entering
+from converter.plan.records import EXCLUDED, Plan, plan_from_json
+from converter.planning.validate import curve_as_planned, fold_as_planned, level_as_planned
+from converter.runtime.session import Feed
+from converter.transforms.equalization.find import find_sites
+from converter.transforms.nonuniform.find import find_spots
+
+__all__ = ["planned_model", "read_plan"]
+
+
+def read_plan(path: Path) -> Plan:
+    """Read a plan from a file.
+
+    Raises:
+        UsageError: the file cannot be read or is no plan.
+    """
+    try:
+        return plan_from_json(path.read_text(encoding="utf-8"), path)
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not text"
+        raise UsageError(f"the plan cannot be read: {reason}", where=f"--plan-in {path}", hint="check the path") from None
+
+
+def planned_model(source: Source, plan: Plan, feeds: Sequence[Feed], where: Path) -> ir.Model:
+    """The canonical model with the plan's folds, grids that are not uniform, and levels.
+
+    Args:
+        source: the float model that the plan was made for.
+        plan: for it.
+        feeds: one sample or more, of the shape that it was calibrated at.
+        where: the plan's file, for messages.
+
+    Raises:
+        UsageError: the plan is not for this model.
+        ModelError: the model does not run.
+    """
+    model = canonicalise(source.model, feeds[:PROOF_SAMPLES]).model
+    name_after_source(source.model, model)
+    excluded = frozenset(name for name, op in plan.ops.items() if op.runs == "float" and op.reason == EXCLUDED)
+    if parse_bits(plan.bits)[1] < CONTAINER_BITS:
+        fork_entering(model, excluded)
+    shapes = {name: stats.shape for name, stats in observe(model, feeds[:1]).tensors.items()}
+    model = fold_as_planned(plan, model, find_sites(model, shapes), where)
+    model = curve_as_planned(plan, model, find_spots(model, excluded), where)
+    model = level_as_planned(plan, model, where)
+    _check_operators(model, plan, where)
+    return model
+
+
+def _check_operators(model: ir.Model, plan: Plan, where: Path) -> None:
+    types = {str(n.name): n.op_type for n in model.graph}
+    planned = {str(n.name) for n in model.graph if any(is_float(o) for o in n.outputs) and constant(n.outputs[0]) is None}
+    foreign, missing = (sorted(names) for names in (plan.ops.keys() - types.keys(), planned - plan.ops.keys()))
+    other = sorted(name for name in plan.ops.keys() & types.keys() if plan.ops[name].op_type != types[name])
+    hint = "give the float model that the plan was made for, and samples of the same shape"
+    for names, what in (
+        (foreign, "the plan has an operator '{}' that the model lacks"),
+        (missing, "the plan says nothing of operator '{}'"),
+        (other, "operator '{}' has another type in the plan"),
+    ):
+        if names:
+            raise UsageError(what.format(names[0]), where=f"--plan-in {where}", hint=hint)

@@ -1,0 +1,1 @@
+"""Ground: quantization parameters and integer arithmetic, in numbers."""

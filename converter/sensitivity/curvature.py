@@ -1,0 +1,391 @@
+"""Sensitivity: how much the outputs of each layer matter to the loss, and samples of what each layer multiplies.
+
+The loss (:mod:`converter.sensitivity.output_loss`) is the KL divergence between the outputs of the float and of a perturbed
+network, read as class scores, or the squared error over the mean square of the outputs where they are no scores. Its gradient at
+the float network is zero, so the objective E[dO^T H dO] (Q-HyViT, arXiv 2303.12557, eq. 5) rests on the second derivative, of which the
+method takes the squared gradient for the diagonal. Here that is done without bias: the second derivative of the KL
+divergence by the scores is diag(p) - p p^T, which is the mean of v v^T for v = sqrt(p) r - p (sqrt(p) . r) with random
+signs r; v pulled back to a layer's output and squared is an estimate of the diagonal of the Gauss-Newton matrix there.
+
+No gradient comes through integers, thresholds and operators that torch lacks. Behind them it begins anew; what no output depends on
+by a gradient is *blind*: all its numbers matter alike, relative to their power, and nothing is known of the loss.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+
+import numpy as np
+import torch
+from torch.nn import functional
+
+from converter.sensitivity.output_loss import OutputLoss
+from converter.sensitivity.probes import probe
+from converter.torch_backend import ops as torch_ops
+from converter.torch_backend.network import Network, Step, run, run_samples, stacked
+from converter.torch_backend.ops.layers import pad_spatial, spatial_pads
+from converter.torch_backend.workers import in_order
+
+__all__ = [
+    "LayerSample",
+    "backward",
+    "capture",
+    "capture_values",
+    "layer_matrix",
+    "layer_rows",
+    "layers_of",
+    "obstacle_to_gradients",
+    "or_even",
+    "pulled_back",
+]
+
+Tensor = torch.Tensor
+
+_LONGEST = 120
+"""Characters of a message that goes into a report."""
+
+
+@dataclass(frozen=True)
+class LayerSample:
+    """A layer as matrix products at sampled places: ``left[g] @ right[g]`` for every g.
+
+    Attributes:
+        name: of the operator.
+        operands: names of the activations it reads: one for a weighted layer, two for a product.
+        left: float32 [G, S, K], rows of the first operand; G: groups of a convolution, or sampled matrices of a product.
+        right: float32 [G, K, M], weights without bias, or the second operand.
+        importance: float32 [G, S, M], mean squared gradient of the loss by the product.
+        positions: number of places the S rows stand for, per sample.
+        blind: the importance is even, as no gradient came here.
+    """
+
+    name: str
+    operands: tuple[str, ...]
+    left: Tensor
+    right: Tensor
+    importance: Tensor
+    positions: int
+    blind: bool = False
+
+    @property
+    def weighted(self) -> bool:
+        """True for a layer with constant weights."""
+        return len(self.operands) == 1
+
+
+def layers_of(network: Network) -> tuple[str, ...]:
+    """Names of the steps that multiply a computed matrix with constant weights, or two computed matrices."""
+    return tuple(s.name for s in network.steps if _is_layer(s, network))
+
+
+def _is_layer(step: Step, network: Network) -> bool:
+    if step.op_type not in ("Conv", "Gemm", "MatMul") or step.inputs[0] in network.constants:
+        return False
+    weight = network.constants.get(step.inputs[1])
+    if weight is None:
+        return step.op_type == "MatMul"
+    return weight.ndim in (3, 4) if step.op_type == "Conv" else weight.ndim == 2 and not step.attributes.get("transA", 0)
+
+
+def layer_matrix(step: Step, weight: Tensor) -> Tensor:
+    """Weights as float32 [G, K, M]."""
+    if step.op_type == "Conv":
+        groups = step.attributes.get("group", 1)
+        return weight.reshape(groups, weight.shape[0] // groups, -1).transpose(1, 2)
+    return (weight.T if step.attributes.get("transB", 0) else weight)[None]
+
+
+def layer_rows(step: Step, x: Tensor, weight: Tensor, places: Tensor | None) -> Tensor:
+    """Input of a weighted layer as the rows that its weights multiply.
+
+    Args:
+        step: the layer.
+        x: float32, the operand with the sample axis in front.
+        weight: for the kernel's shape.
+        places: int64 [samples, P], which output positions of each sample; None for all.
+
+    Returns:
+        float32 [G, samples * P, K].
+    """
+    samples = x.shape[0]
+    if step.op_type != "Conv":
+        rows = x.reshape(samples, -1, x.shape[-1])
+        return _pick(rows, places).reshape(1, -1, x.shape[-1])
+    groups, kernel = step.attributes.get("group", 1), tuple(weight.shape[2:])
+    x = x.reshape(-1, *x.shape[2:])  # a batch axis of one
+    strides = step.attributes.get("strides", [1] * len(kernel))
+    dilations = step.attributes.get("dilations", [1] * len(kernel))
+    x = pad_spatial(x, spatial_pads(x, step.attributes, kernel, strides, dilations))
+    if x.ndim == 3:
+        x, kernel, strides, dilations = x[:, :, None], (1, *kernel), [1, *strides], [1, *dilations]
+    if math.prod(kernel) == 1:
+        columns = x[:, :, :: strides[0], :: strides[1]].flatten(2)
+    else:
+        columns = functional.unfold(x, kernel, dilation=tuple(dilations), stride=tuple(strides))
+    rows = columns.reshape(samples, -1, columns.shape[1], columns.shape[2])  # [samples, batch, C k, positions]
+    rows = rows.movedim(2, 3).reshape(samples, -1, columns.shape[1])
+    picked = _pick(rows, places).reshape(-1, groups, columns.shape[1] // groups)
+    return picked.transpose(0, 1)
+
+
+def _output_rows(step: Step, y: Tensor, groups: int, places: Tensor | None) -> Tensor:
+    """Output of a weighted layer at the same places; float32 [G, samples * P, M]."""
+    samples = y.shape[0]
+    if step.op_type == "Conv":
+        channels = y.shape[2]
+        rows = y.reshape(samples, y.shape[1], channels, -1).movedim(2, 3).reshape(samples, -1, channels)
+    else:
+        rows = y.reshape(samples, -1, y.shape[-1])
+    picked = _pick(rows, places)
+    return picked.reshape(-1, groups, picked.shape[-1] // groups).transpose(0, 1)
+
+
+def _pick(rows: Tensor, places: Tensor | None) -> Tensor:
+    return rows if places is None else torch.gather(rows, 1, places[:, :, None].expand(-1, -1, rows.shape[2]))
+
+
+def capture(
+    network: Network,
+    layers: Sequence[str],
+    feed: Mapping[str, Tensor],
+    losses: Mapping[str, OutputLoss],
+    *,
+    outputs: Sequence[str] = (),
+    rows: int = 1024,
+    probes: int = 2,
+    seed: int = 0,
+    workers: int = 1,
+) -> tuple[dict[str, LayerSample], dict[str, Tensor]]:
+    """Run the float network forwards and backwards over all samples and keep what judging needs.
+
+    Args:
+        network: float.
+        layers: names of the steps to sample.
+        feed: inputs with the sample axis in front.
+        losses: of the network's float outputs.
+        outputs: more tensors whose importance is wanted in full.
+        rows: rows kept of each layer over all samples.
+        probes: random vectors pulled back; more make the importance less noisy.
+        seed: of the probes and places.
+        workers: parts of the samples that run at once.
+
+    Returns:
+        samples by layer; importance of the other tensors, with the sample axis in front.
+    """
+    wanted = {step.name: step for step in network.steps if step.name in set(layers)}
+    if not wanted and not outputs:
+        return {}, {}  # a placement may leave no layer in integer
+    total = next(iter(feed.values())).shape[0]
+    share = max(1, rows // total)
+
+    def run(start: int) -> tuple[dict[str, tuple[Tensor, Tensor, Tensor, int]], dict[str, Tensor]]:
+        chunk = {name: value[start : start + network.chunk] for name, value in feed.items()}
+        generator = torch.Generator().manual_seed(seed + start)
+        values, importance = backward(network, list(wanted.values()), chunk, losses, outputs, probes, generator)
+        generator = torch.Generator().manual_seed(seed + start)
+        taken = {name: _sample(step, network, values, importance[step.outputs[0]], share, generator) for name, step in wanted.items()}
+        return taken, {name: importance[name] for name in outputs}
+
+    done = list(in_order(run, range(0, total, network.chunk), workers))
+    samples = {}
+    for name, step in wanted.items():
+        pieces = [taken[name] for taken, _ in done]
+        product = step.inputs[1] not in network.constants
+        axis = 0 if product else 1
+        left = torch.cat([p[0] for p in pieces], axis)
+        right = torch.cat([p[1] for p in pieces], 0) if product else pieces[0][1]
+        operands = (step.inputs[0], step.inputs[1]) if product else (step.inputs[0],)
+        importance, blind = or_even(torch.cat([p[2] for p in pieces], axis), partial(torch.matmul, left, right))
+        samples[name] = LayerSample(name, operands, left, right, importance, pieces[0][3], blind)
+    return samples, {name: torch.cat([whole[name] for _, whole in done]) for name in outputs}
+
+
+def or_even(importance: Tensor, values: Callable[[], Tensor]) -> tuple[Tensor, bool]:
+    """The importance of some values; where there is none at all, one over the sum of their squares, and true; same shape."""
+    if bool((importance > 0.0).any()):
+        return importance, False
+    return torch.full_like(importance, 1.0 / max(float(values().square().sum()), 1e-12)), True
+
+
+def capture_values(
+    network: Network, layers: Sequence[str], values: Mapping[str, Tensor], *, rows: int = 1024, seed: int = 0
+) -> dict[str, LayerSample]:
+    """Sample layers whose operands are known, where nothing can be differentiated: all outputs of a layer matter alike.
+
+    Args:
+        network: holds the layers.
+        layers: names of the steps to sample.
+        values: their operands, the sample axis in front.
+        rows: rows kept of each layer over all samples.
+        seed: of the places.
+    """
+    wanted = set(layers)
+    result = {}
+    for step in (s for s in network.steps if s.name in wanted):
+        operands = tuple(n for n in step.inputs[:2] if n not in network.constants)
+        feed = {n: values[n] for n in operands}
+        output = run_samples(replace(network, steps=(step,), inputs=operands, outputs=step.outputs[:1]), feed)[step.outputs[0]]
+        importance, _ = or_even(torch.zeros_like(output), partial(torch.clone, output))
+        share = max(1, rows // output.shape[0])
+        left, right, part, positions = _sample(step, network, values, importance, share, torch.Generator().manual_seed(seed))
+        result[step.name] = LayerSample(step.name, operands, left, right, part, positions, blind=True)
+    return result
+
+
+def backward(
+    network: Network,
+    steps: Sequence[Step],
+    feed: Mapping[str, Tensor],
+    losses: Mapping[str, OutputLoss],
+    outputs: Sequence[str],
+    probes: int,
+    generator: torch.Generator,
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Run some samples forwards, and pull probes of the outputs back.
+
+    Args:
+        network: float.
+        steps: layers.
+        feed: inputs with the sample axis in front.
+        losses: of the network's float outputs.
+        outputs: further tensors.
+        probes: random vectors pulled back.
+        generator: of the probes.
+
+    Returns:
+        values of what the layers read and write and of the further tensors; mean squared probes at what the layers write
+        and at the further tensors, zero where no gradient comes.
+    """
+    read = [n for s in steps for n in s.inputs[:2] if n and n not in network.constants]
+    written = list(dict.fromkeys([s.outputs[0] for s in steps] + list(outputs)))
+    values, pulled = pulled_back(network, feed, losses, read, written, probes, generator)
+    squares = {n: torch.zeros_like(values[n]) for n in written}
+    for gradients in pulled:
+        for name, gradient in gradients.items():
+            squares[name] += gradient.square() / probes
+    return {n: v.detach() for n, v in values.items()}, squares
+
+
+def pulled_back(
+    network: Network,
+    feed: Mapping[str, Tensor],
+    losses: Mapping[str, OutputLoss],
+    read: Sequence[str],
+    points: Sequence[str],
+    probes: int,
+    generator: torch.Generator,
+) -> tuple[dict[str, Tensor], Iterator[dict[str, Tensor]]]:
+    """Run some samples forwards, and pull one probe of the outputs after the other back to some tensors.
+
+    An error e of a tensor changes the loss by the mean of (v . e)^2 / 2 over what the probes become there, v.
+
+    Args:
+        network: float.
+        feed: inputs with the sample axis in front.
+        losses: of the network's float outputs.
+        read: tensors whose values are wanted.
+        points: tensors at which the probes are wanted, and the values.
+        probes: how many.
+        generator: of the probes.
+
+    Returns:
+        values; the probes at the points, by tensor, where the outputs depend on it.
+    """
+    wanted = list(dict.fromkeys([*read, *points, *network.outputs]))
+    inputs = {n: v.clone().requires_grad_() if v.is_floating_point() else v for n, v in feed.items()}
+    if network.one_by_one:
+        # gradients are those of the tensors of each sample: what is stacked of them leads nowhere
+        samples = [{n: v[i] for n, v in inputs.items()} for i in range(next(iter(inputs.values())).shape[0])]
+        parts = [run(network, sample, wanted=wanted, cut=True) for sample in samples]
+        values = stacked(parts)
+    else:
+        values = run_samples(network, inputs, wanted=wanted)
+        parts = [values]
+    scores = {n: values[n] for n in network.outputs if n in losses and n in values and values[n].requires_grad}
+    reached = [n for n in points if n in values and values[n].requires_grad]
+
+    def pull() -> Iterator[dict[str, Tensor]]:
+        for number in range(probes if scores and reached else 0):
+            vectors = probe(scores, losses, generator)
+            loss = torch.stack([(torch.where(torch.isfinite(x), x, 0.0) * vectors[n]).sum() for n, x in scores.items()]).sum()
+            ends = [part[n] for n in reached for part in parts]
+            found = iter(torch.autograd.grad(loss, ends, retain_graph=number + 1 < probes, allow_unused=True))
+            gradients = {n: [next(found) for _ in parts] for n in reached}
+            yield {n: _joined(pieces, values[n]) for n, pieces in gradients.items() if any(g is not None for g in pieces)}
+
+    return values, pull()
+
+
+def _joined(pieces: Sequence[Tensor | None], values: Tensor) -> Tensor:
+    """Gradients of one tensor, the sample axis in front: of all samples together, or a piece each."""
+    if len(pieces) == 1 and pieces[0] is not None and pieces[0].shape == values.shape:
+        gradient = pieces[0]
+    else:
+        gradient = torch.stack([torch.zeros_like(values[0]) if g is None else g for g in pieces])
+    # a guard against what is no number hands back gradients that are none
+    return torch.nan_to_num(gradient, 0.0, 0.0, 0.0)
+
+
+def obstacle_to_gradients(network: Network, feed: Mapping[str, Tensor], losses: Mapping[str, OutputLoss]) -> str:
+    """Why a network cannot be run forwards and backwards as it is to be run; empty if it can.
+
+    Args:
+        network: says whether samples run one by one. If not, a layer that gradients do not reach from the inputs is an obstacle.
+        feed: inputs with the sample axis in front, of which the first few are tried.
+        losses: of the network's float outputs.
+    """
+    layers = [s.outputs[0] for s in network.steps if s.name in set(layers_of(network))]
+    few = {name: value[: network.chunk] for name, value in feed.items()}
+    try:
+        values, pulled = pulled_back(network, few, losses, (), layers, 1, torch.Generator().manual_seed(0))
+        next(pulled, None)
+    except (torch_ops.UnknownOperatorError, RuntimeError, ValueError, TypeError, IndexError, NotImplementedError) as error:
+        # torch says in all these ways that it cannot map, run or differentiate something
+        return next(iter(str(error).splitlines()), type(error).__name__)[:_LONGEST]
+    cut = [name for name in layers if not values[name].requires_grad]
+    return f"no gradient passes '{cut[0]}'" if cut and not network.one_by_one else ""
+
+
+def _sample(
+    step: Step, network: Network, values: Mapping[str, Tensor], importance: Tensor, share: int, generator: torch.Generator
+) -> tuple[Tensor, Tensor, Tensor, int]:
+    x = values[step.inputs[0]]
+    if step.inputs[1] in network.constants:
+        weight = network.constants[step.inputs[1]]
+        right = layer_matrix(step, weight)
+        spatial = importance.shape[3:] if step.op_type == "Conv" else importance.shape[1:-1]
+        batch = importance.shape[1] if step.op_type == "Conv" else 1
+        count = math.prod(spatial) * batch
+        places = None
+        if count > share:
+            places = torch.stack([torch.randperm(count, generator=generator)[:share] for _ in range(x.shape[0])])
+        left = layer_rows(step, x, weight, places)
+        return left, right, _output_rows(step, importance, right.shape[0], places), count
+    left, right, weights = _matrices(x, values[step.inputs[1]], importance)
+    matrices = left.shape[0] // x.shape[0]
+    # whole matrices of the second operand, some rows of the first
+    keep = min(matrices, max(1, share // 8))
+    chosen = torch.cat([i * matrices + torch.randperm(matrices, generator=generator)[:keep] for i in range(x.shape[0])])
+    lines = min(left.shape[1], max(8, share // keep))
+    row = torch.randperm(left.shape[1], generator=generator)[:lines]
+    return left[chosen][:, row], right[chosen], weights[chosen][:, row], matrices * left.shape[1]
+
+
+def _matrices(x: Tensor, y: Tensor, z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Two operands and the result of a MatMul, the sample axis in front, as one matrix each of every product, broadcast as MatMul does.
+
+    Returns:
+        float32 [G, S, K], [G, K, M] and [G, S, M]; a vector is a matrix of one row, or column.
+    """
+    if x.ndim == 2:
+        x, z = x[:, None], z[..., None, :] if y.ndim > 2 else z[..., None]
+    if y.ndim == 2:
+        y, z = y[..., None], z[..., None]
+    rank = max(x.ndim, y.ndim)
+    x, y = (v.reshape(v.shape[0], *[1] * (rank - v.ndim), *v.shape[1:]) for v in (x, y))
+    shape = np.broadcast_shapes(tuple(x.shape[:-2]), tuple(y.shape[:-2]))
+    left, right = (v.expand(*shape, *v.shape[-2:]).reshape(-1, *v.shape[-2:]) for v in (x, y))
+    return left, right, z.reshape(-1, left.shape[-2], right.shape[-1])

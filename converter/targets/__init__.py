@@ -1,0 +1,37 @@
+"""Targets: which integer kernels a machine class has, of which types, and what float and integer forms cost there.
+
+Those that are built in are data files in ``machines/``; :func:`find_target` reads others.
+:mod:`converter.targets.target_file` says what is in such a file, :mod:`converter.targets.costs` what costs depend on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from converter.errors import UsageError
+from converter.targets.target import Cost, Prices, Target
+from converter.targets.target_file import FILE_SUFFIX, read_target
+
+__all__ = ["DEFAULT_TARGET", "FILE_SUFFIX", "TARGETS", "Cost", "Prices", "Target", "find_target"]
+
+DEFAULT_TARGET = "arm64"
+
+_NAMES = (DEFAULT_TARGET, "arm64-v8.0", "arm64-i8mm", "x86", "x86-vnni")
+_FOLDER = Path(__file__).parent / "machines"
+
+TARGETS: Mapping[str, Target] = {name: read_target(_FOLDER / f"{name}{FILE_SUFFIX}", f"target {name}") for name in _NAMES}
+
+
+def find_target(text: str) -> Target:
+    """A target by name, or from a file whose name ends in ``.toml``.
+
+    Raises:
+        UsageError: there is none of that name, or the file is not a sound target.
+    """
+    if text in TARGETS:
+        return TARGETS[text]
+    if text.endswith(FILE_SUFFIX):
+        return read_target(Path(text), f"--target {text}")
+    hint = f"choose from {', '.join(TARGETS)}, or give a file that ends in {FILE_SUFFIX}"
+    raise UsageError(f"'{text}' is not known", where="--target", hint=hint)

@@ -1,0 +1,135 @@
+"""What operators cost on a target, in float and in integer, as a function of their kind and shape."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import onnx_ir as ir
+
+from converter.graph.macs import macs_of, shape_of
+from converter.graph.queries import attributes, constant, data_inputs
+from converter.targets.target import Prices, Target
+
+__all__ = ["Shapes", "features", "form_costs", "kind_of", "operator_costs", "price"]
+
+Shapes = Mapping[str, tuple[int, ...]]
+"""Shape of each float tensor, by name."""
+
+_WIDE = 64
+"""Input channels from which the runtime's ARM64 kernel for symmetric convolutions needs no unfolding (MLAS, convsym.cpp)."""
+
+_NEAREST: Mapping[str, tuple[str, ...]] = {
+    "PointwiseConv": ("Conv",),
+    "DepthwiseConv": ("Conv",),
+    "GroupedConv": ("Conv",),
+    "ConvTranspose": ("Conv",),
+    "DeformConv": ("Conv",),
+    "Linear": ("MatMul",),
+    "MatMul": ("Linear",),
+    "Einsum": ("MatMul", "Linear"),
+    **dict.fromkeys(("GRU", "LSTM", "RNN"), ("Linear", "MatMul")),
+}
+"""By whose float prices kinds count that multiply and are not on a target's list."""
+
+
+def operator_costs(node: ir.Node, shapes: Shapes, target: Target) -> tuple[float, float | None]:
+    """Cost of the float form, and of the integer form if the target has one, in the target's unit."""
+    return form_costs(kind_of(node), features(node, shapes), target)
+
+
+def form_costs(kind: str, found: Mapping[str, float], target: Target) -> tuple[float, float | None]:
+    """The same for a kind of operator and its features."""
+    cost = target.costs.get(kind)
+    if cost is None:
+        near = _NEAREST.get(kind, ()) if found.get("mac") else ()
+        prices = next((target.costs[each].float for each in near if each in target.costs), target.other)
+        return price(prices, found), None
+    return price(cost.float, found), None if cost.integer is None else price(cost.integer, found)
+
+
+def price(prices: Prices, found: Mapping[str, float]) -> float:
+    """The sum over features of amount times price."""
+    return sum(each * found.get(feature, 0.0) for feature, each in prices.items())
+
+
+def kind_of(node: ir.Node) -> str:
+    """How targets call a node: by operator type, but layers apart by what their kernels do.
+
+    ``Conv`` (dense, or with computed weights), ``PointwiseConv`` (1x1, dense), ``GroupedConv``, ``DepthwiseConv``; ``Linear`` (Gemm and
+    MatMul with one constant matrix of weights on the right), ``MatMul`` (all others).
+    """
+    weight = constant(node.inputs[1]) if len(node.inputs) > 1 else None
+    if node.op_type == "Conv" and weight is not None:
+        groups = attributes(node).get("group", 1)
+        if groups == 1:
+            return "PointwiseConv" if math.prod(weight.shape[2:]) == 1 else "Conv"
+        return "DepthwiseConv" if weight.shape[1] == 1 and groups == weight.shape[0] else "GroupedConv"
+    if node.op_type == "Gemm" or (node.op_type == "MatMul" and weight is not None and weight.ndim <= 2):
+        return "Linear"
+    return node.op_type
+
+
+def features(node: ir.Node, shapes: Shapes) -> dict[str, float]:
+    """The amount of each of :data:`converter.targets.target.FEATURES` that is not zero; tensors without a shape count nothing."""
+    written = [shapes[str(o.name)] for o in node.outputs if str(o.name) in shapes]
+    read = [shapes[str(v.name)] for _, v in data_inputs(node) if str(v.name) in shapes]
+    found: dict[str, float] = {
+        "node": 1.0,
+        "element": sum(map(math.prod, written)),
+        "input": sum(map(math.prod, read)),
+        "row": sum(math.prod(shape[:-1]) for shape in written),
+    }
+    if macs := macs_of(node, shapes):
+        found |= {"mac": macs, **_multiplied(node, macs, written, shapes)}
+    elif node.op_type == "Transpose" and read:
+        found["block"] = _blocks(read[0], attributes(node).get("perm", range(len(read[0]))[::-1]))
+    return {feature: amount for feature, amount in found.items() if amount}
+
+
+def _multiplied(node: ir.Node, macs: int, written: Sequence[Sequence[int]], shapes: Shapes) -> dict[str, float]:
+    """What else counts of an operator that multiplies matrices."""
+    factor = shape_of(node.inputs[1], shapes) or ()
+    if node.op_type in ("Conv", "ConvTranspose", "DeformConv"):
+        return _unfolded(node, macs, written, factor)
+    if node.op_type in ("Gemm", "MatMul", "Einsum"):
+        stored = kind_of(node) == "Linear" and constant(node.inputs[1]) is not None
+        return {"matrix": 1.0} if stored else {"matrix": math.prod(written[0][:-2]) if written else 0, "operand": math.prod(factor)}
+    return {}
+
+
+def _unfolded(node: ir.Node, macs: int, written: Sequence[Sequence[int]], weight: Sequence[int]) -> dict[str, float]:
+    attrs = attributes(node)
+    groups = attrs.get("group", 1)
+    pointwise = math.prod(weight[2:]) == 1 and all(s == 1 for s in attrs.get("strides", ()))
+    column = 0.0 if pointwise else macs * groups / weight[0]
+    if node.op_type == "ConvTranspose":
+        return {"column": column}  # folded, not unfolded: the same matrix, behind the product
+    size = math.prod(written[0])
+    channels = weight[0] if weight[1] == 1 else weight[0] // groups
+    return {
+        "column": column,
+        "narrow_column": column if weight[1] < _WIDE else 0.0,
+        "uneven8": size if channels % 8 else 0.0,
+        "uneven16": size if channels % 16 else 0.0,
+    }
+
+
+def _blocks(shape: Sequence[int], perm: Sequence[int]) -> int:
+    """Pieces that the runtime moves one by one: none for a mere reshape or if one axis moves past others, which have fast loops.
+
+    Otherwise the axes at the end that stay in place make up a piece (ONNX Runtime, transpose.cc).
+    """
+    moved = [axis for axis in perm if shape[axis] != 1]
+    if moved == sorted(moved) or _single_axis(perm):
+        return 0
+    stay = len(perm)
+    while perm[stay - 1] == stay - 1:
+        stay -= 1
+    return math.prod(shape[axis] for axis in perm[:stay])
+
+
+def _single_axis(perm: Sequence[int]) -> bool:
+    """True if one axis moves and all others keep their order."""
+    places = range(len(perm))
+    return any([p for p in perm if p != axis] == [p for p in places if p != axis] for axis in places)

@@ -1,0 +1,63 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from converter.errors import UsageError
+from converter.partition.integer_forms import _OFFERS, _SLOW
+from converter.targets import TARGETS, Target, find_target
+
+targets = pytest.mark.parametrize("target", TARGETS.values(), ids=TARGETS)
+LAYERS = {"Conv", "PointwiseConv", "DepthwiseConv", "GroupedConv", "Linear", "MatMul"}
+
+
+@targets
+def test_every_operator_that_is_offered_has_a_cost(target: Target) -> None:
+    # a copy costs a DQ and a Q, which are priced apart
+    assert set(_OFFERS) - _SLOW - {"Identity", "Gemm"} | LAYERS <= {kind for kind, cost in target.costs.items() if cost.integer is not None}
+
+
+@targets
+def test_layers_cost_by_the_multiplication(target: Target) -> None:
+    """A layer whose costs knew nothing of its size could be placed anywhere."""
+    for kind in LAYERS:
+        cost = target.costs[kind]
+        assert cost.integer is not None
+        assert cost.float["mac"] > 0 and (cost.integer.get("mac", 0) > 0 or cost.integer.get("column", 0) > 0)
+
+
+def test_the_facts_about_types() -> None:
+    signed = {name for name, target in TARGETS.items() if target.signed_activations}
+    assert signed == {name for name in TARGETS if name.startswith("arm64")}
+    assert {t.depthwise_weight_bits for t in TARGETS.values()} == {8}
+
+
+def test_weights_that_do_not_saturate_by_hand() -> None:
+    """In 16 bits, 2 x 255 x 63 = 32130 and 2 x 127 x 127 = 32258 fit below 32768; 2 x 255 x 127 = 64770 does not."""
+    assert [TARGETS["x86"].dense_weight_bits(a) for a in (8, 7, 6, 5, 4)] == [7, 8, 8, 8, 8]
+    for name in set(TARGETS) - {"x86"}:
+        assert [TARGETS[name].dense_weight_bits(a) for a in (8, 4)] == [8, 8]
+
+
+def test_conversions_cost_by_node_and_element() -> None:
+    target = TARGETS["arm64"]
+    assert target.quantize(100) == target.quantize_node + 100 * target.quantize_element
+    assert target.dequantize(100) == target.dequantize_node + 100 * target.dequantize_element
+
+
+def test_names_agree_with_keys() -> None:
+    assert {name: target.name for name, target in TARGETS.items()} == {name: name for name in TARGETS}
+
+
+def test_a_target_is_found_by_name_or_read_from_a_file(tmp_path: Path) -> None:
+    assert find_target("x86") is TARGETS["x86"]
+    built_in = Path(__file__).parent / "machines" / "x86.toml"
+    (tmp_path / "board.toml").write_text(built_in.read_text().replace('"x86"', '"board"'))
+    assert find_target(str(tmp_path / "board.toml")).name == "board"
+
+
+@pytest.mark.parametrize(("text", "what"), [("riscv", "'riscv' is not known"), ("absent.toml", "No such file")])
+def test_unknown_targets_are_refused(text: str, what: str) -> None:
+    with pytest.raises(UsageError, match=what):
+        find_target(text)

@@ -1,0 +1,1 @@
+"""Ground: models as torch functions."""

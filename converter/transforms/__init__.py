@@ -1,0 +1,1 @@
+"""Rewrites that a method chooses and a plan records."""

@@ -1,0 +1,1 @@
+"""Per-channel scales and shifts moved into neighbouring constants."""

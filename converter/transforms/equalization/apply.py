@@ -1,0 +1,160 @@
+"""Apply folds: rescale and shift the constants of a model so that its tensors have other ranges and its outputs do not."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+from converter.graph.edits import add_initializer
+from converter.graph.queries import constant
+from converter.quantization.parameters import Grid
+from converter.transforms.equalization.site import Fold, Scaling, Shifting, Site, Uptake, check_fold
+
+__all__ = ["Fold", "apply_folds", "channel_grid", "inserted_factors", "scaled_name"]
+
+_INSERTED = "bridgequant.inserted"
+"""Marks the multiplications that were inserted, in the metadata of the node."""
+
+Array = npt.NDArray[np.float64]
+
+
+def scaled_name(tensor: str) -> str:
+    """Name of the tensor behind the multiplication that is inserted behind another."""
+    return f"{tensor}_scaled"
+
+
+def inserted_factors(node: ir.Node | None) -> npt.NDArray[np.float32] | None:
+    """The factors of a multiplication that a fold inserted, float32 [channels]; None for any other node."""
+    if node is None or _INSERTED not in node.metadata_props:
+        return None
+    factors = constant(node.inputs[1])
+    assert factors is not None
+    return factors.reshape(-1).astype(np.float32)
+
+
+def channel_grid(node: ir.Node, grid: Grid) -> Grid:
+    """The grid per channel, on axis 1, of what an inserted multiplication reads; ``grid`` is that of what it makes.
+
+    Raises:
+        ValueError: a scale is too small or too large for a grid.
+    """
+    factors = inserted_factors(node)
+    assert factors is not None
+    scales = np.float64(grid.scale[0]) / factors.astype(np.float64)
+    return replace(grid, scale=tuple(float(np.float32(s)) for s in scales), zero_point=grid.zero_point * len(scales), axis=1)
+
+
+def apply_folds(model: ir.Model, sites: Mapping[str, Site], folds: Mapping[str, Fold]) -> ir.Model:
+    """A copy of a model with folds applied; it computes the same.
+
+    The names of nodes and tensors stay. An inserted site adds the node ``<tensor>_scaled_Mul``, which makes the tensor
+    ``<tensor>_scaled``. Constants are computed in float64 and rounded once.
+
+    Args:
+        model: canonical float model; left as it is.
+        sites: of this model.
+        folds: by key tensor.
+
+    Raises:
+        ValueError: a fold has no site or does not fit it, or a constant would leave the range of float32.
+    """
+    for name, fold in folds.items():
+        if name not in sites:
+            raise ValueError(f"tensor '{name}' has no site to fold")
+        check_fold(fold, sites[name])
+    result: ir.Model = ir.from_proto(ir.to_proto(model))
+    constants = _Constants({str(node.name): node for node in result.graph})
+    # shifts are in units of the tensors as they were, so whatever rescales a weight besides comes last
+    for name in sorted(folds, key=lambda n: sites[n].inserted):
+        site, scale = sites[name], np.asarray(folds[name].scale, np.float64)
+        if folds[name].shift:
+            shift = np.asarray(folds[name].shift, np.float64)
+            for uptake in site.uptakes:
+                constants.take_up(uptake, shift)
+            for shifting in site.shiftings:
+                constants.subtract(shifting, shift)
+        for scaling in site.scalings:
+            constants.rescale(scaling, scale)
+    constants.write(result.graph)
+    for name, fold in folds.items():
+        if sites[name].inserted:
+            _insert(result.graph, sites[name], fold)
+    return result
+
+
+class _Constants:
+    """Constant operands under change, by node name and input index, in float64."""
+
+    def __init__(self, nodes: Mapping[str, ir.Node]) -> None:
+        self.nodes = nodes
+        self.arrays: dict[tuple[str, int], Array] = {}
+
+    def get(self, node: str, index: int) -> Array | None:
+        if (node, index) in self.arrays:
+            return self.arrays[node, index]
+        inputs = self.nodes[node].inputs
+        array = constant(inputs[index]) if len(inputs) > index else None
+        return None if array is None else array.astype(np.float64)
+
+    def add(self, node: str, index: int, numbers: Array) -> None:
+        old = self.get(node, index)
+        self.arrays[node, index] = numbers if old is None else old + numbers
+
+    def rescale(self, scaling: Scaling, scale: Array) -> None:
+        old = self.get(scaling.node, scaling.index)
+        if old is None:
+            return  # a layer without a bias
+        # the powers are 1 and -1; numbers that belong to no channel of the site keep their value
+        factors = np.where(scaling.channels >= 0, scale[scaling.channels] ** scaling.powers.astype(np.float64), 1.0)
+        self.arrays[scaling.node, scaling.index] = old * factors
+
+    def subtract(self, shifting: Shifting, shift: Array) -> None:
+        self.add(shifting.node, shifting.index, -np.where(shifting.channels >= 0, shift[shifting.channels], 0.0))
+
+    def take_up(self, uptake: Uptake, shift: Array) -> None:
+        weight = self.get(uptake.node, 1)
+        assert weight is not None
+        products = weight * np.where(uptake.channels >= 0, shift[uptake.channels], 0.0)
+        self.add(uptake.bias_node, uptake.bias_index, products.sum(axis=tuple(i for i in range(weight.ndim) if i != uptake.axis)))
+
+    def write(self, graph: ir.Graph) -> None:
+        for (name, index), array in self.arrays.items():
+            with np.errstate(over="ignore"):
+                numbers = array.astype(np.float32)
+            if not np.isfinite(numbers).all():
+                raise ValueError(f"constant input {index} of operator '{name}' would leave the range of numbers")
+            _replace_constant(graph, self.nodes[name], index, numbers)
+
+
+def _replace_constant(graph: ir.Graph, node: ir.Node, index: int, numbers: npt.NDArray[Any]) -> None:
+    """Give a node a constant of its own; one that no other node reads keeps its name."""
+    if len(node.inputs) <= index:
+        node.resize_inputs(index + 1)
+    old = node.inputs[index]
+    if old is not None and len(old.uses()) == 1 and old.name in graph.initializers:
+        old.const_value = ir.tensor(np.array(numbers, order="C"), name=old.name)
+        return
+    wish = f"{node.name}_{'bias' if old is None else old.name}"
+    node.replace_input_with(index, add_initializer(graph, wish, numbers))
+
+
+def _insert(graph: ir.Graph, site: Site, fold: Fold) -> None:
+    nodes = {str(node.name): node for node in graph}
+    readers = [(nodes[name], index) for name, index in site.insertion.readers]
+    value = readers[0][0].inputs[readers[0][1]]
+    assert value is not None
+    factors = (1.0 / np.asarray(fold.scale, np.float64)).astype(np.float32)
+    name = scaled_name(site.tensor)
+    operand = add_initializer(graph, f"{name}_factors", factors.reshape(1, -1, 1, 1))
+    node = ir.node("Mul", [value, operand], name=f"{name}_Mul")
+    node.metadata_props[_INSERTED] = "true"
+    (output,) = node.outputs
+    output.name, output.type, output.shape = name, value.type, value.shape
+    graph.insert_before(min((n for n, _ in readers), key=list(graph).index), [node])
+    for reader, index in readers:
+        reader.replace_input_with(index, output)

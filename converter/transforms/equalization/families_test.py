@@ -1,0 +1,36 @@
+"""Folding at every site of a real network of each family: how many there are, and that nothing changes."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+import onnx
+import pytest
+
+from converter.canonicalise import TOLERANCE, canonicalise
+from converter.transforms.equalization.apply import apply_folds
+from converter.transforms.equalization.apply_test import difference, random_folds
+from converter.transforms.equalization.find import find_sites
+from models.export import build, export_model
+from tools.benchmarks.families import FAMILIES
+
+SITES = {
+    "mobilevit_xxs": {"fold": 31, "balance": 6, "inserted": 26},
+    "mobilevitv2_050": {"fold": 17, "inserted": 26},
+    "mobile_former_26m": {"fold": 38, "inserted": 5},
+    "efficientformer_l1": {"fold": 9, "balance": 1, "inserted": 16},
+    "efficientformerv2_s0": {"fold": 6, "balance": 5, "inserted": 49},
+}
+
+
+@pytest.mark.parametrize("network", FAMILIES)
+def test_folding_every_site_of_a_family_changes_nothing(network: str) -> None:
+    """Float32 rounds other numbers after folding; the tolerance is the one that the rewrites of canonicalisation have."""
+    proto = onnx.load_from_string(export_model(build(network, size=64, classes=10)))
+    (image,) = proto.graph.input
+    feed = {image.name: np.random.default_rng(0).random([d.dim_value for d in image.type.tensor_type.shape.dim], dtype=np.float32)}
+    model = canonicalise(proto, [feed]).model
+    sites = find_sites(model)
+    assert Counter(site.kind for site in sites.values()) == SITES[network]
+    assert difference(model, apply_folds(model, sites, random_folds(model))) < TOLERANCE

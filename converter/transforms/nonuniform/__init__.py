@@ -1,0 +1,1 @@
+"""Quantizers whose steps are not equal."""

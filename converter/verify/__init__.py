@@ -1,0 +1,1 @@
+"""Verify: what was emitted, against the plan and against float."""

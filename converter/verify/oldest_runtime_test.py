@@ -1,0 +1,94 @@
+"""Emitted models in the oldest ONNX Runtime that is supported, in a process of its own: the same kernels, the same numbers."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import pytest
+
+from converter.runtime.session import open_session, run_session
+from converter.testing.sketch import TARGET_NAMES, Sketch, emitted, feeds_for, kernels_of, plan_for, settings_for
+
+OLDEST = Path(sys.prefix) / "oldest-onnxruntime"
+pytestmark = pytest.mark.skipif(not OLDEST.is_dir(), reason=f"there is no older ONNX Runtime in {OLDEST}; the Makefile installs one")
+
+_SCRIPT = """
+import json, sys
+import numpy as np, onnx, onnxruntime
+from collections import Counter
+folder, settings = sys.argv[1], json.loads(sys.argv[2])
+options = onnxruntime.SessionOptions()
+options.log_severity_level, options.intra_op_num_threads = 4, 1
+options.optimized_model_filepath = folder + "/oldest.onnx"
+for key, value in settings.items():
+    options.add_session_config_entry(key, value)
+session = onnxruntime.InferenceSession(folder + "/model.onnx", options, providers=["CPUExecutionProvider"])
+values = session.run(None, dict(np.load(folder + "/feed.npz")))
+np.savez(folder + "/result.npz", **{o.name: v for o, v in zip(session.get_outputs(), values)})
+kernels = Counter(n.op_type for n in onnx.load(folder + "/oldest.onnx").graph.node)
+print(json.dumps({"version": onnxruntime.__version__, "kernels": kernels}))
+"""
+
+
+def run_oldest(proto: onnx.ModelProto, feed: dict[str, npt.NDArray[Any]], settings: dict[str, str], folder: Path) -> dict[str, Any]:
+    (folder / "model.onnx").write_bytes(proto.SerializeToString())
+    np.savez(folder / "feed.npz", **feed)  # type: ignore[arg-type]
+    environment = {**os.environ, "PYTHONPATH": str(OLDEST)}
+    command = [sys.executable, "-c", _SCRIPT, str(folder), json.dumps(settings)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    told: dict[str, Any] = json.loads(done.stdout)
+    return {**told, "outputs": dict(np.load(folder / "result.npz"))}
+
+
+def image_network(s: Sketch) -> tuple[str, ...]:
+    """Every integer form, and every barrier, in a row."""
+    x = s.conv(s.input("x", 1, 3, 16, 16), 3, outputs=16)
+    x = s.add("Add", x, s.conv(s.silu(x), 16, group=16))
+    x = s.add("MaxPool", s.add("HardSwish", s.conv(x, 16)), kernel_shape=[2, 2], strides=[2, 2])
+    x = s.add("AveragePool", s.add("Relu", s.conv(x, 16)), kernel_shape=[3, 3], pads=[1] * 4)
+    left, right = s.split("Split", s.conv(x, 16), outputs=2, axis=1, num_outputs=2)
+    x = s.add("Concat", s.conv(left, 8), s.add("LeakyRelu", s.conv(right, 8), alpha=0.1), axis=1)
+    x = s.add("Resize", x, "", s.constant([1, 1, 2, 2]), mode="nearest")
+    x = s.add("Mul", s.conv(x, 16), s.constant(0.5))
+    return s.add("Gemm", s.add("Flatten", s.add("GlobalAveragePool", x)), s.normal(16, 5), s.normal(5)), x
+
+
+def token_network(s: Sketch) -> tuple[str, ...]:
+    x = s.add("MatMul", s.input("x", 2, 16, 24), s.normal(24, 24, scale=0.2))
+    key = s.add("Transpose", s.add("MatMul", x, s.normal(24, 24, scale=0.2)), perm=[0, 2, 1])
+    scores = s.add("Softmax", s.add("Add", s.add("MatMul", x, key), s.normal(16, 16)), axis=-1)
+    return (s.add("MatMul", s.add("MatMul", scores, x), s.normal(24, 6)),)
+
+
+@pytest.mark.parametrize("target", TARGET_NAMES)
+@pytest.mark.parametrize(("network", "exact"), [(image_network, True), (token_network, False)])
+def test_the_oldest_runtime_runs_the_same_kernels(
+    network: Callable[[Sketch], tuple[str, ...]], exact: bool, target: str, tmp_path: Path
+) -> None:
+    sketch = Sketch()
+    model = sketch.model(*network(sketch))
+    planned = plan_for(model, target)
+    proto, feed = emitted(planned), feeds_for(model, 1, seed=5)[0]
+    settings = settings_for(planned.target)
+    old = run_oldest(proto, feed, settings, tmp_path)
+    assert old["version"].startswith("1.19.")
+    new_kernels = kernels_of(proto, planned.target, tmp_path)
+    integer = {op: n for op, n in new_kernels.items() if op.startswith("QLinear") or op in ("QGemm", "MatMulIntegerToFloat")}
+    assert {op: old["kernels"].get(op, 0) for op in integer} == integer
+    assert old["kernels"].get("QLinearSoftmax", 0) == old["kernels"].get("QLinearAveragePool", 0) == 0
+    for name, value in run_session(open_session(proto, threads=1, settings=settings), feed).items():
+        if exact:
+            np.testing.assert_array_equal(old["outputs"][name], value)
+        else:
+            # a Softmax that differs in the last bit may move a code
+            np.testing.assert_allclose(old["outputs"][name], value, atol=0.02 * float(np.abs(value).max()))

@@ -1,0 +1,1 @@
+"""Comparisons of methods and tools on trained networks."""

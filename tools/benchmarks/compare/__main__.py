@@ -1,0 +1,168 @@
+"""Measure the whole matrix: ``python -m tools.benchmarks.compare --data cifar10_test.zip --calib cifar10_train.zip --out DIR``.
+
+Each row is written as soon as it is measured; started again with the same folder, what is there is not measured again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import os
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import Progress
+
+from converter.cli.command import Parser, exit_code, print_line, write_whole
+from converter.errors import ConverterError, UsageError
+from converter.methods.names import METHOD_NAMES
+from converter.options import Options, parse_bits
+from converter.partition.policy import parse_placement
+from models.images import find_images
+from tools.benchmarks.compare.cells import FLOAT, Cell, Row, append_row, cells_of, read_rows
+from tools.benchmarks.compare.measure import Bench, measure, measure_latency
+from tools.benchmarks.compare.peers import PEERS, available_peers
+from tools.benchmarks.compare.plot import plot_means
+from tools.benchmarks.compare.settings import keep_settings
+from tools.benchmarks.compare.sources import STRESSED, checkpoint_names, prepare_images, prepare_model
+from tools.benchmarks.compare.tables import details, matrix, means
+from tools.benchmarks.compare.variants import Variant, ablation, plain, seed_ending
+
+__all__ = ["main"]
+
+WIDTHS = ("W8A8", "W6A6", "W5A5", "W4A8")
+
+
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = Parser(prog="python -m tools.benchmarks.compare", description="Compare methods on trained networks.")
+    parser.add_argument("--models", nargs="+", default=checkpoint_names(), metavar="NAME", help="checkpoints, or .onnx files")
+    parser.add_argument("--stress", action="store_true", help="the same networks with the ranges of their channels spread")
+    known = [*available_peers(), *METHOD_NAMES]
+    parser.add_argument("--methods", nargs="+", default=known, choices=known, metavar="METHOD", help=f"of {', '.join(known)}")
+    parser.add_argument("--bits", nargs="+", default=list(WIDTHS), metavar="WxAy")
+    parser.add_argument("--data", type=Path, required=True, help="labelled test images, zip or folder")
+    parser.add_argument("--calib", type=Path, required=True, help="calibration images, zip or folder")
+    parser.add_argument("--samples", type=int, default=32, help="calibration images (default 32)")
+    parser.add_argument("--target", default="arm64")
+    parser.add_argument("--placement", default=Options.placement, help=f"of our own conversions (default {Options.placement})")
+    parser.add_argument("--limit", type=int, help="test images, always the same ones (default: all)")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="a column for each (default 0)")
+    steps = list(ablation(0))
+    parser.add_argument(
+        "--ablation", nargs="*", choices=steps, metavar="STEP", help=f"instead of methods, parts of q-hyvit added up: {', '.join(steps)}"
+    )
+    parser.add_argument("--full", action="store_true", help="softmax, norms and all else quantized too")
+    parser.add_argument("--jobs", type=int, default=len(os.sched_getaffinity(0)), help="processes (default: as many as cores)")
+    parser.add_argument("--out", type=Path, required=True, help="folder for results, models and prepared images")
+    flags = parser.parse_args(arguments)
+    parse_placement(flags.placement)
+    for bits in flags.bits:
+        parse_bits(bits)
+    return flags
+
+
+_CELLS_OF_A_PROCESS = 20
+
+_PEER_BITS = "W8A8"
+"""The only width that other tools have."""
+
+
+def _bench(flags: argparse.Namespace, names: Sequence[str], variants: dict[str, Variant]) -> Bench:
+    try:
+        data = find_images(flags.data)
+    except (ValueError, OSError) as error:
+        raise UsageError(str(error), where="--data", hint="give a folder or zip of CLASS/NAME.jpg") from error
+    if flags.limit:
+        data = data.take(flags.limit)
+    folder = flags.out / "models"
+    folder.mkdir(parents=True, exist_ok=True)
+    sources = {name: prepare_model(name, folder) for name in names}
+    images = prepare_images(list(sources.values()), data, flags.out)
+    return Bench(sources, images, data, flags.calib, flags.samples, flags.target, variants, folder, flags.placement)
+
+
+def _measure_all(bench: Bench, cells: Sequence[Cell], jobs: int, table: Path) -> None:
+    console = Console(stderr=True)
+    # a fresh interpreter for each process: one that is forked inherits locks of the runtime's threads
+    context = multiprocessing.get_context("spawn")
+    with Progress(console=console, disable=not console.is_terminal) as progress:
+        task = progress.add_task("cells", total=len(cells))
+        # fresh processes now and then, as memory grows; a pool that replaces its own can wait for ever (CPython gh-115634)
+        for start in range(0, len(cells), jobs * _CELLS_OF_A_PROCESS):
+            some = cells[start : start + jobs * _CELLS_OF_A_PROCESS]
+            with ProcessPoolExecutor(jobs, mp_context=context) as pool:
+                for future in as_completed([pool.submit(measure, bench, cell) for cell in some]):
+                    row = _result(future)
+                    append_row(table, row)
+                    progress.advance(task)
+                    console.print(f"{row.model} {row.method} {row.bits} {row.failure or f'{row.top1:.2f} %'}", highlight=False)
+
+
+def _result(future: Future[Row]) -> Row:
+    try:
+        return future.result()
+    except BrokenProcessPool as error:
+        hint = "start it again: what was measured is kept; with fewer --jobs if memory ran out"
+        raise ConverterError("a measuring process has died", where="--jobs", hint=hint) from error
+
+
+def _variants(flags: argparse.Namespace) -> dict[str, Variant]:
+    if flags.ablation is None:
+        return plain(flags.methods, flags.seeds, full=flags.full)
+    return {
+        f"{step}{seed_ending(s)}": v for s in flags.seeds for step, v in ablation(s).items() if step in flags.ablation or not flags.ablation
+    }
+
+
+def _columns(flags: argparse.Namespace, variants: Mapping[str, Variant]) -> dict[str, list[str]]:
+    """The widths that are measured of each variant."""
+    return {name: [b for b in flags.bits if v.method not in PEERS or (b == _PEER_BITS and not v.full)] for name, v in variants.items()}
+
+
+def _run(flags: argparse.Namespace) -> None:
+    names = [f"{n}{STRESSED}" if flags.stress else n for n in flags.models]
+    flags.out.mkdir(parents=True, exist_ok=True)
+    table = flags.out / "results.csv"
+    done = {row.cell for row in read_rows(table) if not row.failure}
+    variants = _variants(flags)
+    cells = cells_of(names, _columns(flags, variants))
+    missing = [c for c in cells if c not in done]
+    settings = {f"--{n}": vars(flags)[n] for n in ("target", "placement", "samples", "limit")}
+    keep_settings(flags.out, settings | {f"--{n}": vars(flags)[n].name for n in ("data", "calib")})
+    bench = _bench(flags, names, variants)
+    _measure_all(bench, missing, flags.jobs, table)
+    rows = [_timed(bench, row, table) for row in _latest(table, cells)]
+    text = "\n".join([means(rows), *(matrix(rows, bits) for bits in flags.bits), details(rows)])
+    write_whole(flags.out / "results.md", text.encode())
+    plot_means(rows, flags.out / "results.svg")
+    failed = sum(bool(row.failure) for row in rows)
+    print_line(
+        f"{means(rows)}\n{len(missing)} cells measured, {len(rows)} in {flags.out}: results.csv, results.md, results.svg"
+        + (f"; {failed} failed, results.md says why" if failed else "")
+    )
+
+
+def _latest(table: Path, cells: Sequence[Cell]) -> list[Row]:
+    rows = {row.cell: row for row in read_rows(table)}
+    return [rows[cell] for cell in cells]
+
+
+def _timed(bench: Bench, row: Row, table: Path) -> Row:
+    if row.method == FLOAT or row.failure or row.latency:
+        return row
+    timed = measure_latency(bench, row)
+    if timed != row:
+        append_row(table, timed)
+    return timed
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code."""
+    return exit_code(lambda: _run(_parse(arguments)))
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

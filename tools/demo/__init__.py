@@ -1,0 +1,1 @@
+"""The demo: a text-line recogniser in float and in integer."""

@@ -1,0 +1,117 @@
+"""Fit the prices of a target's costs to measured operators: non-negative least squares of the relative error."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from tools.profile.samples import Sample
+
+__all__ = ["Fit", "fit", "fit_all", "nonnegative_least_squares", "terms_of"]
+
+_LAYER = ("node", "element", "input", "mac", "column", "narrow_column")
+_TERMS: Mapping[str, tuple[str, ...]] = {
+    "Conv": _LAYER,
+    "PointwiseConv": ("node", "element", "input", "mac", "column"),
+    "DepthwiseConv": ("node", "element", "input", "mac", "uneven8", "uneven16"),
+    "GroupedConv": ("node", "element", "mac", "column"),
+    "Linear": ("node", "element", "input", "row", "mac"),
+    "MatMul": ("node", "element", "input", "row", "mac", "matrix", "operand"),
+    "Transpose": ("node", "element", "block"),
+    "Softmax": ("node", "element", "row"),
+    "LayerNormalization": ("node", "element", "row"),
+    "InstanceNormalization": ("node", "element"),
+    "GlobalAveragePool": ("node", "input"),
+    "ReduceMean": ("node", "input"),
+    "ReduceSum": ("node", "input"),
+}
+_SIMPLE = ("node", "element")
+_DIGITS = 4
+_ROUNDS = 10
+"""More, for each unknown, than the method takes; rounding could otherwise make it go in circles."""
+
+
+@dataclass(frozen=True)
+class Fit:
+    """Prices for one form of a kind of operator.
+
+    Attributes:
+        prices: by feature; those that are zero are left out.
+        samples: how many were fitted.
+        median: of the relative errors, without signs.
+        largest: of them.
+    """
+
+    prices: dict[str, float]
+    samples: int
+    median: float
+    largest: float
+
+
+def terms_of(kind: str) -> tuple[str, ...]:
+    """Features on which the cost of a kind may depend."""
+    return _TERMS.get(kind, _SIMPLE)
+
+
+def fit(samples: Sequence[Sample], terms: Sequence[str], floor: float) -> Fit:
+    """Prices, none of them negative, that make the sum of squared relative errors least.
+
+    Args:
+        samples: of one kind and form.
+        terms: features that may count.
+        floor: a cost so small that an error in proportion to it does not matter; added where errors are divided by costs.
+    """
+    amounts = np.array([[sample.features.get(term, 0.0) for term in terms] for sample in samples])
+    costs = np.array([sample.cost for sample in samples])
+    weights = 1.0 / (costs + floor)
+    found = nonnegative_least_squares(amounts * weights[:, None], costs * weights)
+    errors = np.abs(amounts @ found - costs) * weights
+    prices = {term: _rounded(price) for term, price in zip(terms, found, strict=True) if price > 0.0}
+    return Fit(prices, len(samples), float(np.median(errors)), float(errors.max()))
+
+
+def fit_all(samples: Sequence[Sample], floor: float) -> dict[str, Fit]:
+    """A fit for each kind among the samples, in alphabetical order."""
+    kinds = sorted({sample.kind for sample in samples})
+    return {kind: fit([s for s in samples if s.kind == kind], terms_of(kind), floor) for kind in kinds}
+
+
+def _rounded(price: float) -> float:
+    return float(f"{price:.{_DIGITS}g}")
+
+
+def nonnegative_least_squares(matrix: npt.NDArray[np.float64], wanted: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """The x >= 0 that makes ``|matrix x - wanted|`` least, by the active-set method of Lawson and Hanson (1974, chapter 23).
+
+    Args:
+        matrix: [N, K].
+        wanted: [N].
+
+    Returns:
+        x, [K].
+    """
+    scale = np.linalg.norm(matrix, axis=0)
+    scaled = matrix / np.where(scale > 0.0, scale, 1.0)
+    free = np.zeros(scaled.shape[1], bool)
+    x = np.zeros(scaled.shape[1])
+    for _ in range(_ROUNDS * len(x)):
+        gradient = np.where(free | (scale == 0.0), -np.inf, scaled.T @ (wanted - scaled @ x))
+        best = int(gradient.argmax())
+        if gradient[best] <= 1e-10 * max(float(np.linalg.norm(wanted)), 1e-300):
+            break
+        free[best] = True
+        while True:
+            trial = np.zeros_like(x)
+            trial[free] = np.linalg.lstsq(scaled[:, free], wanted, rcond=None)[0]
+            if (trial[free] > 0.0).all():
+                x = trial
+                break
+            shrinking = free & (trial <= 0.0)
+            step = (x[shrinking] / np.maximum(x[shrinking] - trial[shrinking], 1e-300)).min()
+            x = x + step * (trial - x)
+            free &= x > 1e-15
+            x[~free] = 0.0
+    return x / np.where(scale > 0.0, scale, 1.0)

@@ -1,0 +1,118 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from converter.targets import TARGETS
+from converter.targets.target import FEATURES
+from tools.front import Point, on_front
+from tools.profile.fit import Fit, fit, fit_all, nonnegative_least_squares, terms_of
+from tools.profile.samples import Sample
+
+
+def test_prices_are_found_again() -> None:
+    samples = [
+        Sample("Conv", {"node": 1.0, "mac": float(m), "element": float(e)}, 50.0 + 0.25 * m) for m, e in [(100, 7), (400, 3), (1000, 90)]
+    ]
+    found = fit(samples, ("node", "mac", "element"), floor=1.0)
+    assert found.prices == {"node": 50.0, "mac": 0.25}
+    assert found.largest < 1e-9
+
+
+def test_no_price_is_negative() -> None:
+    """Without the bound, the first unknown would be -1; with it, the best of the second alone is 3/2 of 1."""
+    found = nonnegative_least_squares(np.array([[1.0, 1.0], [0.0, 1.0]]), np.array([1.0, 2.0]))
+    np.testing.assert_allclose(found, [0.0, 1.5])
+
+
+def test_an_unknown_that_others_drive_below_zero_is_given_up_again() -> None:
+    """The equations hold for 2, -2 and 2. Without the second: 5x + 3z = 6 and 3x + 18z = 12, so x = 8/9 and z = 14/27."""
+    matrix = np.array([[2.0, 1.0, 0.0], [1.0, 3.0, 3.0], [0.0, 2.0, 3.0]])
+    np.testing.assert_allclose(matrix @ [2.0, -2.0, 2.0], 2.0)
+    np.testing.assert_allclose(nonnegative_least_squares(matrix, np.array([2.0, 2.0, 2.0])), [8 / 9, 0.0, 14 / 27])
+
+
+def numbers(low: int, high: int, *shape: int) -> st.SearchStrategy[np.ndarray]:
+    """All of them drawn one by one, as equal ones are no test."""
+    return arrays(np.float64, shape, elements=st.integers(low, high).map(float), fill=st.nothing())
+
+
+@given(numbers(0, 9, 5, 3), numbers(-99, 99, 5))
+def test_nothing_nearby_is_better(matrix: np.ndarray, wanted: np.ndarray) -> None:
+    """What makes a solution the best one: raising a zero does not help, and no other number has a slope."""
+    found = nonnegative_least_squares(matrix, wanted)
+    assert (found >= 0.0).all()
+    lengths = np.linalg.norm(matrix, axis=0)
+    slope = matrix.T @ (wanted - matrix @ found) / np.where(lengths > 0.0, lengths, 1.0)
+    tolerance = 1e-7 * max(float(np.linalg.norm(wanted)), 1.0)
+    assert (slope <= tolerance).all()
+    assert (np.abs(slope[found > 0.0]) <= tolerance).all()
+
+
+prices = st.integers(0, 9999).map(lambda digits: digits / 100)
+
+
+@given(st.tuples(prices, prices, prices))
+def test_whatever_the_prices_they_are_found_again(wanted: tuple[float, float, float]) -> None:
+    terms = ("node", "element", "row")
+    amounts = [(1.0, 10.0, 5.0), (1.0, 64.0, 4.0), (1.0, 300.0, 100.0), (1.0, 7.0, 7.0), (1.0, 90.0, 1.0)]
+    samples = [Sample("Softmax", dict(zip(terms, each, strict=True)), float(np.dot(each, wanted))) for each in amounts]
+    found = fit(samples, terms, floor=1.0)
+    assert [found.prices.get(term, 0.0) for term in terms] == pytest.approx(wanted, abs=1e-6)
+    assert found.samples == 5 and found.largest < 1e-6
+
+
+def costing(*costs: float, kind: str = "Sigmoid") -> list[Sample]:
+    return [Sample(kind, {"node": 1.0}, cost) for cost in costs]
+
+
+def test_errors_are_relative() -> None:
+    """Of (p - 1)^2 + (p/3 - 1)^2 the least is at 12/10: 1/5 of the first cost and 3/5 of the second."""
+    found = fit(costing(1.0, 3.0), ("node",), floor=0.0)
+    assert (found.prices, found.samples) == ({"node": 1.2}, 2)
+    assert (found.median, found.largest) == pytest.approx((0.4, 0.6))
+
+
+def test_the_floor_is_added_to_what_errors_are_relative_to() -> None:
+    """Of ((p - 1) / 2)^2 + ((p - 3) / 4)^2 the least is at 7/5: 2/10 and 4/10."""
+    found = fit(costing(1.0, 3.0), ("node",), floor=1.0)
+    assert found.prices == {"node": 1.4}
+    assert (found.median, found.largest) == pytest.approx((0.3, 0.4))
+
+
+def test_the_error_in_the_middle_is_that_of_half_the_samples() -> None:
+    found = fit(costing(2.0, 2.0, 2.0, 2.0, 1.0), ("node",), floor=0.0)
+    assert found.prices == {"node": 1.5} and (found.median, found.largest) == pytest.approx((0.25, 0.5))
+
+
+def test_prices_have_four_digits() -> None:
+    assert fit(costing(1234.56), ("node",), floor=1.0).prices == {"node": 1235.0}
+    assert fit(costing(0.000123456), ("node",), floor=1.0).prices == {"node": 0.0001235}
+
+
+def test_what_does_not_occur_has_no_price() -> None:
+    assert fit(costing(5.0), ("node", "block"), floor=1.0).prices == {"node": 5.0}
+    assert fit(costing(0.0, 0.0), ("node",), floor=1.0) == Fit({}, 2, 0.0, 0.0)
+
+
+def test_each_kind_is_fitted_by_itself_on_what_it_may_depend_on() -> None:
+    """A row is a price of Softmax, but not of Sigmoid."""
+    amounts = [{"node": 1.0, "element": e, "row": r} for e, r in ((10.0, 1.0), (40.0, 8.0), (90.0, 3.0))]
+    samples = [Sample(kind, each, 2.0 + 3.0 * each["row"]) for kind in ("Softmax", "Sigmoid") for each in amounts]
+    found = fit_all(samples, floor=1.0)
+    assert list(found) == ["Sigmoid", "Softmax"]
+    assert found["Softmax"].prices == {"node": 2.0, "row": 3.0}
+    assert "row" not in found["Sigmoid"].prices and found["Sigmoid"].largest > 0.1
+
+
+def test_every_kind_depends_on_what_a_target_file_may_say() -> None:
+    kinds = {kind for target in TARGETS.values() for kind in target.costs}
+    assert all(set(terms_of(kind)) <= FEATURES.keys() for kind in kinds)
+
+
+def test_the_front_leaves_out_what_is_beaten() -> None:
+    cheap, dear, beaten = (Point(n, c, s, None, 0) for n, c, s in (("a", 0.5, 20.0), ("b", 0.8, 30.0), ("c", 0.9, 25.0)))
+    assert on_front([beaten, dear, cheap]) == [cheap, dear]

@@ -1,0 +1,239 @@
+"""Fit a target's costs to measurements: ``python -m tools.profile.target TARGET --out FILE.toml``.
+
+Types and settings come from the target named. Costs are measured: counted instructions of an emulated core if ``--core`` is
+given or the target is for ARM64 and this machine is not; by the clock on this machine otherwise.
+"""
+
+from __future__ import annotations
+
+import platform
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import onnx_ir as ir
+import onnxruntime
+from rich.console import Console
+from rich.table import Table
+
+from converter.cli.command import Parser, exit_code, write_whole
+from converter.errors import UsageError
+from converter.load.files import check_outputs
+from converter.partition.sigmoid_forms import RAMP_KIND
+from converter.targets import DEFAULT_TARGET, find_target
+from converter.targets.target import Cost, Prices, Target
+from converter.targets.target_file import FILE_SUFFIX, target_text
+from tools.arm64.emulator import CORES, check_core
+from tools.arm64.environment import environment
+from tools.profile.arm64 import counted_nodes
+from tools.profile.clock import clocked_nodes, prepared
+from tools.profile.fit import Fit, fit, fit_all
+from tools.profile.probes import BRANCH_LETTERS, Probe, feeds, floats, integers, probe_model, probes, seen_in
+from tools.profile.samples import Sample, Timed, conversion_samples, operator_samples
+
+__all__ = ["Measured", "fitted", "main"]
+
+_CORES: Mapping[str, str] = {"arm64": "cortex-a76", "arm64-v8.0": "cortex-a53", "arm64-i8mm": "max,sme=off"}
+_INSTRUCTION_FLOOR, _PICOSECOND_FLOOR = 20e3, 5e6
+"""Costs below which errors in proportion do not matter."""
+
+_RUNS, _ROUNDS = 20, 3
+_SMALLEST = {"node": 1.0}
+_ELEMENTWISE = ("Sub", "Div", "HardSigmoid", "Tanh", "Erf")
+"""Operators whose samples together make the cost of float operators that are not listed."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What was measured.
+
+    Attributes:
+        floats: operators in float.
+        integers: operators in integer.
+        conversions: Q and DQ.
+        call: cost of a run without operators.
+        ran: on what, in a line.
+        unit: of all costs.
+        floor: cost below which errors in proportion do not matter.
+    """
+
+    floats: list[Sample]
+    integers: list[Sample]
+    conversions: list[Sample]
+    call: float
+    ran: str
+    unit: str
+    floor: float
+
+
+def fitted(base: Target, measured: Measured) -> tuple[Target, dict[str, Fit]]:
+    """The target with costs that fit the measurements, and the fits by kind and form, as ``Conv integer``."""
+    by_form = {form: fit_all(samples, measured.floor) for form, samples in (("float", measured.floats), ("integer", measured.integers))}
+    fits = {f"{kind} {form}": found for form in by_form for kind, found in by_form[form].items()}
+    # what no operator of a model says by itself keeps what it was given, such as a ramp in the place of a sigmoid; in another
+    # unit that would mean something else, and without a price nothing is replaced
+    kept = RAMP_KIND in base.costs and base.unit == measured.unit
+    costs = {RAMP_KIND: base.costs[RAMP_KIND]} if kept else {}
+    for kind, found in by_form["float"].items():
+        integer = by_form["integer"].get(kind)
+        # what costs nothing in float could never be worth anything in integer
+        costs[kind] = Cost(found.prices or _SMALLEST, None if integer is None else integer.prices)
+    conversions = fit_all(measured.conversions, measured.floor)
+    fits |= conversions
+    quantize, dequantize = (conversions[f"{which}Linear"].prices for which in ("Quantize", "Dequantize"))
+    other = fit([s for s in measured.floats if s.kind in _ELEMENTWISE], ("node", "element"), measured.floor)
+    target = replace(
+        base,
+        unit=measured.unit,
+        costs=costs,
+        # the placement needs a Q to be no cheaper than a DQ
+        quantize_node=max(quantize.get("node", 0.0), dequantize.get("node", 0.0)),
+        quantize_element=max(quantize.get("element", 0.0), dequantize.get("element", 0.0)),
+        dequantize_node=dequantize.get("node", 0.0),
+        dequantize_element=dequantize.get("element", 0.0),
+        call=measured.call,
+        other=other.prices,
+        fit=_remarks(measured.ran, fits),
+    )
+    return target, fits
+
+
+def _remarks(ran: str, fits: Mapping[str, Fit]) -> dict[str, Any]:
+    errors = {name: [round(found.median, 3), round(found.largest, 3)] for name, found in fits.items()}
+    return {"measured": ran, "errors": "relative: median, largest", **errors}
+
+
+def _emulated(core: str, root: Path | None, target: Target, given: Sequence[Probe]) -> Measured:
+    model = probe_model(given)
+    seen = seen_in(model)
+    env = environment(root)
+    in_float, call, ran = counted_nodes(floats(model), core, env)
+    _, offered = integers(model, seen, target)
+    half = probe_model(given, only={name[:BRANCH_LETTERS] for name in offered})
+    in_integer, _, _ = counted_nodes(integers(half, seen_in(half), target)[0], core, env)
+    return _measured(model, in_float, in_integer, offered, call, ran, "instructions", _INSTRUCTION_FLOOR)
+
+
+def _clocked(target: Target, given: Sequence[Probe], runs: int, rounds: int, console: Console) -> Measured:
+    settings = target.session_settings.get(platform.machine(), {})
+    whole = probe_model(given)
+    pairs = []
+    offered: set[str] = set()
+    for place in range(len(given)):
+        model = probe_model(given[place : place + 1], first=place)
+        feed, seen = feeds(model), seen_in(model)
+        proto, names = integers(model, seen, target)
+        offered |= names
+        pairs.append([prepared(each, feed, settings) for each in (floats(model), proto)])
+
+    def progress(done: int, total: int) -> None:
+        if done % 100 == 0 or done == total:
+            console.print(f"{done} of {total} visits", markup=False)
+
+    began = time.time()
+    nodes = clocked_nodes(pairs, runs=runs, rounds=rounds, progress=progress)
+    ran = (
+        f"{platform.processor() or platform.machine()}, onnxruntime {onnxruntime.__version__}, one thread, "
+        f"{rounds} visits of {runs} runs in {time.time() - began:.0f} s"
+    )
+    in_float = [node for pair in nodes for node in pair[0]]
+    in_integer = [node for pair in nodes for node in pair[1]]
+    return _measured(whole, in_float, in_integer, frozenset(offered), 0.0, ran, "picoseconds", _PICOSECOND_FLOOR)
+
+
+def _measured(
+    model: ir.Model,
+    in_float: Sequence[Timed],
+    in_integer: Sequence[Timed],
+    offered: frozenset[str],
+    call: float,
+    ran: str,
+    unit: str,
+    floor: float,
+) -> Measured:
+    shapes = {name: stats.shape for name, stats in seen_in(model).tensors.items()}
+    return Measured(
+        operator_samples(in_float, model, shapes),
+        operator_samples(in_integer, model, shapes, offered),
+        conversion_samples(in_integer),
+        call,
+        ran,
+        unit,
+        floor,
+    )
+
+
+def _print(console: Console, target: Target, fits: Mapping[str, Fit]) -> None:
+    console.print(f"{target.name}: {target.fit['measured']}; costs in {target.unit}", markup=False)
+    table = Table()
+    for heading in ("operator", "measured", "median error", "largest error", "price of each"):
+        table.add_column(heading, justify="right" if heading in ("measured", "median error", "largest error") else "left", overflow="fold")
+    for name, found in fits.items():
+        table.add_row(name, str(found.samples), f"{found.median:.1%}", f"{found.largest:.1%}", _prices(found.prices))
+    console.print(table)
+
+
+def _prices(prices: Prices) -> str:
+    return ", ".join(f"{feature} {price:g}" for feature, price in prices.items()) or "nothing"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure, fit, print and write; returns the exit code."""
+    return exit_code(lambda: _run(arguments))
+
+
+def _run(arguments: Sequence[str] | None) -> None:
+    parser = Parser(prog="python -m tools.profile.target", description="Fit a target's costs to measurements, and write a target file.")
+    add = parser.add_argument
+    add("target", nargs="?", default=DEFAULT_TARGET, help="whose types and settings are kept: a name, or FILE.toml (default arm64)")
+    add("--out", type=Path, metavar="FILE.toml", help="write the target; without it, it is only shown")
+    add("--name", help="of the target that is written (default: the same)")
+    add("--core", help=f"emulate: {' | '.join(CORES)} (default for ARM64 targets on another machine)")
+    add("--root", type=Path, metavar="DIR", help="folder of the emulator's set-up")
+    add("--runs", type=int, default=_RUNS, metavar="N", help=f"by the clock: runs at each visit (default {_RUNS})")
+    add("--visits", type=int, default=_ROUNDS, metavar="N", help=f"by the clock: how often each operator is visited (default {_ROUNDS})")
+    flags = parser.parse_args(arguments)
+    base = find_target(flags.target)
+    if flags.out is not None:
+        check_outputs({"--out": flags.out}, {"TARGET": Path(flags.target)} if flags.target.endswith(FILE_SUFFIX) else {})
+        if flags.out.suffix != FILE_SUFFIX:
+            raise UsageError(
+                f"a target file ends in {FILE_SUFFIX}", where=f"--out {flags.out}", hint=f"write {flags.out.stem}{FILE_SUFFIX}"
+            )
+    if flags.name is not None and not (flags.name.strip() and flags.name.isprintable()):
+        raise UsageError(f"{flags.name!r} is no name for a target", where="--name", hint="give one such as my-board")
+    if min(flags.runs, flags.visits) < 1:
+        raise UsageError("nothing would be measured", where="--runs, --visits", hint="give 1 or more")
+    core = _core(flags.core, base)
+    console = Console(width=None if sys.stdout.isatty() else 140, highlight=False)
+    notes = Console(stderr=True, highlight=False)
+    given = probes()
+    measured = _emulated(core, flags.root, base, given) if core else _clocked(base, given, flags.runs, flags.visits, notes)
+    target, fits = fitted(base, measured)
+    target = replace(target, name=flags.name or base.name)
+    _print(console, target, fits)
+    if flags.out is not None:
+        write_whole(flags.out.absolute(), target_text(target).encode())
+
+
+def _core(asked: str | None, base: Target) -> str | None:
+    """The core to emulate; None to use the clock of this machine.
+
+    Raises:
+        UsageError: this machine is not of the target's kind, and no core is known for it.
+    """
+    if asked is not None:
+        return check_core(asked)
+    if platform.machine() in base.architectures:
+        return None
+    if base.name in _CORES:
+        return _CORES[base.name]
+    what = f"'{base.name}' is not for this machine, a {platform.machine()}"
+    raise UsageError(what, where="TARGET", hint="run it on such a machine, or for ARM64 give --core")
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

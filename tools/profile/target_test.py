@@ -1,0 +1,235 @@
+"""From measurements to a target file: prices are found again, and what is written can be read and used."""
+
+from __future__ import annotations
+
+import math
+import platform
+from collections.abc import Sequence
+from dataclasses import fields, replace
+from pathlib import Path
+
+import onnx
+import pytest
+
+from converter.options import Options
+from converter.partition.sigmoid_forms import RAMP_KIND
+from converter.targets import TARGETS, find_target
+from converter.targets.costs import features, form_costs, kind_of
+from converter.targets.target import Cost, Target
+from converter.targets.target_file import target_text
+from tools.arm64 import per_op
+from tools.arm64.conftest import emulate_here
+from tools.arm64.emulator import Job, JobResult, Machine
+from tools.arm64.environment import Environment
+from tools.profile import target as profile_target
+from tools.profile.probes import Probe, probe_model, probes, seen_in
+from tools.profile.samples import Sample
+from tools.profile.target import Measured, fitted, main
+
+HERE = next(name for name, target in TARGETS.items() if platform.machine() in target.architectures)
+"""A target of this machine's kind."""
+
+
+def samples(kind: str, node: float, element: float) -> list[Sample]:
+    return [Sample(kind, {"node": 1.0, "element": size}, node + element * size) for size in (10.0, 400.0, 9000.0)]
+
+
+BASE = TARGETS["x86"]
+MEASURED = Measured(
+    floats=[*samples("Sigmoid", 50.0, 8.0), *samples("Sub", 40.0, 2.0), *samples("Tanh", 40.0, 2.0), *samples("Flatten", 0.0, 0.0)],
+    integers=[*samples("Sigmoid", 30.0, 3.0), *samples("Flatten", 5.0, 0.0)],
+    conversions=[*samples("QuantizeLinear", 7.0, 5.0), *samples("DequantizeLinear", 9.0, 4.0)],
+    call=123.0,
+    ran="a bench, by hand",
+    unit="sips",
+    floor=1.0,
+)
+
+
+def test_measurements_give_prices_and_the_base_all_else() -> None:
+    target, _ = fitted(BASE, MEASURED)
+    assert (target.unit, target.call) == ("sips", 123.0)
+    assert target.costs["Sigmoid"] == Cost({"node": 50.0, "element": 8.0}, {"node": 30.0, "element": 3.0})
+    assert target.costs["Sub"] == Cost({"node": 40.0, "element": 2.0}, None)
+    measured = {"unit", "call", "costs", "other", "fit", "quantize_node", "quantize_element", "dequantize_node", "dequantize_element"}
+    kept = {each.name for each in fields(Target)} - measured
+    assert {name: getattr(target, name) for name in kept} == {name: getattr(BASE, name) for name in kept}
+
+
+def test_operators_that_are_not_listed_cost_what_the_elementwise_ones_do() -> None:
+    """Of the four kinds measured in float, Sub and Tanh; Sigmoid has prices of its own and is no example for others."""
+    assert fitted(BASE, MEASURED)[0].other == {"node": 40.0, "element": 2.0}
+
+
+def test_a_q_is_no_cheaper_than_a_dq() -> None:
+    target, _ = fitted(BASE, MEASURED)
+    assert (target.quantize(100), target.dequantize(100)) == (9.0 + 500.0, 9.0 + 400.0)
+
+
+def test_what_costs_nothing_in_float_keeps_a_price_that_a_target_file_may_have() -> None:
+    assert fitted(BASE, MEASURED)[0].costs["Flatten"] == Cost({"node": 1.0}, {"node": 5.0})
+
+
+def test_a_ramp_keeps_its_price() -> None:
+    """No probe measures one."""
+    assert fitted(BASE, replace(MEASURED, unit=BASE.unit))[0].costs[RAMP_KIND] == BASE.costs[RAMP_KIND]
+
+
+def test_a_ramp_of_another_unit_has_no_price() -> None:
+    assert RAMP_KIND not in fitted(BASE, replace(MEASURED, unit="picoseconds" if BASE.unit != "picoseconds" else "instructions"))[0].costs
+
+
+def test_the_target_says_what_was_measured_and_how_far_off_its_prices_are() -> None:
+    """Costs of 1 and 3 are best met by a price of 1.2, as in the tests of the fit: 0.2 and 0.6 off, 0.4 in the middle."""
+    off = [Sample("Softmax", {"node": 1.0}, cost) for cost in (1.0, 3.0)]
+    target, fits = fitted(BASE, replace(MEASURED, floats=[*MEASURED.floats, *off], floor=1e-12))
+    assert target.fit["measured"] == "a bench, by hand"
+    assert target.fit["Softmax float"] == [0.4, 0.6]
+    assert target.fit["Sigmoid integer"] == [0.0, 0.0]
+    assert fits["Softmax float"].samples == 2
+
+
+@pytest.fixture(scope="module")
+def probed() -> list[tuple[str, dict[str, float]]]:
+    """Kind and features of every probe."""
+    model = probe_model(probes())
+    shapes = {name: stats.shape for name, stats in seen_in(model).tensors.items()}
+    return [(kind_of(node), features(node, shapes)) for node in model.graph if not str(node.name).endswith("_before")]
+
+
+@pytest.mark.parametrize("name", TARGETS)
+def test_what_a_target_predicts_is_fitted_by_the_same_prices(probed: list[tuple[str, dict[str, float]]], name: str) -> None:
+    """So the probes tell all prices of the target files apart, in every form."""
+    base = TARGETS[name]
+    predicted = [(kind, amounts, *form_costs(kind, amounts, base)) for kind, amounts in probed]
+    sizes = (10, 400, 9000)
+    measured = Measured(
+        floats=[Sample(kind, amounts, cost) for kind, amounts, cost, _ in predicted],
+        integers=[Sample(kind, amounts, cost) for kind, amounts, _, cost in predicted if cost is not None],
+        conversions=[
+            Sample(kind, {"node": 1.0, "element": size}, cost(size))
+            for kind, cost in (("QuantizeLinear", base.quantize), ("DequantizeLinear", base.dequantize))
+            for size in sizes
+        ],
+        call=base.call,
+        ran="nothing",
+        unit=base.unit,
+        floor=1.0,
+    )
+    target, fits = fitted(base, measured)
+    assert max(found.largest for kind, found in fits.items()) < 1e-6
+    for kind, amounts, in_float, in_integer in predicted:
+        again = form_costs(kind, amounts, target)
+        # prices have four digits
+        assert again[0] == pytest.approx(in_float, rel=1e-3), kind
+        assert again[1] == (None if in_integer is None else pytest.approx(in_integer, rel=1e-3)), kind
+    for size in sizes:
+        assert target.quantize(size) == pytest.approx(base.quantize(size), rel=1e-3)
+        assert target.dequantize(size) == pytest.approx(base.dequantize(size), rel=1e-3)
+
+
+def kinds_of(given: Sequence[Probe]) -> set[str]:
+    return {kind_of(node) for node in probe_model(given).graph if not str(node.name).endswith("_before")}
+
+
+def test_the_command_writes_a_target_that_a_conversion_takes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By the clock of this machine, on some of the probes; clamps need the probes of their layers, too."""
+    few = [probe for probe in probes()[::6] if not probe.behind]
+    monkeypatch.setattr(profile_target, "probes", lambda: few)
+    path = tmp_path / "mine.toml"
+    assert main([HERE, "--out", str(path), "--name", "my board", "--runs", "2", "--visits", "1"]) == 0
+    base, target = TARGETS[HERE], find_target(str(path))
+    assert Options(target=str(path)).target == str(path)
+    assert (target.name, target.unit, target.call) == ("my board", "picoseconds", 0.0)
+    assert (target.signed_activations, target.session_settings, target.margin) == (
+        base.signed_activations,
+        base.session_settings,
+        base.margin,
+    )
+    assert set(target.costs) == kinds_of(few) | {RAMP_KIND}
+    assert {kind for kind in kinds_of(few) if target.costs[kind].integer is not None} == {
+        kind for kind in kinds_of(few) if base.costs[kind].integer is not None
+    }
+    assert "1 visits of 2 runs" in target.fit["measured"]
+    printed = capsys.readouterr()
+    table = {line.strip("│").split("│")[0].strip() for line in printed.out.splitlines() if line.startswith("│")}
+    assert table == set(target.fit) - {"measured", "errors"}
+    assert printed.err == f"{len(few)} of {len(few)} visits\n"
+
+
+CALL, NODE, ELEMENT = 5000, 700, 3
+
+
+def emulate_by_size(jobs: Sequence[Job], core: str, env: Environment) -> tuple[list[JobResult], Machine]:
+    """Stands in for the emulated machine: runs the guest's code here, and counts by nodes and elements written."""
+    results, machine = emulate_here(jobs, core, env)
+    return [replace(result, instructions=(_taken(job.model),)) for job, result in zip(jobs, results, strict=True)], machine
+
+
+def _taken(model: Path) -> int:
+    graph = onnx.load(model).graph
+    size: int = math.prod(each.dim_value for each in graph.output[0].type.tensor_type.shape.dim)
+    return CALL + len(graph.node) * (NODE + ELEMENT * size)
+
+
+def test_counted_instructions_of_each_node_are_its_price(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    few = [Probe(op, (shape,) * count) for op, count in (("Sigmoid", 1), ("Mul", 2), ("Sub", 2)) for shape in ((2, 3), (4, 50), (9, 100))]
+    monkeypatch.setattr(profile_target, "probes", lambda: few)
+    monkeypatch.setattr(per_op, "emulate", emulate_by_size)
+    path = tmp_path / "counted.toml"
+    assert main(["arm64", "--core", "cortex-a72", "--out", str(path)]) == 0
+    target = find_target(str(path))
+    each = {"node": float(NODE), "element": float(ELEMENT)}
+    assert {kind: cost for kind, cost in target.costs.items() if kind != RAMP_KIND} == {
+        "Sigmoid": Cost(each, each),
+        "Mul": Cost(each, each),
+        "Sub": Cost(each, None),
+    }
+    assert target.other == each
+    assert target.quantize(10) == target.dequantize(10) == NODE + 10 * ELEMENT
+    assert (target.name, target.unit, target.call) == ("arm64", "instructions", CALL)
+    assert target.fit["measured"].startswith("cortex-a72 (")
+    assert f"node {NODE}, element {ELEMENT}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "what"),
+    [
+        (["z80"], "'z80' is not known"),
+        (["absent.toml"], "the target cannot be read: No such file or directory"),
+        (["--core", "z80"], "core 'z80' is not known"),
+        ([HERE, "--runs", "0"], "nothing would be measured"),
+        ([HERE, "--visits", "0"], "nothing would be measured"),
+        ([HERE, "--visits", "many"], "argument --visits: invalid int value: 'many'"),
+        ([HERE, "--name", "my\nboard"], "'my\\nboard' is no name for a target"),
+        ([HERE, "--name", " "], "' ' is no name for a target"),
+        ([HERE, "--out", "board.txt"], "a target file ends in .toml"),
+        ([HERE, "--out", "absent/x.toml"], "the folder of --out does not exist"),
+        (["board.toml", "--out", "board.toml"], "TARGET and --out are the same file"),
+        (["board.toml"], f"'board' is not for this machine, a {platform.machine()}"),
+    ],
+)
+def test_mistakes_are_told_in_three_lines_before_anything_is_written(
+    words: list[str], what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    board = target_text(replace(BASE, name="board", architectures=("riscv64",)))
+    Path("board.toml").write_text(board)
+    assert main(words) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == f"error: {what}" and len(lines) <= 3
+    assert [(each.name, each.read_text()) for each in tmp_path.iterdir()] == [("board.toml", board)]
+
+
+def test_without_an_emulator_nothing_is_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(profile_target, "probes", lambda: [Probe("Sigmoid", ((2, 3),))])
+    assert main(["arm64", "--core", "cortex-a76", "--root", str(tmp_path / "absent"), "--out", str(tmp_path / "x.toml")]) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == "error: the ARM64 emulation is not set up" and len(lines) <= 3
+    assert not (tmp_path / "x.toml").exists()
