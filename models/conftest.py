@@ -5,16 +5,13 @@ from __future__ import annotations
 import io
 import os
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-
-Colour = tuple[int, int, int]
-MakeZip = Callable[[Path, dict[str, Colour]], Path]
 
 
 @pytest.fixture(autouse=True, scope="package")
@@ -33,21 +30,6 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip("no image collections: set BRIDGEQUANT_DATA to the folder that holds them")
     return folder
-
-
-@pytest.fixture(scope="session")
-def make_zip() -> MakeZip:
-    """A function that writes a zip of 8 x 8 PNG pictures, each of one colour."""
-
-    def make(path: Path, pictures: dict[str, Colour]) -> Path:
-        with zipfile.ZipFile(path, "w") as archive:
-            for name, colour in pictures.items():
-                stream = io.BytesIO()
-                Image.new("RGB", (8, 8), colour).save(stream, "PNG")
-                archive.writestr(name, stream.getvalue())
-        return path
-
-    return make
 
 
 @pytest.fixture(scope="session")

@@ -11,9 +11,9 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from converter.errors import UsageError
-from models.conftest import Colour, MakeZip
 from models.evaluate import exact_setting, main, output_indices
 from models.images import LabelledImages
+from models.testing.pictures import Colour, make_zip
 
 RED, GREEN, BLUE = (250, 10, 10), (10, 250, 10), (10, 10, 250)
 # Sorted, the classes are blue, green, red; the model's outputs are red, green, blue. One of the four is mislabelled.
@@ -45,13 +45,13 @@ def evaluate(tmp_path: Path, model: Path, data: Path, *more: str) -> dict[str, o
 
 @pytest.mark.parametrize("batch", ["batch", 1, 3])
 @pytest.mark.parametrize("asked", ["1", "2", "32"])
-def test_known_answer_with_any_batch_size(tmp_path: Path, make_zip: MakeZip, batch: int | str, asked: str) -> None:
+def test_known_answer_with_any_batch_size(tmp_path: Path, batch: int | str, asked: str) -> None:
     model = strongest_channel(tmp_path / "model.onnx", batch=batch, classes=["red", "green", "blue"])
     report = evaluate(tmp_path, model, make_zip(tmp_path / "data.zip", PICTURES), "--batch", asked)
     assert (report["images"], report["correct"], report["top1"]) == (4, 3, 75.0)
 
 
-def test_result_is_one_line_on_stdout_and_nothing_on_stderr(tmp_path: Path, make_zip: MakeZip, capsys: pytest.CaptureFixture[str]) -> None:
+def test_result_is_one_line_on_stdout_and_nothing_on_stderr(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     model = strongest_channel(tmp_path / "model.onnx", classes=["red", "green", "blue"])
     assert main([str(model), "--data", str(make_zip(tmp_path / "data.zip", PICTURES))]) == 0
     printed = capsys.readouterr()
@@ -60,32 +60,32 @@ def test_result_is_one_line_on_stdout_and_nothing_on_stderr(tmp_path: Path, make
     assert printed.err == ""
 
 
-def test_folder_and_zip_agree(tmp_path: Path, make_zip: MakeZip) -> None:
+def test_folder_and_zip_agree(tmp_path: Path) -> None:
     model = strongest_channel(tmp_path / "model.onnx", classes=["red", "green", "blue"])
     with zipfile.ZipFile(make_zip(tmp_path / "data.zip", PICTURES)) as archive:
         archive.extractall(tmp_path / "folder")
     assert evaluate(tmp_path, model, tmp_path / "folder")["correct"] == 3
 
 
-def test_names_with_an_index_need_no_class_names(tmp_path: Path, make_zip: MakeZip) -> None:
+def test_names_with_an_index_need_no_class_names(tmp_path: Path) -> None:
     pictures = {"0000_n00000001_red.png": RED, "0002_n00000003_blue.png": BLUE, "0001_n00000002_green.png": RED}
     report = evaluate(tmp_path, strongest_channel(tmp_path / "model.onnx"), make_zip(tmp_path / "data.zip", pictures))
     assert (report["images"], report["correct"]) == (3, 2)
 
 
-def test_preprocessing_of_the_command_line_wins(tmp_path: Path, make_zip: MakeZip) -> None:
+def test_preprocessing_of_the_command_line_wins(tmp_path: Path) -> None:
     """A mean beyond white in red and green makes blue the strongest channel of every picture, two of which are in its folder."""
     model = strongest_channel(tmp_path / "model.onnx", classes=["red", "green", "blue"])
     report = evaluate(tmp_path, model, make_zip(tmp_path / "data.zip", PICTURES), "--preprocess", "mean=2,2,0;std=1")
     assert (report["correct"], report["preprocess"]) == (2, "mean=2.0,2.0,0.0;std=1.0")
 
 
-def test_limit_takes_a_part(tmp_path: Path, make_zip: MakeZip) -> None:
+def test_limit_takes_a_part(tmp_path: Path) -> None:
     model = strongest_channel(tmp_path / "model.onnx", classes=["red", "green", "blue"])
     assert evaluate(tmp_path, model, make_zip(tmp_path / "data.zip", PICTURES), "--limit", "2")["images"] == 2
 
 
-def test_open_size_is_taken_from_the_command_line(tmp_path: Path, make_zip: MakeZip, capsys: pytest.CaptureFixture[str]) -> None:
+def test_open_size_is_taken_from_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     model = strongest_channel(tmp_path / "model.onnx", size="side", classes=["red", "green", "blue"])
     data = make_zip(tmp_path / "data.zip", PICTURES)
     assert evaluate(tmp_path, model, data, "--size", "5")["correct"] == 3
@@ -112,7 +112,6 @@ def test_bad_input_ends_in_three_lines(
     code: int,
     expected: str,
     tmp_path: Path,
-    make_zip: MakeZip,
     monkeypatch: pytest.MonkeyPatch,
     capfd: pytest.CaptureFixture[str],
 ) -> None:
@@ -205,7 +204,7 @@ def test_exact_kernels_agree_with_the_unfused_graph(activation: type[np.signedin
     assert np.array_equal(actual, expected)
 
 
-def test_float_models_run_with_exact_kernels_too(tmp_path: Path, make_zip: MakeZip) -> None:
+def test_float_models_run_with_exact_kernels_too(tmp_path: Path) -> None:
     model = strongest_channel(tmp_path / "model.onnx", classes=["red", "green", "blue"])
     report = evaluate(tmp_path, model, make_zip(tmp_path / "data.zip", PICTURES), "--exact")
     assert (report["correct"], report["exact"]) == (3, True)

@@ -11,8 +11,8 @@ from PIL import Image
 
 from runtime_tests import command_line
 from runtime_tests.command_line import main
-from runtime_tests.conftest import Files, MakeFiles, damage_head, remove_clip
 from runtime_tests.processes import OLDEST, Memory
+from runtime_tests.testing.files import Files, MakeFiles, damage_head, remove_clip
 
 QUICK = ["--samples", "2", "--seconds", "0"]
 

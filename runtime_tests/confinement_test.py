@@ -5,8 +5,8 @@ import onnx
 import pytest
 
 from runtime_tests.confinement import measure_confinement
-from runtime_tests.conftest import MakeFiles, initializer, remove_clip, weight_of
 from runtime_tests.subject import open_subject
+from runtime_tests.testing.files import MakeFiles, initializer, remove_clip, weight_of
 
 
 @pytest.mark.parametrize("target", ["arm64", "x86"])

@@ -1,45 +1,14 @@
-"""Fixtures of these tests: small float models and what the converter's stages make of them, as files."""
+"""Fixtures of these tests: a small float model and what the converter's stages make of it, as files."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
-import onnx
 import onnx_ir as ir
 import pytest
 
-from converter.testing.sketch import Sketch, emitted, plan_for
-
-MACS = {"first": 16 * 256 * 27, "second": 16 * 256 * 144, "head": 16 * 5}
-"""Multiply-accumulates of :func:`classifier`, by hand."""
-
-
-@dataclass(frozen=True)
-class Files:
-    """A float model and its int8 form."""
-
-    floats: Path
-    int8: Path
-
-    def edit(self, change: Callable[[onnx.ModelProto], None]) -> None:
-        """Change the int8 file."""
-        model = onnx.load(self.int8)
-        change(model)
-        self.int8.write_bytes(model.SerializeToString())
-
-
-MakeFiles = Callable[..., Files]
-
-
-def classifier() -> ir.Model:
-    """Pictures ``x`` [1, 3, 16, 16] to five scores."""
-    sketch = Sketch()
-    x = sketch.conv(sketch.input("x", 1, 3, 16, 16), 3, outputs=16, name="first")
-    x = sketch.add("Relu", sketch.conv(sketch.silu(x), 16, name="second"))
-    x = sketch.add("Flatten", sketch.add("GlobalAveragePool", x))
-    return sketch.model(sketch.add("Gemm", x, sketch.normal(16, 5), sketch.normal(5), name="head"))
+from converter.testing.sketch import emitted, plan_for
+from runtime_tests.testing.files import Files, MakeFiles, classifier
 
 
 @pytest.fixture
@@ -54,32 +23,3 @@ def make_files(tmp_path: Path) -> MakeFiles:
         return files
 
     return make
-
-
-def remove_clip(model: onnx.ModelProto) -> None:
-    """Take the last integer Clip out; its readers read the Q."""
-    clip = next(node for node in reversed(model.graph.node) if node.op_type == "Clip")
-    for node in model.graph.node:
-        for place, name in enumerate(node.input):
-            if name == clip.output[0]:
-                node.input[place] = clip.input[0]
-    model.graph.node.remove(clip)
-
-
-def weight_of(model: onnx.ModelProto, op_type: str) -> onnx.NodeProto:
-    """The DQ of the weights of the first node of a type."""
-    layer = next(node for node in model.graph.node if node.op_type == op_type)
-    return next(node for node in model.graph.node if node.output[0] == layer.input[1])
-
-
-def initializer(model: onnx.ModelProto, name: str) -> onnx.TensorProto:
-    """A stored constant."""
-    return next(tensor for tensor in model.graph.initializer if tensor.name == name)
-
-
-def damage_head(model: onnx.ModelProto) -> None:
-    """Make one weight scale of the Gemm eight times as large: its bias no longer has the scale that the integer kernel assumes."""
-    tensor = initializer(model, weight_of(model, "Gemm").input[1])
-    scales = onnx.numpy_helper.to_array(tensor).copy()
-    scales.reshape(-1)[0] *= 8
-    tensor.CopyFrom(onnx.numpy_helper.from_array(scales, tensor.name))

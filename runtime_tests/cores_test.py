@@ -2,12 +2,12 @@ from __future__ import annotations
 
 import pytest
 
-from runtime_tests.conftest import MakeFiles
 from runtime_tests.cores import measure_cores, short_name
 from runtime_tests.subject import open_subject
+from runtime_tests.testing.files import MakeFiles
 from tools.arm64 import compare, count
-from tools.arm64.conftest import PER_REGION, emulate_here
 from tools.arm64.emulator import CORES
+from tools.arm64.testing.stand_in import PER_REGION, emulate_here
 
 
 def test_counts_and_outputs_of_each_core(make_files: MakeFiles, monkeypatch: pytest.MonkeyPatch) -> None:

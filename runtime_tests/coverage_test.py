@@ -7,13 +7,13 @@ import onnx
 import onnx_ir as ir
 import pytest
 
-from converter.graph.macs_test import MULTIPLYING
 from converter.runtime.session import open_session
 from converter.testing.models import make_model
+from converter.testing.multiplying import MULTIPLYING
 from converter.testing.sketch import Sketch, feeds_for
-from runtime_tests.conftest import MACS, MakeFiles
 from runtime_tests.coverage import coverage_of, measure_coverage, product_macs
 from runtime_tests.subject import open_subject
+from runtime_tests.testing.files import MACS, MakeFiles
 
 
 @pytest.mark.parametrize("target", ["arm64", "x86"])

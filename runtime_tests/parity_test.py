@@ -15,9 +15,9 @@ from converter.plan.records import OpPlan, Plan
 from converter.planning.replay import read_plan
 from converter.testing.models import hybrid_model
 from converter.verify.verdict import LEAST_PARITY_DB
-from runtime_tests.conftest import Files, MakeFiles, damage_head
 from runtime_tests.parity import check_plan_is_of, measure_parity, measure_plan_parity
 from runtime_tests.subject import open_subject
+from runtime_tests.testing.files import Files, MakeFiles, damage_head
 
 
 def test_a_model_that_is_not_quantized_equals_itself(make_files: MakeFiles) -> None:

@@ -10,9 +10,9 @@ import pytest
 from converter.errors import ModelError
 from converter.testing.sketch import Sketch
 from runtime_tests.child import peak_memory
-from runtime_tests.conftest import MakeFiles
 from runtime_tests.processes import OLDEST, measure_memory, measure_version, predictions
 from runtime_tests.subject import open_subject
+from runtime_tests.testing.files import MakeFiles
 
 has_oldest = pytest.mark.skipif(not OLDEST.is_dir(), reason=f"there is no older ONNX Runtime in {OLDEST}; the Makefile installs one")
 

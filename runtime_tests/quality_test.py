@@ -11,10 +11,10 @@ from PIL import Image
 
 from converter.errors import VerificationError
 from converter.testing.sketch import Sketch
-from runtime_tests.conftest import MakeFiles
 from runtime_tests.parity import measure_parity
 from runtime_tests.quality import labels_of, measure_accuracy, measure_closeness
 from runtime_tests.subject import open_subject
+from runtime_tests.testing.files import MakeFiles
 
 COLOURS = {"0": (200, 10, 10), "1": (10, 200, 10), "2": (10, 10, 200)}
 WRONG = ("2", (200, 10, 10))

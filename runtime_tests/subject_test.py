@@ -6,8 +6,8 @@ import onnx
 import pytest
 
 from converter.errors import ModelError
-from runtime_tests.conftest import MakeFiles
 from runtime_tests.subject import open_subject
+from runtime_tests.testing.files import MakeFiles
 
 on_x86 = pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="settings that imitate ARM64 are for x86")
 SIGNED = {"session.qdqisint8allowed": "1"}

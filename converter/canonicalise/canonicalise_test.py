@@ -13,12 +13,11 @@ import pytest
 
 from converter import canonicalise as module
 from converter.canonicalise import TOLERANCE, canonicalise
-from converter.canonicalise.standard_test import conditional
 from converter.errors import ModelError
 from converter.graph.edits import add_initializer
 from converter.graph.operator_sets import CANONICAL_OPSET
 from converter.runtime.session import open_session, run_session
-from converter.testing.models import hybrid_model
+from converter.testing.models import conditional, hybrid_model
 from converter.testing.rewrites import Array, Draft, assert_equal_outputs, op_types, random_feed, weights
 
 IMAGE = {"image": np.random.default_rng(0).standard_normal((1, 3, 32, 32)).astype(np.float32)}

@@ -14,7 +14,7 @@ from onnx.reference import ReferenceEvaluator
 from converter.canonicalise.standard import infer_shapes, refuse_control_flow, simplify, to_canonical_opset
 from converter.errors import ModelError
 from converter.graph.operator_sets import CANONICAL_OPSET
-from converter.testing.models import hybrid_model
+from converter.testing.models import conditional, hybrid_model
 from converter.testing.rewrites import Array, Draft, assert_equal_outputs, op_types, outputs_of, random_feed, weights
 
 NEWEST = onnx.defs.onnx_opset_version()
@@ -208,29 +208,6 @@ def test_what_the_converter_has_no_way_back_for_is_named() -> None:
     error = refused(draft.model(draft.add("Mod", draft.add("Relu", "x"), 2.0, name="/block/Mod")))
     assert f"opset {CANONICAL_OPSET}" in error.what
     assert error.where == "node '/block/Mod' (Mod)"
-
-
-def conditional(*, constant: bool) -> onnx.ModelProto:
-    """y = relu(x) if condition else -x."""
-
-    def branch(op_type: str) -> onnx.GraphProto:
-        return helper.make_graph(
-            [helper.make_node(op_type, ["x"], [f"{op_type}_y"])], op_type, [], [helper.make_tensor_value_info(f"{op_type}_y", 1, (2, 3))]
-        )
-
-    nodes = [helper.make_node("If", ["condition"], ["y"], name="/choice/If", then_branch=branch("Relu"), else_branch=branch("Neg"))]
-    inputs = [helper.make_tensor_value_info("x", 1, (2, 3))]
-    initializers = []
-    if constant:
-        initializers = [onnx.numpy_helper.from_array(np.asarray(True), "condition")]
-    else:
-        nodes = [
-            helper.make_node("ReduceSum", ["x"], ["sum"], keepdims=0),
-            helper.make_node("Cast", ["sum"], ["condition"], to=onnx.TensorProto.BOOL),
-            *nodes,
-        ]
-    graph = helper.make_graph(nodes, "conditional", inputs, [helper.make_tensor_value_info("y", 1, (2, 3))], initializers)
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
 
 
 def test_control_flow_is_refused_by_name() -> None:

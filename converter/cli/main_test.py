@@ -21,31 +21,11 @@ from converter.cli.flags import parse_flags
 from converter.cli.main import _options, main
 from converter.errors import ModelError, VerificationError
 from converter.methods.search_parts import SearchParts
+from converter.testing.command import QUICK, check_refusal, names, write
 from converter.testing.models import Outcome, Run, SaveHybrid, WriteImages, hybrid_model
 
 FLOAT = TensorProto.FLOAT
 pytestmark = pytest.mark.usefixtures("few_turns")
-
-QUICK = ["--samples", "4", "--method", "minmax", "--threads", "1"]
-
-
-def names(folder: Path) -> list[str]:
-    return sorted(p.name for p in folder.iterdir())
-
-
-def write(path: Path, model: onnx.ModelProto) -> Path:
-    path.write_bytes(model.SerializeToString())
-    return path
-
-
-def check_refusal(outcome: Outcome, code: int, *words: object) -> None:
-    """What, where and what to do in at most three lines, and nothing on stdout."""
-    assert outcome.code == code, outcome.err
-    lines = outcome.err.strip().splitlines()
-    assert len(lines) <= 3 and lines[0].startswith("error: "), outcome.err
-    assert any(line.startswith("  do: ") for line in lines), outcome.err
-    assert outcome.out == ""
-    assert all(str(word) in outcome.err for word in words), outcome.err
 
 
 # The plain case

@@ -13,8 +13,8 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from converter.cli.main_test import QUICK, check_refusal, names, write
 from converter.runtime.session import open_session, run_session
+from converter.testing.command import QUICK, check_refusal, names, write
 from converter.testing.models import Run, Values, hybrid_model, make_model
 
 FLOAT = TensorProto.FLOAT

@@ -12,11 +12,11 @@ import pytest
 from converter.calibration.observer import observe
 from converter.methods.q_hyvit import method as q_hyvit
 from converter.methods.q_hyvit import sigmoid_search as ramp_search
-from converter.methods.q_hyvit.method_test import BY_SIZE, FEEDS, hybrid
 from converter.methods.search_parts import SearchParts
 from converter.options import Options
 from converter.planning.make import make_plan
 from converter.sensitivity.context import Section
+from converter.testing.hybrid_plans import BY_SIZE, FEEDS, hybrid
 
 NAMES = [f.name for f in fields(SearchParts)]
 

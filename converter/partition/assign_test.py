@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Mapping
 from dataclasses import replace
 from types import MappingProxyType
@@ -17,18 +16,16 @@ from converter.calibration.observer import Observations, TensorStats
 from converter.graph.queries import consumers
 from converter.partition.assign import cut, place
 from converter.partition.cost_model import predict
-from converter.partition.integer_forms import PASSING, Offer, Refusal
+from converter.partition.integer_forms import Offer, Refusal
 from converter.partition.policy import LATENCY, Placement, parse_placement
 from converter.plan.records import Plan
 from converter.planning.registry import Choice
 from converter.quantization.parameters import Grid
-from converter.targets import TARGETS, Target
+from converter.testing.assignments import TARGET, cost_of
 from converter.testing.sketch import Planned, Sketch, emitted, parity, plan_for
 from converter.transforms.sigmoids.piecewise_linear import Ramp
 
-Q, DQ = 3, 2
 NOTHING: Mapping[str, Any] = MappingProxyType({})
-TARGET = replace(TARGETS["arm64"], quantize_node=0.0, quantize_element=float(Q), dequantize_node=0.0, dequantize_element=float(DQ))
 
 
 # The minimum cut against all assignments, with whole numbers as costs
@@ -72,52 +69,6 @@ def placements(draw: st.DrawFn) -> tuple[ir.Model, dict[str, Offer | Refusal], O
     sizes = {t: draw(st.integers(1, 4)) for t in ["x", *made_all]}
     stats = {t: TensorStats(0, 1, np.zeros(1, np.float32), (n,)) for t, n in sizes.items()}
     return sketch.model(*outputs), offers, Observations(stats, 1)
-
-
-def cost_of(
-    integer: frozenset[str],
-    model: ir.Model,
-    offers: dict[str, Offer | Refusal],
-    seen: Observations,
-    penalty: Mapping[str, float] = MappingProxyType({}),
-    noise: Mapping[str, float] = MappingProxyType({}),
-    target: Target = TARGET,
-) -> float:
-    """What an assignment costs; infinite if it is not allowed. Written from the rules, not from the code."""
-    total = sum(penalty.get(name, 0.0) for name in integer)
-    makers = {str(n.outputs[0].name): n for n in model.graph}
-    for node in model.graph:
-        entry = offers[str(node.name)]
-        if isinstance(entry, Offer):
-            total += entry.integer_cost if node.name in integer else entry.float_cost
-            maker = makers.get(str(node.inputs[0].name)) if node.inputs[0] is not None else None
-            if entry.form == "absorbed" and node.name in integer and (maker is None or maker.name not in integer):
-                return float("inf")
-    for tensor, stats in seen.tensors.items():
-        readers = [str(n.name) in integer for n in model.graph if any(v is not None and v.name == tensor for v in n.inputs)]
-        readers += [False for o in model.graph.outputs if o.name == tensor]
-        maker = makers.get(tensor)
-        total += noise.get(tensor, 0.0) if has_codes(tensor, any(readers), maker, integer, model, offers) else 0.0
-        if maker is None or maker.name not in integer:
-            total += target.quantize(math.prod(stats.shape)) if any(readers) else 0
-            continue
-        entry = offers[str(maker.name)]
-        free = isinstance(entry, Offer) and entry.may_write_float and not any(readers)
-        total += target.dequantize(math.prod(stats.shape)) if not all(readers) and not free else 0
-    return total
-
-
-def has_codes(
-    tensor: str, read: bool, maker: ir.Node | None, integer: frozenset[str], model: ir.Model, offers: dict[str, Offer | Refusal]
-) -> bool:
-    """Whether somebody rounds a tensor: not inside a fused group, nor who only moves codes."""
-    readers = [str(n.name) for n in model.graph if any(v is not None and v.name == tensor for v in n.inputs)]
-    if any(isinstance(e := offers[n], Offer) and e.form == "absorbed" for n in readers):
-        return False
-    entry = None if maker is None else offers[str(maker.name)]
-    if maker is None or not isinstance(entry, Offer) or maker.name not in integer:
-        return read
-    return entry.form not in PASSING and (read or not entry.may_write_float)
 
 
 numbers = st.lists(st.integers(0, 15), min_size=8, max_size=8)

@@ -15,8 +15,8 @@ from converter.partition.integer_forms import Refusal
 from converter.plan.records import OpPlan, plan_from_json, plan_to_json
 from converter.planning.validate import adopt_plan, check_plan
 from converter.runtime.session import open_session, run_session
+from converter.testing.narrow_networks import CHANNELS, IN_FLOAT, STEPS, codes_stay_in_their_grids, networks
 from converter.testing.sketch import TARGET_NAMES, Planned, Sketch, emitted, feeds_for, parity, plan_for, settings_for
-from converter.verify.bit_widths_test import CHANNELS, IN_FLOAT, STEPS, codes_stay_in_their_grids, networks
 from converter.verify.integer_coverage import take_census
 from converter.verify.simulation import simulate
 

@@ -9,9 +9,9 @@ import onnx_ir as ir
 import pytest
 
 from converter.calibration.observer import observe
-from converter.graph.macs_test import MULTIPLYING
 from converter.partition.integer_forms import PASSING, Offer, Refusal, offer, passes_codes, relabel_factor
 from converter.targets import TARGETS, Cost, Target
+from converter.testing.multiplying import MULTIPLYING
 from converter.testing.sketch import Sketch, feeds_for
 
 PRICED = replace(

@@ -15,8 +15,8 @@ from onnx import numpy_helper
 from converter.graph.queries import consumers
 from converter.partition.requantize_copies import fork_entering
 from converter.runtime.session import open_session, run_session
+from converter.testing.oldest_runtime import OLDEST, run_oldest
 from converter.testing.sketch import TARGET_NAMES, Planned, Sketch, emitted, feeds_for, kernels_of, parity, plan_for, settings_for
-from converter.verify.oldest_runtime_test import OLDEST, run_oldest
 from converter.verify.simulation import simulate
 
 targets = pytest.mark.parametrize("target", TARGET_NAMES)

@@ -7,10 +7,10 @@ from dataclasses import replace
 import onnx_ir as ir
 import pytest
 
-from converter.graph.macs_test import MULTIPLYING
 from converter.targets import TARGETS
 from converter.targets.costs import features, form_costs, kind_of, operator_costs, price
 from converter.targets.target import FEATURES, Cost, Target
+from converter.testing.multiplying import MULTIPLYING
 from converter.testing.sketch import Sketch
 
 

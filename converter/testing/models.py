@@ -216,3 +216,26 @@ class _Network:
     def mlp(self, name: str, x: str) -> str:
         hidden = self.gelu(f"{name}/act", self.linear(f"{name}/fc1", x, TOKEN_WIDTH, 2 * TOKEN_WIDTH))
         return self.linear(f"{name}/fc2", hidden, 2 * TOKEN_WIDTH, TOKEN_WIDTH)
+
+
+def conditional(*, constant: bool) -> onnx.ModelProto:
+    """A graph ``y = relu(x) if condition else -x``."""
+
+    def branch(op_type: str) -> onnx.GraphProto:
+        return helper.make_graph(
+            [helper.make_node(op_type, ["x"], [f"{op_type}_y"])], op_type, [], [helper.make_tensor_value_info(f"{op_type}_y", 1, (2, 3))]
+        )
+
+    nodes = [helper.make_node("If", ["condition"], ["y"], name="/choice/If", then_branch=branch("Relu"), else_branch=branch("Neg"))]
+    inputs = [helper.make_tensor_value_info("x", 1, (2, 3))]
+    initializers = []
+    if constant:
+        initializers = [onnx.numpy_helper.from_array(np.asarray(True), "condition")]
+    else:
+        nodes = [
+            helper.make_node("ReduceSum", ["x"], ["sum"], keepdims=0),
+            helper.make_node("Cast", ["sum"], ["condition"], to=onnx.TensorProto.BOOL),
+            *nodes,
+        ]
+    graph = helper.make_graph(nodes, "conditional", inputs, [helper.make_tensor_value_info("y", 1, (2, 3))], initializers)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)

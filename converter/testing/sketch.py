@@ -173,3 +173,8 @@ def parity(planned: Planned, proto: onnx.ModelProto, *, settings: dict[str, str]
         for name, value in run_session(session, feed).items()
     ]
     return sqnr(np.concatenate([a for a, _ in pairs]), np.concatenate([b for _, b in pairs]))
+
+
+def shapes_of(model: ir.Model) -> dict[str, tuple[int, ...]]:
+    values = [*model.graph.inputs, *(output for node in model.graph for output in node.outputs)]
+    return {str(value.name): tuple(map(int, value.shape or ())) for value in values}  # type: ignore[arg-type]

@@ -2,52 +2,17 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
-import onnx
 import pytest
 
 from converter.runtime.session import open_session, run_session
+from converter.testing.oldest_runtime import OLDEST, run_oldest
 from converter.testing.sketch import TARGET_NAMES, Sketch, emitted, feeds_for, kernels_of, plan_for, settings_for
 
-OLDEST = Path(sys.prefix) / "oldest-onnxruntime"
 pytestmark = pytest.mark.skipif(not OLDEST.is_dir(), reason=f"there is no older ONNX Runtime in {OLDEST}; the Makefile installs one")
-
-_SCRIPT = """
-import json, sys
-import numpy as np, onnx, onnxruntime
-from collections import Counter
-folder, settings = sys.argv[1], json.loads(sys.argv[2])
-options = onnxruntime.SessionOptions()
-options.log_severity_level, options.intra_op_num_threads = 4, 1
-options.optimized_model_filepath = folder + "/oldest.onnx"
-for key, value in settings.items():
-    options.add_session_config_entry(key, value)
-session = onnxruntime.InferenceSession(folder + "/model.onnx", options, providers=["CPUExecutionProvider"])
-values = session.run(None, dict(np.load(folder + "/feed.npz")))
-np.savez(folder + "/result.npz", **{o.name: v for o, v in zip(session.get_outputs(), values)})
-kernels = Counter(n.op_type for n in onnx.load(folder + "/oldest.onnx").graph.node)
-print(json.dumps({"version": onnxruntime.__version__, "kernels": kernels}))
-"""
-
-
-def run_oldest(proto: onnx.ModelProto, feed: dict[str, npt.NDArray[Any]], settings: dict[str, str], folder: Path) -> dict[str, Any]:
-    (folder / "model.onnx").write_bytes(proto.SerializeToString())
-    np.savez(folder / "feed.npz", **feed)  # type: ignore[arg-type]
-    environment = {**os.environ, "PYTHONPATH": str(OLDEST)}
-    command = [sys.executable, "-c", _SCRIPT, str(folder), json.dumps(settings)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    told: dict[str, Any] = json.loads(done.stdout)
-    return {**told, "outputs": dict(np.load(folder / "result.npz"))}
 
 
 def image_network(s: Sketch) -> tuple[str, ...]:

@@ -13,8 +13,8 @@ from converter.errors import UsageError
 from converter.runtime.session import open_session
 from tools.arm64 import compare as module
 from tools.arm64.compare import compare, difference, main
-from tools.arm64.conftest import emulate_here
 from tools.arm64.guest import load_tensors, save_tensors
+from tools.arm64.testing.stand_in import emulate_here
 
 
 def test_differences_and_predictions() -> None:

@@ -10,9 +10,9 @@ import pytest
 from rich.console import Console
 
 from converter.errors import ModelError, UsageError
-from tools.arm64.conftest import PER_REGION
 from tools.arm64.count import Count, count, counts_json, main, print_counts
 from tools.arm64.emulator import Machine
+from tools.arm64.testing.stand_in import PER_REGION
 
 MACHINE = Machine("cortex-a53", ("asimd",), "1.23.2", "2.4.6", "3.11.2")
 COUNTS = [Count(Path("a[b].onnx"), "0a", (2_000_000, 2_000_010, 1_999_000), MACHINE), Count(Path("c.onnx"), "0c", (500_000,), MACHINE)]

@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 
 from tools.arm64 import per_op
-from tools.arm64.conftest import PER_REGION, emulate_here
 from tools.arm64.count import Count, main
 from tools.arm64.emulator import Job, JobResult, Machine
 from tools.arm64.environment import Environment
 from tools.arm64.per_op import NodeCount, PerOp, TypeCount, by_type, count_per_op, per_op_json
+from tools.arm64.testing.stand_in import PER_REGION, emulate_here
 
 MACHINE = Machine("cortex-a53", (), "1.23.2", "2.4.6", "3.11.2")
 NODES = (

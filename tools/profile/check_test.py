@@ -10,9 +10,9 @@ import pytest
 
 from converter.testing.sketch import Sketch
 from tools.arm64 import count
-from tools.arm64.conftest import PER_REGION, emulate_here
 from tools.arm64.environment import environment
 from tools.arm64.setup import missing_steps
+from tools.arm64.testing.stand_in import PER_REGION, emulate_here
 from tools.profile.check import Comparison, main
 
 PRICES = """

@@ -18,9 +18,9 @@ from converter.targets.costs import features, form_costs, kind_of
 from converter.targets.target import Cost, Target
 from converter.targets.target_file import target_text
 from tools.arm64 import per_op
-from tools.arm64.conftest import emulate_here
 from tools.arm64.emulator import Job, JobResult, Machine
 from tools.arm64.environment import Environment
+from tools.arm64.testing.stand_in import emulate_here
 from tools.profile import target as profile_target
 from tools.profile.probes import Probe, probe_model, probes, seen_in
 from tools.profile.samples import Sample

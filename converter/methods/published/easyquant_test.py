@@ -13,13 +13,13 @@ from converter.calibration.observer import observe
 from converter.methods.judging.layer_readers import Reader
 from converter.methods.published.easyquant import MULTIPLIERS, Layer, best_reach, best_weight_scales, similarities
 from converter.methods.published.symmetric import centred_grid
-from converter.methods.q_hyvit.method_test import hybrid, planned, quality
 from converter.options import Options
 from converter.plan.records import Plan
 from converter.planning.make import make_plan
 from converter.quantization.parameters import Grid
 from converter.sensitivity.context import Reading
 from converter.targets import TARGETS
+from converter.testing.hybrid_plans import hybrid, planned, quality
 from converter.testing.sketch import Sketch
 
 BITS = pytest.mark.parametrize("bits", [4, 8])

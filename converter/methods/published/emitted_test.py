@@ -10,10 +10,10 @@ import pytest
 
 from converter.calibration.observer import observe
 from converter.emit.builder import emit
-from converter.methods.q_hyvit.method_test import BY_SIZE, FEEDS, hybrid
 from converter.options import Options
 from converter.planning.make import Planned, make_plan
 from converter.runtime.session import open_session, run_session
+from converter.testing.hybrid_plans import BY_SIZE, FEEDS, hybrid
 from converter.testing.sketch import settings_for
 from converter.verify.simulation import simulate
 from converter.verify.verdict import sqnr

@@ -15,11 +15,11 @@ from converter.errors import UsageError
 from converter.methods.names import OBSERVERS
 from converter.methods.problem import Problem
 from converter.methods.published.fq_vit import FACTORS, choose, omse_range, percentile_range, power_of_two_factors, scores_grid
-from converter.methods.q_hyvit.method_test import BY_SIZE, hybrid, planned, quality
 from converter.options import Options
 from converter.planning.make import make_plan
 from converter.quantization.parameters import Grid, affine_grid, fake_quantize
 from converter.runtime.session import open_session, run_session
+from converter.testing.hybrid_plans import BY_SIZE, hybrid, planned, quality
 from converter.testing.sketch import Sketch, feeds_for, settings_for
 from converter.transforms.nonuniform.marks import curve_of
 from converter.verify.simulation import simulate

@@ -2,30 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import onnx_ir as ir
 import pytest
 from onnx import TensorProto
 
-import converter
 from converter.calibration.observer import observe
 from converter.canonicalise import canonicalise
-from converter.emit.builder import emit
 from converter.methods.judging.output_change import divergence
 from converter.methods.judging.output_error import on_grids
 from converter.methods.q_hyvit import method as q_hyvit
 from converter.methods.q_hyvit.bridge_search import search_section
-from converter.methods.search_parts import SearchParts
 from converter.options import Options, parse_bits
 from converter.partition.cost_model import predict
 from converter.partition.policy import added_loss
-from converter.partition.requantize_copies import fork_entering
 from converter.plan.choice import Choice
 from converter.planning import make as planning
 from converter.planning.make import Planned, make_plan
@@ -33,60 +26,10 @@ from converter.planning.registry import METHODS, RAMPING, Problem
 from converter.quantization.parameters import Grid
 from converter.runtime.session import Feed, open_session, run_session
 from converter.sensitivity.context import Section, readings_of, stack
-from converter.targets import TARGETS
-from converter.targets.target_file import read_target
-from converter.testing.models import hybrid_model
-from converter.testing.sketch import Sketch, feeds_for, settings_for
+from converter.testing.hybrid_plans import BY_SIZE, FEEDS, hybrid, planned, quality
+from converter.testing.sketch import Sketch, feeds_for
 from converter.torch_backend.network import network_of, run_samples
-from converter.transforms.equalization.apply import Fold, apply_folds
-from converter.transforms.equalization.find import find_sites
 from converter.transforms.sigmoids.piecewise_linear import PricedRamp
-from converter.verify.verdict import sqnr
-
-FEEDS: list[Feed] = [{"image": np.random.default_rng(i).random((1, 3, 32, 32), dtype=np.float32)} for i in range(40)]
-
-
-BY_SIZE = read_target(Path(converter.__file__).parent / "testing" / "by_size.toml", "target of the tests")
-"""Each node has its price whatever its size on real targets; there, most of a network so small would stay float."""
-
-
-def hybrid(spread: float = 1.0, activation_bits: int = 8) -> ir.Model:
-    """The small hybrid network; with a spread, its channels' ranges differ by as much wherever that leaves the function."""
-    model = canonicalise(hybrid_model(), FEEDS[:1]).model
-    if spread > 1.0:
-        generator = np.random.default_rng(1)
-        sites = {n: s for n, s in find_sites(model).items() if s.kind == "fold"}
-        folds = {n: Fold(tuple(np.exp(generator.uniform(-0.5, 0.5, s.channels) * np.log(spread)))) for n, s in sites.items()}
-        model = apply_folds(model, sites, folds)
-    if activation_bits < 8:
-        fork_entering(model, frozenset())
-    return model
-
-
-def planned(
-    model: ir.Model, method: str, bits: str = "W8A8", sections: tuple[Section, ...] = (), seed: int = 0, *, without: Sequence[str] = ()
-) -> Planned:
-    """The plan of a search without some of its parts, and without what trades nearness for speed: ramps, and operators in float."""
-
-    def look(model: ir.Model) -> Any:
-        return observe(model, FEEDS[:8], threads=1)
-
-    parts = replace(SearchParts(), **dict.fromkeys(["ramps", *without], False))
-    options = Options(method=method, bits=bits, seed=seed, parts=parts, placement="balanced:0")
-    return make_plan(model, look(model), look, FEEDS[:8], sections, BY_SIZE, options, frozenset())
-
-
-def logits(model: ir.Model, result: Planned) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-    """What the float model and the emitted one give in the runtime on other samples."""
-    floats = open_session(ir.to_proto(model), threads=1)
-    session = open_session(ir.to_proto(emit(result.model, result.plan, {})), threads=1, settings=settings_for(TARGETS["arm64"]))
-    pairs = [(run_session(floats, f)["logits"], run_session(session, f)["logits"]) for f in FEEDS[8:]]
-    return np.concatenate([a for a, _ in pairs]), np.concatenate([b for _, b in pairs])
-
-
-def quality(model: ir.Model, result: Planned) -> float:
-    """SQNR of the emitted model against the float model."""
-    return sqnr(*logits(model, result))
 
 
 @pytest.mark.parametrize("bits", ["W6A6", "W5A5", "W4A8"])

@@ -9,11 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from converter.calibration.observer import TensorStats
-from converter.methods.conftest import Solve
 from converter.methods.problem import Problem
 from converter.methods.ranges import minmax, mse
 from converter.plan.choice import Constant
 from converter.quantization.parameters import Grid, affine_grid, fake_quantize
+from converter.testing.one_layer import solve
 
 SHAPES = st.sampled_from(["normal", "laplace", "positive", "outlier", "constant", "two clusters"])
 
@@ -51,7 +51,7 @@ def test_the_error_is_never_larger_than_that_of_minmax(kind: str, seed: int, bit
 
 @pytest.mark.parametrize("bits", [4, 8])
 @pytest.mark.parametrize("kind", ["normal", "laplace", "outlier", "two clusters"])
-def test_no_other_coarse_candidate_is_better(kind: str, bits: int, solve: Solve) -> None:
+def test_no_other_coarse_candidate_is_better(kind: str, bits: int) -> None:
     """The running totals give the same winner as rounding every value on every candidate grid."""
     x = draw(kind, 3)
     factors = np.arange(0.1, 1.01, 0.1)
@@ -63,7 +63,7 @@ def test_no_other_coarse_candidate_is_better(kind: str, bits: int, solve: Solve)
     assert squared_error(x, solve(mse.choose, x, bits=bits).tensors["x"]) <= best * (1 + 1e-6)
 
 
-def test_an_outlier_is_clipped_when_that_pays(solve: Solve) -> None:
+def test_an_outlier_is_clipped_when_that_pays() -> None:
     x = np.append(np.linspace(-1, 1, 40000), 4.0)
     chosen = solve(mse.choose, x, bits=4).tensors["x"]
     assert chosen.highest < 2.0
@@ -72,12 +72,12 @@ def test_an_outlier_is_clipped_when_that_pays(solve: Solve) -> None:
     )
 
 
-def test_a_sample_that_lies_on_its_own_grid_is_kept_exactly(solve: Solve) -> None:
+def test_a_sample_that_lies_on_its_own_grid_is_kept_exactly() -> None:
     grid = solve(mse.choose, np.arange(-128, 128)).tensors["x"]
     assert grid == Grid((1.0,), (0,), 8, True)
 
 
-def test_weight_factors_by_hand(solve: Solve) -> None:
+def test_weight_factors_by_hand() -> None:
     """Ten weights of 0.7 and one of 1.0 on the 7 positive codes of a 4-bit grid.
 
     At 0.98 times the magnitude one step is 0.14: 0.7 is exact, and 1.0 misses by 0.02, for 0.0004 in all. At the full
@@ -88,7 +88,7 @@ def test_weight_factors_by_hand(solve: Solve) -> None:
     assert scale == pytest.approx(0.14, rel=1e-6)
 
 
-def test_channels_are_chosen_one_by_one(solve: Solve) -> None:
+def test_channels_are_chosen_one_by_one() -> None:
     rows = np.random.default_rng(0).standard_normal((300, 400)).astype(np.float32)
     together = solve(mse.choose, [1.0], rows).constants["layer", 1].scale
     apart = [solve(mse.choose, [1.0], rows[i : i + 1]).constants["layer", 1].scale[0] for i in (0, 81, 82, 299)]

@@ -12,10 +12,10 @@ import pytest
 from converter.partition.integer_forms import Refusal
 from converter.quantization.parameters import Grid
 from converter.runtime.session import open_session, run_session
+from converter.testing.oldest_runtime import OLDEST, run_oldest
 from converter.testing.sketch import TARGET_NAMES, Planned, Sketch, emitted, feeds_for, kernels_of, plan_for, settings_for
 from converter.transforms.equalization.apply import Fold, apply_folds, channel_grid
 from converter.transforms.equalization.find import find_sites
-from converter.verify.oldest_runtime_test import OLDEST, run_oldest
 from converter.verify.simulation import simulate
 
 C = 16

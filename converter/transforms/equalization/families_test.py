@@ -9,8 +9,8 @@ import onnx
 import pytest
 
 from converter.canonicalise import TOLERANCE, canonicalise
+from converter.testing.equalization import difference, random_folds
 from converter.transforms.equalization.apply import apply_folds
-from converter.transforms.equalization.apply_test import difference, random_folds
 from converter.transforms.equalization.find import find_sites
 from models.export import build, export_model
 from tools.benchmarks.families import FAMILIES

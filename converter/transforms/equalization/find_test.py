@@ -8,19 +8,9 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
+from converter.testing.equalization import BETWEEN, MAKERS, READERS, C, attention, difference, normalised, random_folds, to_tokens
 from converter.testing.sketch import Sketch
 from converter.transforms.equalization.apply import apply_folds
-from converter.transforms.equalization.apply_test import (
-    BETWEEN,
-    MAKERS,
-    READERS,
-    C,
-    attention,
-    difference,
-    normalised,
-    random_folds,
-    to_tokens,
-)
 from converter.transforms.equalization.find import find_sites
 from converter.transforms.equalization.site import Site
 
