@@ -21,10 +21,10 @@ from converter.plan.records import Plan
 from converter.planning.replay import read_plan
 from converter.runtime.latency import LatencyRatio, latency_ratio
 from converter.targets import TARGETS
+from converter.verify.coverage_by_profile import coverage_of
 from models.images import LabelledImages
 from runtime_tests.confinement import measure_confinement
 from runtime_tests.cores import DEFAULT_CORES, measure_cores, short_name
-from runtime_tests.coverage import measure_coverage
 from runtime_tests.gates import check_fine_enough, check_measurable, read_gates
 from runtime_tests.outcomes import Outcome, broken_outcome, check_outcomes, gate_outcomes, junit_xml, raise_failures
 from runtime_tests.parity import check_plan_is_of, measure_parity, measure_plan_parity
@@ -178,7 +178,7 @@ def _measure(
     else:
         closeness = timed("closeness", lambda: measure_closeness(subject))
         skipped["accuracy"] = f"give {KINDS['top1'].needs}"
-    coverage = timed("coverage", lambda: measure_coverage(subject))
+    coverage = timed("coverage", lambda: coverage_of(subject.model, subject.feeds[0], subject.settings))
     confinement = timed("confinement", lambda: measure_confinement(subject))
     if subject.bits is None and not confinement.activations + confinement.weights:
         del seconds["confinement"]

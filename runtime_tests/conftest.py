@@ -7,8 +7,8 @@ from pathlib import Path
 import onnx_ir as ir
 import pytest
 
-from converter.testing.sketch import emitted, plan_for
-from runtime_tests.testing.files import Files, MakeFiles, classifier
+from converter.testing.sketch import classifier, emitted, plan_for
+from runtime_tests.testing.files import Files, MakeFiles
 
 
 @pytest.fixture

@@ -178,3 +178,16 @@ def parity(planned: Planned, proto: onnx.ModelProto, *, settings: dict[str, str]
 def shapes_of(model: ir.Model) -> dict[str, tuple[int, ...]]:
     values = [*model.graph.inputs, *(output for node in model.graph for output in node.outputs)]
     return {str(value.name): tuple(map(int, value.shape or ())) for value in values}  # type: ignore[arg-type]
+
+
+def classifier() -> ir.Model:
+    """Pictures ``x`` [1, 3, 16, 16] to five scores."""
+    sketch = Sketch()
+    x = sketch.conv(sketch.input("x", 1, 3, 16, 16), 3, outputs=16, name="first")
+    x = sketch.add("Relu", sketch.conv(sketch.silu(x), 16, name="second"))
+    x = sketch.add("Flatten", sketch.add("GlobalAveragePool", x))
+    return sketch.model(sketch.add("Gemm", x, sketch.normal(16, 5), sketch.normal(5), name="head"))
+
+
+MACS = {"first": 16 * 256 * 27, "second": 16 * 256 * 144, "head": 16 * 5}
+"""Multiply-accumulates of :func:`classifier`, by hand."""

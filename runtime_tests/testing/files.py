@@ -7,12 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import onnx
-import onnx_ir as ir
-
-from converter.testing.sketch import Sketch
-
-MACS = {"first": 16 * 256 * 27, "second": 16 * 256 * 144, "head": 16 * 5}
-"""Multiply-accumulates of :func:`classifier`, by hand."""
 
 
 @dataclass(frozen=True)
@@ -30,15 +24,6 @@ class Files:
 
 
 MakeFiles = Callable[..., Files]
-
-
-def classifier() -> ir.Model:
-    """Pictures ``x`` [1, 3, 16, 16] to five scores."""
-    sketch = Sketch()
-    x = sketch.conv(sketch.input("x", 1, 3, 16, 16), 3, outputs=16, name="first")
-    x = sketch.add("Relu", sketch.conv(sketch.silu(x), 16, name="second"))
-    x = sketch.add("Flatten", sketch.add("GlobalAveragePool", x))
-    return sketch.model(sketch.add("Gemm", x, sketch.normal(16, 5), sketch.normal(5), name="head"))
 
 
 def remove_clip(model: onnx.ModelProto) -> None:

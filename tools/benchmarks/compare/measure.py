@@ -21,10 +21,10 @@ from converter.options import Options
 from converter.pipeline import convert
 from converter.provenance import PREPROCESS_KEY
 from converter.runtime.latency import latency_ratio
+from converter.verify.coverage_by_profile import coverage_of
 from converter.verify.verdict import sqnr
 from models.evaluate import class_names, open_classifier, output_indices
 from models.images import LabelledImages
-from runtime_tests.coverage import coverage_of
 from tools.benchmarks.compare.cells import FLOAT, Cell, Row
 from tools.benchmarks.compare.peers import PEERS
 from tools.benchmarks.compare.variants import Variant

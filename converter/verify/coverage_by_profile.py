@@ -2,30 +2,31 @@
 
 from __future__ import annotations
 
-import math
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+import numpy as np
 import onnx
+import onnx_ir as ir
 
-from converter.graph.macs import einsum_macs
+from converter.graph.macs import product_macs
+from converter.graph.queries import attributes
 from converter.runtime.session import Feed, open_session
 from converter.verify.integer_coverage import INTEGER_PRODUCTS, integer_products, profile
-from runtime_tests.subject import Subject
 
-__all__ = ["Coverage", "Product", "coverage_of", "measure_coverage", "product_macs"]
+__all__ = ["Coverage", "Product", "coverage_of", "macs_by_profile"]
 
-_WEIGHT_PLACES = {"QLinearConv": 3}
-"""Input that holds a convolution's weights, where it is not input 1."""
+_SAME_PRODUCTS = {
+    **dict.fromkeys(("ConvInteger", "FusedConv", "NhwcFusedConv", "QLinearConv"), "Conv"),
+    **dict.fromkeys(("FusedGemm", "QGemm"), "Gemm"),
+    **dict.fromkeys(("FusedMatMul", "MatMulInteger", "MatMulIntegerToFloat", "QLinearMatMul"), "MatMul"),
+}
+"""Operators of the runtime, and the standard one that multiplies as often."""
 
-_CONVOLUTIONS = ("Conv", "QLinearConv", "ConvInteger", "FusedConv", "NhwcFusedConv", "DeformConv")
-_LINEAR = ("Gemm", "QGemm", "FusedGemm")
-_PRODUCTS = ("MatMul", "FusedMatMul", *INTEGER_PRODUCTS)
-
-_RECURRENT = ("GRU", "LSTM", "RNN")
+_WEIGHT_PLACES = dict.fromkeys(("QGemm", "QLinearConv", "QLinearMatMul"), 3)
+"""Input that holds the second factor, where it is not input 1."""
 
 UNCOUNTED = frozenset(["Attention", "GroupQueryAttention", "MultiHeadAttention", "PackedAttention", "QAttention"])
 """Operators that multiply inside, of which it is only said that they ran."""
@@ -64,24 +65,20 @@ class Coverage:
         return 100.0 * self.integer_macs / self.total_macs if self.total_macs else 0.0
 
 
-def measure_coverage(subject: Subject) -> Coverage:
+def coverage_of(model: onnx.ModelProto, feed: Feed, settings: Mapping[str, str]) -> Coverage:
     """Count products where the graph runs as it stands, and see which of them the runtime turns into integer kernels.
 
-    Raises:
-        ModelError: the model does not run.
-    """
-    return coverage_of(subject.model, subject.feeds[0], subject.settings)
-
-
-def coverage_of(model: onnx.ModelProto, feed: Feed, settings: Mapping[str, str]) -> Coverage:
-    """The same of any quantized model, on one sample, under these session settings.
+    Args:
+        model: any quantized model.
+        feed: one sample.
+        settings: session settings.
 
     Raises:
         ModelError: the model does not run.
     """
     model = _named(model)
     with tempfile.TemporaryDirectory() as folder:
-        macs = product_macs(model, feed, Path(folder))
+        macs = macs_by_profile(model, feed, Path(folder))
         integer, kernels = integer_products(model, macs, feed, settings, Path(folder))
     types = {node.name: node.op_type for node in model.graph.node}
     integer |= {name for name in macs if types[name] in INTEGER_PRODUCTS}  # a file may hold integer operators from the start
@@ -102,46 +99,26 @@ def _named(model: onnx.ModelProto) -> onnx.ModelProto:
     return result
 
 
-def product_macs(model: onnx.ModelProto, feed: Feed, folder: Path) -> dict[str, int]:
-    """Multiply-accumulates of each Conv, ConvTranspose, Gemm, MatMul, Einsum and recurrent layer, float or integer, by node.
-
-    They come from the shapes that occur.
-    """
+def macs_by_profile(model: onnx.ModelProto, feed: Feed, folder: Path) -> dict[str, int]:
+    """Multiply-accumulates of each operator that multiplies matrices, float or integer, by node, from the shapes that occur."""
     session = open_session(model, threads=1, optimise=False, profile_prefix=folder / "as_it_stands")
     shapes = {event["name"].removesuffix("_kernel_time"): event["args"] for event in profile(session, feed)}
-    stored = {tensor.name: list(tensor.dims) for tensor in model.graph.initializer}
-    constants = {node.output[0]: _attribute(node, "value") for node in model.graph.node if node.op_type == "Constant"}
-    stored |= {name: list(tensor.dims) for name, tensor in constants.items() if isinstance(tensor, onnx.TensorProto)}
-    counted = {node.name: _macs(node, shapes[node.name], stored) for node in model.graph.node if node.name in shapes}
+    stored = {tensor.name: tuple(tensor.dims) for tensor in model.graph.initializer}
+    constants = {node.output[0]: attributes(ir.from_proto(node)).get("value") for node in model.graph.node if node.op_type == "Constant"}
+    stored |= {name: value.shape for name, value in constants.items() if isinstance(value, np.ndarray)}
+    counted = {}
+    for node in model.graph.node:
+        if node.name in shapes:
+            read, written = (_dims(shapes[node.name][f"{end}_type_shape"]) for end in ("input", "output"))
+            # the profile leaves out what a kernel has packed for itself
+            known = [stored.get(name, read[place] if place < len(read) else None) for place, name in enumerate(node.input)]
+            if node.op_type in _WEIGHT_PLACES:
+                known[1] = known[_WEIGHT_PLACES[node.op_type]]
+            op_type = _SAME_PRODUCTS.get(node.op_type, node.op_type)
+            counted[node.name] = product_macs(op_type, attributes(ir.from_proto(node)), known, written[0] if written else None)
     return {name: macs for name, macs in counted.items() if macs}
 
 
-def _macs(node: onnx.NodeProto, shapes: Mapping[str, Any], stored: Mapping[str, list[int]]) -> int:
-    """Multiply-accumulates of one node, 0 if it does not multiply."""
-    inputs, outputs = _dims(shapes["input_type_shape"]), _dims(shapes["output_type_shape"])
-
-    def operand(place: int) -> list[int]:
-        # the profile leaves out what a kernel has packed for itself
-        return stored[node.input[place]] if node.input[place] in stored else inputs[place]
-
-    if node.op_type in (*_CONVOLUTIONS, "ConvTranspose"):
-        weight = operand(_WEIGHT_PLACES.get(node.op_type, 1))
-        return math.prod((inputs if node.op_type == "ConvTranspose" else outputs)[0]) * math.prod(weight[1:])
-    if node.op_type in _RECURRENT:
-        return math.prod(inputs[0][:2]) * (math.prod(operand(1)) + math.prod(operand(2)))
-    if node.op_type in _LINEAR:
-        return math.prod(outputs[0]) * inputs[0][0 if _attribute(node, "transA") else -1]
-    if node.op_type in _PRODUCTS:
-        return math.prod(outputs[0]) * inputs[0][-2 if _attribute(node, "transA") else -1]
-    if node.op_type == "Einsum":
-        return einsum_macs(_attribute(node, "equation").decode(), inputs)
-    return 0
-
-
-def _dims(entries: Sequence[Mapping[str, list[int]]]) -> list[list[int]]:
+def _dims(entries: Sequence[Mapping[str, list[int]]]) -> list[tuple[int, ...]]:
     """Shapes, each of which the profile lists under its type."""
-    return [list(*entry.values()) for entry in entries]
-
-
-def _attribute(node: onnx.NodeProto, name: str) -> Any:
-    return next((onnx.helper.get_attribute_value(entry) for entry in node.attribute if entry.name == name), 0)
+    return [tuple(*entry.values()) for entry in entries]
