@@ -17,8 +17,8 @@ from converter.partition.assign import cut, cut_graph, settle
 from converter.partition.cost_model import predict
 from converter.partition.integer_forms import Offer, Refusal
 from converter.partition.max_flow import minimum_cut
+from converter.plan.choice import Choice
 from converter.plan.records import Plan
-from converter.planning.registry import Choice
 from converter.quantization.parameters import Grid
 from converter.targets.costs import operator_costs
 from converter.testing.assignments import cost_of

@@ -14,6 +14,7 @@ from converter.calibration.observer import observe
 from converter.canonicalise import canonicalise
 from converter.methods.judging.output_change import divergence
 from converter.methods.judging.output_error import on_grids
+from converter.methods.problem import Problem
 from converter.methods.q_hyvit import method as q_hyvit
 from converter.methods.q_hyvit.bridge_search import search_section
 from converter.options import Options, parse_bits
@@ -22,11 +23,12 @@ from converter.partition.policy import added_loss
 from converter.plan.choice import Choice
 from converter.planning import make as planning
 from converter.planning.make import Planned, make_plan
-from converter.planning.registry import METHODS, RAMPING, Problem
+from converter.planning.registry import METHODS
 from converter.quantization.parameters import Grid
 from converter.runtime.session import Feed, open_session, run_session
 from converter.sensitivity.context import Section, readings_of, stack
 from converter.testing.hybrid_plans import BY_SIZE, FEEDS, hybrid, planned, quality
+from converter.testing.plans import folds_of
 from converter.testing.sketch import Sketch, feeds_for
 from converter.torch_backend.network import network_of, run_samples
 from converter.transforms.sigmoids.piecewise_linear import PricedRamp
@@ -41,7 +43,7 @@ def test_it_is_nearer_to_float_than_minmax(bits: str) -> None:
 def test_it_folds_where_channels_differ_and_gets_back_what_ranges_lose() -> None:
     model = hybrid(spread=100.0)
     result = planned(model, "q-hyvit")
-    assert len(result.plan.folds) >= 3
+    assert len(folds_of(result.plan)) >= 3
     assert quality(model, result) > quality(model, planned(model, "minmax")) + 6.0
 
 
@@ -180,7 +182,7 @@ def test_a_network_that_cannot_be_run_in_any_way_is_judged_layer_by_layer_and_th
 def test_without_a_study_it_answers_as_mse_does() -> None:
     stats = observe(hybrid(), FEEDS[:2], threads=1).tensors
     problem = Problem(stats, {}, dict.fromkeys(stats, 8), True)
-    assert METHODS["q-hyvit"](problem).tensors == METHODS["mse"](replace(problem)).tensors
+    assert METHODS["q-hyvit"].choose(problem).tensors == METHODS["mse"].choose(replace(problem)).tensors
 
 
 @pytest.mark.parametrize("method", ["q-hyvit", "easyquant", "ptq4vit", "repq-vit", "fq-vit"])
@@ -281,10 +283,7 @@ def test_lines_are_sought_only_where_speed_is_weighed(monkeypatch: pytest.Monkey
         calls.append("asked")
         return {}
 
-    monkeypatch.setitem(RAMPING, "q-hyvit", ramps)
-    monkeypatch.setitem(METHODS, "q-hyvit", METHODS["minmax"])
-    monkeypatch.setattr(planning, "FOLDING", {})
-    monkeypatch.setattr(planning, "REFINING", {})
+    monkeypatch.setitem(METHODS, "q-hyvit", replace(METHODS["minmax"], sigmoids=ramps))
     model = hybrid()
 
     def look(model: ir.Model) -> Any:
