@@ -66,6 +66,7 @@ def test_dynamo_export_holds_no_path_of_this_machine() -> None:
     assert run(content, torch.zeros(3, 3, 64, 64)).shape == (3, 10)
 
 
+@pytest.mark.slow
 def test_same_command_gives_the_same_bytes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     paths = [tmp_path / "a.onnx", tmp_path / "b.onnx", tmp_path / "c.onnx"]
     for path, seed, threads in zip(paths, "001", (1, 2, 1), strict=True):

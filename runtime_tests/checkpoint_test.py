@@ -5,11 +5,15 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
+
 from converter.options import Options
 from converter.pipeline import convert
 from models.export import build, export_model
 from runtime_tests.command_line import main
 from runtime_tests.validate import CHECKPOINTS, GATES
+
+pytestmark = pytest.mark.slow
 
 NAME = "mobilevit_xxs"
 

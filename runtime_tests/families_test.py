@@ -17,6 +17,8 @@ from converter.torch_backend.network import network_of, run_samples
 from models.export import build, export_model
 from tools.benchmarks.families import FAMILIES, convert_family, markdown
 
+pytestmark = pytest.mark.slow
+
 SIZE = 64
 
 # Random weights make MobileViT v2 chaotic: every one of its 64 convolutions has to round its output, nothing is redundant, and each

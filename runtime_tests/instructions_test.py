@@ -11,7 +11,7 @@ from tools.arm64.setup import missing_steps
 from tools.benchmarks.families import convert_family
 
 ENV = environment()
-pytestmark = pytest.mark.skipif(bool(missing_steps(ENV)), reason="the ARM64 emulation is not set up (make arm64)")
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(bool(missing_steps(ENV)), reason="the ARM64 emulation is not set up (make arm64)")]
 
 NETWORK, SIZE, CORE = "mobilevit_xxs", 64, "cortex-a76"
 

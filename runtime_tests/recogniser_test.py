@@ -19,6 +19,8 @@ from tools.demo.__main__ import pixels
 from tools.demo.recogniser import alphabet, character_accuracy, exact_lines, fetch_model, greedy_decode
 from tools.demo.text_lines import TextLine, render_lines
 
+pytestmark = pytest.mark.slow
+
 LINES = 120
 
 

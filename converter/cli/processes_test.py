@@ -77,6 +77,7 @@ def test_the_installed_command_is_this_one() -> None:
 # The same bytes
 
 
+@pytest.mark.slow
 def test_two_processes_write_the_same_files(tmp_path: Path, save_hybrid: SaveHybrid) -> None:
     """With other hash seeds, other folders and another number of threads; stdout holds JSON alone."""
     outcomes: list[tuple[bytes, bytes, dict[str, Any]]] = []
@@ -96,6 +97,7 @@ def test_two_processes_write_the_same_files(tmp_path: Path, save_hybrid: SaveHyb
 # Streams
 
 
+@pytest.mark.slow
 def test_a_reader_that_leaves_is_no_error(tmp_path: Path, save_hybrid: SaveHybrid) -> None:
     line = f"set -o pipefail; {' '.join(command(save_hybrid(), 'out.onnx', *QUICK))} | head -c 20"
     result = subprocess.run(["bash", "-c", line], capture_output=True, text=True, cwd=tmp_path, timeout=120, check=False)
@@ -131,6 +133,7 @@ def on_terminal(words: Sequence[str], columns: int) -> tuple[int, str]:
     return os.waitstatus_to_exitcode(status), printed.decode()
 
 
+@pytest.mark.slow
 def test_bars_and_tables_on_a_narrow_terminal(tmp_path: Path, save_hybrid: SaveHybrid) -> None:
     output = tmp_path / "out.onnx"
     code, printed = on_terminal(command(save_hybrid(), output, "--samples", "40", "--method", "minmax"), 80)
@@ -156,6 +159,7 @@ def wait_for(process: subprocess.Popen[str], library: str) -> None:
     pytest.fail(f"{library} was never loaded")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="no /proc")
 @pytest.mark.parametrize(
     ("library", "delay", "number", "times"),

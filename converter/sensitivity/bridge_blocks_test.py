@@ -82,6 +82,7 @@ def check_blocks(model: ir.Model, structure: Structure) -> None:
         assert any(layer.block is not None for layer in structure.layers)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", COUNTS)
 def test_the_families_have_the_blocks_that_the_paper_counts(name: str) -> None:
     model, structure = found(exported(name, 128))
@@ -89,31 +90,37 @@ def test_the_families_have_the_blocks_that_the_paper_counts(name: str) -> None:
     check_blocks(model, structure)
 
 
+@pytest.mark.slow
 def test_a_larger_mobile_former_has_two_crossings_for_each_of_its_eleven_blocks_and_one_more() -> None:
     assert kinds(found(exported("mobile_former_151m", 128))[1]) == {"map to tokens": 12, "tokens to map": 11}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "size"), [("mobilevitv2_050", 64), ("efficientformerv2_s0", 224)])
 def test_the_size_of_the_image_changes_nothing(name: str, size: int) -> None:
     assert kinds(found(exported(name, size))[1]) == COUNTS[name]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["efficientformerv2_s0"])
 def test_nor_does_the_opset(name: str) -> None:
     assert kinds(found(exported(name, 128, opset=14))[1]) == COUNTS[name]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["mobilevitv2_050", "mobilevit_xxs"])
 def test_nor_does_an_open_batch_that_hides_shapes(name: str) -> None:
     assert kinds(found(exported(name, 128, opset=14, batch="n"))[1]) == COUNTS[name]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["mobilevitv2_050", "mobile_former_26m"])
 def test_nor_does_the_exporter(name: str) -> None:
     pytest.importorskip("onnxscript", reason="PyTorch's newer exporter needs onnxscript")
     assert kinds(found(exported(name, 128, dynamo=True))[1]) == COUNTS[name]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", COUNTS)
 def test_nor_does_it_matter_if_the_file_was_simplified_before(name: str) -> None:
     simplified, equal = onnxsim.simplify(exported(name, 128 if "mobilevit" in name else 224))
@@ -121,6 +128,7 @@ def test_nor_does_it_matter_if_the_file_was_simplified_before(name: str) -> None
     assert kinds(found(simplified)[1]) == COUNTS[name]
 
 
+@pytest.mark.slow
 def test_nor_does_who_wrote_the_network(tmp_path: Path) -> None:
     """Hugging Face's MobileViT unfolds and folds the map in other words than timm's."""
     transformers = pytest.importorskip("transformers", reason="Hugging Face transformers is not installed")

@@ -17,7 +17,10 @@ from tools.arm64.setup import ONNXRUNTIME, guest_variables, missing_steps
 from tools.arm64.split import empty_model
 
 ENV = environment()
-pytestmark = pytest.mark.skipif(bool(missing_steps(ENV)), reason="the ARM64 emulation is not set up (python -m tools.arm64.setup)")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(bool(missing_steps(ENV)), reason="the ARM64 emulation is not set up (python -m tools.arm64.setup)"),
+]
 
 LOOP = """
 import ctypes, mmap, struct, sys

@@ -49,6 +49,7 @@ def test_both_compute_the_same_attention() -> None:
     assert np.corrcoef(one.transpose(0, 2, 1, 3).reshape(-1), other.reshape(-1))[0, 1] > 0.99
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(bool(missing_steps(environment())), reason="the ARM64 emulation is not set up (python -m tools.arm64.setup)")
 def test_the_fused_attention_takes_more_instructions(tmp_path: Path) -> None:
     paths = [tmp_path / "integer.onnx", tmp_path / "fused.onnx"]

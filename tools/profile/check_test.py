@@ -135,6 +135,7 @@ def test_mistakes_are_told_in_three_lines(words: list[str], code: int, what: str
     assert not rows(printed.out)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(bool(missing_steps(environment())), reason="the ARM64 emulation is not set up (python -m tools.arm64.setup)")
 def test_the_prices_of_arm64_predict_what_the_emulator_counts(tmp_path: Path) -> None:
     s = Sketch(0)

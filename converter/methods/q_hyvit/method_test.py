@@ -78,6 +78,7 @@ def test_a_bridge_block_is_judged_by_its_output(monkeypatch: pytest.MonkeyPatch)
     assert sum(grid != alone.tensors[name].grid for name, grid in chosen.items()) >= 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bits", ["W8A8", "W6A6", "W4A8"])
 def test_biases_that_are_right_on_average_bring_it_nearer(bits: str) -> None:
     """By themselves: below 8 bits corrected weights leave them little to do."""
@@ -90,6 +91,7 @@ def test_biases_that_are_right_on_average_bring_it_nearer(bits: str) -> None:
     assert np.mean(gains) > 0.5
 
 
+@pytest.mark.slow
 def test_weights_that_make_up_for_what_comes_in_bring_it_nearer() -> None:
     """At 6 bits there is too little to make up for in a network so small: half a dB or none, whatever the seed."""
     model = hybrid(activation_bits=5)
@@ -111,6 +113,7 @@ def test_codes_are_prescribed_below_8_bits_only(other: str) -> None:
         assert integer and all(bool(op.codes) == coded for op in integer)
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_plan_and_every_seed_the_same_verdict() -> None:
     model = hybrid(activation_bits=6)
     one, other, *rest = (planned(model, "q-hyvit", "W6A6", seed=seed) for seed in (0, 0, 1, 2))

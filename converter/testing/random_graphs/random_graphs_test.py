@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import pytest
 from hypothesis import given, note, settings
 
 from converter.runtime.session import open_session, run_session
@@ -24,6 +25,7 @@ STATED_REASONS: dict[int, tuple[str, ...]] = {
 """First lines of refusals, by exit code, that are right for a valid model."""
 
 
+@pytest.mark.slow
 @settings(max_examples=100, deadline=None, derandomize=True)
 @given(graphs())
 def test_any_model_is_converted_as_planned_or_refused_for_a_reason_and_the_default_is_not_worse_than_mse(case: Case) -> None:

@@ -15,6 +15,8 @@ from converter.transforms.equalization.find import find_sites
 from models.export import build, export_model
 from tools.benchmarks.families import FAMILIES
 
+pytestmark = pytest.mark.slow
+
 SITES = {
     "mobilevit_xxs": {"fold": 31, "balance": 6, "inserted": 26},
     "mobilevitv2_050": {"fold": 17, "inserted": 26},

@@ -136,6 +136,7 @@ def small_matrix(folder: Path, *more: str) -> list[str]:
     return [*arguments, "--out", str(folder / "out"), "--placement", "all", *more]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("jobs", ["1", "2"])
 def test_a_small_matrix_from_end_to_end_and_again_without_measuring(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, jobs: str

@@ -1,0 +1,82 @@
+"""Imports run one way, from the story to the ground; tests share code through testing folders only; folders stay small."""
+
+from __future__ import annotations
+
+import ast
+from collections import Counter
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+
+ORDER = (
+    *("errors", "progress", "quantization", "runtime", "graph", "targets", "torch_backend", "transforms", "load", "canonicalise"),
+    *("calibration", "plan", "sensitivity", "methods", "partition", "options", "planning", "emit", "verify"),
+    *("report", "provenance", "pipeline", "__init__", "cli"),
+)
+"""Folders and modules of converter/. Each imports only those before it."""
+
+PACKAGES = ("converter", "models", "tools", "runtime_tests")
+"""Each imports only those before it."""
+
+MOST_MODULES = 13
+
+
+@cache
+def sources() -> dict[str, ast.Module]:
+    """Every file by its path from the root, parsed."""
+    paths = (path for package in PACKAGES for path in sorted((ROOT / package).rglob("*.py")))
+    return {str(path.relative_to(ROOT)): ast.parse(path.read_text()) for path in paths}
+
+
+def for_tests(path: str) -> bool:
+    parts = Path(path).parts
+    return path.endswith("_test.py") or parts[-1] == "conftest.py" or "testing" in parts
+
+
+def imports(tree: ast.Module) -> Iterator[str]:
+    """Full names of what is imported anywhere in a file, except the version, which is a constant."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield from (f"{node.module}.{alias.name}" for alias in node.names if alias.name != "__version__")
+
+
+def part(name: str) -> str:
+    """Folder or module of converter/ that a full name belongs to."""
+    inside = name.split(".")[1:2]
+    return inside[0] if inside and inside[0] in ORDER else "__init__"
+
+
+def test_each_part_of_the_converter_imports_only_those_before_it() -> None:
+    wrong, seen = [], set()
+    for path, tree in sources().items():
+        if path.startswith("converter/") and not for_tests(path):
+            here = Path(path).parts[1].removesuffix(".py")
+            seen.add(here)
+            others = {part(name) for name in imports(tree) if name.split(".")[0] == "converter"} - {here}
+            wrong += [f"{path} imports {other}" for other in others if ORDER.index(other) > ORDER.index(here)]
+    assert (wrong, seen) == ([], set(ORDER))
+
+
+def test_each_package_imports_only_those_before_it_and_none_a_testing_folder() -> None:
+    wrong = []
+    for path, tree in sources().items():
+        if not for_tests(path):
+            later = PACKAGES[PACKAGES.index(Path(path).parts[0]) + 1 :]
+            wrong += [f"{path}: {name}" for name in imports(tree) if name.split(".")[0] in later or ".testing." in name]
+    assert wrong == []
+
+
+def test_no_test_file_is_imported() -> None:
+    modules = {path.removesuffix(".py").replace("/", ".") for path in sources() if path.endswith(("_test.py", "conftest.py"))}
+    imported = ((path, name) for path, tree in sources().items() for name in imports(tree))
+    wrong = [f"{path}: {name}" for path, name in imported if {name, name.rpartition(".")[0]} & modules]
+    assert wrong == []
+
+
+def test_no_folder_has_too_many_modules() -> None:
+    counts = Counter(str(Path(path).parent) for path in sources() if not for_tests(path) and not path.endswith("__.py"))
+    assert {folder: count for folder, count in counts.items() if count > MOST_MODULES} == {}
