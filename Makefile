@@ -1,16 +1,20 @@
-# Commands for users: `make demo`, `make test`, `make arm64`, `make validate`. Each sets up .venv by itself and is quick the second time.
+# Commands for users: `make demo`, `make test`, `make test-all`, `make arm64`, `make validate`. Each sets up .venv by itself and is quick the second time.
 
 VENV := .venv
 BIN := $(VENV)/bin
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 OLDEST_ONNXRUNTIME := 1.19.2
 
-.PHONY: demo test lint arm64 validate clean
+.PHONY: demo test test-all lint arm64 validate clean
 
 demo: $(VENV)/installed
 	$(BIN)/python -m tools.demo
 
 test: lint
+	$(BIN)/python -m pytest -m 'not slow'
+
+# what `test` leaves out as well: real networks from end to end, processes, random graphs, the emulated machine
+test-all: lint
 	$(BIN)/python -m pytest
 
 # the emulated ARM64 machine that counts instructions; needs Debian 12 on x86-64, gcc, and root for the package qemu-user

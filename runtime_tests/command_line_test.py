@@ -137,10 +137,10 @@ def test_what_is_refused_leaves_no_earlier_verdict_either(flags: list[str], make
 
 @pytest.mark.usefixtures("one_process")
 def test_an_error_that_nobody_expects_is_no_pass(make_files: MakeFiles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(subject: object) -> None:
+    def broken(*_: object) -> None:
         raise ZeroDivisionError("of all things")
 
-    monkeypatch.setattr(command_line, "measure_coverage", broken)
+    monkeypatch.setattr(command_line, "coverage_of", broken)
     assert run(make_files(), "--junit", tmp_path / "out.xml") == 1
     (error,) = ElementTree.parse(tmp_path / "out.xml").iter("error")
     assert error.attrib["message"] == "ZeroDivisionError: of all things"
