@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[1]
 
 ORDER = (
     *("errors", "progress", "quantization", "runtime", "graph", "targets", "torch_backend", "transforms", "load", "canonicalise"),
-    *("calibration", "plan", "sensitivity", "methods", "partition", "options", "planning", "emit", "verify"),
+    *("calibration", "plan", "forms", "sensitivity", "methods", "partition", "options", "planning", "emit", "verify"),
     *("report", "provenance", "pipeline", "__init__", "cli"),
 )
 """Folders and modules of converter/. Each imports only those before it."""
@@ -36,12 +36,16 @@ def for_tests(path: str) -> bool:
 
 
 def imports(tree: ast.Module) -> Iterator[str]:
-    """Full names of what is imported anywhere in a file, except the version, which is a constant."""
-    for node in ast.walk(tree):
+    """Full names of what a file imports anywhere, but for types alone and the version, which is a constant."""
+    waiting: list[ast.AST] = [tree]
+    while waiting:
+        node = waiting.pop()
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             yield from (f"{node.module}.{alias.name}" for alias in node.names if alias.name != "__version__")
+        elif not (isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"):
+            waiting.extend(ast.iter_child_nodes(node))
 
 
 def part(name: str) -> str:

@@ -20,6 +20,7 @@ from converter.canonicalise import PROOF_SAMPLES, Canonical, canonicalise, undon
 from converter.canonicalise.outputs import restore_outputs
 from converter.emit.builder import emit
 from converter.errors import BoundMissedError, CalibrationError, ModelError, UsageError
+from converter.forms.form import Offer, Refusal
 from converter.graph.exclusions import excluded_nodes
 from converter.graph.operator_sets import CANONICAL_OPSET
 from converter.graph.source_nodes import name_after_source
@@ -28,7 +29,6 @@ from converter.load.model import Source, load
 from converter.options import Options, parse_bits
 from converter.partition.bit_widths import CONTAINER_BITS
 from converter.partition.cost_model import predict
-from converter.partition.integer_forms import Offer, Refusal
 from converter.partition.requantize_copies import fork_entering
 from converter.plan.records import Plan, plan_to_json
 from converter.planning.make import Planned, adopted, find_losses, make_plan
@@ -114,7 +114,7 @@ def _converted(
     target = find_target(options.target)
     samples, preprocess, remarks = _samples(source, options, progress)
     progress.stage("canonicalise")
-    canonical = canonicalise(source.model, samples.calibration[:PROOF_SAMPLES])
+    canonical = canonicalise(source.model, samples.calibration[:PROOF_SAMPLES], target)
     for remark in undone(canonical):
         remarks.append(remark)
         progress.note(remark)

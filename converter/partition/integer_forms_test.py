@@ -9,7 +9,10 @@ import onnx_ir as ir
 import pytest
 
 from converter.calibration.observer import observe
-from converter.partition.integer_forms import PASSING, Offer, Refusal, offer, passes_codes, relabel_factor
+from converter.forms.form import Offer, Refusal
+from converter.forms.registry import PASSING
+from converter.graph.queries import relabel_factor
+from converter.partition.integer_forms import offer, passes_codes
 from converter.targets import TARGETS, Cost, Target
 from converter.testing.multiplying import MULTIPLYING
 from converter.testing.sketch import Sketch, feeds_for

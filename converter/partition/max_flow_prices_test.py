@@ -13,9 +13,9 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from converter.forms.form import Offer, Refusal
 from converter.partition.assign import cut, cut_graph, settle
 from converter.partition.cost_model import predict
-from converter.partition.integer_forms import Offer, Refusal
 from converter.partition.max_flow import minimum_cut
 from converter.plan.choice import Choice
 from converter.plan.records import Plan
@@ -65,7 +65,7 @@ def test_without_a_price_for_errors_the_cut_costs_what_is_predicted(seed: int) -
     assert predicted(case, found) == pytest.approx(value, rel=1e-9)
 
 
-@pytest.mark.parametrize("hash_seed", ["1", "2", "3"])
+@pytest.mark.parametrize("hash_seed", ["1", "2"])
 def test_every_process_cuts_alike(hash_seed: str) -> None:
     command = [sys.executable, "-c", "from converter.testing.priced_networks import digest; print(digest())"]
     environment = {**os.environ, "PYTHONHASHSEED": hash_seed}

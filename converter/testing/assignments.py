@@ -10,7 +10,8 @@ from types import MappingProxyType
 import onnx_ir as ir
 
 from converter.calibration.observer import Observations
-from converter.partition.integer_forms import PASSING, Offer, Refusal
+from converter.forms.form import Offer, Refusal
+from converter.forms.registry import PASSING
 from converter.targets import TARGETS, Target
 
 Q, DQ = 3, 2

@@ -5,14 +5,16 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 import onnx_ir as ir
 
 from converter.calibration.observer import Observations, TensorStats
+from converter.forms.form import Offer, Refusal
 from converter.partition.assign import cut
 from converter.partition.cost_model import predict
-from converter.partition.integer_forms import Offer, Refusal, offer
+from converter.partition.integer_forms import offer
 from converter.targets import TARGETS, Target
 from converter.testing.sketch import Sketch, shapes_of
 
@@ -74,6 +76,7 @@ def _layer(sketch: Sketch, kind: str, name: str, made: list[str], generator: np.
     return sketch.add(kind, *([x, y] if kind in ("Add", "Mul", "MatMul") else [x]), name=name)
 
 
+@cache
 def digest() -> str:
     """Of many partitions."""
     cases = [random_network(seed) for seed in (*TOO_DEAR, *range(100))]

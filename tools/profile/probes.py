@@ -18,10 +18,11 @@ from onnx import TensorProto, helper, numpy_helper
 
 from converter.calibration.observer import Observations, observe
 from converter.emit.builder import emit
+from converter.forms.form import Offer
 from converter.methods.problem import Problem
 from converter.methods.ranges import minmax
 from converter.partition.assign import settle
-from converter.partition.integer_forms import Offer, offer
+from converter.partition.integer_forms import offer
 from converter.plan.records import Plan
 from converter.targets import Target
 
@@ -165,6 +166,7 @@ def _movement() -> list[Probe]:
         Probe("Expand", ((1, 1, 6, 192),), ([4, 1, 6, 192],)),
         *(Probe("Expand", ((*shape[:2], 1, 1),), (list(shape),)) for shape in _IMAGES),
         *(Probe("Resize", (shape,), ((), [1.0, 1.0, 2.0, 2.0]), doubled) for shape in _IMAGES),
+        *(Probe("Resize", (shape,), ((), [1.0, 1.0, 2.0, 2.0]), {"mode": mode}) for mode in ("linear", "cubic") for shape in _IMAGES),
         *(Probe("Concat", (shape, shape), (), {"axis": 1}) for shape in (*_IMAGES, *_TOKENS)),
         *(Probe("Pad", (shape,), ([0, 0, 0, 0, 0, 0, 1, 1],)) for shape in _IMAGES),
     ]
