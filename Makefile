@@ -1,4 +1,5 @@
-# Commands for users: `make demo`, `make test`, `make test-all`, `make arm64`, `make validate`. Each sets up .venv by itself and is quick the second time.
+# Commands for users: `make demo`, `make test`, `make test-all`, `make arm64`, `make validate`.
+# Each sets up .venv by itself and is quick the second time.
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -11,9 +12,9 @@ demo: $(VENV)/installed
 	$(BIN)/python -m tools.demo
 
 test: lint
-	$(BIN)/python -m pytest -m 'not slow'
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m 'not slow'
 
-# what `test` leaves out as well: real networks from end to end, processes, random graphs, the emulated machine
+# also what `test` leaves out: real networks from end to end, processes, random graphs, the emulated machine
 test-all: lint
 	$(BIN)/python -m pytest
 

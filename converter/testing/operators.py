@@ -59,7 +59,7 @@ def check_operator(
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=9)
     feed = {n: a for n, a in zip(names, inputs, strict=True) if a is not None}
-    expected = run_session(open_session(model, optimise=False), feed)
+    expected = run_session(open_session(model, threads=1, optimise=False), feed)
     tensors = [None if a is None else torch.from_numpy(a) for a in inputs]
     plain = attributes(ir.from_proto(node))
     got = torch_ops.apply(op_type, tensors, plain)
