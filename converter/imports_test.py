@@ -55,14 +55,13 @@ def part(name: str) -> str:
 
 
 def test_each_part_of_the_converter_imports_only_those_before_it() -> None:
-    wrong, seen = [], set()
-    for path, tree in sources().items():
-        if path.startswith("converter/") and not for_tests(path):
-            here = Path(path).parts[1].removesuffix(".py")
-            seen.add(here)
-            others = {part(name) for name in imports(tree) if name.split(".")[0] == "converter"} - {here}
-            wrong += [f"{path} imports {other}" for other in others if ORDER.index(other) > ORDER.index(here)]
-    assert (wrong, seen) == ([], set(ORDER))
+    files = {path: Path(path).parts[1].removesuffix(".py") for path in sources() if path.startswith("converter/") and not for_tests(path)}
+    assert set(files.values()) == set(ORDER), "every folder and module has its place in the order"
+    wrong = []
+    for path, here in files.items():
+        others = {part(name) for name in imports(sources()[path]) if name.split(".")[0] == "converter"} - {here}
+        wrong += [f"{path} imports {other}" for other in others if ORDER.index(other) > ORDER.index(here)]
+    assert wrong == []
 
 
 def test_each_package_imports_only_those_before_it_and_none_a_testing_folder() -> None:
