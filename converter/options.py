@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,9 +12,10 @@ from converter.errors import UsageError
 from converter.methods.names import DEFAULT_METHOD, METHOD_NAMES, OBSERVERS, OBSERVING
 from converter.methods.search_parts import SearchParts
 from converter.partition.policy import parse_placement
+from converter.quantization.bit_widths import BitWidths
 from converter.targets import DEFAULT_TARGET, find_target
 
-__all__ = ["Options", "parse_bits"]
+__all__ = ["Options"]
 
 _MOST_THREADS = 256
 
@@ -31,7 +31,7 @@ class Options:
         preprocess: of images; None for what the model's metadata says, else scaling to 0..1.
         input_shapes: sizes of symbolic dimensions during calibration, by input name.
         method: one of :data:`converter.planning.registry.METHODS`; an empty string stands for the best and is replaced by its name.
-        bits: of weights and of what enters layers, ``W4A4`` to ``W8A8``.
+        bits: of weights and of what enters layers, ``W4A4`` to ``W8A8``; held as :class:`BitWidths`, which `widths` gives.
         target: one of :data:`converter.targets.TARGETS`, or the path of a target file, which ends in ``.toml``.
         placement: ``latency``, ``all`` or ``balanced:PRICE``, see :mod:`converter.partition.policy`.
         full: quantize what all operators read and write, also of those that run in float here, for machines without float.
@@ -52,7 +52,7 @@ class Options:
     preprocess: Preprocess | None = None
     input_shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     method: str = ""
-    bits: str = "W8A8"
+    bits: BitWidths | str = field(default_factory=BitWidths)
     target: str = DEFAULT_TARGET
     placement: str = "latency"
     full: bool = False
@@ -68,8 +68,7 @@ class Options:
     def __post_init__(self) -> None:
         find_target(self.target)
         parse_placement(self.placement)
-        parse_bits(self.bits)
-        object.__setattr__(self, "bits", self.bits.upper())
+        object.__setattr__(self, "bits", self.widths)
         if self.samples < 1:
             raise UsageError(f"{self.samples} samples are too few", where="--samples", hint="give 1 or more")
         if not 0 <= self.threads <= _MOST_THREADS:
@@ -80,6 +79,11 @@ class Options:
         if self.min_sqnr is not None and not math.isfinite(self.min_sqnr):
             raise UsageError(f"{self.min_sqnr} is not a bound", where="--min-sqnr", hint="give a number of decibels, such as 20")
         self._settle_method()
+
+    @property
+    def widths(self) -> BitWidths:
+        """The bits, whether they were given as a text or not."""
+        return BitWidths.parse(self.bits) if isinstance(self.bits, str) else self.bits
 
     def _settle_method(self) -> None:
         if self.method:
@@ -95,15 +99,3 @@ class Options:
 def _one_of(flag: str, value: str, known: Iterable[str]) -> None:
     if value not in known:
         raise UsageError(f"'{value}' is not known", where=flag, hint=f"choose from {', '.join(known)}")
-
-
-def parse_bits(text: str) -> tuple[int, int]:
-    """``W8A8`` to (weight bits, activation bits), 4 to 8 each.
-
-    Raises:
-        UsageError: not of that form.
-    """
-    found = re.fullmatch(r"[Ww]([4-8])[Aa]([4-8])", text)
-    if not found:
-        raise UsageError(f"'{text}' is not a bit width", where="--bits", hint="write W8A8; 4 to 8 bits each")
-    return int(found[1]), int(found[2])

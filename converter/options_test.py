@@ -5,13 +5,14 @@ from typing import Any
 import pytest
 
 from converter.errors import UsageError
-from converter.options import Options, parse_bits
+from converter.options import Options
 from converter.planning.registry import DEFAULT_METHOD, METHODS
+from converter.quantization.bit_widths import BitWidths
 
 
 def test_defaults() -> None:
     options = Options()
-    assert options.method == DEFAULT_METHOD and options.bits == "W8A8" and options.samples == 32 and options.seed == 0
+    assert options.method == DEFAULT_METHOD and options.widths == BitWidths(8, 8) and options.samples == 32 and options.seed == 0
 
 
 @pytest.mark.parametrize("method", list(METHODS))
@@ -19,21 +20,9 @@ def test_every_method_can_be_chosen(method: str) -> None:
     assert Options(method=method).method == method
 
 
-@pytest.mark.parametrize(("text", "bits"), [("W8A8", (8, 8)), ("w4a8", (4, 8)), ("W8a5", (8, 5)), ("W6A7", (6, 7))])
-def test_bits_are_parsed(text: str, bits: tuple[int, int]) -> None:
-    assert parse_bits(text) == bits
-
-
-@pytest.mark.parametrize("text", ["", "8", "W8", "W3A8", "W8A9", "W16A16", "W8A8 ", "int8", "W٨A٨"])
-def test_bits_that_are_none(text: str) -> None:
-    with pytest.raises(UsageError, match="not a bit width"):
-        parse_bits(text)
-
-
-@pytest.mark.parametrize("weights", range(4, 9))
-@pytest.mark.parametrize("activations", range(4, 9))
-def test_every_pair_of_widths_can_be_chosen(weights: int, activations: int) -> None:
-    assert Options(bits=f"w{weights}a{activations}").bits == f"W{weights}A{activations}"
+@pytest.mark.parametrize("bits", ["w4a6", "W4A6", BitWidths(4, 6)])
+def test_bits_are_a_text_or_widths(bits: str | BitWidths) -> None:
+    assert Options(bits=bits).bits == Options(bits=bits).widths == BitWidths(4, 6)
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,7 @@ from converter.graph.operator_sets import CANONICAL_OPSET
 from converter.graph.source_nodes import name_after_source
 from converter.load.files import check_input, check_outputs, write_files
 from converter.load.model import Source, load
-from converter.options import Options, parse_bits
+from converter.options import Options
 from converter.partition.bit_widths import CONTAINER_BITS
 from converter.partition.cost_model import predict
 from converter.partition.integer_forms import Offer, Refusal
@@ -120,7 +120,7 @@ def _converted(
         progress.note(remark)
     name_after_source(source.model, canonical.model)
     excluded = excluded_nodes(options.exclude, source.model, canonical.model)
-    if parse_bits(options.bits)[1] < CONTAINER_BITS:
+    if options.widths.activations < CONTAINER_BITS:
         fork_entering(canonical.model, excluded)
     progress.stage("observe")
     seen = observe(canonical.model, samples.calibration, seed=options.seed, threads=options.threads, progress=progress.step)
@@ -208,7 +208,7 @@ def _plan(
 
 def _read_plan(path: Path, options: Options) -> Plan:
     plan = read_plan(path)
-    if plan.bits != options.bits:
+    if plan.bits != options.widths:
         raise UsageError(
             f"the plan is for {plan.bits}, not for {options.bits}",
             where=f"--plan-in {path}",
@@ -281,7 +281,7 @@ def _report(
         output="" if result is None else output,
         version=__version__,
         method=planned.plan.method,
-        bits=planned.plan.bits,
+        bits=str(planned.plan.bits),
         target=planned.plan.target,
         architectures=target.architectures,
         placement="as read" if options.plan_in is not None else options.placement,

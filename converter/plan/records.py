@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from converter.errors import UsageError
+from converter.quantization.bit_widths import BitWidths
 from converter.quantization.gated_activations import Gate
 from converter.quantization.parameters import Grid
 from converter.transforms.equalization.site import Fold
@@ -89,7 +90,7 @@ class Plan:
 
     Attributes:
         method: name of the method that chose the grids.
-        bits: for example ``W8A8``.
+        bits: of weights and of what enters layers.
         target: name of the target it was placed for.
         tensors: fate of each float tensor, by name in the canonical graph.
         ops: fate of each operator, by node name in the canonical graph.
@@ -100,7 +101,7 @@ class Plan:
     """
 
     method: str
-    bits: str
+    bits: BitWidths
     target: str
     tensors: dict[str, TensorPlan]
     ops: dict[str, OpPlan]
@@ -148,7 +149,7 @@ def plan_to_json(plan: Plan) -> str:
         )
         for name, o in plan.ops.items()
     }
-    record = {"format": FORMAT, "version": VERSION, "method": plan.method, "bits": plan.bits, "target": plan.target}
+    record = {"format": FORMAT, "version": VERSION, "method": plan.method, "bits": str(plan.bits), "target": plan.target}
     folds = {name: {"scale": list(f.scale), **({"shift": list(f.shift)} if f.shift else {})} for name, f in plan.folds.items()}
     curves = {name: lean({**asdict(c), "grid": grid(c.grid), "partner": grid(c.partner)}) for name, c in plan.curves.items()}
     special = {key: value for key, value in (("folds", folds), ("curves", curves), ("levels", plan.levels)) if value}
@@ -173,7 +174,7 @@ def plan_from_json(text: str, where: Path) -> Plan:
         folds = {name: _fold(f) for name, f in _dict(record, "folds").items()}
         curves = {name: _curve(c) for name, c in _dict(record, "curves").items()}
         levels = {name: float(_number(n, int, float)) for name, n in _object(record, "levels").items()}
-        return Plan(_text(record, "method"), _text(record, "bits"), _text(record, "target"), tensors, ops, folds, curves, levels)
+        return Plan(_text(record, "method"), _bits(record), _text(record, "target"), tensors, ops, folds, curves, levels)
     except json.JSONDecodeError as error:
         raise UsageError(f"the plan is not JSON: {error}", where=f"--plan-in {where}", hint=hint) from None
     except RecursionError:
@@ -187,6 +188,13 @@ def _text(record: dict[str, Any], key: str, default: str | None = None) -> str:
     if not isinstance(value, str):
         raise TypeError(f"'{key}' is {value!r}, not a text")
     return value
+
+
+def _bits(record: dict[str, Any]) -> BitWidths:
+    try:
+        return BitWidths.parse(_text(record, "bits"))
+    except UsageError as error:
+        raise ValueError(error.what) from None
 
 
 def _object(record: dict[str, Any], key: str) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import onnx_ir as ir
 from converter.calibration.observer import Observations, output_values
 from converter.methods.names import DEFAULT_OBSERVER
 from converter.methods.ranges import minmax
-from converter.options import Options, parse_bits
+from converter.options import Options
 from converter.partition.assign import place
 from converter.partition.bit_widths import tensor_bits
 from converter.partition.integer_forms import Offer, Refusal, offer
@@ -178,8 +178,8 @@ def adopted(
 
 
 def _offers(model: ir.Model, seen: Observations, target: Target, options: Options, excluded: frozenset[str]) -> Offers:
-    weight_bits, activation_bits = parse_bits(options.bits)
-    return offer(model, seen, target, activation_bits=activation_bits, weight_bits=weight_bits, excluded=excluded)
+    widths = options.widths
+    return offer(model, seen, target, activation_bits=widths.activations, weight_bits=widths.weights, excluded=excluded)
 
 
 def _problem(
@@ -194,7 +194,7 @@ def _problem(
 ) -> tuple[Problem, Offers]:
     offers = _offers(model, seen, target, options, excluded)
     constants = {(n, i): c for n, o in offers.items() if isinstance(o, Offer) for i, c in o.constants.items()}
-    bits = tensor_bits(model, offers, parse_bits(options.bits)[1])
+    bits = tensor_bits(model, offers, options.widths.activations)
     sites, spots = _exact_sites(model, seen, offers, options), find_spots(model, excluded)
     ramp_sites = find_ramp_sites(model, offers, _shapes(seen), target)
     problem = Problem(seen.tensors, constants, bits, target.signed_activations, sites, spots, ramp_sites)
@@ -254,7 +254,7 @@ def _placed(
     cheaper: Mapping[str, Offer] = MappingProxyType({}),
 ) -> Plan:
     best = _placement(options)
-    return place(model, offers, choice, seen, target, method=method, bits=options.bits, placement=best, cheaper=cheaper)
+    return place(model, offers, choice, seen, target, method=method, bits=options.widths, placement=best, cheaper=cheaper)
 
 
 def _placement(options: Options) -> Placement:

@@ -10,7 +10,6 @@ import onnx_ir as ir
 
 from converter.errors import UsageError
 from converter.graph.queries import constant, data_inputs, is_float, sole_consumer
-from converter.options import parse_bits
 from converter.partition.bit_widths import tensor_bits
 from converter.partition.integer_forms import PASSING, Offer, Refusal, relabel_factor
 from converter.plan.choice import Constant
@@ -101,7 +100,7 @@ def check_plan(plan: Plan, model: ir.Model, offers: Offers, target: Target, wher
     for name in plan.tensors:
         if name not in tensors:
             raise refuse(f"the plan does not fit the model: tensor '{name}' is unknown")
-    widest = tensor_bits(model, offers, parse_bits(plan.bits)[1])
+    widest = tensor_bits(model, offers, plan.bits.activations)
     for name, tensor in plan.tensors.items():
         if tensor.grid is not None and tensor.grid.bits > widest.get(name, 8):
             limit = f"can have {widest[name]} bits at most in {plan.bits}"

@@ -19,8 +19,9 @@ from rich.progress import Progress
 from converter.cli.command import Parser, exit_code, print_line, write_whole
 from converter.errors import ConverterError, UsageError
 from converter.methods.names import METHOD_NAMES
-from converter.options import Options, parse_bits
+from converter.options import Options
 from converter.partition.policy import parse_placement
+from converter.quantization.bit_widths import BitWidths
 from models.images import find_images
 from tools.benchmarks.compare.cells import FLOAT, Cell, Row, append_row, cells_of, read_rows
 from tools.benchmarks.compare.measure import Bench, measure, measure_latency
@@ -60,7 +61,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     flags = parser.parse_args(arguments)
     parse_placement(flags.placement)
     for bits in flags.bits:
-        parse_bits(bits)
+        BitWidths.parse(bits)
     return flags
 
 
