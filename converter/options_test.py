@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from converter.errors import UsageError
+from converter.methods.names import METHOD_NAMES, Method
 from converter.options import Options
 from converter.planning.registry import DEFAULT_METHOD, METHODS
 from converter.quantization.bit_widths import BitWidths
@@ -15,8 +16,8 @@ def test_defaults() -> None:
     assert options.method == DEFAULT_METHOD and options.widths == BitWidths(8, 8) and options.samples == 32 and options.seed == 0
 
 
-@pytest.mark.parametrize("method", list(METHODS))
-def test_every_method_can_be_chosen(method: str) -> None:
+@pytest.mark.parametrize("method", METHOD_NAMES)
+def test_every_method_can_be_chosen(method: Method) -> None:
     assert Options(method=method).method == method
 
 
@@ -39,16 +40,17 @@ def test_bits_are_a_text_or_widths(bits: str | BitWidths) -> None:
         {"target": "riscv"},
         {"method": "magic"},
         {"bits": "W8"},
+        {"losses": {"logits": "both"}},
     ],
 )
 def test_values_that_make_no_sense(options: dict[str, Any]) -> None:
     with pytest.raises(UsageError) as caught:
         Options(**options)
-    flag = next(iter(options)).replace("_", "-")
+    flag = next(iter(options)).replace("_", "-").replace("losses", "loss")
     assert caught.value.where == f"--{flag}" and caught.value.hint
 
 
 def test_unknown_names_list_the_known_ones() -> None:
     with pytest.raises(UsageError, match="'magic' is not known") as caught:
-        Options(method="magic")
+        Options(method="magic")  # type: ignore[arg-type]
     assert all(method in caught.value.hint for method in METHODS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -51,7 +52,7 @@ __all__ = ["PREPROCESS_KEY", "convert"]
 class _Result:
     model: onnx.ModelProto
     verdict: Verdict
-    latency: LatencyRatio
+    latency: LatencyRatio | None
 
 
 def convert(
@@ -152,8 +153,11 @@ def _converted(
         _enforce(verdict, options)
         model: onnx.ModelProto = ir.to_proto(emitted)
         onnx.helper.set_model_props(model, metadata)  # to_proto sorts them, the input file's order shall stay
-        progress.stage("measure")
-        result = _Result(model, verdict, latency_ratio(source.model, model, samples.held_aside[0]))
+        latency = None
+        if options.latency or platform.machine() in target.architectures:
+            progress.stage("measure")
+            latency = latency_ratio(source.model, model, samples.held_aside[0])
+        result = _Result(model, verdict, latency)
     report = _report(source, output, options, samples, canonical, planned, shapes, target, result, remarks)
     return report, None if result is None else result.model
 

@@ -53,7 +53,7 @@ class Report:
         verdict: None on a dry run.
         float_bytes: size of the input.
         integer_bytes: size of the result.
-        latency: None on a dry run.
+        latency: None on a dry run, and where :attr:`not_measured` says so.
         notes: sentences on what was assumed, which whoever is watching has been told.
         warnings: sentences on what was found.
     """
@@ -83,6 +83,18 @@ class Report:
     latency: LatencyRatio | None
     notes: tuple[str, ...]
     warnings: tuple[str, ...]
+
+    @property
+    def at_home(self) -> bool:
+        """Whether this machine is one of those that the target stands for."""
+        return platform.machine() in self.architectures
+
+    @property
+    def not_measured(self) -> str:
+        """Why latencies were not compared; empty if they were, and on a dry run."""
+        if self.verdict is None or self.latency is not None:
+            return ""
+        return f"not measured: the file is for {self.target}, this machine is {platform.machine()} (--latency compares here)"
 
 
 def quality_warnings(verdict: Verdict) -> list[str]:
@@ -139,6 +151,7 @@ def report_json(report: Report) -> str:
         record["kernels"] = census.kernels
         record["float_operators"] = [asdict(f) for f in census.float_ops]
     record["latency_ratio"] = None if report.latency is None else {**asdict(report.latency), "machine": platform.machine()}
+    record["latency_not_measured"] = report.not_measured
     record["notes"], record["warnings"] = list(report.notes), list(report.warnings)
     return json.dumps(_finite(record), indent=1, allow_nan=False) + "\n"
 

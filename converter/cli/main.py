@@ -11,17 +11,14 @@ import sys
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import NoReturn
 
 from converter.cli.allocator import share_heap
-from converter.cli.flags import parse_flags
+from converter.cli.flags import parse_flags, read_options
 from converter.cli.interruption import Interruption
 from converter.errors import ConverterError
 from converter.load.files import check_input, check_outputs
 from converter.progress import Progress
-
-if TYPE_CHECKING:
-    from converter.options import Options
 
 __all__ = ["main"]
 
@@ -75,7 +72,7 @@ def _run(flags: argparse.Namespace, interruption: Interruption) -> None:
     check_input(flags.source)
     check_outputs({"OUT": flags.output}, {"IN": flags.source})
     with interruption.deferred():  # as everywhere where libraries are loaded
-        options = _options(flags)
+        options = read_options(flags)
         from converter.cli.terminal import watch
     with watch(quiet=flags.quiet) as plain:
         progress = _watchful(plain, interruption)
@@ -104,7 +101,7 @@ def _run(flags: argparse.Namespace, interruption: Interruption) -> None:
 def _explain(flags: argparse.Namespace, interruption: Interruption) -> None:
     check_input(flags.source)
     with interruption.deferred():
-        options = _options(flags)
+        options = read_options(flags)
         from converter.cli.terminal import watch
     with watch(quiet=flags.quiet) as plain:
         progress = _watchful(plain, interruption)
@@ -116,48 +113,6 @@ def _explain(flags: argparse.Namespace, interruption: Interruption) -> None:
     terminal = sys.stdout is not None and sys.stdout.isatty()
     width = shutil.get_terminal_size((_WIDTH, 24)).columns if terminal else _PIPE_WIDTH
     _print(render(structure_tables(structure), width, terminal=terminal))
-
-
-def _options(flags: argparse.Namespace) -> Options:
-    from converter.calibration.preprocess import parse_preprocess
-    from converter.methods.search_parts import SearchParts
-    from converter.options import Options
-    from converter.sensitivity.loss_names import parse_losses
-
-    preprocess = parse_preprocess(flags.preprocess) if flags.preprocess is not None else None
-    input_shapes: dict[str, tuple[int, ...]] = {}
-    if flags.input_shape:
-        from converter.calibration.input_shapes import parse_input_shapes
-
-        input_shapes = parse_input_shapes(flags.input_shape)
-    return Options(
-        calib=flags.calib,
-        samples=flags.samples,
-        require_data=flags.require_data,
-        preprocess=preprocess,
-        input_shapes=input_shapes,
-        method=flags.method,
-        bits=flags.bits,
-        target=flags.target,
-        placement=Options.placement if flags.placement is None else flags.placement,
-        full=flags.full,
-        exclude=tuple(flags.exclude),
-        min_sqnr=flags.min_sqnr,
-        seed=flags.seed,
-        threads=flags.threads,
-        plan_in=flags.plan_in,
-        losses=parse_losses(flags.loss),
-        observer=flags.observer,
-        parts=SearchParts(
-            activations=flags.activation_ranges,
-            trials=flags.output_trials,
-            room=flags.range_room,
-            adaptive_rounding=flags.adaptive_rounding,
-            weight_correction=flags.weight_correction,
-            bias_correction=flags.bias_correction,
-            ramps=flags.ramps,
-        ),
-    )
 
 
 def _watchful(progress: Progress, interruption: Interruption) -> Progress:

@@ -223,6 +223,15 @@ def test_latency_is_judged_on_the_target_only(monkeypatch: pytest.MonkeyPatch, m
     assert ("measure on arm64" in flat) == away
 
 
+def test_a_latency_that_was_not_measured_is_said_to_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(platform, "machine", lambda: "x86_64")
+    why = "not measured: the file is for arm64, this machine is x86_64 (--latency compares here)"
+    unmeasured = example(latency=None)
+    assert f"latency {why}" in words(unmeasured)
+    assert json.loads(report_json(unmeasured))["latency_not_measured"] == why
+    assert json.loads(report_json(example()))["latency_not_measured"] == ""
+
+
 def test_verbose_lines_group_by_type_and_reason() -> None:
     report = example()
     assert report.verdict is not None

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-__all__ = ["DEFAULT_METHOD", "DEFAULT_OBSERVER", "METHOD_NAMES", "OBSERVERS", "OBSERVING"]
+from typing import Literal, get_args
 
-METHOD_NAMES = ("minmax", "percentile", "mse", "easyquant", "fq-vit", "ptq4vit", "repq-vit", "q-hyvit")
+__all__ = ["DEFAULT_METHOD", "DEFAULT_OBSERVER", "METHOD_NAMES", "OBSERVERS", "OBSERVING", "Method", "Observer"]
 
-DEFAULT_METHOD = "q-hyvit"
+Method = Literal["minmax", "percentile", "mse", "easyquant", "fq-vit", "ptq4vit", "repq-vit", "q-hyvit"]
+METHOD_NAMES: tuple[Method, ...] = get_args(Method)
+DEFAULT_METHOD: Method = "q-hyvit"
 
-OBSERVERS = ("minmax", "percentile", "omse")
+Observer = Literal["minmax", "percentile", "omse"]
 """How ranges are seen by a method that leaves the choice."""
 
-DEFAULT_OBSERVER = "minmax"
+OBSERVERS: tuple[Observer, ...] = get_args(Observer)
+DEFAULT_OBSERVER: Observer = "minmax"
 
 OBSERVING = ("fq-vit",)
 """Methods that leave the choice."""

@@ -240,7 +240,7 @@ def _exact_sites(model: ir.Model, seen: Observations, offers: Offers, options: O
 
 def _name(options: Options) -> str:
     """What a plan says of how it was made: the method, and its observer where that is not the usual one."""
-    return options.method if options.observer in ("", DEFAULT_OBSERVER) else f"{options.method} {options.observer}"
+    return options.method if options.observer in (None, DEFAULT_OBSERVER) else f"{options.method} {options.observer}"
 
 
 def _placed(

@@ -19,6 +19,7 @@ from converter.canonicalise import canonicalise
 from converter.emit.builder import emit
 from converter.methods.judging.output_change import divergence
 from converter.methods.judging.output_error import on_grids
+from converter.methods.names import Method
 from converter.methods.q_hyvit import method as q_hyvit
 from converter.methods.q_hyvit.bridge_search import search_section
 from converter.methods.search_parts import SearchParts
@@ -65,7 +66,7 @@ def hybrid(spread: float = 1.0, activation_bits: int = 8) -> ir.Model:
 
 
 def planned(
-    model: ir.Model, method: str, bits: str = "W8A8", sections: tuple[Section, ...] = (), seed: int = 0, *, without: Sequence[str] = ()
+    model: ir.Model, method: Method, bits: str = "W8A8", sections: tuple[Section, ...] = (), seed: int = 0, *, without: Sequence[str] = ()
 ) -> Planned:
     """The plan of a search without some of its parts, and without what trades nearness for speed: ramps, and operators in float."""
 
@@ -189,7 +190,7 @@ def test_layers_that_no_gradient_reaches_are_judged_by_their_own_output_and_that
     def look(model: ir.Model) -> Any:
         return observe(model, feeds, threads=1)
 
-    def plan(method: str, placement: str = "balanced:0") -> Planned:
+    def plan(method: Method, placement: str = "balanced:0") -> Planned:
         options = Options(method=method, bits="W4A4", placement=placement)
         return make_plan(model, look(model), look, feeds, (), BY_SIZE, options, frozenset())
 
@@ -242,7 +243,7 @@ def test_without_a_study_it_answers_as_mse_does() -> None:
 
 
 @pytest.mark.parametrize("method", ["q-hyvit", "easyquant", "ptq4vit", "repq-vit", "fq-vit"])
-def test_where_no_layer_is_worth_integers_all_stays_float(method: str) -> None:
+def test_where_no_layer_is_worth_integers_all_stays_float(method: Method) -> None:
     def look(model: ir.Model) -> Any:
         return observe(model, FEEDS[:8], threads=1)
 
