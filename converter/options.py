@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 
 from converter.errors import UsageError
 from converter.flag import flag
-from converter.methods.names import DEFAULT_METHOD, DEFAULT_OBSERVER, METHOD_NAMES, OBSERVERS, OBSERVING, Method, Observer
+from converter.methods.names import DEFAULT_METHOD, DEFAULT_OBSERVER, METHOD_NAMES, OBSERVERS, OBSERVING, MethodName, ObserverName
 from converter.methods.search_parts import SearchParts
 from converter.partition.policy import parse_placement
 from converter.quantization.bit_widths import BitWidths
@@ -71,8 +71,8 @@ class Options:
         default_factory=dict,
         metadata=flag("size of an open input, as x:1,3,48,320", "NAME:DIMS", name="--input-shape", group=_CALIBRATION, many=True),
     )
-    method: Method = field(default=DEFAULT_METHOD, metadata=flag(f"how grids are chosen: {', '.join(METHOD_NAMES)}", "NAME"))
-    observer: Observer | None = field(
+    method: MethodName = field(default=DEFAULT_METHOD, metadata=flag(f"how grids are chosen: {', '.join(METHOD_NAMES)}", "NAME"))
+    observer: ObserverName | None = field(
         default=None, metadata=flag(f"fq-vit: how it sees ranges: {', '.join(OBSERVERS)} (default: {DEFAULT_OBSERVER})", "HOW")
     )
     bits: BitWidths | str = field(

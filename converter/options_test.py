@@ -5,9 +5,9 @@ from typing import Any
 import pytest
 
 from converter.errors import UsageError
-from converter.methods.names import METHOD_NAMES, Method
+from converter.methods.names import DEFAULT_METHOD, METHOD_NAMES, MethodName
 from converter.options import Options
-from converter.planning.registry import DEFAULT_METHOD, METHODS
+from converter.planning.registry import METHODS
 from converter.quantization.bit_widths import BitWidths
 
 
@@ -17,7 +17,7 @@ def test_defaults() -> None:
 
 
 @pytest.mark.parametrize("method", METHOD_NAMES)
-def test_every_method_can_be_chosen(method: Method) -> None:
+def test_every_method_can_be_chosen(method: MethodName) -> None:
     assert Options(method=method).method == method
 
 

@@ -10,11 +10,12 @@ import pytest
 
 from converter.calibration.observer import observe
 from converter.emit.builder import emit
-from converter.methods.names import Method
+from converter.methods.names import MethodName
 from converter.methods.q_hyvit.method_test import BY_SIZE, FEEDS, hybrid
 from converter.options import Options
 from converter.planning.make import Planned, make_plan
 from converter.runtime.session import open_session, run_session
+from converter.testing.plans import curves_of
 from converter.testing.sketch import settings_for
 from converter.verify.simulation import simulate
 from converter.verify.verdict import sqnr
@@ -28,7 +29,7 @@ CURVES = {
 """What each lays over what it has a grid of its own for."""
 
 
-def converted(method: Method, bits: str, **flags: Any) -> Planned:
+def converted(method: MethodName, bits: str, **flags: Any) -> Planned:
     model = hybrid(activation_bits=int(bits[-1]))
 
     def look(model: ir.Model) -> Any:
@@ -41,9 +42,9 @@ def converted(method: Method, bits: str, **flags: Any) -> Planned:
 @pytest.mark.parametrize("bits", ["W8A8", "W6A6"])
 @pytest.mark.parametrize("flags", [{"placement": "all"}, {"full": True}], ids=["all", "full"])
 @pytest.mark.parametrize("method", CURVES)
-def test_the_runtime_computes_what_the_plan_says(method: Method, flags: dict[str, Any], bits: str) -> None:
+def test_the_runtime_computes_what_the_plan_says(method: MethodName, flags: dict[str, Any], bits: str) -> None:
     result = converted(method, bits, **flags)
-    assert {c.kind for c in result.plan.curves.values()} == CURVES[method]
+    assert {c.kind for c in curves_of(result.plan).values()} == CURVES[method]
     session = open_session(ir.to_proto(emit(result.model, result.plan, {})), threads=1, settings=settings_for(BY_SIZE))
     floats = open_session(ir.to_proto(result.model), threads=1)
     runs = [(run_session(session, f), simulate(result.model, result.plan, f), run_session(floats, f)) for f in FEEDS[8:]]

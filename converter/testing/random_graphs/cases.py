@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
 from converter.errors import ConverterError, ModelError
-from converter.methods.names import DEFAULT_METHOD, Method
+from converter.methods.names import DEFAULT_METHOD, MethodName
 from converter.runtime.session import open_session, run_session
 from converter.testing.random_graphs.draft import Array, Draft, Unfit, standard_import
 from converter.testing.random_graphs.fairness import Judgement, judge
@@ -39,7 +39,7 @@ CALIBRATION_SAMPLES, POOL, FRESH_SAMPLES = 32, 120, 48
 DRAWS = 3
 """Of the calibration samples from the pool; which one, the conversion's seed says."""
 PLACEMENTS = ("latency", "all")
-METHODS: tuple[Method, ...] = ("mse", DEFAULT_METHOD)
+METHODS: tuple[MethodName, ...] = ("mse", DEFAULT_METHOD)
 
 _USUAL = {
     **{name: LAYERS[name] for name in ("conv", "gemm", "matmul_constant", "attention")},
@@ -297,7 +297,7 @@ class Ending:
     path: Path
 
 
-def convert_case(case: Case, folder: Path, method: Method, *, draw: int = 0) -> Ending:
+def convert_case(case: Case, folder: Path, method: MethodName, *, draw: int = 0) -> Ending:
     """Convert in this process with one of the draws of calibration samples; what escapes is told, not raised."""
     from converter import Options, convert
 

@@ -18,7 +18,7 @@ from converter.calibration.samples import load_samples
 from converter.cli.command import write_whole
 from converter.errors import ConverterError
 from converter.load.model import load
-from converter.methods.names import Method
+from converter.methods.names import MethodName
 from converter.options import Options
 from converter.pipeline import convert
 from converter.provenance import PREPROCESS_KEY
@@ -118,7 +118,7 @@ def _own(bench: Bench, row: Row, source: Path, path: Path) -> Row:
     options = Options(
         calib=bench.calib,
         samples=bench.samples,
-        method=cast(Method, variant.method),
+        method=cast(MethodName, variant.method),
         bits=row.bits,
         target=bench.target,
         seed=variant.seed,
