@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from converter.errors import UsageError
 from converter.flag import flag
@@ -31,7 +31,9 @@ class Options:
     """How to convert.
 
     Attributes:
-        calib: folder or zip of images, .npz or .npy; None for synthetic images.
+        calib: folder or zip of images, .npz or .npy, or samples in memory: arrays, or dicts of arrays by input name, of which no more
+            than `samples` are taken. Each is a sample, without the batch axis, or a batch of them. uint8 pictures for an input of float
+            ones are scaled as `preprocess` says, and not resized. None for synthetic images.
         samples: calibration samples.
         require_data: refuse built-in samples, and data that say nothing about other data.
         preprocess: of images; None for what the model's metadata says, else scaling to 0..1.
@@ -53,7 +55,7 @@ class Options:
         plan_in: a plan to use instead of making one.
     """
 
-    calib: Path | None = field(
+    calib: str | Path | Iterable[Any] | None = field(
         default=None,
         metadata=flag("folder or zip of images, .npz or .npy (default: built-in samples)", "PATH", kind=Path, group=_CALIBRATION),
     )

@@ -21,7 +21,7 @@ Array = npt.NDArray[Any]
 GIVEN = "the given calibration data"
 
 
-def given_arrays(items: Iterable[Array | Mapping[str, Array]], inputs: Sequence[ValueInfo], samples: int) -> ArrayStore:
+def given_arrays(items: Iterable[Any], inputs: Sequence[ValueInfo], samples: int) -> ArrayStore:
     """Collect samples, and take no more of them than needed.
 
     Args:

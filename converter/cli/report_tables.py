@@ -64,7 +64,8 @@ def float_operator_lines(report: Report) -> list[str]:
 
 
 def _summary(report: Report) -> Table:
-    title = Text(f"{report.source} -> {report.output or '(dry run: no model written)'}", "bold")
+    nowhere = "(dry run: no model written)" if report.verdict is None else "(in memory: no model written)"
+    title = Text(f"{report.source} -> {report.output or nowhere}", "bold")
     table = Table(title=title, title_justify="left", title_style="", show_header=False, box=None, pad_edge=False)
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from types import MappingProxyType
 
 import onnx_ir as ir
@@ -162,18 +163,17 @@ def find_losses(model: ir.Model, feeds: Sequence[Feed], options: Options) -> dic
 
 
 def adopted(
-    given: Plan, model: ir.Model, seen: Observations, look: Look, target: Target, options: Options, excluded: frozenset[str]
+    given: Plan, model: ir.Model, seen: Observations, look: Look, target: Target, options: Options, excluded: frozenset[str], where: Path
 ) -> Planned:
-    """Use a plan that was read from a file.
+    """Use a plan that was read from a file, `where`.
 
     Raises:
         converter.errors.UsageError: it does not fit the model or the target.
     """
-    assert options.plan_in is not None
     plan = adopt_plan(given, excluded)
-    changed = apply_transforms(plan, model, GraphFacts(_shapes(seen), excluded), options.plan_in)
+    changed = apply_transforms(plan, model, GraphFacts(_shapes(seen), excluded), where)
     offers = _offers(changed, look(changed) if changed is not model else seen, target, options, excluded)
-    check_plan(plan, changed, offers, target, options.plan_in)
+    check_plan(plan, changed, offers, target, where)
     return Planned(changed, plan, offers)
 
 
