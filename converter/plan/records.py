@@ -65,6 +65,7 @@ class OpPlan:
         runs: ``integer``, ``enclosed`` or ``float``; see the module's text.
         writes: ``codes`` (its output is quantized), ``float``, or ``inside`` (its output exists only within a fused group).
         constants: grid of each constant float operand that is stored as integers, by input index.
+        form: name of its integer form, see :mod:`converter.forms`; empty if it is computed in float.
         reason: why it is computed in float, else an empty string.
         codes: of the weights (input 1), as :mod:`converter.plan.constants` writes them; empty to round to the nearest.
         bias: instead of the model's own, one number per output channel; empty to keep that.
@@ -81,6 +82,7 @@ class OpPlan:
     codes: str = ""
     bias: tuple[float, ...] = ()
     gate: tuple[float, ...] = ()
+    form: str = ""
 
     @property
     def reads_codes(self) -> bool:
@@ -126,7 +128,7 @@ def ramp_of(op: OpPlan) -> Ramp:
 
 def ramps_of(plan: Plan) -> dict[str, Ramp]:
     """The ramps of all sigmoids that have become one, by operator name."""
-    return {name: ramp_of(op) for name, op in plan.ops.items() if op.op_type == "Sigmoid" and op.gate}
+    return {name: ramp_of(op) for name, op in plan.ops.items() if op.form == "piecewise_linear"}
 
 
 def plan_to_json(plan: Plan) -> str:
@@ -272,7 +274,8 @@ def _op(record: dict[str, Any]) -> OpPlan:
         raise ValueError(f"runs '{runs}', writes '{writes}'")
     constants = {int(i): _grid(g) for i, g in _dict(record, "constants").items()}
     bias, gate = (_numbers(record, key) for key in ("bias", "gate"))
-    return OpPlan(_text(record, "op_type"), runs, writes, constants, _text(record, "reason", ""), _text(record, "codes", ""), bias, gate)
+    reason, codes, form = (_text(record, key, "") for key in ("reason", "codes", "form"))
+    return OpPlan(_text(record, "op_type"), runs, writes, constants, reason, codes, bias, gate, form)
 
 
 def _numbers(record: dict[str, Any], key: str) -> tuple[float, ...]:
