@@ -55,50 +55,33 @@ class Options:
         plan_in: a plan to use instead of making one.
     """
 
-    calib: str | Path | Iterable[Any] | None = field(
-        default=None,
-        metadata=flag("folder or zip of images, .npz or .npy (default: built-in samples)", "PATH", kind=Path, group=_CALIBRATION),
+    calib: str | Path | Iterable[Any] | None = flag(
+        None, "folder or zip of images, .npz or .npy (default: built-in synthetic samples)", "PATH", kind=Path, group=_CALIBRATION
     )
-    samples: int = field(default=32, metadata=flag("how many calibrate; up to a quarter more compare", "N", kind=int, group=_CALIBRATION))
-    require_data: bool = field(
-        default=False, metadata=flag("refuse built-in samples, and data that say nothing (all equal, black pictures)", group=_CALIBRATION)
+    samples: int = flag(32, "how many calibrate; up to a quarter more compare", "N", group=_CALIBRATION)
+    require_data: bool = flag(False, "refuse built-in samples, and data that say nothing (all equal, black pictures)", group=_CALIBRATION)
+    preprocess: Preprocess | None = flag(
+        None, "of images: imagenet, unit, symmetric, or 'mean=..;std=..', with ';resize=stretch|crop|pad'", "SPEC", group=_CALIBRATION
     )
-    preprocess: Preprocess | None = field(
-        default=None,
-        metadata=flag(
-            "of images: imagenet, unit, symmetric, or 'mean=..;std=..', with ';resize=stretch|crop|pad'", "SPEC", group=_CALIBRATION
-        ),
+    input_shapes: Mapping[str, tuple[int, ...]] = flag(
+        dict, "size of an open input, as x:1,3,48,320", "NAME:DIMS", name="--input-shape", group=_CALIBRATION, many=True
     )
-    input_shapes: Mapping[str, tuple[int, ...]] = field(
-        default_factory=dict,
-        metadata=flag("size of an open input, as x:1,3,48,320", "NAME:DIMS", name="--input-shape", group=_CALIBRATION, many=True),
+    method: MethodName = flag(DEFAULT_METHOD, f"how grids are chosen: {', '.join(METHOD_NAMES)}", "NAME")
+    observer: ObserverName | None = flag(None, f"fq-vit: how it sees ranges: {', '.join(OBSERVERS)} (default: {DEFAULT_OBSERVER})", "HOW")
+    bits: BitWidths | str = flag(BitWidths, "bits of weights and of what enters layers, 4 to 8 each", "WxAy")
+    target: str = flag(DEFAULT_TARGET, f"{', '.join(TARGET_NAMES)}, or a FILE.toml", "NAME")
+    placement: Literal["latency", "all"] | str = flag(
+        "latency", "latency: fastest that stays near float; balanced:PRICE; all: in integer", "HOW"
     )
-    method: MethodName = field(default=DEFAULT_METHOD, metadata=flag(f"how grids are chosen: {', '.join(METHOD_NAMES)}", "NAME"))
-    observer: ObserverName | None = field(
-        default=None, metadata=flag(f"fq-vit: how it sees ranges: {', '.join(OBSERVERS)} (default: {DEFAULT_OBSERVER})", "HOW")
-    )
-    bits: BitWidths | str = field(
-        default_factory=BitWidths, metadata=flag("bits of weights and of what enters layers, 4 to 8 each", "WxAy")
-    )
-    target: str = field(default=DEFAULT_TARGET, metadata=flag(f"{', '.join(TARGET_NAMES)}, or a FILE.toml", "NAME"))
-    placement: Literal["latency", "all"] | str = field(
-        default="latency", metadata=flag("latency: fastest that stays near float; balanced:PRICE; all: in integer", "HOW")
-    )
-    full: bool = field(default=False, metadata=flag("quantize softmax, norms and all else too, for machines without float"))
+    full: bool = flag(False, "quantize softmax, norms and all else too, for machines without float")
     parts: SearchParts = field(default_factory=SearchParts)
-    losses: Mapping[str, LossName] = field(
-        default_factory=dict, metadata=flag("count errors of an output as of scores or values", "NAME=KIND", name="--loss", many=True)
-    )
-    exclude: tuple[str, ...] = field(default=(), metadata=flag("keep operators float, by name glob or type", "PATTERN", many=True))
-    min_sqnr: float | None = field(
-        default=None, metadata=flag("write nothing (exit 6) if an output is closer to float by fewer decibels", "DB", kind=float)
-    )
-    latency: bool = field(default=False, metadata=flag("compare latencies also where this machine is none of the target's"))
-    seed: int = field(default=0, metadata=flag("of all random choices", "N", kind=int))
-    threads: int = field(default=0, metadata=flag("of the runtime; 0 lets it choose", "N", kind=int))
-    plan_in: Path | None = field(
-        default=None, metadata=flag("use this plan, perhaps edited, instead of making one", "FILE", kind=Path, group=_PLAN)
-    )
+    losses: Mapping[str, LossName] = flag(dict, "count errors of an output as of scores or values", "NAME=KIND", name="--loss", many=True)
+    exclude: tuple[str, ...] = flag((), "keep operators float, by name glob or type", "PATTERN", many=True)
+    min_sqnr: float | None = flag(None, "write nothing (exit 6) if an output is closer to float by fewer decibels", "DB", kind=float)
+    latency: bool = flag(False, "compare latencies also where this machine is none of the target's")
+    seed: int = flag(0, "of all random choices", "N")
+    threads: int = flag(0, "of the runtime; 0 lets it choose", "N")
+    plan_in: Path | None = flag(None, "use this plan, perhaps edited, instead of making one", "FILE", kind=Path, group=_PLAN)
 
     def __post_init__(self) -> None:
         find_target(self.target)

@@ -13,8 +13,11 @@ import onnx
 import pytest
 
 import converter
-from converter import Options, convert
-from converter.errors import CalibrationError, ModelError
+from converter import BitWidths, Options, Plan, convert
+from converter.errors import CalibrationError, ModelError, UsageError
+from converter.load.model import load
+from converter.pipeline import adopt_plan, calibrate, emit_model, make_plan
+from converter.plan.records import plan_to_json
 from converter.testing.models import SaveHybrid, WriteImages, hybrid_model
 
 ROOT = Path(__file__).parents[1]
@@ -106,6 +109,24 @@ def test_required_data_may_be_given_and_must_say_something(source: Path) -> None
 def test_open_sizes_are_those_of_given_samples(save_hybrid: SaveHybrid) -> None:
     report = convert(save_hybrid(dynamic_size=True), options=quick(calib=iter(IMAGES)), dry_run=True)
     assert not any("guessed" in note for note in report.notes)
+
+
+def test_the_stages_give_what_a_conversion_gives_and_leave_what_they_are_given(source: Path) -> None:
+    options = quick(calib=IMAGES, method="q-hyvit", bits="W6A6")
+    calibrated = calibrate(load(source), options)
+    first, second = (make_plan(calibrated) for _ in range(2))
+    assert plan_to_json(first.plan) == plan_to_json(second.plan)
+    whole = convert(source, options=options)
+    assert whole.model is not None
+    for planned in (first, adopt_plan(calibrated, first.plan)):
+        assert emit_model(calibrated, planned).SerializeToString(deterministic=True) == whole.model.SerializeToString(deterministic=True)
+
+
+def test_a_plan_of_other_widths_is_not_adopted(source: Path) -> None:
+    calibrated = calibrate(load(source), quick(calib=IMAGES))
+    with pytest.raises(UsageError, match="the plan is for W4A4, not for W8A8") as caught:
+        adopt_plan(calibrated, Plan("mse", BitWidths(4, 4), "arm64", {}, {}))
+    assert "the given plan" in caught.value.where
 
 
 def test_the_script_of_the_documentation_runs(

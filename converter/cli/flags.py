@@ -58,8 +58,8 @@ def _add_field(groups: Mapping[str, argparse._ArgumentGroup], field: Field[Any])
     """Make a flag of a field; it is not in the result unless it was given, so that the record's default counts."""
     known = field.metadata["flag"]
     default = field.default if field.default_factory is MISSING else field.default_factory()
-    text = known["text"]
-    how: dict[str, Any] = {"metavar": known["metavar"], "type": _NUMBERS.get(known["kind"], known["kind"])}
+    text, kind = known["text"], int if isinstance(default, int) else known["kind"]
+    how: dict[str, Any] = {"metavar": known["metavar"], "type": _NUMBERS.get(kind, kind)}
     if isinstance(default, bool):
         how = {"action": argparse.BooleanOptionalAction if default else "store_true"}
         text += " (default: on)" if default else ""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from converter.flag import flag
 
@@ -30,10 +30,10 @@ class SearchParts:
     granularity: bool = True
     scheme: bool = True
     bridge: bool = True
-    activations: bool = field(default=True, metadata=flag("q-hyvit: activations judge ranges", name="--activation-ranges"))
-    trials: bool = field(default=True, metadata=flag("q-hyvit: outputs decide some ranges", name="--output-trials"))
-    room: bool = field(default=True, metadata=flag("q-hyvit: ranges leave room", name="--range-room"))
-    adaptive_rounding: bool = field(default=True, metadata=flag("q-hyvit, weights below 8 bits"))
-    weight_correction: bool = field(default=True, metadata=flag("q-hyvit, weights below 8 bits"))
-    bias_correction: bool = field(default=True, metadata=flag("q-hyvit: correct mean errors"))
-    ramps: bool = field(default=True, metadata=flag("q-hyvit: lines for some sigmoids"))
+    activations: bool = flag(True, "q-hyvit: activations judge ranges", name="--activation-ranges")
+    trials: bool = flag(True, "q-hyvit: outputs decide some ranges", name="--output-trials")
+    room: bool = flag(True, "q-hyvit: ranges leave room", name="--range-room")
+    adaptive_rounding: bool = flag(True, "q-hyvit, weights below 8 bits")
+    weight_correction: bool = flag(True, "q-hyvit, weights below 8 bits")
+    bias_correction: bool = flag(True, "q-hyvit: correct mean errors")
+    ramps: bool = flag(True, "q-hyvit: lines for some sigmoids")
