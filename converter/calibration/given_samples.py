@@ -39,7 +39,11 @@ def given_arrays(items: Iterable[Any], inputs: Sequence[ValueInfo], samples: int
     specs = {v.name: InputSpec(v.name, tuple(d if isinstance(d, int) else None for d in v.shape), v.dtype) for v in inputs}
     feeds = -(-samples // feed_rows(list(specs.values())))
     rows: dict[str, list[Array]] = {}
-    for item in items:
+    try:
+        iterator = iter(items)
+    except TypeError as error:
+        raise _refusal(f"{type(items).__name__} gives no samples", specs.values()) from error
+    for item in iterator:
         feed = item if isinstance(item, Mapping) else {_single(specs): item}
         if not feed.keys() <= specs.keys() or (rows and feed.keys() != rows.keys()):
             raise _refusal(f"a sample has arrays for {', '.join(map(str, feed)) or 'no input'}", specs.values())

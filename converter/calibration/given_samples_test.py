@@ -104,6 +104,7 @@ TWO = (PICTURE, ValueInfo("y", FLOAT, ("n", 2)))
     ("items", "inputs", "what"),
     [
         ([], (PICTURE,), "are empty"),
+        (7, (PICTURE,), "int gives no samples"),
         ([np.zeros((4, 6), np.float32)], (PICTURE,), r"input 'x' has shape \[4, 6\]"),
         ([np.zeros((3, 4, 7), np.float32)], (PICTURE,), r"input 'x' has shape \[3, 4, 7\]"),
         ([np.zeros((0, 3, 4, 6), np.float32)], (PICTURE,), r"input 'x' has shape \[0, 3, 4, 6\]"),

@@ -77,7 +77,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, default=Path("build/families"))
     parser.add_argument("--networks", nargs="+", default=FAMILIES, metavar="NAME")
     parser.add_argument("--targets", nargs="+", default=["arm64", "x86"], choices=list(TARGETS))
-    parser.add_argument("--method", default=Options().method)
+    parser.add_argument("--method", default=Options.method)
     flags = parser.parse_args(arguments)
     flags.out.mkdir(parents=True, exist_ok=True)
     results = []
