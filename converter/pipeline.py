@@ -180,9 +180,10 @@ def calibrate(source: Source, options: Options, progress: Progress = SILENT) -> 
     Raises:
         ConverterError: the samples cannot be used, the model does not run, or an option does not fit the model.
     """
+    target = find_target(options.target)
     samples, preprocess, remarks = _samples(source, options, progress)
     progress.stage("canonicalise")
-    canonical = canonicalise(source.model, samples.calibration[:PROOF_SAMPLES])
+    canonical = canonicalise(source.model, samples.calibration[:PROOF_SAMPLES], target)
     for remark in undone(canonical):
         remarks.append(remark)
         progress.note(remark)
@@ -193,7 +194,6 @@ def calibrate(source: Source, options: Options, progress: Progress = SILENT) -> 
     progress.stage("observe")
     seen = observe(canonical.model, samples.calibration, seed=options.seed, threads=options.threads, progress=progress.step)
     losses = find_losses(canonical.model, samples.calibration, options)
-    target = find_target(options.target)
     return Calibrated(source, options, target, samples, preprocess, tuple(remarks), canonical, excluded, seen, losses)
 
 
