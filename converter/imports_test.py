@@ -11,7 +11,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 
 ORDER = (
-    *("errors", "progress", "quantization", "runtime", "graph", "targets", "torch_backend", "transforms", "load", "canonicalise"),
+    *("errors", "progress", "flag", "quantization", "runtime", "graph", "targets", "torch_backend", "transforms", "load", "canonicalise"),
     *("calibration", "plan", "forms", "sensitivity", "methods", "partition", "options", "planning", "emit", "verify"),
     *("report", "provenance", "pipeline", "__init__", "cli"),
 )

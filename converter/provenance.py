@@ -21,7 +21,7 @@ def provenance(source: Source, plan: Plan, samples: SampleSet, preprocess: Prepr
     own = {
         VERSION_KEY: __version__,
         "bridgequant.method": plan.method,
-        "bridgequant.bits": plan.bits,
+        "bridgequant.bits": str(plan.bits),
         "bridgequant.target": plan.target,
         "bridgequant.calibration": samples.digest,
         "bridgequant.seed": str(options.seed),

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
-import tempfile
 import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
 from converter.errors import ConverterError, UsageError
+from converter.load.files import write_files
 
-__all__ = ["INTERRUPTED", "Parser", "exit_code", "print_line", "write_whole"]
+__all__ = ["INTERRUPTED", "Parser", "exit_code", "print_line", "unexpected", "write_whole"]
 
 
 INTERRUPTED = 130
@@ -44,12 +43,15 @@ def exit_code(command: Callable[[], None]) -> int:
         return INTERRUPTED
     except Exception as error:
         place = traceback.extract_tb(error.__traceback__)[-1]
-        what = f"unexpected {type(error).__name__}: {next(iter(str(error).splitlines()), '')}"
-        sys.stderr.write(
-            f"{ConverterError(what, where=f'{Path(place.filename).name}:{place.lineno}', hint='check the files given, or report it')}\n"
-        )
+        where = f"{Path(place.filename).name}:{place.lineno}"
+        sys.stderr.write(f"{ConverterError(unexpected(error), where=where, hint='check the files given, or report it')}\n")
         return ConverterError.exit_code
     return 0
+
+
+def unexpected(error: Exception) -> str:
+    """One line on an error that nobody raised on purpose."""
+    return f"unexpected {type(error).__name__}: {next(iter(str(error).splitlines()), '')}"
 
 
 def print_line(text: str) -> None:
@@ -63,17 +65,4 @@ def write_whole(path: Path, content: bytes) -> None:
     Raises:
         UsageError: the folder is missing or cannot be written to.
     """
-    try:
-        descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-        try:
-            with os.fdopen(descriptor, "wb") as stream:
-                stream.write(content)
-            mask = os.umask(0)
-            os.umask(mask)
-            Path(temporary).chmod(0o666 & ~mask)  # mkstemp lets nobody else read; an ordinary new file does
-            os.replace(temporary, path)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
-    except OSError as error:
-        raise UsageError(f"cannot write: {error.strerror}", where=str(path), hint="give a path in a folder you can write to") from error
+    write_files({path: content})

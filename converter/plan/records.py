@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from converter.errors import UsageError
+from converter.quantization.bit_widths import BitWidths
 from converter.quantization.gated_activations import Gate
 from converter.quantization.parameters import Grid
 from converter.transforms.equalization.site import Fold
@@ -95,7 +96,7 @@ class Plan:
 
     Attributes:
         method: name of the method that chose the grids.
-        bits: for example ``W8A8``.
+        bits: of weights and of what enters layers.
         target: name of the target it was placed for.
         tensors: fate of each float tensor, by name in the canonical graph.
         ops: fate of each operator, by node name in the canonical graph.
@@ -103,7 +104,7 @@ class Plan:
     """
 
     method: str
-    bits: str
+    bits: BitWidths
     target: str
     tensors: dict[str, TensorPlan]
     ops: dict[str, OpPlan]
@@ -149,7 +150,7 @@ def plan_to_json(plan: Plan) -> str:
         )
         for name, o in plan.ops.items()
     }
-    record = {"format": FORMAT, "version": VERSION, "method": plan.method, "bits": plan.bits, "target": plan.target}
+    record = {"format": FORMAT, "version": VERSION, "method": plan.method, "bits": str(plan.bits), "target": plan.target}
 
     def transform(value: Transform) -> dict[str, Any]:
         if isinstance(value, Equalization):
@@ -177,7 +178,7 @@ def plan_from_json(text: str, where: Path) -> Plan:
             raise UsageError(f"not a plan of format {FORMAT} version {VERSION}", where=f"--plan-in {where}", hint=hint)
         tensors = {name: _tensor(t) for name, t in _dict(record, "tensors").items()}
         ops = {name: _op(o) for name, o in _dict(record, "ops").items()}
-        return Plan(_text(record, "method"), _text(record, "bits"), _text(record, "target"), tensors, ops, _transforms(record))
+        return Plan(_text(record, "method"), _bits(record), _text(record, "target"), tensors, ops, _transforms(record))
     except json.JSONDecodeError as error:
         raise UsageError(f"the plan is not JSON: {error}", where=f"--plan-in {where}", hint=hint) from None
     except RecursionError:
@@ -199,6 +200,13 @@ def _text(record: dict[str, Any], key: str, default: str | None = None) -> str:
     if not isinstance(value, str):
         raise TypeError(f"'{key}' is {value!r}, not a text")
     return value
+
+
+def _bits(record: dict[str, Any]) -> BitWidths:
+    try:
+        return BitWidths.parse(_text(record, "bits"))
+    except UsageError as error:
+        raise ValueError(error.what) from None
 
 
 def _object(record: dict[str, Any], key: str) -> dict[str, Any]:

@@ -15,6 +15,7 @@ import converter
 from converter.calibration.observer import observe
 from converter.canonicalise import canonicalise
 from converter.emit.builder import emit
+from converter.methods.names import MethodName
 from converter.methods.search_parts import SearchParts
 from converter.options import Options
 from converter.partition.requantize_copies import fork_entering
@@ -49,7 +50,13 @@ def hybrid(spread: float = 1.0, activation_bits: int = 8) -> ir.Model:
 
 
 def planned(
-    model: ir.Model, method: str, bits: str = "W8A8", sections: tuple[Section, ...] = (), seed: int = 0, *, without: Sequence[str] = ()
+    model: ir.Model,
+    method: MethodName,
+    bits: str = "W8A8",
+    sections: tuple[Section, ...] = (),
+    seed: int = 0,
+    *,
+    without: Sequence[str] = (),
 ) -> Planned:
     """The plan of a search without some of its parts, and without what trades nearness for speed: ramps, and operators in float."""
 

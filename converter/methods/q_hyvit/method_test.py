@@ -14,15 +14,17 @@ from converter.calibration.observer import observe
 from converter.canonicalise import canonicalise
 from converter.methods.judging.output_change import divergence
 from converter.methods.judging.output_error import on_grids
+from converter.methods.names import MethodName
 from converter.methods.problem import Problem
 from converter.methods.q_hyvit import method as q_hyvit
-from converter.options import Options, parse_bits
+from converter.options import Options
 from converter.partition.cost_model import predict
 from converter.partition.policy import added_loss
 from converter.plan.choice import Choice
 from converter.planning import make as planning
 from converter.planning.make import Planned, make_plan
 from converter.planning.registry import METHODS
+from converter.quantization.bit_widths import BitWidths
 from converter.runtime.session import Feed, open_session, run_session
 from converter.sensitivity.context import Section, readings_of, stack
 from converter.testing.hybrid_plans import BY_SIZE, FEEDS, hybrid, planned, quality
@@ -34,7 +36,7 @@ from converter.transforms.sigmoids.piecewise_linear import PricedRamp
 
 @pytest.mark.parametrize("bits", ["W6A6", "W5A5", "W4A8"])
 def test_it_is_nearer_to_float_than_minmax(bits: str) -> None:
-    model = hybrid(activation_bits=parse_bits(bits)[1])
+    model = hybrid(activation_bits=BitWidths.parse(bits).activations)
     assert quality(model, planned(model, "q-hyvit", bits)) > quality(model, planned(model, "minmax", bits)) + 1.0
 
 
@@ -70,7 +72,7 @@ def test_a_bridge_block_is_judged_by_its_output() -> None:
 @pytest.mark.parametrize("bits", ["W8A8", "W6A6", "W4A8"])
 def test_biases_that_are_right_on_average_bring_it_nearer(bits: str) -> None:
     """By themselves: below 8 bits corrected weights leave them little to do."""
-    model = hybrid(activation_bits=parse_bits(bits)[1])
+    model = hybrid(activation_bits=BitWidths.parse(bits).activations)
     gains = [
         quality(model, planned(model, "q-hyvit", bits, seed=seed, without=["weight_correction"]))
         - quality(model, planned(model, "q-hyvit", bits, seed=seed, without=["weight_correction", "bias_correction"]))
@@ -124,7 +126,7 @@ def test_layers_that_no_gradient_reaches_are_judged_by_their_own_output_and_that
     def look(model: ir.Model) -> Any:
         return observe(model, feeds, threads=1)
 
-    def plan(method: str, placement: str = "balanced:0") -> Planned:
+    def plan(method: MethodName, placement: str = "balanced:0") -> Planned:
         options = Options(method=method, bits="W4A4", placement=placement)
         return make_plan(model, look(model), look, feeds, (), BY_SIZE, options, frozenset())
 
@@ -177,7 +179,7 @@ def test_without_a_study_it_answers_as_mse_does() -> None:
 
 
 @pytest.mark.parametrize("method", ["q-hyvit", "easyquant", "ptq4vit", "repq-vit", "fq-vit"])
-def test_where_no_layer_is_worth_integers_all_stays_float(method: str) -> None:
+def test_where_no_layer_is_worth_integers_all_stays_float(method: MethodName) -> None:
     def look(model: ir.Model) -> Any:
         return observe(model, FEEDS[:8], threads=1)
 
@@ -197,7 +199,7 @@ def test_what_grids_of_tensors_add_to_the_loss_is_told_beforehand(bits: str, mon
         return choices[-1]
 
     monkeypatch.setitem(METHODS, "q-hyvit", replace(METHODS["q-hyvit"], choose=recorded))
-    model = hybrid(activation_bits=parse_bits(bits)[1])
+    model = hybrid(activation_bits=BitWidths.parse(bits).activations)
     result = planned(model, "q-hyvit", bits)
     others: list[Feed] = [{"image": np.random.default_rng(i).random((1, 3, 32, 32), dtype=np.float32)} for i in range(100, 140)]
     network, feed, readings = network_of(result.model), stack(others), readings_of(result.model, result.plan)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +18,7 @@ from converter.calibration.samples import load_samples
 from converter.cli.command import write_whole
 from converter.errors import ConverterError
 from converter.load.model import load
+from converter.methods.names import MethodName
 from converter.options import Options
 from converter.pipeline import convert
 from converter.provenance import PREPROCESS_KEY
@@ -116,7 +118,7 @@ def _own(bench: Bench, row: Row, source: Path, path: Path) -> Row:
     options = Options(
         calib=bench.calib,
         samples=bench.samples,
-        method=variant.method,
+        method=cast(MethodName, variant.method),
         bits=row.bits,
         target=bench.target,
         seed=variant.seed,
