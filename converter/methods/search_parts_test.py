@@ -21,7 +21,7 @@ NAMES = [f.name for f in fields(SearchParts)]
 
 def search(parts: SearchParts, *, block: bool = True) -> Plan:
     """The plan of the small hybrid network, by default taken for one bridge block."""
-    model = hybrid(spread=100.0, activation_bits=6)
+    model = hybrid(activation_bits=6)
     sections = (Section(tuple(str(n.name) for n in model.graph), ("logits",)),) if block else ()
 
     def look(model: Any) -> Any:
