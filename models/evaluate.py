@@ -30,8 +30,9 @@ from rich.console import Console
 from rich.progress import Progress
 
 from converter.calibration.preprocess import Preprocess, apply_preprocess, parse_preprocess, spec_text
-from converter.cli.command import Parser, exit_code, print_line, write_whole
+from converter.cli.command import Parser, exit_code, print_line
 from converter.errors import CalibrationError, ModelError, UsageError
+from converter.load.files import write_files
 from models.images import LabelledImages, find_images
 from models.unsigned_codes import unsigned_codes
 
@@ -321,7 +322,7 @@ def _evaluate(options: argparse.Namespace) -> None:
         "onnxruntime": onnxruntime.__version__,
     }
     if options.json:
-        write_whole(options.json, (json.dumps(report, indent=2) + "\n").encode())
+        write_files({options.json: (json.dumps(report, indent=2) + "\n").encode()})
     kernels = ", exact kernels" if options.exact else ""
     print_line(
         f"{options.model.name}: top-1 {result.top1:.2f} % ({result.correct} of {result.images} in {options.data.name}, "

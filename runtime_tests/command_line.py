@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import TypeVar
 
 from converter.calibration.input_shapes import parse_input_shapes
-from converter.cli.command import Parser, exit_code, print_line, write_whole
+from converter.cli.command import Parser, exit_code, print_line
 from converter.cli.report_tables import render
 from converter.errors import UsageError
-from converter.load.files import check_outputs
+from converter.load.files import check_outputs, write_files
 from converter.plan.records import Plan
 from converter.planning.replay import read_plan
 from converter.runtime.latency import LatencyRatio, latency_ratio
@@ -95,12 +95,12 @@ def _run(options: argparse.Namespace) -> None:
         results, outcomes = _validated(options)
     except Exception as error:
         if options.junit is not None:  # a file of an earlier run would say that all is well
-            write_whole(options.junit, junit_xml(options.int8.name, [broken_outcome(error)]))
+            write_files({options.junit: junit_xml(options.int8.name, [broken_outcome(error)])})
         raise
     if options.json is not None:
-        write_whole(options.json, results_json(results).encode())
+        write_files({options.json: results_json(results).encode()})
     if options.junit is not None:
-        write_whole(options.junit, junit_xml(options.int8.name, outcomes))
+        write_files({options.junit: junit_xml(options.int8.name, outcomes)})
     terminal = sys.stdout.isatty()
     width = shutil.get_terminal_size((_WIDTH, 24)).columns if terminal else _WIDTH
     print_line(render(results_table(results, outcomes), width, terminal=terminal).rstrip("\n"))

@@ -1,11 +1,9 @@
-"""What the commands of this package share: how bad input ends, and how a file is written whole or not at all."""
+"""What the commands of this package share: how bad input ends, and how results are printed."""
 
 from __future__ import annotations
 
 import argparse
-import os
 import sys
-import tempfile
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +11,7 @@ from typing import NoReturn
 
 from converter.errors import ConverterError, UsageError
 
-__all__ = ["INTERRUPTED", "Parser", "exit_code", "print_line", "write_whole"]
+__all__ = ["INTERRUPTED", "Parser", "exit_code", "print_line"]
 
 
 INTERRUPTED = 130
@@ -55,25 +53,3 @@ def exit_code(command: Callable[[], None]) -> int:
 def print_line(text: str) -> None:
     """Write a result to stdout."""
     sys.stdout.write(text + "\n")
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Replace a file in one step: no reader ever sees half of it, and a failure leaves the old one.
-
-    Raises:
-        UsageError: the folder is missing or cannot be written to.
-    """
-    try:
-        descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-        try:
-            with os.fdopen(descriptor, "wb") as stream:
-                stream.write(content)
-            mask = os.umask(0)
-            os.umask(mask)
-            Path(temporary).chmod(0o666 & ~mask)  # mkstemp lets nobody else read; an ordinary new file does
-            os.replace(temporary, path)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
-    except OSError as error:
-        raise UsageError(f"cannot write: {error.strerror}", where=str(path), hint="give a path in a folder you can write to") from error

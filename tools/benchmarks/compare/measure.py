@@ -14,8 +14,8 @@ import torch
 from converter.calibration.input_shapes import calibration_shapes
 from converter.calibration.preprocess import parse_preprocess
 from converter.calibration.samples import load_samples
-from converter.cli.command import write_whole
 from converter.errors import ConverterError
+from converter.load.files import write_files
 from converter.load.model import load
 from converter.options import Options
 from converter.pipeline import convert
@@ -137,7 +137,7 @@ def _peer(bench: Bench, row: Row, source: Path, path: Path) -> Row:
     start = time.process_time()
     feeds = _calibration(bench, source, variant.seed)
     made = PEERS[variant.method](source, feeds)
-    write_whole(path, made.SerializeToString(deterministic=True))
+    write_files({path: made.SerializeToString(deterministic=True)})
     seconds = time.process_time() - start
     return replace(row, seconds=seconds, coverage=coverage_of(made, feeds[0], {}).percent)
 

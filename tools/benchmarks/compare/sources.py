@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from converter.calibration.preprocess import apply_preprocess, parse_preprocess
-from converter.cli.command import write_whole
 from converter.errors import UsageError
+from converter.load.files import write_files
 from models.evaluate import open_classifier
 from models.export import build, export_model
 from models.images import LabelledImages
@@ -44,14 +44,14 @@ def prepare_model(name: str, folder: Path) -> Path:
         return path
     if name.endswith(STRESSED):
         made = stress(prepare_model(name.removesuffix(STRESSED), folder))
-        write_whole(path, made.model.SerializeToString(deterministic=True))
+        write_files({path: made.model.SerializeToString(deterministic=True)})
         return path
     checkpoint = CHECKPOINTS / f"{name}.safetensors"
     if not checkpoint.exists():
         raise UsageError(
             f"there is no checkpoint '{name}'", where="--models", hint=f"choose from {', '.join(checkpoint_names())}, or give an .onnx file"
         )
-    write_whole(path, export_model(build(name, checkpoint=checkpoint)))
+    write_files({path: export_model(build(name, checkpoint=checkpoint))})
     return path
 
 
