@@ -30,6 +30,7 @@ from converter.calibration.preprocess import parse_preprocess
 from converter.cli.command import Parser, exit_code, print_line
 from converter.errors import ModelError, UsageError, VerificationError
 from converter.load.files import write_files
+from converter.load.metadata import CLASSES, PREPROCESS
 from models.checkpoint import CheckpointError, Weights, load_weights, read_weights
 from models.registry import create, default_preprocess, default_size
 
@@ -184,9 +185,9 @@ def _export_dynamo(module: nn.Module, example: torch.Tensor, opset: int, dynamic
 
 
 def _metadata(network: Network) -> dict[str, str]:
-    properties = {"bridgequant.preprocess": network.preprocess}
+    properties = {PREPROCESS: network.preprocess}
     if network.class_names:
-        properties["bridgequant.classes"] = json.dumps(network.class_names)
+        properties[CLASSES] = json.dumps(network.class_names)
     return properties
 
 

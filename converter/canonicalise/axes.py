@@ -23,8 +23,8 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from converter.canonicalise.resizes import RESIZE_MARK
 from converter.graph.edits import add_initializer, insert_before, replace
+from converter.graph.marks import RESIZE, mark_makers
 from converter.graph.queries import attributes, constant
 
 __all__ = ["complete_pads", "complete_sizes", "crop_and_pad", "shield_resizes"]
@@ -144,10 +144,7 @@ def _shield(node: ir.Node) -> None:
     after = _sizes_of(node, resized)
     target = _list(node, [*before[:2], *after[2:]], integers, f"{name}_maps")
     result = insert_before(node, "Reshape", [resized, target], name=f"{name}_map", like=output, shape=ir.Shape([*kept, *resized_shape[2:]]))
-    for value in (flat, resized, result):
-        maker = value.producer()
-        assert maker is not None
-        maker.metadata_props[RESIZE_MARK] = ""
+    mark_makers((flat, resized, result), RESIZE)
     replace(output, result, [node])
 
 

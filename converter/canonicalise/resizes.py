@@ -19,16 +19,14 @@ import onnx_ir as ir
 from onnx import helper, numpy_helper
 
 from converter.graph.edits import add_initializer, insert_before, replace
+from converter.graph.marks import RESIZE, mark_makers
 from converter.graph.operator_sets import CANONICAL_OPSET
 from converter.graph.queries import attributes, constant, is_float
 from converter.runtime.session import run_model
 
-__all__ = ["RESIZE_MARK", "multiply_out_resizes"]
+__all__ = ["multiply_out_resizes"]
 
 Array = npt.NDArray[Any]
-
-RESIZE_MARK = "bridgequant.resize"
-"""In the metadata of the three nodes: the places that they mix are a map's before and after, which their shapes do not show."""
 
 _MAP_RANK = 4
 _MOST_POSITIONS = 64
@@ -67,10 +65,7 @@ def _multiply_out(graph: ir.Graph, node: ir.Node) -> str:
         shape=ir.Shape([*leading, results]),
     )
     picture = _reshape(node, mixed, [*kept, *sides[1]], ir.Shape([*leading, *sides[1]]), f"{name}_picture")
-    for value in (flat, mixed, picture):
-        maker = value.producer()
-        assert maker is not None
-        maker.metadata_props[RESIZE_MARK] = ""
+    mark_makers((flat, mixed, picture), RESIZE)
     replace(result, picture, [node])
     return name
 

@@ -20,11 +20,11 @@ import numpy as np
 import onnx_ir as ir
 
 from converter.graph.edits import add_initializer, insert_before, replace
+from converter.graph.operator_sets import VIEWS
 from converter.graph.queries import attributes, is_float, sole_consumer
 
 __all__ = ["rearrange"]
 
-_VIEWS = ("Reshape", "Flatten", "Squeeze", "Unsqueeze")
 _GAIN = 0.4
 """A chain is exchanged for one that costs less than this share of it. The runtime merges a Transpose with its neighbours, which
 the costs here do not see, so a small gain could be a loss."""
@@ -87,7 +87,7 @@ def _in_chain(node: ir.Node | None) -> bool:
     return (
         node is not None
         and node.domain in ("", "ai.onnx")
-        and (node.op_type == "Transpose" or node.op_type in _VIEWS)
+        and node.op_type in VIEWS | {"Transpose"}
         and is_float(node.inputs[0])
         and _shape(node.outputs[0]) is not None
     )

@@ -15,7 +15,7 @@ import onnx_ir as ir
 
 from converter.emit.fusion_barriers import add_barriers
 from converter.emit.graph_builder import QuantizedGraph
-from converter.graph.operator_sets import CANONICAL_OPSET
+from converter.graph.operator_sets import CANONICAL_OPSET, CLAMPS, LAYERS
 from converter.graph.queries import constant, data_inputs, scalar
 from converter.plan.constants import bias_of, weight_codes
 from converter.plan.records import OpPlan, Plan, TensorPlan, gate_of, ramp_of
@@ -200,7 +200,7 @@ class _Builder:
             ((_, x),) = data_inputs(node)
             self.codes[node.outputs[0]] = _Codes(self.codes[x].value, fate.grid)
             return
-        if op.op_type in ("Relu", "Clip"):
+        if op.op_type in CLAMPS:
             self._absorbed(node)
             return
         if op.op_type == "Identity":
@@ -238,7 +238,7 @@ class _Builder:
     def _integer_inputs(self, node: ir.Node, op: OpPlan) -> list[ir.Value | None]:
         grids = dict(op.constants)
         bias: ir.Value | None = None
-        if op.op_type in ("Conv", "Gemm", "MatMul") and 1 in grids:
+        if op.op_type in LAYERS and 1 in grids:
             assert node.inputs[0] is not None
             bias, grids[1] = self._bias(node, op, self.codes[node.inputs[0]].grid, grids[1])
         inputs: list[ir.Value | None] = []

@@ -21,7 +21,7 @@ from collections.abc import Callable, Collection
 
 import onnx_ir as ir
 
-from converter.graph.operator_sets import BARRIER
+from converter.graph.operator_sets import BARRIER, CLAMPS, MOVEMENT
 from converter.graph.queries import constant
 
 __all__ = ["TAKEN", "add_barriers"]
@@ -32,10 +32,7 @@ TAKEN = frozenset(
 )  # fmt: skip
 """Operators that the runtime replaces, or whose weights it rounds, when they stand between a DQ and a Q."""
 
-_CLAMPS = frozenset(["Relu", "Clip"])
-"""Operators that the runtime drops in front of a Q that clamps as well."""
-
-_PASSED = frozenset(["Expand", "Flatten", "Gather", "MaxPool", "Reshape", "Slice", "Squeeze", "Tile", "Transpose", "Unsqueeze"])
+_PASSED = MOVEMENT - {"Resize", "Split"} | {"MaxPool"}
 """Operators through which Q and DQ are moved, or which join an integer chain."""
 
 
@@ -77,7 +74,7 @@ def _goes_to_codes(node: ir.Node, index: int) -> bool:
         return False
     if node.op_type == "QuantizeLinear":
         return True
-    return (node.op_type in _PASSED or node.op_type in _CLAMPS) and any(
+    return (node.op_type in _PASSED or node.op_type in CLAMPS) and any(
         _goes_to_codes(use.node, use.idx) for output in node.outputs for use in output.uses()
     )
 

@@ -7,12 +7,10 @@ from collections.abc import Mapping, Sequence
 
 import onnx_ir as ir
 
+from converter.graph.operator_sets import RECURRENT
 from converter.graph.queries import attributes, constant
 
 __all__ = ["einsum_macs", "macs_of", "shape_of"]
-
-_CONVOLUTIONS = ("Conv", "DeformConv")
-_RECURRENT = ("GRU", "LSTM", "RNN")
 
 
 def macs_of(node: ir.Node, shapes: Mapping[str, tuple[int, ...]]) -> int:
@@ -31,14 +29,14 @@ def macs_of(node: ir.Node, shapes: Mapping[str, tuple[int, ...]]) -> int:
     x, weight = (*read, None, None)[:2]
     if x is None or weight is None:
         return 0
-    if node.op_type in _RECURRENT:
+    if node.op_type in RECURRENT:
         recurrence = shape_of(node.inputs[2], shapes)
         return 0 if recurrence is None else math.prod(x[:2]) * (math.prod(weight) + math.prod(recurrence))
     if node.op_type == "ConvTranspose":
         return math.prod(x) * math.prod(weight[1:])
     if written is None:
         return 0
-    if node.op_type in _CONVOLUTIONS:
+    if node.op_type in ("Conv", "DeformConv"):
         return math.prod(written) * math.prod(weight[1:])
     if node.op_type in ("Gemm", "MatMul"):
         return math.prod(written) * (x[0 if attributes(node).get("transA", 0) else -1] if x else 0)

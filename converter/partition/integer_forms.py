@@ -18,6 +18,7 @@ import torch
 
 from converter.calibration.observer import Observations
 from converter.graph.macs import macs_of
+from converter.graph.marks import TWIN_SUM
 from converter.graph.operator_sets import MOVEMENT
 from converter.graph.queries import attributes, constant, data_inputs, is_float, is_graph_output, relabel_factor, scalar, sole_consumer
 from converter.partition.float_only import STEPS, flaws_of, reach, weights_vanish
@@ -28,7 +29,7 @@ from converter.targets import Target
 from converter.targets.costs import features, form_costs, kind_of
 from converter.torch_backend import ops as torch_ops
 from converter.transforms.equalization.apply import inserted_factors
-from converter.transforms.nonuniform.marks import TWIN_SUM, curve_of, entering, reads_curve, reads_logarithms
+from converter.transforms.nonuniform.marks import curve_of, entering, reads_curve, reads_logarithms
 from converter.transforms.sigmoids.piecewise_linear import Ramp
 
 __all__ = ["PASSING", "Form", "Offer", "Refusal", "offer", "passes_codes", "relabel_factor"]

@@ -13,13 +13,11 @@ from collections.abc import Collection, Mapping, Sequence
 import onnx_ir as ir
 
 from converter.graph.edits import unique_name
+from converter.graph.operator_sets import LAYERS, READS_SHAPE_ONLY
 from converter.graph.queries import constant, consumers, is_float, is_graph_output
 from converter.partition.integer_forms import passes_codes
 
 __all__ = ["fork_entering"]
-
-_LAYERS = ("Conv", "Gemm", "MatMul")
-_READS_SHAPE_ONLY = ("Shape", "Size")
 
 
 def fork_entering(model: ir.Model, excluded: Collection[str] = ()) -> list[str]:
@@ -60,13 +58,13 @@ def _settle(value: ir.Value, excluded: Collection[str], entering: dict[ir.Value,
 
 
 def _readers(value: ir.Value) -> Sequence[tuple[ir.Node, int]]:
-    return [(node, index) for node, index in consumers(value) if node.op_type not in _READS_SHAPE_ONLY]
+    return [(node, index) for node, index in consumers(value) if node.op_type not in READS_SHAPE_ONLY]
 
 
 def _wants_narrow(node: ir.Node, excluded: Collection[str], entering: Mapping[ir.Value, bool]) -> bool:
     if str(node.name) in excluded:
         return False
-    return node.op_type in _LAYERS or (passes_codes(node) and all(entering[o] for o in node.outputs))
+    return node.op_type in LAYERS or (passes_codes(node) and all(entering[o] for o in node.outputs))
 
 
 def _copy(graph: ir.Graph, value: ir.Value, excluded: Collection[str], entering: dict[ir.Value, bool]) -> str:

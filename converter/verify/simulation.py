@@ -10,6 +10,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 import torch
 
+from converter.graph.operator_sets import LAYERS
 from converter.graph.queries import attributes, constant
 from converter.plan.constants import bias_of, weight_codes
 from converter.plan.records import OpPlan, Plan, gate_of, ramp_of
@@ -187,7 +188,7 @@ class _Run:
         if op.op_type == "Gelu":
             self.store(node, [self._gelu(node, op)], op)
             return
-        if op.op_type in ("Conv", "Gemm", "MatMul"):
+        if op.op_type in LAYERS:
             self.store(node, [self._products(node, op)], op)
             return
         inputs = [self.read_codes(v) for v in node.inputs]

@@ -37,6 +37,7 @@ from converter.canonicalise.folding.layers import (
     sum_inputs,
 )
 from converter.graph.edits import add_initializer, insert_before, replace
+from converter.graph.operator_sets import LAYERS, PRODUCTS
 from converter.graph.queries import attributes, constant, is_float, is_graph_output, sole_consumer
 
 __all__ = ["fold_affine"]
@@ -172,7 +173,7 @@ def _into_consumer(graph: ir.Graph, node: ir.Node) -> bool:
     multiplied, added = _operand(node, "Mul"), _operand(node, "Add")
     x, operand = multiplied or added or (None, None)
     layer, rank = sole_consumer(node.outputs[0]), rank_of(node.outputs[0])
-    kinds = ("Conv", "ConvTranspose", "Gemm", "MatMul") if multiplied is not None else ("Conv", "Gemm")
+    kinds = PRODUCTS if multiplied is not None else LAYERS - {"MatMul"}
     if x is None or operand is None or layer is None or rank is None or not is_layer(layer, *kinds):
         return False
     weight = constant(layer.inputs[1])

@@ -13,6 +13,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from converter.graph.edits import add_initializer
+from converter.graph.operator_sets import CONVOLUTIONS
 from converter.graph.queries import attributes, constant, data_inputs
 
 __all__ = [
@@ -29,7 +30,6 @@ __all__ = [
 ]
 
 Array = npt.NDArray[Any]
-_CONVOLUTIONS = ("Conv", "ConvTranspose")
 
 
 def is_layer(node: ir.Node | None, *op_types: str) -> bool:
@@ -159,7 +159,7 @@ def _transposed(layer: ir.Node) -> bool:
 
 
 def _channel_axis(layer: ir.Node, rank: int) -> int:
-    return 1 if layer.op_type in _CONVOLUTIONS else rank - 1
+    return 1 if layer.op_type in CONVOLUTIONS else rank - 1
 
 
 def _along(operand: Array, axis: int, rank: int, channels: int) -> Array | None:

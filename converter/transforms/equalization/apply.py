@@ -11,14 +11,12 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from converter.graph.edits import add_initializer
+from converter.graph.marks import INSERTED
 from converter.graph.queries import constant
 from converter.quantization.parameters import Grid
 from converter.transforms.equalization.site import Fold, Scaling, Shifting, Site, Uptake, check_fold
 
 __all__ = ["Fold", "apply_folds", "channel_grid", "inserted_factors", "scaled_name"]
-
-_INSERTED = "bridgequant.inserted"
-"""Marks the multiplications that were inserted, in the metadata of the node."""
 
 Array = npt.NDArray[np.float64]
 
@@ -30,7 +28,7 @@ def scaled_name(tensor: str) -> str:
 
 def inserted_factors(node: ir.Node | None) -> npt.NDArray[np.float32] | None:
     """The factors of a multiplication that a fold inserted, float32 [channels]; None for any other node."""
-    if node is None or _INSERTED not in node.metadata_props:
+    if node is None or INSERTED not in node.metadata_props:
         return None
     factors = constant(node.inputs[1])
     assert factors is not None
@@ -152,7 +150,7 @@ def _insert(graph: ir.Graph, site: Site, fold: Fold) -> None:
     name = scaled_name(site.tensor)
     operand = add_initializer(graph, f"{name}_factors", factors.reshape(1, -1, 1, 1))
     node = ir.node("Mul", [value, operand], name=f"{name}_Mul")
-    node.metadata_props[_INSERTED] = "true"
+    node.metadata_props[INSERTED] = "true"
     (output,) = node.outputs
     output.name, output.type, output.shape = name, value.type, value.shape
     graph.insert_before(min((n for n, _ in readers), key=list(graph).index), [node])

@@ -17,9 +17,10 @@ import numpy as np
 import onnx_ir as ir
 
 from converter.graph.edits import add_initializer, unique_name
+from converter.graph.marks import NONUNIFORM, TWIN_SUM
 from converter.graph.operator_sets import BARRIER
 from converter.quantization.parameters import Grid
-from converter.transforms.nonuniform.marks import MARK, TWIN_SUM, source_of
+from converter.transforms.nonuniform.marks import source_of
 from converter.transforms.nonuniform.quantizer import Curve, Spot, check_curve, halves, low_copy
 
 __all__ = ["apply_curves"]
@@ -98,7 +99,7 @@ class _Sheet:
             {k: v for k, v in attributes.items() if v is not None},
             name=unique_name(self.graph, f"{self.name}_{self.kind}_{op_type}"),
         )
-        node.metadata_props[MARK] = self.kind
+        node.metadata_props[NONUNIFORM] = self.kind
         (output,) = node.outputs
         output.name, output.type = unique_name(self.graph, f"{node.name}_output"), ir.TensorType(dtype)
         first = values[0]
@@ -245,7 +246,7 @@ def _double(graph: ir.Graph, node: ir.Node, index: int, low: ir.Value, high: ir.
     name = str(old.name)
     total = ir.node("Add", [copy.outputs[0], copy.outputs[0]], name=unique_name(graph, f"{node.name}_twin_sum"))
     if node.op_type != "Conv":  # whose integer kernel cannot write float numbers, so that its halves are rounded in any case
-        total.metadata_props[MARK] = TWIN_SUM
+        total.metadata_props[NONUNIFORM] = TWIN_SUM
     new = total.outputs[0]
     new.type, new.shape = old.type, old.shape
     copy.outputs[0].name, copy.outputs[0].type, copy.outputs[0].shape = halves(name)[0], old.type, old.shape

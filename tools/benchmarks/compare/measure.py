@@ -16,10 +16,10 @@ from converter.calibration.preprocess import parse_preprocess
 from converter.calibration.samples import load_samples
 from converter.errors import ConverterError
 from converter.load.files import write_files
+from converter.load.metadata import PREPROCESS
 from converter.load.model import load
 from converter.options import Options
 from converter.pipeline import convert
-from converter.provenance import PREPROCESS_KEY
 from converter.runtime.latency import latency_ratio
 from converter.verify.verdict import sqnr
 from models.evaluate import class_names, open_classifier, output_indices
@@ -145,7 +145,7 @@ def _peer(bench: Bench, row: Row, source: Path, path: Path) -> Row:
 def _calibration(bench: Bench, source: Path, seed: int) -> tuple[dict[str, npt.NDArray[np.float32]], ...]:
     model = load(source)
     specs, _ = calibration_shapes(model, {}, bench.calib, 1)
-    preprocess = parse_preprocess(model.metadata[PREPROCESS_KEY])
+    preprocess = parse_preprocess(model.metadata[PREPROCESS])
     samples = load_samples(bench.calib, specs, count=bench.samples, preprocess=preprocess, seed=seed)
     return tuple(dict(feed) for feed in samples.calibration)
 

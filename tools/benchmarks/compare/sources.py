@@ -10,6 +10,7 @@ import numpy as np
 from converter.calibration.preprocess import apply_preprocess, parse_preprocess
 from converter.errors import UsageError
 from converter.load.files import write_files
+from converter.load.metadata import PREPROCESS
 from models.evaluate import open_classifier
 from models.export import build, export_model
 from models.images import LabelledImages
@@ -60,7 +61,7 @@ def prepare_images(models: Sequence[Path], data: LabelledImages, folder: Path) -
     files = {}
     for model in models:
         classifier = open_classifier(model)
-        spec = classifier.metadata.get("bridgequant.preprocess")
+        spec = classifier.metadata.get(PREPROCESS)
         if spec is None:
             raise UsageError("the model does not say how its pictures are prepared", where=str(model), hint="export it with models.export")
         path = folder / f"images_{classifier.height}x{classifier.width}_{spec.translate(str.maketrans(';=,/', '____'))}.npy"
