@@ -5,8 +5,9 @@ from typing import Any
 import pytest
 
 from converter.errors import UsageError
+from converter.methods.names import DEFAULT_METHOD
 from converter.options import Options, parse_bits
-from converter.planning.registry import DEFAULT_METHOD, METHODS
+from converter.planning.registry import METHODS
 
 
 def test_defaults() -> None:

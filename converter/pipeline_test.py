@@ -20,14 +20,18 @@ from onnxruntime.quantization.shape_inference import quant_pre_process
 from converter import __version__, canonicalise, pipeline
 from converter import report as report_module
 from converter.errors import BoundMissedError, CalibrationError, ConverterError, ModelError, UsageError
+from converter.methods.problem import Problem
+from converter.methods.protocol import Proposal
 from converter.options import Options
 from converter.pipeline import convert
-from converter.planning.registry import FOLDING, Problem
+from converter.planning.registry import METHODS
 from converter.progress import Progress
 from converter.report import Report, report_json
 from converter.runtime.session import open_session, run_session
 from converter.testing.models import SaveHybrid, Values, WriteImages, hybrid_model, make_model
+from converter.testing.plans import folds_of
 from converter.transforms.equalization.site import Fold
+from converter.transforms.equalization.transform import Equalization
 from converter.verify.verdict import GroupQuality, OutputQuality, Verdict, sqnr, verify
 
 pytestmark = pytest.mark.usefixtures("few_turns")
@@ -384,20 +388,21 @@ def test_sizes_are_those_of_the_files(save_hybrid: SaveHybrid, tmp_path: Path) -
 # Folds
 
 
-def fold_everywhere(problem: Problem) -> dict[str, Fold]:
+def fold_everywhere(problem: Problem) -> Proposal:
     """Folds at every site."""
     sites = problem.sites.items()
-    return {n: Fold(tuple(np.geomspace(0.5, 2.0, s.channels)), (0.1,) * s.channels if s.shift else ()) for n, s in sites}
+    folds = {n: Fold(tuple(np.geomspace(0.5, 2.0, s.channels)), (0.1,) * s.channels if s.shift else ()) for n, s in sites}
+    return Proposal(Equalization(folds))
 
 
 @pytest.mark.parametrize("target", ["arm64", "x86"])
 def test_a_method_can_fold_and_its_plan_can_be_given_back(
     save_hybrid: SaveHybrid, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, target: str
 ) -> None:
-    monkeypatch.setitem(FOLDING, "minmax", fold_everywhere)
+    monkeypatch.setitem(METHODS, "minmax", replace(METHODS["minmax"], transforms=(fold_everywhere,)))
     report = convert(save_hybrid(), tmp_path / "out.onnx", options(target=target), plan_out=tmp_path / "plan.json")
     assert {name for name in report.plan.ops if name.endswith("_scaled_Mul")}
-    assert len(report.plan.folds) == 6
+    assert len(folds_of(report.plan)) == 6
     assert report.verdict is not None and (report.verdict.parity_db or 0.0) > 45.0
     convert(save_hybrid(), tmp_path / "again.onnx", options(target=target, plan_in=tmp_path / "plan.json"))
     one, other = (onnx.load(tmp_path / f"{name}.onnx") for name in ("out", "again"))

@@ -14,6 +14,7 @@ from converter.pipeline import convert
 from converter.plan.records import OpPlan, Plan
 from converter.planning.replay import read_plan
 from converter.testing.models import hybrid_model
+from converter.testing.plans import curves_of, folds_of
 from converter.verify.verdict import LEAST_PARITY_DB
 from runtime_tests.conftest import Files, MakeFiles, damage_head
 from runtime_tests.parity import check_plan_is_of, measure_parity, measure_plan_parity
@@ -52,7 +53,7 @@ def test_a_converted_model_computes_what_its_plan_says(converted: tuple[Files, P
     """With copies in front of layers, folds and logarithmic grids, all of which the plan's model has and the float model has not."""
     files, path = converted
     plan = read_plan(path)
-    assert plan.folds and plan.curves
+    assert folds_of(plan) and curves_of(plan)
     found = measure_plan_parity(open_subject(files.floats, files.int8), plan, path)
     assert found.db > 40 and found.reference == "a simulation of the plan"
 

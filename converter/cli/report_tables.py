@@ -15,6 +15,7 @@ from converter.options import Options
 from converter.partition.bit_widths import CONTAINER_BITS, width_counts
 from converter.partition.policy import FOR_ACCURACY
 from converter.report import Report
+from converter.transforms.sigmoids.transform import ConstantGates
 from converter.verify.integer_coverage import FloatOp
 from converter.verify.verdict import OutputQuality, Verdict
 
@@ -88,7 +89,8 @@ def _summary(report: Report) -> Table:
     placed = "" if report.placement == Options.placement else f", placement {report.placement}"
     row("plan", f"{report.method}, {report.bits}, target {report.target}{placed}, seed {report.seed}")
     sigmoids = [op for op in report.plan.ops.values() if op.op_type == "Sigmoid"]
-    ramps, levels = sum(bool(op.gate) for op in sigmoids), len(report.plan.levels)
+    ramps = sum(bool(op.gate) for op in sigmoids)
+    levels = sum(len(t.levels) for t in report.plan.transforms if isinstance(t, ConstantGates))
     if ramps or levels:
         pairs = ((ramps, "clamped line"), (levels, "constant"))
         kinds = [f"{count} {kind}{'s' if count > 1 else ''}" for count, kind in pairs if count]

@@ -13,9 +13,10 @@ from converter.methods.names import DEFAULT_OBSERVER
 from converter.methods.search_parts import SearchParts
 from converter.plan.choice import Choice, Constant
 from converter.quantization.parameters import affine_grid, symmetric_grid
-from converter.transforms.equalization.site import Fold, Site
+from converter.transforms.equalization.site import Site
 from converter.transforms.nonuniform.quantizer import Spot
 from converter.transforms.sigmoids.piecewise_linear import RampSite
+from converter.transforms.transform import Transform
 
 if TYPE_CHECKING:
     from converter.calibration.observer import TensorStats
@@ -36,8 +37,8 @@ class Problem:
         sites: where a per-channel scale, or shift, can be folded into the constants around a tensor, by that tensor's name.
         spots: where a grid can stand that is not uniform, by the name of the tensor that is read.
         ramp_sites: sigmoids for which a ramp could stand, by operator name.
-        folds: what has been folded into the network already, by key tensor.
-        draft: what the method answered before such grids were written into the network; None before that.
+        transforms: what has been done to the network already.
+        draft: what the method answered before the last of them; None where it did not.
         study: the network as functions, for methods that look at layers; None for others, or where it cannot be had.
         parts: which parts of the method's search are wanted.
         observer: how a method that leaves the choice sees ranges, one of :data:`converter.methods.names.OBSERVERS`.
@@ -51,7 +52,7 @@ class Problem:
     sites: dict[str, Site] = field(default_factory=dict)
     spots: dict[str, Spot] = field(default_factory=dict)
     ramp_sites: dict[str, RampSite] = field(default_factory=dict)
-    folds: dict[str, Fold] = field(default_factory=dict)
+    transforms: tuple[Transform, ...] = ()
     draft: Choice | None = None
     study: Study | None = None
     parts: SearchParts = field(default_factory=SearchParts)

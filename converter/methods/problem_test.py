@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from converter.calibration.observer import TensorStats
-from converter.methods.names import METHOD_NAMES
+from converter.methods.names import DEFAULT_METHOD, METHOD_NAMES
 from converter.methods.problem import Problem
 from converter.plan.choice import Constant
-from converter.planning.registry import DEFAULT_METHOD, METHODS
+from converter.planning.registry import METHODS
 from converter.quantization.parameters import Grid, fake_quantize
 
 
@@ -28,7 +28,8 @@ def test_every_method_answers_every_question(method: str) -> None:
         ("add", 0): Constant(np.asarray(-2.5, np.float32), None, 8, signed=False),
     }
     dead = TensorStats(0.0, 0.0, np.zeros(9, np.float32), (9,))
-    choice = METHODS[method](Problem({"x": TensorStats(-3.0, 3.0, sample, (500,)), "dead": dead}, constants, {"x": 8, "dead": 5}, False))
+    problem = Problem({"x": TensorStats(-3.0, 3.0, sample, (500,)), "dead": dead}, constants, {"x": 8, "dead": 5}, False)
+    choice = METHODS[method].choose(problem)
     assert {name: grid.bits for name, grid in choice.tensors.items()} == {"x": 8, "dead": 5}
     assert not any(g.signed or g.axis is not None for g in choice.tensors.values())
     assert (choice.constants["conv", 1].axis, len(choice.constants["conv", 1].scale), choice.constants["conv", 1].bits) == (0, 6, 7)

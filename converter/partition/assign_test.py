@@ -19,8 +19,8 @@ from converter.partition.assign import cut, place
 from converter.partition.cost_model import predict
 from converter.partition.integer_forms import PASSING, Offer, Refusal
 from converter.partition.policy import LATENCY, Placement, parse_placement
+from converter.plan.choice import Choice
 from converter.plan.records import Plan
-from converter.planning.registry import Choice
 from converter.quantization.parameters import Grid
 from converter.targets import TARGETS, Target
 from converter.testing.sketch import Planned, Sketch, emitted, parity, plan_for

@@ -24,8 +24,8 @@ from converter.partition.assign_test import cost_of
 from converter.partition.cost_model import predict
 from converter.partition.integer_forms import Offer, Refusal, offer
 from converter.partition.max_flow import minimum_cut
+from converter.plan.choice import Choice
 from converter.plan.records import Plan
-from converter.planning.registry import Choice
 from converter.quantization.parameters import Grid
 from converter.targets import TARGETS, Target
 from converter.targets.costs import operator_costs

@@ -19,8 +19,12 @@ from converter.errors import UsageError
 from converter.quantization.gated_activations import Gate
 from converter.quantization.parameters import Grid
 from converter.transforms.equalization.site import Fold
+from converter.transforms.equalization.transform import Equalization
 from converter.transforms.nonuniform.quantizer import KINDS, Curve
+from converter.transforms.nonuniform.transform import NonuniformQuantization
 from converter.transforms.sigmoids.piecewise_linear import Ramp
+from converter.transforms.sigmoids.transform import ConstantGates
+from converter.transforms.transform import Transform
 
 __all__ = ["EXCLUDED", "Fate", "OpPlan", "Plan", "TensorPlan", "gate_of", "plan_from_json", "plan_to_json", "ramp_of", "ramps_of"]
 
@@ -93,10 +97,7 @@ class Plan:
         target: name of the target it was placed for.
         tensors: fate of each float tensor, by name in the canonical graph.
         ops: fate of each operator, by node name in the canonical graph.
-        folds: applied to the canonical graph beforehand, by key tensor; tensors and operators are those of the folded graph.
-        curves: grids that are not uniform, written into the folded graph beforehand, by the tensor that is read; tensors and
-            operators are those of the graph with them.
-        levels: numbers in the place of sigmoids, written into the graph after folds and curves, by operator name.
+        transforms: applied to the canonical graph beforehand, in order; tensors and operators are those of the changed graph.
     """
 
     method: str
@@ -104,9 +105,7 @@ class Plan:
     target: str
     tensors: dict[str, TensorPlan]
     ops: dict[str, OpPlan]
-    folds: dict[str, Fold] = field(default_factory=dict)
-    curves: dict[str, Curve] = field(default_factory=dict)
-    levels: dict[str, float] = field(default_factory=dict)
+    transforms: tuple[Transform, ...] = ()
 
     def with_ops(self, tensors: dict[str, TensorPlan], ops: dict[str, OpPlan]) -> Plan:
         """A copy with other tensors and operators."""
@@ -149,10 +148,16 @@ def plan_to_json(plan: Plan) -> str:
         for name, o in plan.ops.items()
     }
     record = {"format": FORMAT, "version": VERSION, "method": plan.method, "bits": plan.bits, "target": plan.target}
-    folds = {name: {"scale": list(f.scale), **({"shift": list(f.shift)} if f.shift else {})} for name, f in plan.folds.items()}
-    curves = {name: lean({**asdict(c), "grid": grid(c.grid), "partner": grid(c.partner)}) for name, c in plan.curves.items()}
-    special = {key: value for key, value in (("folds", folds), ("curves", curves), ("levels", plan.levels)) if value}
-    text = json.dumps({**record, **special, "tensors": tensors, "ops": ops}, indent=1)
+
+    def transform(value: Transform) -> dict[str, Any]:
+        if isinstance(value, Equalization):
+            return {name: {"scale": list(f.scale), **({"shift": list(f.shift)} if f.shift else {})} for name, f in value.folds.items()}
+        if isinstance(value, NonuniformQuantization):
+            return {name: lean({**asdict(c), "grid": grid(c.grid), "partner": grid(c.partner)}) for name, c in value.curves.items()}
+        assert isinstance(value, ConstantGates)
+        return dict(value.levels)
+
+    text = json.dumps({**record, **{t.key: transform(t) for t in plan.transforms}, "tensors": tensors, "ops": ops}, indent=1)
     # a line break never stands inside a JSON string, so this finds lists only
     return re.sub(r"\[\n\s*([-+.eE\d,\s]*?)\s*\n\s*\]", lambda found: "[" + " ".join(found[1].split()) + "]", text) + "\n"
 
@@ -170,16 +175,21 @@ def plan_from_json(text: str, where: Path) -> Plan:
             raise UsageError(f"not a plan of format {FORMAT} version {VERSION}", where=f"--plan-in {where}", hint=hint)
         tensors = {name: _tensor(t) for name, t in _dict(record, "tensors").items()}
         ops = {name: _op(o) for name, o in _dict(record, "ops").items()}
-        folds = {name: _fold(f) for name, f in _dict(record, "folds").items()}
-        curves = {name: _curve(c) for name, c in _dict(record, "curves").items()}
-        levels = {name: float(_number(n, int, float)) for name, n in _object(record, "levels").items()}
-        return Plan(_text(record, "method"), _text(record, "bits"), _text(record, "target"), tensors, ops, folds, curves, levels)
+        return Plan(_text(record, "method"), _text(record, "bits"), _text(record, "target"), tensors, ops, _transforms(record))
     except json.JSONDecodeError as error:
         raise UsageError(f"the plan is not JSON: {error}", where=f"--plan-in {where}", hint=hint) from None
     except RecursionError:
         raise UsageError("the plan is nested too deeply", where=f"--plan-in {where}", hint=hint) from None
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise UsageError(f"the plan is damaged: {type(error).__name__} {error}", where=f"--plan-in {where}", hint=hint) from None
+
+
+def _transforms(record: dict[str, Any]) -> tuple[Transform, ...]:
+    folds = {name: _fold(f) for name, f in _dict(record, "folds").items()}
+    curves = {name: _curve(c) for name, c in _dict(record, "curves").items()}
+    levels = {name: float(_number(n, int, float)) for name, n in _object(record, "levels").items()}
+    every = ((folds, Equalization(folds)), (curves, NonuniformQuantization(curves)), (levels, ConstantGates(levels)))
+    return tuple(transform for entries, transform in every if entries)
 
 
 def _text(record: dict[str, Any], key: str, default: str | None = None) -> str:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from converter.errors import UsageError
 from converter.plan.records import OpPlan, Plan, TensorPlan, plan_from_json, plan_to_json
 from converter.quantization.parameters import SMALLEST_SCALE, Grid
+from converter.testing.plans import folds_of
 from converter.transforms.equalization.site import Fold
 
 NAMES = st.text(st.characters(codec="utf-8"), max_size=12)
@@ -211,7 +212,7 @@ def test_what_is_not_a_plan_is_refused(text: str) -> None:
 def test_a_plan_without_folds_says_nothing_about_them() -> None:
     """As plans did before there were any."""
     assert "folds" not in json.loads(plan_to_json(example()))
-    assert plan_from_json(plan_to_json(example()), HERE).folds == {}
+    assert folds_of(plan_from_json(plan_to_json(example()), HERE)) == {}
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ import onnx_ir as ir
 
 from converter.calibration.observer import Observations, output_values
 from converter.methods.names import DEFAULT_OBSERVER
+from converter.methods.problem import Problem
 from converter.methods.ranges import minmax
 from converter.options import Options, parse_bits
 from converter.partition.assign import place
@@ -19,20 +20,19 @@ from converter.partition.policy import FULL, Placement, parse_placement
 from converter.partition.sigmoid_forms import find_ramp_sites, ramp_offers
 from converter.plan.choice import Choice
 from converter.plan.records import Plan
-from converter.planning.registry import CURVING, FOLDING, METHODS, RAMPING, REFINING, STUDYING, Problem
-from converter.planning.validate import adopt_plan, check_plan, curve_as_planned, fold_as_planned, level_as_planned
+from converter.planning.registry import METHODS
+from converter.planning.validate import adopt_plan, apply_transforms, check_plan
 from converter.runtime.session import Feed
 from converter.sensitivity.context import Section, Study, readings_of, study_of, study_of_layers
 from converter.sensitivity.curvature import obstacle_to_gradients
 from converter.sensitivity.output_loss import OutputLoss, describe_losses, output_losses
 from converter.targets import Target
 from converter.torch_backend.workers import one_thread_each, worker_count
-from converter.transforms.equalization.apply import apply_folds
 from converter.transforms.equalization.find import find_sites
 from converter.transforms.equalization.site import Site
-from converter.transforms.nonuniform.apply import apply_curves
 from converter.transforms.nonuniform.find import find_spots
-from converter.transforms.sigmoids.constant import apply_levels
+from converter.transforms.sigmoids.transform import ConstantGates
+from converter.transforms.transform import GraphFacts, Transform
 
 __all__ = ["Planned", "adopted", "find_losses", "make_plan"]
 
@@ -51,7 +51,7 @@ class Planned:
     """A plan and what it is for.
 
     Attributes:
-        model: the canonical model with the plan's folds, its grids that are not uniform, and its levels applied.
+        model: the canonical model with the plan's transforms applied.
         plan: settled for it.
         offers: what could run in integer there.
         loss: by which candidates were judged; empty where none was needed.
@@ -96,48 +96,50 @@ def make_plan(
         problem, offers = _problem(model, seen, feeds, sections, target, options, excluded, known)
         return replace(problem, parts=options.parts, observer=options.observer or DEFAULT_OBSERVER, progress=progress), offers
 
+    def facts(seen: Observations) -> GraphFacts:
+        return GraphFacts(_shapes(seen), excluded)
+
     with one_thread_each():
-        return _made(asked, model, seen, look, target, options)
+        return _made(asked, facts, model, seen, look, target, options)
 
 
 def _made(
     asked: Callable[[ir.Model, Observations], tuple[Problem, Offers]],
+    facts: Callable[[Observations], GraphFacts],
     model: ir.Model,
     seen: Observations,
     look: Look,
     target: Target,
     options: Options,
 ) -> Planned:
+    method, applied = METHODS[options.method], list[Transform]()
     problem, offers = asked(model, seen)
-    folds = FOLDING[options.method](problem) if options.method in FOLDING else {}
-    if folds:
-        model = apply_folds(model, problem.sites, folds)
-        seen = look(model)
-        problem, offers = asked(model, seen)
-    problem = replace(problem, folds=folds)
-    curves, draft = CURVING[options.method](problem) if options.method in CURVING else ({}, None)
-    if curves:
-        model = apply_curves(model, problem.spots, curves)
-        seen = look(model)
-        problem, offers = asked(model, seen)
-    choice = METHODS[options.method](replace(problem, draft=draft))
+    for propose in method.transforms:
+        transform, draft = propose(problem)
+        if transform is not None:
+            applied.append(transform)
+            model = transform.apply(model, facts(seen))
+            seen = look(model)
+            problem, offers = asked(model, seen)
+        problem = replace(problem, transforms=tuple(applied), draft=draft)
+    choice = method.choose(problem)
     # lines buy speed with accuracy, which nobody asks for who wants everything in integer
-    faster = options.method in RAMPING and not _placement(options).everything
-    ramps = RAMPING[options.method](problem, choice) if faster else {}
+    ramps = method.sigmoids(problem, choice) if method.sigmoids is not None and not _placement(options).everything else {}
     levels = {name: ramp.shape.offset for name, ramp in ramps.items() if ramp.shape.is_level}
     if levels:
-        model = apply_levels(model, levels)
+        applied.append(ConstantGates(levels))
+        model = applied[-1].apply(model, facts(seen))
         seen = look(model)
         problem, offers = asked(model, seen)
     choice = replace(choice, errors={**choice.errors, **{name: ramp.change for name, ramp in ramps.items()}})
     ramped = ramp_offers(model, offers, {name: ramp.shape for name, ramp in ramps.items()}, _shapes(seen), target)
     plan = _placed(model, offers, choice, seen, target, options, _name(options), ramped)
     offers |= {name: entry for name, entry in ramped.items() if plan.ops[name].gate}
-    plan = replace(plan, folds=folds, curves=curves, levels=levels)
-    if options.method in REFINING and problem.study is not None:
+    plan = replace(plan, transforms=tuple(applied))
+    if method.refine is not None and problem.study is not None:
         # now it is settled which operators run in integer, and so who reads what through a grid
         study = replace(problem.study, readings=readings_of(model, plan))
-        plan = REFINING[options.method](replace(problem, study=study), plan)
+        plan = method.refine(replace(problem, study=study), plan)
     return Planned(model, plan, offers, _judged_by(problem, choice))
 
 
@@ -169,12 +171,10 @@ def adopted(
     """
     assert options.plan_in is not None
     plan = adopt_plan(given, excluded)
-    folded = fold_as_planned(plan, model, find_sites(model, _shapes(seen)), options.plan_in)
-    folded = curve_as_planned(plan, folded, find_spots(folded, excluded), options.plan_in)
-    folded = level_as_planned(plan, folded, options.plan_in)
-    offers = _offers(folded, look(folded) if folded is not model else seen, target, options, excluded)
-    check_plan(plan, folded, offers, target, options.plan_in)
-    return Planned(folded, plan, offers)
+    changed = apply_transforms(plan, model, GraphFacts(_shapes(seen), excluded), options.plan_in)
+    offers = _offers(changed, look(changed) if changed is not model else seen, target, options, excluded)
+    check_plan(plan, changed, offers, target, options.plan_in)
+    return Planned(changed, plan, offers)
 
 
 def _offers(model: ir.Model, seen: Observations, target: Target, options: Options, excluded: frozenset[str]) -> Offers:
@@ -198,7 +198,7 @@ def _problem(
     sites, spots = _exact_sites(model, seen, offers, options), find_spots(model, excluded)
     ramp_sites = find_ramp_sites(model, offers, _shapes(seen), target)
     problem = Problem(seen.tensors, constants, bits, target.signed_activations, sites, spots, ramp_sites)
-    if options.method not in STUDYING:
+    if not METHODS[options.method].studies:
         return problem, offers
     # studied as if integers were worth it; whether they are is decided when the grids are known
     skeleton = _placed(model, offers, minmax.choose(problem), seen, replace(target, margin=0.0), options, "")

@@ -17,10 +17,9 @@ from converter.options import parse_bits
 from converter.partition.bit_widths import CONTAINER_BITS
 from converter.partition.requantize_copies import fork_entering
 from converter.plan.records import EXCLUDED, Plan, plan_from_json
-from converter.planning.validate import curve_as_planned, fold_as_planned, level_as_planned
+from converter.planning.validate import apply_transforms
 from converter.runtime.session import Feed
-from converter.transforms.equalization.find import find_sites
-from converter.transforms.nonuniform.find import find_spots
+from converter.transforms.transform import GraphFacts
 
 __all__ = ["planned_model", "read_plan"]
 
@@ -39,7 +38,7 @@ def read_plan(path: Path) -> Plan:
 
 
 def planned_model(source: Source, plan: Plan, feeds: Sequence[Feed], where: Path) -> ir.Model:
-    """The canonical model with the plan's folds, grids that are not uniform, and levels.
+    """The canonical model with the plan's transforms.
 
     Args:
         source: the float model that the plan was made for.
@@ -57,9 +56,7 @@ def planned_model(source: Source, plan: Plan, feeds: Sequence[Feed], where: Path
     if parse_bits(plan.bits)[1] < CONTAINER_BITS:
         fork_entering(model, excluded)
     shapes = {name: stats.shape for name, stats in observe(model, feeds[:1]).tensors.items()}
-    model = fold_as_planned(plan, model, find_sites(model, shapes), where)
-    model = curve_as_planned(plan, model, find_spots(model, excluded), where)
-    model = level_as_planned(plan, model, where)
+    model = apply_transforms(plan, model, GraphFacts(shapes, excluded), where)
     _check_operators(model, plan, where)
     return model
 

@@ -18,14 +18,11 @@ from converter.plan.constants import codes_from_text
 from converter.plan.records import EXCLUDED, OpPlan, Plan, ramp_of
 from converter.quantization.parameters import Grid
 from converter.targets import Target
-from converter.transforms.equalization.apply import apply_folds, channel_grid, inserted_factors
-from converter.transforms.equalization.site import Site
-from converter.transforms.nonuniform.apply import apply_curves
-from converter.transforms.nonuniform.quantizer import Spot
-from converter.transforms.sigmoids.constant import apply_levels
+from converter.transforms.equalization.apply import channel_grid, inserted_factors
 from converter.transforms.sigmoids.piecewise_linear import ramp_grid
+from converter.transforms.transform import GraphFacts
 
-__all__ = ["adopt_plan", "check_plan", "curve_as_planned", "fold_as_planned", "level_as_planned"]
+__all__ = ["adopt_plan", "apply_transforms", "check_plan"]
 
 _GIVEN = "float in the plan that was given"
 _HINT = "write a plan with --plan-out for this model and edit that"
@@ -43,40 +40,18 @@ def adopt_plan(plan: Plan, excluded: Collection[str]) -> Plan:
     return plan.with_ops(plan.tensors, ops)
 
 
-def fold_as_planned(plan: Plan, model: ir.Model, sites: Mapping[str, Site], where: Path) -> ir.Model:
-    """Apply the folds of a plan; the model itself if there are none.
+def apply_transforms(plan: Plan, model: ir.Model, facts: GraphFacts, where: Path) -> ir.Model:
+    """Apply the transforms of a plan in order; the model itself if there are none.
 
     Raises:
-        UsageError: a fold has no site in this model or does not fit it.
+        UsageError: one does not fit the model.
     """
     try:
-        return apply_folds(model, sites, plan.folds) if plan.folds else model
+        for transform in plan.transforms:
+            model = transform.apply(model, facts)
     except ValueError as error:
         raise UsageError(f"the plan does not fit the model: {error}", where=f"--plan-in {where}", hint=_HINT) from None
-
-
-def curve_as_planned(plan: Plan, model: ir.Model, spots: Mapping[str, Spot], where: Path) -> ir.Model:
-    """Write the grids of a plan that are not uniform; the model itself if there are none.
-
-    Raises:
-        UsageError: one has no spot in this model or does not fit it.
-    """
-    try:
-        return apply_curves(model, spots, plan.curves) if plan.curves else model
-    except ValueError as error:
-        raise UsageError(f"the plan does not fit the model: {error}", where=f"--plan-in {where}", hint=_HINT) from None
-
-
-def level_as_planned(plan: Plan, model: ir.Model, where: Path) -> ir.Model:
-    """Write the constants of a plan in the place of sigmoids; the model itself if there are none.
-
-    Raises:
-        UsageError: there is no such sigmoid in this model, or the number is none of its values.
-    """
-    try:
-        return apply_levels(model, plan.levels) if plan.levels else model
-    except ValueError as error:
-        raise UsageError(f"the plan does not fit the model: {error}", where=f"--plan-in {where}", hint=_HINT) from None
+    return model
 
 
 def check_plan(plan: Plan, model: ir.Model, offers: Offers, target: Target, where: Path) -> None:

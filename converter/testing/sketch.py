@@ -17,13 +17,14 @@ from onnx import TensorProto, helper, numpy_helper
 
 from converter.calibration.observer import Observations, observe
 from converter.emit.builder import emit
+from converter.methods.problem import Problem
 from converter.partition.assign import place, settle
 from converter.partition.bit_widths import CONTAINER_BITS, tensor_bits
 from converter.partition.integer_forms import Offer, Refusal, offer
 from converter.partition.policy import FULL, parse_placement
 from converter.partition.requantize_copies import fork_entering
 from converter.plan.records import Plan
-from converter.planning.registry import METHODS, Problem
+from converter.planning.registry import METHODS
 from converter.runtime.session import Feed, open_session, run_session
 from converter.sensitivity.output_loss import OutputLoss
 from converter.targets import TARGETS, Target
@@ -134,7 +135,7 @@ def plan_for(
     offers = offer(model, seen, chosen, activation_bits=bits[1], weight_bits=bits[0], excluded=excluded)
     constants = {(n, i): c for n, o in offers.items() if isinstance(o, Offer) for i, c in o.constants.items()}
     widths = tensor_bits(model, offers, bits[1])
-    choice = METHODS[method](Problem(seen.tensors, constants, widths, chosen.signed_activations))
+    choice = METHODS[method].choose(Problem(seen.tensors, constants, widths, chosen.signed_activations))
     if cheapest or full:
         best = FULL if full else parse_placement(placement)
         return Planned(model, seen, offers, place(model, offers, choice, seen, chosen, method=method, bits=label, placement=best), chosen)

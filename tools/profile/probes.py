@@ -18,11 +18,11 @@ from onnx import TensorProto, helper, numpy_helper
 
 from converter.calibration.observer import Observations, observe
 from converter.emit.builder import emit
+from converter.methods.problem import Problem
 from converter.methods.ranges import minmax
 from converter.partition.assign import settle
 from converter.partition.integer_forms import Offer, offer
 from converter.plan.records import Plan
-from converter.planning.registry import Problem
 from converter.targets import Target
 
 __all__ = ["BRANCH_LETTERS", "Probe", "branches", "feeds", "floats", "integers", "probe_model", "probes", "seen_in"]

@@ -14,6 +14,7 @@ from converter.methods.q_hyvit.method_test import BY_SIZE, FEEDS, hybrid
 from converter.options import Options
 from converter.planning.make import Planned, make_plan
 from converter.runtime.session import open_session, run_session
+from converter.testing.plans import curves_of
 from converter.testing.sketch import settings_for
 from converter.verify.simulation import simulate
 from converter.verify.verdict import sqnr
@@ -42,7 +43,7 @@ def converted(method: str, bits: str, **flags: Any) -> Planned:
 @pytest.mark.parametrize("method", CURVES)
 def test_the_runtime_computes_what_the_plan_says(method: str, flags: dict[str, Any], bits: str) -> None:
     result = converted(method, bits, **flags)
-    assert {c.kind for c in result.plan.curves.values()} == CURVES[method]
+    assert {c.kind for c in curves_of(result.plan).values()} == CURVES[method]
     session = open_session(ir.to_proto(emit(result.model, result.plan, {})), threads=1, settings=settings_for(BY_SIZE))
     floats = open_session(ir.to_proto(result.model), threads=1)
     runs = [(run_session(session, f), simulate(result.model, result.plan, f), run_session(floats, f)) for f in FEEDS[8:]]

@@ -28,6 +28,7 @@ import numpy.typing as npt
 import torch
 
 from converter.methods.problem import Problem, choose_by_ranges
+from converter.methods.protocol import Proposal
 from converter.methods.published.carry_over import completed
 from converter.methods.published.repq_vit import operand_grid
 from converter.methods.ranges import minmax
@@ -35,6 +36,7 @@ from converter.plan.choice import Choice
 from converter.quantization.parameters import SMALLEST_SCALE, Grid, affine_grid
 from converter.torch_backend.network import run_samples
 from converter.transforms.nonuniform.quantizer import Curve, Spot
+from converter.transforms.nonuniform.transform import NonuniformQuantization
 
 if TYPE_CHECKING:
     from converter.calibration.observer import TensorStats
@@ -53,7 +55,7 @@ _ROWS = 8192
 """Rows looked at of one tensor."""
 
 
-def curves(problem: Problem) -> tuple[dict[str, Curve], Choice]:
+def curves(problem: Problem) -> Proposal:
     """The grids in front of LayerNorms and behind softmaxes, and all others."""
     draft = _draft(problem)
     found: dict[str, Curve] = {}
@@ -63,7 +65,7 @@ def curves(problem: Problem) -> tuple[dict[str, Curve], Choice]:
             found[name] = _attention_map(problem, draft, spot)
         elif spot.kind == "normalization":
             found[name] = Curve("power-of-two", grid=_norm_grid(problem, name, rows.get(name)))
-    return found, draft
+    return Proposal(NonuniformQuantization(found) if found else None, draft)
 
 
 def choose(problem: Problem) -> Choice:

@@ -20,6 +20,7 @@ from converter.options import Options
 from converter.planning.make import make_plan
 from converter.quantization.parameters import Grid, affine_grid, fake_quantize
 from converter.runtime.session import open_session, run_session
+from converter.testing.plans import curves_of
 from converter.testing.sketch import Sketch, feeds_for, settings_for
 from converter.transforms.nonuniform.marks import curve_of
 from converter.verify.simulation import simulate
@@ -108,9 +109,9 @@ def test_the_percentile_leaves_out_one_in_a_hundred_thousand() -> None:
 def test_every_layer_norm_reads_powers_of_two_and_attention_has_four_bits() -> None:
     model = hybrid(spread=10.0)
     result = planned(model, "fq-vit")
-    kinds = [c.kind for c in result.plan.curves.values()]
+    kinds = [c.kind for c in curves_of(result.plan).values()]
     assert sorted(kinds) == ["log-int-softmax", "power-of-two", "power-of-two"]
-    for curve in result.plan.curves.values():
+    for curve in curves_of(result.plan).values():
         if curve.grid is not None and curve.kind == "power-of-two":
             ratios = np.log2(np.asarray(curve.grid.scale) / min(curve.grid.scale))
             assert set(np.round(ratios, 6)) <= {0.0, 1.0, 2.0, 3.0} and len(set(curve.grid.zero_point)) == 1
@@ -145,8 +146,8 @@ def test_a_residual_stream_in_front_of_a_norm_is_rounded_once_and_goes_on_so(fla
 
     result = make_plan(model, look(model), look, feeds, (), BY_SIZE, Options(method="fq-vit", **flags), frozenset())
     makers = {str(o.name): n for n in result.model.graph for o in n.outputs}
-    assert len(result.plan.curves) == 2
-    for name, curve in result.plan.curves.items():
+    assert len(curves_of(result.plan)) == 2
+    for name, curve in curves_of(result.plan).items():
         assert curve.grid is not None and len(set(curve.grid.scale)) == len(FACTORS)
         (barrier,) = {node for node, _ in makers[name].outputs[0].uses()}
         assert curve_of(barrier) == "power-of-two"

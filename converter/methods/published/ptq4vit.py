@@ -31,11 +31,13 @@ from converter.methods.judging.layer_search import best_weights, quantized_opera
 from converter.methods.judging.output_error import Judge, judge_of, on_grid, weight_errors
 from converter.methods.judging.range_candidates import scale_candidates
 from converter.methods.problem import Problem
+from converter.methods.protocol import Proposal
 from converter.methods.published.carry_over import completed
 from converter.methods.published.symmetric import centred_grid, choose_centred
 from converter.plan.choice import Choice
 from converter.quantization.parameters import Grid
 from converter.transforms.nonuniform.quantizer import Curve, Spot, halves, low_copy
+from converter.transforms.nonuniform.transform import NonuniformQuantization
 
 __all__ = ["GELU_DEPTH", "Twin", "best_twin", "choose", "curves", "gelu_candidates", "on_twin", "softmax_candidates"]
 
@@ -69,12 +71,12 @@ class _State:
     weights: dict[str, Tensor] = field(default_factory=dict)
 
 
-def curves(problem: Problem) -> tuple[dict[str, Curve], Choice]:
+def curves(problem: Problem) -> Proposal:
     """The twin grids, and all others."""
     start = choose_centred(problem)
     study = problem.study
     if study is None:
-        return {}, start
+        return Proposal(None, start)
     samples, _ = captured(study, layers_read(study))
     judges = {name: judge_of(sample) for name, sample in samples.items()}
     spots = {n: s for n, s in problem.spots.items() if s.kind in ("attention", "gelu") and all(r in judges for r, _ in s.readers)}
@@ -107,7 +109,8 @@ def curves(problem: Problem) -> tuple[dict[str, Curve], Choice]:
         for name, spot in spots.items():
             layers = [(judges[r], i, operand(r, 1 - i)) for r, i in spot.readers]
             state.twins[name] = best_twin(layers, _candidates(problem, spot))
-    return {name: Curve("twin", bound=twin.bound) for name, twin in state.twins.items()}, _choice(start, spots, state)
+    found = {name: Curve("twin", bound=twin.bound) for name, twin in state.twins.items()}
+    return Proposal(NonuniformQuantization(found) if found else None, _choice(start, spots, state))
 
 
 def choose(problem: Problem) -> Choice:

@@ -17,6 +17,7 @@ from converter.options import Options
 from converter.planning.make import Planned, make_plan
 from converter.runtime.session import open_session, run_session
 from converter.targets import TARGETS
+from converter.testing.plans import curves_of
 from converter.testing.sketch import Sketch, feeds_for, settings_for
 from converter.transforms.nonuniform.quantizer import halves, low_copy
 from converter.verify.verdict import sqnr
@@ -84,7 +85,7 @@ def test_both_halves_run_in_integer_with_the_same_weights(target: str) -> None:
         return make_plan(model, look(model), look, feeds, (), TARGETS[target], options, frozenset())
 
     result = plan("ptq4vit")
-    assert {(n, c.kind, c.bound) for n, c in result.plan.curves.items()} == {("gelu.0", "twin", 0.0)}
+    assert {(n, c.kind, c.bound) for n, c in curves_of(result.plan).items()} == {("gelu.0", "twin", 0.0)}
     ops = result.plan.ops
     assert ops["gelu"].runs == "float"  # one grid in front of the split would be all that is left of the finer half
     assert "gelu.0" not in result.plan.tensors or result.plan.tensors["gelu.0"].grid is None

@@ -21,11 +21,14 @@ import numpy.typing as npt
 
 from converter.methods.judging.layer_readers import captured, layers_read
 from converter.methods.problem import Problem, choose_by_ranges
+from converter.methods.protocol import Proposal
 from converter.methods.published.carry_over import completed
 from converter.plan.choice import Choice
 from converter.quantization.parameters import Grid, affine_grid
 from converter.transforms.equalization.site import Fold
+from converter.transforms.equalization.transform import Equalization
 from converter.transforms.nonuniform.quantizer import Curve, Spot
+from converter.transforms.nonuniform.transform import NonuniformQuantization
 
 if TYPE_CHECKING:
     from converter.calibration.observer import TensorStats
@@ -40,14 +43,14 @@ _SMALLEST_SHARE = 1.0 / 512
 Doubles = npt.NDArray[np.float64]
 
 
-def fold(problem: Problem) -> dict[str, Fold]:
+def fold(problem: Problem) -> Proposal:
     """The variation factors of what each LayerNorm gives to layers."""
     folds = {}
     for name, values in _channel_values(problem).items():
         site = problem.sites.get(name)
         if site is not None and site.kind == "fold" and site.shift and site.channels == values.shape[1]:
             folds[name] = variation_factors(*channel_grids(values, problem.bits[name]), problem.bits[name])
-    return folds
+    return Proposal(Equalization(folds) if folds else None)
 
 
 def variation_factors(scale: Doubles, zero_point: Doubles, bits: int) -> Fold:
@@ -62,11 +65,11 @@ def variation_factors(scale: Doubles, zero_point: Doubles, bits: int) -> Fold:
     return Fold(tuple(float(s) for s in scale / scale.mean()), tuple(float(m) for m in (mean - zero_point) * scale))
 
 
-def curves(problem: Problem) -> tuple[dict[str, Curve], Choice]:
+def curves(problem: Problem) -> Proposal:
     """The grids behind softmaxes, and all others."""
     draft = _draft(problem)
     found = {name: _behind_softmax(problem, draft, spot) for name, spot in problem.spots.items() if spot.kind == "attention"}
-    return found, draft
+    return Proposal(NonuniformQuantization(found) if found else None, draft)
 
 
 def choose(problem: Problem) -> Choice:
@@ -77,8 +80,9 @@ def choose(problem: Problem) -> Choice:
 def _draft(problem: Problem) -> Choice:
     choice = choose_by_ranges(problem, _range, _magnitudes)
     tensors = dict(choice.tensors)
-    values = _channel_values(problem) if problem.folds else {}
-    for name in (n for n in problem.folds if n in values):
+    folds = [name for t in problem.transforms if isinstance(t, Equalization) for name in t.folds]
+    values = _channel_values(problem) if folds else {}
+    for name in (n for n in folds if n in values):
         # all channels have one grid now, but for those of which another percentile comes out best by a hair
         scale, zero_point = (float(np.median(numbers)) for numbers in channel_grids(values[name], problem.bits[name]))
         lowest, highest = tensors[name].qmin, tensors[name].qmax

@@ -16,6 +16,7 @@ from converter.methods.q_hyvit.method_test import FEEDS, hybrid, planned, qualit
 from converter.plan.records import plan_from_json, plan_to_json
 from converter.planning.make import Planned
 from converter.runtime.session import open_session, run_session
+from converter.testing.plans import curves_of, folds_of
 from converter.transforms.equalization.apply import apply_folds
 from converter.transforms.equalization.find import find_sites
 
@@ -57,16 +58,16 @@ def test_a_rare_outlier_is_left_out_where_that_costs_less() -> None:
 
 def test_the_fold_leaves_the_float_function(result: tuple[ir.Model, Planned]) -> None:
     model, found = result
-    assert len(found.plan.folds) == 2 and all(f.shift for f in found.plan.folds.values())
-    folded = apply_folds(model, find_sites(model), found.plan.folds)
+    assert len(folds_of(found.plan)) == 2 and all(f.shift for f in folds_of(found.plan).values())
+    folded = apply_folds(model, find_sites(model), folds_of(found.plan))
     before, after = (run_session(open_session(ir.to_proto(m), threads=1, optimise=False), FEEDS[9])["logits"] for m in (model, folded))
     np.testing.assert_allclose(after, before, atol=1e-5 * float(np.abs(before).max()))
 
 
 def test_one_scale_and_zero_point_remain_behind_each_layer_norm(result: tuple[ir.Model, Planned]) -> None:
     model, found = result
-    folded = apply_folds(model, find_sites(model), found.plan.folds)
-    for name in found.plan.folds:
+    folded = apply_folds(model, find_sites(model), folds_of(found.plan))
+    for name in folds_of(found.plan):
         grid = found.plan.tensors[name].grid
         assert grid is not None and len(grid.scale) == 1
         values = values_of(folded, FEEDS[:8], [name])[name]
@@ -88,6 +89,6 @@ def test_log_scales_are_percentiles_and_the_best_of_three() -> None:
 
 def test_the_plan_survives_json_and_is_nearer_to_float_than_ranges(result: tuple[ir.Model, Planned]) -> None:
     model, found = result
-    assert {(c.kind, c.bits) for c in found.plan.curves.values()} == {("log-sqrt2", 6)}
+    assert {(c.kind, c.bits) for c in curves_of(found.plan).values()} == {("log-sqrt2", 6)}
     assert plan_from_json(plan_to_json(found.plan), Path("plan.json")) == found.plan
     assert quality(model, found) > quality(model, planned(model, "minmax", "W6A6")) + 2.0

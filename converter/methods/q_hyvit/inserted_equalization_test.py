@@ -15,6 +15,7 @@ from converter.options import Options
 from converter.planning.make import Planned, make_plan
 from converter.runtime.session import open_session, run_session
 from converter.targets import TARGETS
+from converter.testing.plans import folds_of
 from converter.testing.sketch import Sketch, feeds_for, settings_for
 from converter.verify.verdict import sqnr
 
@@ -54,8 +55,8 @@ def quality(model: ir.Model, result: Planned) -> float:
 def test_behind_a_float_operator_channels_get_scales_of_their_own() -> None:
     model, tensor = uneven()
     result = planned(model, "q-hyvit", excluded=("gelu",))
-    assert list(result.plan.folds) == [tensor]
-    scales = np.log(result.plan.folds[tensor].scale)
+    assert list(folds_of(result.plan)) == [tensor]
+    scales = np.log(folds_of(result.plan)[tensor].scale)
     assert np.corrcoef(scales, np.log(SPREAD))[0, 1] > 0.7
     emitted = ir.to_proto(emit(result.model, result.plan, {}))
     sizes = {i.name: list(i.dims) for i in emitted.graph.initializer}
@@ -68,4 +69,4 @@ def test_what_writes_codes_gets_none(case: str) -> None:
     model, tensor = uneven()
     full = case == "a full quantization"
     result = planned(model, "q-hyvit", excluded=("gelu",) if full else (), full=full)
-    assert tensor not in result.plan.folds
+    assert tensor not in folds_of(result.plan)

@@ -21,6 +21,7 @@ from converter.methods.judging.layer_search import best_weights, quantized_opera
 from converter.methods.judging.output_error import Judge, judge_of, weight_errors
 from converter.methods.judging.tensor_error import Witness, grid_errors, witnesses_of
 from converter.methods.problem import Problem
+from converter.methods.protocol import Proposal
 from converter.methods.q_hyvit.activation_search import activation_grids
 from converter.methods.q_hyvit.bridge_search import search_section
 from converter.methods.q_hyvit.equalization_search import choose_folds, judged_tensors
@@ -35,7 +36,7 @@ from converter.quantization.parameters import Grid
 from converter.sensitivity.context import Section, Study
 from converter.torch_backend.network import Step
 from converter.torch_backend.workers import in_order
-from converter.transforms.equalization.site import Fold
+from converter.transforms.equalization.transform import Equalization
 
 __all__ = ["choose", "fold", "refine"]
 
@@ -60,15 +61,16 @@ class _State:
     weights: dict[str, Tensor]
 
 
-def fold(problem: Problem) -> dict[str, Fold]:
+def fold(problem: Problem) -> Proposal:
     """The granularity: which tensors get a scale, and a shift, per channel."""
     study = problem.study
     if study is None or not problem.sites or not problem.parts.granularity:
-        return {}
+        return Proposal(None)
     seen, unseen = _halves(study.feed)
     samples, _ = captured(replace(study, feed=unseen), layers_read(study), rows=_FOLD_ROWS)
     witnesses = witnesses_of(study, judged_tensors(problem, study), unseen)
-    return choose_folds(problem, {name: judge_of(sample) for name, sample in samples.items()}, seen, witnesses)
+    folds = choose_folds(problem, {name: judge_of(sample) for name, sample in samples.items()}, seen, witnesses)
+    return Proposal(Equalization(folds) if folds else None)
 
 
 def choose(problem: Problem) -> Choice:

@@ -15,10 +15,13 @@ from converter.errors import UsageError
 from converter.options import Options
 from converter.pipeline import convert
 from converter.plan.records import plan_from_json, plan_to_json
-from converter.planning.validate import level_as_planned
+from converter.planning.validate import apply_transforms
 from converter.runtime.session import run_model
+from converter.testing.plans import levels_of
 from converter.testing.sketch import TARGET_NAMES, Sketch, emitted, feeds_for, kernels_of, parity, plan_for
 from converter.transforms.sigmoids.constant import apply_levels, gated_product
+from converter.transforms.sigmoids.transform import ConstantGates
+from converter.transforms.transform import GraphFacts
 
 CHANNELS = 8
 
@@ -82,11 +85,11 @@ def test_a_level_that_does_not_fit_is_refused(name: str, level: float, what: str
     model = silu_between_convs()
     plan = plan_for(model).plan
     with pytest.raises(UsageError, match=what):
-        level_as_planned(replace(plan, levels={name or sigmoid_of(model): level}), model, tmp_path)
+        apply_transforms(replace(plan, transforms=(ConstantGates({name or sigmoid_of(model): level}),)), model, GraphFacts({}), tmp_path)
 
 
 def test_levels_are_written_and_read(tmp_path: Path) -> None:
-    plan = replace(plan_for(silu_between_convs()).plan, levels={"gate": 0.48})
+    plan = replace(plan_for(silu_between_convs()).plan, transforms=(ConstantGates({"gate": 0.48}),))
     assert plan_from_json(plan_to_json(plan), tmp_path) == plan
     with pytest.raises(UsageError, match="damaged"):
         plan_from_json(plan_to_json(plan).replace("0.48", '"half"'), tmp_path)
@@ -107,7 +110,7 @@ def test_a_conversion_finds_levels_and_its_plan_makes_the_same_file(tmp_path: Pa
     source, plan, results = dim_network(tmp_path), tmp_path / "plan.json", [tmp_path / "a.onnx", tmp_path / "b.onnx"]
     options = Options(samples=4, threads=1)
     report = convert(source, results[0], options, plan_out=plan)
-    assert list(report.plan.levels.values()) == pytest.approx([0.5], abs=0.01)
+    assert list(levels_of(report.plan).values()) == pytest.approx([0.5], abs=0.01)
     assert "1 constant for 1 of 1 sigmoids" in render(report_tables(report), 200, terminal=False)
     convert(source, results[1], replace(options, plan_in=plan))
     assert graph_of(results[0]) == graph_of(results[1])

@@ -1,0 +1,41 @@
+"""What a method consists of."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from converter.methods.problem import Problem
+from converter.plan.choice import Choice
+from converter.plan.records import Plan
+from converter.transforms.sigmoids.piecewise_linear import PricedRamp
+from converter.transforms.transform import Transform
+
+__all__ = ["Method", "Proposal"]
+
+
+class Proposal(NamedTuple):
+    """A transform, if the method wants one here, and a draft of its answer, if it has one already."""
+
+    transform: Transform | None
+    draft: Choice | None = None
+
+
+@dataclass(frozen=True)
+class Method:
+    """The functions of a method, asked from top to bottom.
+
+    Attributes:
+        transforms: each proposes a change of the graph; the next one sees the changed graph.
+        choose: quantization parameters for every tensor and constant.
+        sigmoids: cheaper functions in the place of sigmoids, by operator name, once these parameters are known.
+        refine: better constants, once it is known which operators run in integer.
+        studies: whether it looks at layers and blocks, and needs a study of the network.
+    """
+
+    choose: Callable[[Problem], Choice]
+    transforms: tuple[Callable[[Problem], Proposal], ...] = ()
+    sigmoids: Callable[[Problem, Choice], dict[str, PricedRamp]] | None = None
+    refine: Callable[[Problem, Plan], Plan] | None = None
+    studies: bool = False
