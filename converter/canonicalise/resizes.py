@@ -18,7 +18,7 @@ import onnx
 import onnx_ir as ir
 from onnx import helper, numpy_helper
 
-from converter.graph.edits import add_initializer, insert_before, replace
+from converter.graph.builder import GraphBuilder
 from converter.graph.marks import RESIZE, mark_makers
 from converter.graph.operator_sets import CANONICAL_OPSET
 from converter.graph.queries import attributes, constant, is_float
@@ -39,11 +39,11 @@ _MOST_WEIGHTS = 1 << 16
 
 def multiply_out_resizes(model: ir.Model) -> list[str]:
     """Replace interpolations of small pictures; returns the names of the tensors concerned."""
-    graph = model.graph
-    return [name for node in list(graph) if node.op_type == "Resize" and (name := _multiply_out(graph, node))]
+    builder = GraphBuilder(model.graph)
+    return [name for node in list(model.graph) if node.op_type == "Resize" and (name := _multiply_out(builder, node))]
 
 
-def _multiply_out(graph: ir.Graph, node: ir.Node) -> str:
+def _multiply_out(builder: GraphBuilder, node: ir.Node) -> str:
     x, result = node.inputs[0], node.outputs[0]
     sides = _sides(x), _sides(result)
     if x is None or not is_float(x) or sides[0] is None or sides[1] is None or not _mixes_positions_only(node):
@@ -56,25 +56,23 @@ def _multiply_out(graph: ir.Graph, node: ir.Node) -> str:
     if weights.size != places * results:  # shape inference and the runtime round differently
         return ""
     leading = list(x.shape or ())[:-2]
-    flat = _reshape(node, x, [*kept, places], ir.Shape([*leading, places]), f"{name}_positions")
-    mixed = insert_before(
-        node,
+    flat = _reshape(builder, node, x, [*kept, places], ir.Shape([*leading, places]), f"{name}_positions")
+    mixed = builder.add(
         "MatMul",
-        [flat, add_initializer(graph, f"{name}_weights", weights.reshape(places, results))],
+        [flat, builder.initializer(f"{name}_weights", weights.reshape(places, results))],
         name=f"{name}_MatMul",
         shape=ir.Shape([*leading, results]),
+        before=node,
     )
-    picture = _reshape(node, mixed, [*kept, *sides[1]], ir.Shape([*leading, *sides[1]]), f"{name}_picture")
+    picture = _reshape(builder, node, mixed, [*kept, *sides[1]], ir.Shape([*leading, *sides[1]]), f"{name}_picture")
     mark_makers((flat, mixed, picture), RESIZE)
-    replace(result, picture, [node])
+    builder.replace(result, picture, [node])
     return name
 
 
-def _reshape(anchor: ir.Node, x: ir.Value, sizes: Sequence[int], shape: ir.Shape, name: str) -> ir.Value:
-    graph = anchor.graph
-    assert isinstance(graph, ir.Graph)
-    return insert_before(
-        anchor, "Reshape", [x, add_initializer(graph, f"{name}_sizes", np.array(sizes, np.int64))], name=f"{name}_Reshape", shape=shape
+def _reshape(builder: GraphBuilder, anchor: ir.Node, x: ir.Value, sizes: Sequence[int], shape: ir.Shape, name: str) -> ir.Value:
+    return builder.add(
+        "Reshape", [x, builder.initializer(f"{name}_sizes", np.array(sizes, np.int64))], name=f"{name}_Reshape", shape=shape, before=anchor
     )
 
 

@@ -68,10 +68,12 @@ class _Builder:
         self.copies: dict[ir.Value, ir.Value] = {}
         # every name of the old graph is taken from the start: a new name must never shadow a later old one
         values = [*old.inputs, *old.initializers.values(), *(o for n in old for o in n.outputs)]
-        self.new = QuantizedGraph([*(str(v.name) for v in values), *(str(n.name) for n in old)])
+        graph = ir.Graph([], [], nodes=[], opset_imports={"": CANONICAL_OPSET}, name=old.name)
+        self.new = QuantizedGraph(graph, [*(str(v.name) for v in values), *(str(n.name) for n in old)])
 
     def build(self) -> ir.Graph:
-        inputs = [self._input(v) for v in self.old.inputs]
+        graph = self.new.graph
+        graph.inputs.extend([self._input(v) for v in self.old.inputs])
         for value in self.old.inputs:
             self._encode(value, None)
         for node in self.old:
@@ -80,16 +82,8 @@ class _Builder:
                 self._integer_node(node, op)
             else:
                 self._float_node(node)
-        outputs = [self._output(v) for v in self.old.outputs]
-        graph = ir.Graph(
-            inputs,
-            outputs,
-            nodes=self.new.nodes,
-            initializers=self.new.initializers,
-            opset_imports={"": CANONICAL_OPSET},
-            name=self.old.name,
-        )
-        add_barriers(graph, [name for name, op in self.plan.ops.items() if op.runs != "integer"], self.new.unique)
+        graph.outputs.extend([self._output(v) for v in self.old.outputs])
+        add_barriers(self.new, [name for name, op in self.plan.ops.items() if op.runs != "integer"])
         return _pruned(graph)
 
     def _op(self, node: ir.Node | None) -> OpPlan | None:
@@ -116,7 +110,7 @@ class _Builder:
         if value.const_value is None:
             raise AssertionError(f"tensor '{value.name}' is read before it is made")
         copy = ir.Value(name=value.name, type=value.type, shape=value.shape, const_value=value.const_value)
-        self.new.initializers.append(copy)
+        self.new.graph.register_initializer(copy)
         self.real[value] = copy
         return copy
 
@@ -169,9 +163,9 @@ class _Builder:
         copy = ir.Node(
             node.domain, node.op_type, list(inputs), list(node.attributes.values()), num_outputs=len(node.outputs), name=node.name
         )
-        self.new.nodes.append(copy)
         for old, new in zip(node.outputs, copy.outputs, strict=True):
             self._adopt(old, new)
+        self.new.graph.append(copy)
 
     def _adopt(self, old: ir.Value, new: ir.Value) -> None:
         """Let ``new`` stand for ``old``, under its name unless a DQ will make the model output of that name."""
@@ -286,12 +280,15 @@ class _Builder:
         shift, gate = offset_grid(signed=codes.grid.signed), gate_grid(signed=codes.grid.signed)
         three = new.initializer(f"{name}_offset_quantized", quantize(np.asarray(HARD_SIGMOID_OFFSET, np.float32), shift))
         left = self._decode(codes, f"{name}_gate_input")
-        total = new.add("Add", [left, new.dequantize(three, shift, f"{name}_offset")], f"{name}_gate", ir.DataType.FLOAT)
+        total = new.add("Add", [left, new.dequantize(three, shift, f"{name}_offset")], name=f"{name}_gate_Add")
         gated = new.quantize(total, gate, f"{name}_gate", (gate.qmin, gate.qmax))
         share = new.dequantize(gated, gate.rescaled(1.0 / 6.0), f"{name}_gate_share")
-        product = ir.Node("", "Mul", [self._decode(codes, f"{name}_input"), share], name=new.unique(f"{name}_Mul"))
-        new.nodes.append(product)
+        self._product(node, self._decode(codes, f"{name}_input"), share)
+
+    def _product(self, node: ir.Node, x: ir.Value, gate: ir.Value) -> None:
+        product = ir.Node("", "Mul", [x, gate], name=self.new.unique(f"{node.name}_Mul"))
         self._adopt(node.outputs[0], product.outputs[0])
+        self.new.graph.append(product)
 
     def _ramp(self, node: ir.Node, op: OpPlan) -> None:
         """Clamp the codes of what the sigmoid would read; the line is in the scale and zero point."""
@@ -308,13 +305,11 @@ class _Builder:
         new, codes, name = self.new, self.codes[x], str(node.name)
         signed = codes.grid.signed
         steep = new.dequantize(codes.value, codes.grid.rescaled(gate.slope), f"{name}_gate_input")
-        opened = new.add("Sigmoid", [steep], f"{name}_gate", ir.DataType.FLOAT)
+        opened = new.add("Sigmoid", [steep], name=f"{name}_gate_Sigmoid")
         grid = sigmoid_grid(signed=signed)
         gated = new.quantize(opened, grid, f"{name}_gate", (grid.qmin, grid.qmax))
         share = new.dequantize(gated, gate.read_grid(signed=signed), f"{name}_gate_share")
-        product = ir.Node("", "Mul", [self._decode(codes, f"{name}_input"), share], name=new.unique(f"{name}_Mul"))
-        new.nodes.append(product)
-        self._adopt(node.outputs[0], product.outputs[0])
+        self._product(node, self._decode(codes, f"{name}_input"), share)
 
 
 def _pruned(graph: ir.Graph) -> ir.Graph:

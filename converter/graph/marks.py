@@ -21,9 +21,9 @@ TWIN_SUM = "twin-sum"
 """Text of :data:`NONUNIFORM` for an addition of two halves, neither of which has been rounded."""
 
 
-def mark_makers(values: Iterable[ir.Value], key: str) -> None:
+def mark_makers(values: Iterable[ir.Value], key: str, text: str = "") -> None:
     """Mark the nodes that compute these tensors."""
     for value in values:
         maker = value.producer()
         assert maker is not None
-        maker.metadata_props[key] = ""
+        maker.metadata_props[key] = text

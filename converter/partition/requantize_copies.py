@@ -12,7 +12,7 @@ from collections.abc import Collection, Mapping, Sequence
 
 import onnx_ir as ir
 
-from converter.graph.edits import unique_name
+from converter.graph.builder import GraphBuilder
 from converter.graph.operator_sets import LAYERS, READS_SHAPE_ONLY
 from converter.graph.queries import constant, consumers, is_float, is_graph_output
 from converter.partition.integer_forms import passes_codes
@@ -33,7 +33,7 @@ def fork_entering(model: ir.Model, excluded: Collection[str] = ()) -> list[str]:
     Returns:
         names of the copies, ``<tensor>_entering``, in graph order.
     """
-    graph = model.graph
+    graph, builder = model.graph, GraphBuilder(model.graph)
     # whether layers, and nothing else, read a tensor
     entering: dict[ir.Value, bool] = {}
     copies: list[str] = []
@@ -43,9 +43,9 @@ def fork_entering(model: ir.Model, excluded: Collection[str] = ()) -> list[str]:
         if passes_codes(node) and not all(entering[o] for o in made):
             # the codes that are passed on keep 8 bits for one output's sake, so each output for layers is copied
             mixed += [o for o in made if entering[o]]
-        copies += [_copy(graph, o, excluded, entering) for o in reversed(mixed)]
+        copies += [_copy(builder, o, excluded, entering) for o in reversed(mixed)]
     mixed = [v for v in graph.inputs if is_float(v) and _settle(v, excluded, entering)]
-    copies += [_copy(graph, v, excluded, entering) for v in reversed(mixed)]
+    copies += [_copy(builder, v, excluded, entering) for v in reversed(mixed)]
     return copies[::-1]
 
 
@@ -67,18 +67,12 @@ def _wants_narrow(node: ir.Node, excluded: Collection[str], entering: Mapping[ir
     return node.op_type in LAYERS or (passes_codes(node) and all(entering[o] for o in node.outputs))
 
 
-def _copy(graph: ir.Graph, value: ir.Value, excluded: Collection[str], entering: dict[ir.Value, bool]) -> str:
-    name = unique_name(graph, f"{value.name}_entering")
-    copy = ir.node("Identity", [value], name=unique_name(graph, f"{name}_Identity"))
-    (output,) = copy.outputs
-    output.name, output.type, output.shape = name, value.type, value.shape
+def _copy(builder: GraphBuilder, value: ir.Value, excluded: Collection[str], entering: dict[ir.Value, bool]) -> str:
+    name, producer = builder.free(f"{value.name}_entering"), value.producer()
+    first = builder.graph[0] if producer is None else None
+    output = builder.add("Identity", [value], name=f"{name}_Identity", output=name, like=value, before=first, after=producer)
     for node, index in _readers(value):
-        if node is not copy and _wants_narrow(node, excluded, entering):
+        if node is not output.producer() and _wants_narrow(node, excluded, entering):
             node.replace_input_with(index, output)
-    producer = value.producer()
-    if producer is None:
-        graph.insert_before(graph[0], [copy])
-    else:
-        graph.insert_after(producer, [copy])
     entering[value], entering[output] = False, True
     return name
