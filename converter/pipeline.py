@@ -31,7 +31,8 @@ from converter.partition.bit_widths import CONTAINER_BITS
 from converter.partition.cost_model import predict
 from converter.partition.integer_forms import Offer, Refusal
 from converter.partition.requantize_copies import fork_entering
-from converter.plan.records import Plan, plan_to_json
+from converter.plan.records import Plan
+from converter.plan.serialization import plan_to_json
 from converter.planning.make import Planned, adopted, find_losses, make_plan
 from converter.planning.replay import read_plan
 from converter.progress import SILENT, Progress

@@ -16,7 +16,8 @@ from converter.load.model import Source
 from converter.options import parse_bits
 from converter.partition.bit_widths import CONTAINER_BITS
 from converter.partition.requantize_copies import fork_entering
-from converter.plan.records import EXCLUDED, Plan, plan_from_json
+from converter.plan.records import EXCLUDED, Plan
+from converter.plan.serialization import plan_from_json
 from converter.planning.validate import apply_transforms
 from converter.runtime.session import Feed
 from converter.transforms.transform import GraphFacts

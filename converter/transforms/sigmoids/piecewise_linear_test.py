@@ -15,7 +15,8 @@ from converter.partition.assign import settle
 from converter.partition.integer_forms import Offer
 from converter.partition.sigmoid_forms import find_ramp_sites, ramp_offers
 from converter.plan.choice import Choice
-from converter.plan.records import Plan, plan_from_json, plan_to_json
+from converter.plan.records import Plan
+from converter.plan.serialization import plan_from_json, plan_to_json
 from converter.planning.validate import adopt_plan, check_plan
 from converter.quantization.parameters import Grid, affine_grid, dequantize, quantize
 from converter.targets import Cost

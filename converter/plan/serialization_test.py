@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from converter.errors import UsageError
-from converter.plan.records import OpPlan, Plan, TensorPlan, plan_from_json, plan_to_json
+from converter.plan.records import OpPlan, Plan, TensorPlan
+from converter.plan.serialization import plan_from_json, plan_to_json
 from converter.quantization.parameters import SMALLEST_SCALE, Grid
 from converter.testing.plans import folds_of
 from converter.transforms.equalization.site import Fold
