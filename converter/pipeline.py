@@ -20,6 +20,7 @@ from converter.canonicalise import PROOF_SAMPLES, Canonical, canonicalise, undon
 from converter.canonicalise.outputs import restore_outputs
 from converter.emit.builder import emit
 from converter.errors import BoundMissedError, CalibrationError, ModelError, UsageError
+from converter.forms.form import Offer, Refusal
 from converter.graph.exclusions import excluded_nodes
 from converter.graph.operator_sets import CANONICAL_OPSET
 from converter.graph.source_nodes import name_after_source
@@ -29,7 +30,6 @@ from converter.load.model import Source, load
 from converter.options import Options, parse_bits
 from converter.partition.bit_widths import CONTAINER_BITS
 from converter.partition.cost_model import predict
-from converter.partition.integer_forms import Offer, Refusal
 from converter.partition.requantize_copies import fork_entering
 from converter.plan.records import Plan
 from converter.plan.serialization import plan_to_json

@@ -72,7 +72,7 @@ def measure_plan_parity(subject: Subject, plan: Plan, path: Path) -> Parity:
         ModelError: a model does not run.
         VerificationError: an output is not finite.
     """
-    model = planned_model(subject.floats, plan, subject.feeds, path)
+    model, plan = planned_model(subject.floats, plan, subject.feeds, path)
     runs = _runs(subject, True)
     try:
         found = plan_parity(model, subject.model, plan, subject.feeds, runs)

@@ -133,7 +133,7 @@ def _prepared(flags: argparse.Namespace) -> tuple[ir.Model, Plan, dict[str, Tens
     given = source.metadata.get(PREPROCESS)
     preprocess = None if given is None else parse_preprocess(given)
     feeds = load_samples(flags.calib, specs, count=flags.samples, preprocess=preprocess, seed=flags.seed).calibration
-    return planned_model(source, plan, feeds, flags.plan), plan, stack(feeds)
+    return *planned_model(source, plan, feeds, flags.plan), stack(feeds)
 
 
 def _run(flags: argparse.Namespace) -> None:

@@ -26,7 +26,7 @@ def test_an_error_is_three_lines_and_a_code(error: BaseException, code: int, wha
     lines = printed.err.strip().splitlines()
     assert printed.out == "" and len(lines) <= 3 and lines[0].startswith(what)
     if code == 1:
-        assert "command_line_test.py:" in lines[1]
+        assert "command_test.py:" in lines[1]
 
 
 def test_no_error_is_zero() -> None:

@@ -115,7 +115,7 @@ def test_the_report_is_written_before_the_model(run: Run, source: Path, tmp_path
     assert names(tmp_path) == [] and not Path("/dev/full").is_file()
 
 
-# Refusals: models; load_test.py has them all
+# Refusals: models; load/model_test.py has them all
 
 
 def unary(op_type: str, kind: int = FLOAT, domain: str = "", opset: int = 17) -> onnx.ModelProto:

@@ -15,17 +15,15 @@ import onnx_ir as ir
 
 from converter.emit.fusion_barriers import add_barriers
 from converter.emit.graph_builder import QuantizedGraph
-from converter.graph.operator_sets import CANONICAL_OPSET, CLAMPS, LAYERS
-from converter.graph.queries import constant, data_inputs, scalar
-from converter.plan.constants import bias_of, weight_codes
-from converter.plan.records import OpPlan, Plan, TensorPlan, gate_of, ramp_of
-from converter.quantization.bias import integer_bias
-from converter.quantization.gated_activations import HARD_SIGMOID_OFFSET, clamp_codes, gate_grid, offset_grid, sigmoid_grid
-from converter.quantization.parameters import Grid, quantize
+from converter.forms.registry import FORMS
+from converter.graph.operator_sets import CANONICAL_OPSET
+from converter.graph.queries import constant
+from converter.plan.constants import weight_codes
+from converter.plan.records import OpPlan, Plan, TensorPlan
+from converter.quantization.parameters import Grid
 from converter.transforms.equalization.apply import channel_grid, inserted_factors
-from converter.transforms.sigmoids.piecewise_linear import ramp_limits
 
-__all__ = ["OUTPUT_IR_VERSION", "emit"]
+__all__ = ["OUTPUT_IR_VERSION", "Codes", "Writer", "emit"]
 
 OUTPUT_IR_VERSION = 9
 """The one that belongs to opset 20; ONNX Runtime 1.19 and newer read it."""
@@ -39,21 +37,21 @@ def emit(model: ir.Model, plan: Plan, metadata: Mapping[str, str]) -> ir.Model:
         plan: settled for this model.
         metadata: ``metadata_props`` of the result.
     """
-    graph = _Builder(model.graph, plan).build()
+    graph = Writer(model.graph, plan).build()
     result = ir.Model(graph, ir_version=OUTPUT_IR_VERSION, producer_name="bridgequant")
     result.metadata_props.update(metadata)
     return result
 
 
 @dataclass(frozen=True)
-class _Codes:
+class Codes:
     """A tensor as integers, and how to read them."""
 
     value: ir.Value
     grid: Grid
 
 
-class _Builder:
+class Writer:
     """Appends nodes to a new graph, in the order of the old one.
 
     ``real`` holds what stands for a value of the old graph as float numbers, ``codes`` what stands for it as integers, and
@@ -64,7 +62,7 @@ class _Builder:
         self.old = old
         self.plan = plan
         self.real: dict[ir.Value, ir.Value] = {}
-        self.codes: dict[ir.Value, _Codes] = {}
+        self.codes: dict[ir.Value, Codes] = {}
         self.copies: dict[ir.Value, ir.Value] = {}
         # every name of the old graph is taken from the start: a new name must never shadow a later old one
         values = [*old.inputs, *old.initializers.values(), *(o for n in old for o in n.outputs)]
@@ -72,6 +70,7 @@ class _Builder:
         self.new = QuantizedGraph(graph, [*(str(v.name) for v in values), *(str(n.name) for n in old)])
 
     def build(self) -> ir.Graph:
+        """Write the whole graph."""
         graph = self.new.graph
         graph.inputs.extend([self._input(v) for v in self.old.inputs])
         for value in self.old.inputs:
@@ -79,7 +78,7 @@ class _Builder:
         for node in self.old:
             op = self._op(node)
             if op is not None and op.runs == "integer":
-                self._integer_node(node, op)
+                FORMS[op.form].emit(self, node, op)
             else:
                 self._float_node(node)
         graph.outputs.extend([self._output(v) for v in self.old.outputs])
@@ -98,7 +97,7 @@ class _Builder:
         self.real[value] = ir.Value(name=value.name, type=value.type, shape=value.shape)
         return self.real[value]
 
-    def _float(self, value: ir.Value | None, reader: str) -> ir.Value | None:
+    def float_value(self, value: ir.Value | None, reader: str) -> ir.Value | None:
         """What a float operator reads."""
         if value is None:
             return None
@@ -106,7 +105,7 @@ class _Builder:
         if value in self.real:
             return self.real[value]
         if value in self.codes:
-            return self._decode(self.codes[value], f"{value.name}_{reader}")
+            return self.decode(self.codes[value], f"{value.name}_{reader}")
         if value.const_value is None:
             raise AssertionError(f"tensor '{value.name}' is read before it is made")
         copy = ir.Value(name=value.name, type=value.type, shape=value.shape, const_value=value.const_value)
@@ -114,15 +113,16 @@ class _Builder:
         self.real[value] = copy
         return copy
 
-    def _decode(self, codes: _Codes, name: str) -> ir.Value:
+    def decode(self, codes: Codes, name: str) -> ir.Value:
+        """Append a DQ."""
         return self.new.dequantize(codes.value, codes.grid, name)
 
     def _output(self, value: ir.Value) -> ir.Value:
         if value in self.codes and value not in self.real:
-            result = self._decode(self.codes[value], f"{value.name}_result")
+            result = self.decode(self.codes[value], f"{value.name}_result")
             result.name = value.name
         else:
-            found = self._float(value, "result")
+            found = self.float_value(value, "result")
             assert found is not None
             result = found
         result.shape = value.shape
@@ -142,9 +142,9 @@ class _Builder:
         moved = fate.fate == "shared" and op is not None
         # codes that were only moved keep inside the limits of the grid they share
         limits = (int(container.min), int(container.max)) if moved else (grid.qmin, grid.qmax)
-        source = self._float(value, f"{value.name}_source")
+        source = self.float_value(value, f"{value.name}_source")
         assert source is not None
-        self.codes[value] = _Codes(self.new.quantize(source, grid, str(value.name), limits), grid)
+        self.codes[value] = Codes(self.new.quantize(source, grid, str(value.name), limits), grid)
         if op is not None and op.writes == "codes":
             # the float number behind the codes is for nobody: it would keep the runtime from fusing
             self.real.pop(value, None)
@@ -154,12 +154,13 @@ class _Builder:
         """Let a Q with one scale per channel do the multiplication in front of it; who reads the codes sees one scale."""
         node = value.producer()
         assert node is not None
-        source = self._float(node.inputs[0], f"{value.name}_source")
+        source = self.float_value(node.inputs[0], f"{value.name}_source")
         assert source is not None
         codes = self.new.quantize(source, channel_grid(node, grid), str(value.name), (grid.qmin, grid.qmax))
-        self.codes[value] = _Codes(codes, grid)
+        self.codes[value] = Codes(codes, grid)
 
-    def _copy_node(self, node: ir.Node, inputs: Sequence[ir.Value | None]) -> None:
+    def copy_node(self, node: ir.Node, inputs: Sequence[ir.Value | None]) -> None:
+        """Append an operator as it is, with these inputs, and let its outputs stand for the old ones."""
         copy = ir.Node(
             node.domain, node.op_type, list(inputs), list(node.attributes.values()), num_outputs=len(node.outputs), name=node.name
         )
@@ -179,38 +180,48 @@ class _Builder:
 
     def _float_node(self, node: ir.Node) -> None:
         if self._needs_no_node(node):
-            self._alias(node, None)
+            self.requantize(node, None)
             return
         op = self._op(node)
         enclosed = op is not None and op.runs == "enclosed"
-        inputs = self._integer_inputs(node, op) if op is not None and enclosed else [self._float(v, str(node.name)) for v in node.inputs]
-        self._copy_node(node, inputs)
+        inputs = (
+            self.integer_inputs(node, op) if op is not None and enclosed else [self.float_value(v, str(node.name)) for v in node.inputs]
+        )
+        self.copy_node(node, inputs)
         for output in node.outputs:
             self._encode(output, op if enclosed else None)
 
-    def _integer_node(self, node: ir.Node, op: OpPlan) -> None:
-        fate = self._fate(node.outputs[0])
-        if fate is not None and fate.fate == "derived" and fate.grid is not None:
-            ((_, x),) = data_inputs(node)
-            self.codes[node.outputs[0]] = _Codes(self.codes[x].value, fate.grid)
-            return
-        if op.op_type in CLAMPS:
-            self._absorbed(node)
-            return
-        if op.op_type == "Identity":
-            self._alias(node, op)
-            return
-        if op.op_type == "HardSwish":
-            self._hardswish(node)
-        elif op.op_type == "Gelu":
-            self._gelu(node, op)
-        elif op.op_type == "Sigmoid" and op.gate:
-            self._ramp(node, op)
-            return
-        else:
-            self._copy_node(node, self._integer_inputs(node, op))
+    def encode_outputs(self, node: ir.Node, op: OpPlan | None) -> None:
+        """Give what a node makes its codes, where the plan wants any."""
         for output in node.outputs:
             self._encode(output, op)
+
+    def grid(self, value: ir.Value) -> Grid:
+        """The grid of a tensor that has codes."""
+        fate = self._fate(value)
+        assert fate is not None and fate.grid is not None
+        return fate.grid
+
+    def quantize(self, output: ir.Value, source: ir.Value, limits: tuple[int, int]) -> None:
+        """Let the codes of a float number, clipped, stand for an output."""
+        grid = self.grid(output)
+        self.codes[output] = Codes(self.new.quantize(source, grid, str(output.name), limits), grid)
+
+    def clip_codes(self, output: ir.Value, x: ir.Value, limits: tuple[int, int]) -> None:
+        """Let the codes of another tensor, clipped, stand for an output."""
+        grid = self.grid(output)
+        self.codes[output] = Codes(self.new.clip(self.codes[x].value, grid, str(output.name), limits), grid)
+
+    def share_codes(self, output: ir.Value, x: ir.Value) -> None:
+        """Let the codes of another tensor stand for an output, read with its own grid."""
+        self.codes[output] = Codes(self.codes[x].value, self.grid(output))
+
+    def multiply(self, node: ir.Node, codes: Codes, share: ir.Value) -> None:
+        """Let the product of a node's input and another number stand for its output."""
+        name = str(node.name)
+        product = ir.Node("", "Mul", [self.decode(codes, f"{name}_input"), share], name=self.new.unique(f"{name}_Mul"))
+        self._adopt(node.outputs[0], product.outputs[0])
+        self.new.graph.append(product)
 
     def _needs_no_node(self, node: ir.Node) -> bool:
         """True for a float copy. One under 8-bit codes stays: without the Clip behind it, its DQ and Q would meet another pair."""
@@ -219,32 +230,38 @@ class _Builder:
         fate = self._fate(node.outputs[0])
         return fate is None or fate.grid is None or fate.grid.confined
 
-    def _alias(self, node: ir.Node, op: OpPlan | None) -> None:
-        """A copy is what its original is, on a grid of its own if it has one."""
+    def requantize(self, node: ir.Node, op: OpPlan | None) -> None:
+        """A copy is what its original is, on a grid of its own if it has one; without ``op`` to those who read float numbers."""
         x, output = node.inputs[0], node.outputs[0]
         assert x is not None
         if op is not None:
-            self.real[output] = self._decode(self.codes[x], f"{x.name}_{node.name}")
+            self.real[output] = self.decode(self.codes[x], f"{x.name}_{node.name}")
         else:
             self.copies[output] = self.copies.get(x, x)
         self._encode(output, op)
 
-    def _integer_inputs(self, node: ir.Node, op: OpPlan) -> list[ir.Value | None]:
-        grids = dict(op.constants)
-        bias: ir.Value | None = None
-        if op.op_type in LAYERS and 1 in grids:
-            assert node.inputs[0] is not None
-            bias, grids[1] = self._bias(node, op, self.codes[node.inputs[0]].grid, grids[1])
+    def integer_inputs(
+        self, node: ir.Node, op: OpPlan, constants: Mapping[int, Grid] | None = None, given: Mapping[int, ir.Value] | None = None
+    ) -> list[ir.Value | None]:
+        """What an operator between DQs reads.
+
+        Args:
+            node: the operator.
+            op: what the plan says of it.
+            constants: grids of constant operands by input index, if others than the plan's.
+            given: inputs that are there already, by index.
+        """
+        grids, ready = op.constants if constants is None else constants, given or {}
         inputs: list[ir.Value | None] = []
         for index, value in enumerate(node.inputs):
-            if index == 2 and bias is not None:
-                inputs.append(bias)
+            if index in ready:
+                inputs.append(ready[index])
             elif index in grids:
                 inputs.append(self._constant(node, op, index, grids[index]))
             elif value is not None and value in self.codes:
-                inputs.append(self._decode(self.codes[value], f"{value.name}_{node.name}"))
+                inputs.append(self.decode(self.codes[value], f"{value.name}_{node.name}"))
             else:
-                inputs.append(self._float(value, str(node.name)))
+                inputs.append(self.float_value(value, str(node.name)))
         return inputs
 
     def _constant(self, node: ir.Node, op: OpPlan, index: int, grid: Grid) -> ir.Value:
@@ -253,63 +270,6 @@ class _Builder:
         assert value is not None and array is not None
         name = f"{node.name}_{value.name}"
         return self.new.dequantize(self.new.initializer(f"{name}_quantized", weight_codes(op, index, array, grid)), grid, name)
-
-    def _bias(self, node: ir.Node, op: OpPlan, x_grid: Grid, weights: Grid) -> tuple[ir.Value | None, Grid]:
-        value = node.inputs[2] if len(node.inputs) > 2 else None
-        array = bias_of(op, constant(value))
-        if value is None or array is None:
-            return None, weights
-        weights, codes, scale = integer_bias(array, x_grid.scale[0], weights)
-        return self.new.bias(codes, scale, f"{node.name}_{value.name}"), weights
-
-    def _absorbed(self, node: ir.Node) -> None:
-        """The clamp happens on the codes: Q(clamp(x)) = clip(Q(x)), since Q is monotone."""
-        x, output = node.inputs[0], node.outputs[0]
-        fate = self._fate(output)
-        assert x is not None and fate is not None and fate.grid is not None
-        source = self._float(x, str(node.name))
-        assert source is not None
-        limits = clamp_codes(node.op_type, [scalar(v) for v in node.inputs[1:]], fate.grid)
-        self.codes[output] = _Codes(self.new.quantize(source, fate.grid, str(output.name), limits), fate.grid)
-
-    def _hardswish(self, node: ir.Node) -> None:
-        """Write x * relu6(x + 3) / 6: the division by six only renames the scale of relu6's codes."""
-        x = node.inputs[0]
-        assert x is not None
-        new, codes, name = self.new, self.codes[x], str(node.name)
-        shift, gate = offset_grid(signed=codes.grid.signed), gate_grid(signed=codes.grid.signed)
-        three = new.initializer(f"{name}_offset_quantized", quantize(np.asarray(HARD_SIGMOID_OFFSET, np.float32), shift))
-        left = self._decode(codes, f"{name}_gate_input")
-        total = new.add("Add", [left, new.dequantize(three, shift, f"{name}_offset")], name=f"{name}_gate_Add")
-        gated = new.quantize(total, gate, f"{name}_gate", (gate.qmin, gate.qmax))
-        share = new.dequantize(gated, gate.rescaled(1.0 / 6.0), f"{name}_gate_share")
-        self._product(node, self._decode(codes, f"{name}_input"), share)
-
-    def _product(self, node: ir.Node, x: ir.Value, gate: ir.Value) -> None:
-        product = ir.Node("", "Mul", [x, gate], name=self.new.unique(f"{node.name}_Mul"))
-        self._adopt(node.outputs[0], product.outputs[0])
-        self.new.graph.append(product)
-
-    def _ramp(self, node: ir.Node, op: OpPlan) -> None:
-        """Clamp the codes of what the sigmoid would read; the line is in the scale and zero point."""
-        x, output = node.inputs[0], node.outputs[0]
-        fate = self._fate(output)
-        assert x is not None and fate is not None and fate.grid is not None
-        codes = self.new.clip(self.codes[x].value, fate.grid, str(output.name), ramp_limits(fate.grid, ramp_of(op)))
-        self.codes[output] = _Codes(codes, fate.grid)
-
-    def _gelu(self, node: ir.Node, op: OpPlan) -> None:
-        """Write x * gate(x): the gate's slope, height and base rename scales and a zero point."""
-        x, gate = node.inputs[0], gate_of(op)
-        assert x is not None
-        new, codes, name = self.new, self.codes[x], str(node.name)
-        signed = codes.grid.signed
-        steep = new.dequantize(codes.value, codes.grid.rescaled(gate.slope), f"{name}_gate_input")
-        opened = new.add("Sigmoid", [steep], name=f"{name}_gate_Sigmoid")
-        grid = sigmoid_grid(signed=signed)
-        gated = new.quantize(opened, grid, f"{name}_gate", (grid.qmin, grid.qmax))
-        share = new.dequantize(gated, gate.read_grid(signed=signed), f"{name}_gate_share")
-        self._product(node, self._decode(codes, f"{name}_input"), share)
 
 
 def _pruned(graph: ir.Graph) -> ir.Graph:

@@ -29,9 +29,10 @@ from typing import Literal
 import onnx_ir as ir
 
 from converter.calibration.observer import Observations
-from converter.graph.queries import constant, consumers, is_float, is_graph_output, sole_consumer
+from converter.forms.form import Offer, Refusal
+from converter.forms.registry import PASSING
+from converter.graph.queries import constant, consumers, is_float, is_graph_output, relabel_factor, sole_consumer
 from converter.partition.cost_model import predict
-from converter.partition.integer_forms import PASSING, Offer, Refusal, relabel_factor
 from converter.partition.max_flow import minimum_cut
 from converter.partition.policy import FOR_ACCURACY, LATENCY, Placed, Placement, added_loss, affordable, penalties
 from converter.plan.choice import Choice
@@ -305,7 +306,7 @@ def settle(
             ops[name] = OpPlan(node.op_type, "float", reason=_COPY if entry.form == "requantize" else _CHEAPER)
         elif isinstance(entry, Offer):
             grids = {index: choice.constants[name, index] for index in entry.constants}
-            ops[name] = OpPlan(node.op_type, "integer", _writes(node, entry, offers, coded), grids, gate=_gate(entry))
+            ops[name] = OpPlan(node.op_type, "integer", _writes(node, entry, offers, coded), grids, gate=_gate(entry), form=entry.form)
     tensors: dict[str, TensorPlan] = {}
     for value in [*model.graph.inputs, *(o for n in model.graph for o in n.outputs)]:
         if is_float(value) and constant(value) is None and str(value.name) in choice.tensors:
@@ -358,7 +359,7 @@ def _fate(
             factor = relabel_factor(producer) if form == "relabel" else None
             return TensorPlan("derived", grid.rescaled(factor), source) if factor else TensorPlan("shared", grid, source)
         if producer.op_type == "Sigmoid" and made is not None:
-            grid = tensors[str(producer.inputs[0].name)].grid if made.gate and producer.inputs[0] is not None else None
+            grid = tensors[str(producer.inputs[0].name)].grid if form == "piecewise_linear" and producer.inputs[0] is not None else None
             return TensorPlan("fixed", _unit_interval(choice.tensors[name]) if grid is None else ramp_grid(grid, ramp_of(made)))
     return TensorPlan("measured", choice.tensors[name])
 

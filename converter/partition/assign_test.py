@@ -14,10 +14,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from converter.calibration.observer import Observations, TensorStats
+from converter.forms.form import Offer, Refusal
+from converter.forms.registry import PASSING
 from converter.graph.queries import consumers
 from converter.partition.assign import cut, place
 from converter.partition.cost_model import predict
-from converter.partition.integer_forms import PASSING, Offer, Refusal
 from converter.partition.policy import LATENCY, Placement, parse_placement
 from converter.plan.choice import Choice
 from converter.plan.records import Plan

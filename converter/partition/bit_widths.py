@@ -13,9 +13,10 @@ from collections.abc import Mapping
 
 import onnx_ir as ir
 
+from converter.forms.form import Offer, Refusal
+from converter.forms.registry import PASSING
 from converter.graph.operator_sets import LAYERS
 from converter.graph.queries import constant, data_inputs, is_float
-from converter.partition.integer_forms import PASSING, Offer, Refusal
 from converter.plan.records import Plan
 
 __all__ = ["CONTAINER_BITS", "tensor_bits", "width_counts"]

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
+from converter.forms.form import Offer, Refusal
 from converter.graph.queries import constant, consumers, is_float, is_graph_output
-from converter.partition.integer_forms import Offer, Refusal
 from converter.plan.records import Plan
 from converter.targets import Target
 from converter.targets.costs import Shapes, kind_of, operator_costs

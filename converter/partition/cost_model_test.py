@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import pytest
 
+from converter.forms.form import Offer
 from converter.partition.cost_model import CALL, predict
-from converter.partition.integer_forms import Offer
 from converter.targets import Cost
 from converter.testing.sketch import Planned, Sketch, plan_for
 

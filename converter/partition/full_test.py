@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from converter.errors import UsageError
-from converter.partition.integer_forms import Refusal
+from converter.forms.form import Refusal
 from converter.plan.records import OpPlan
 from converter.plan.serialization import plan_from_json, plan_to_json
 from converter.planning.validate import adopt_plan, check_plan

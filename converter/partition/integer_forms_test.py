@@ -9,8 +9,11 @@ import onnx_ir as ir
 import pytest
 
 from converter.calibration.observer import observe
+from converter.forms.form import Offer, Refusal
+from converter.forms.registry import PASSING
 from converter.graph.macs_test import MULTIPLYING
-from converter.partition.integer_forms import PASSING, Offer, Refusal, offer, passes_codes, relabel_factor
+from converter.graph.queries import relabel_factor
+from converter.partition.integer_forms import offer, passes_codes
 from converter.targets import TARGETS, Cost, Target
 from converter.testing.sketch import Sketch, feeds_for
 

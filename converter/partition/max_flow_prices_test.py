@@ -18,11 +18,12 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from converter.calibration.observer import Observations, TensorStats
+from converter.forms.form import Offer, Refusal
 from converter.graph.macs_test import shapes_of
 from converter.partition.assign import cut, cut_graph, settle
 from converter.partition.assign_test import cost_of
 from converter.partition.cost_model import predict
-from converter.partition.integer_forms import Offer, Refusal, offer
+from converter.partition.integer_forms import offer
 from converter.partition.max_flow import minimum_cut
 from converter.plan.choice import Choice
 from converter.plan.records import Plan

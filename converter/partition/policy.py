@@ -5,9 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from converter.errors import UsageError
-from converter.plan.records import Plan
+
+if TYPE_CHECKING:
+    from converter.plan.records import Plan
 
 __all__ = ["FOR_ACCURACY", "FULL", "LATENCY", "Placed", "Placement", "added_loss", "affordable", "parse_placement", "penalties"]
 

@@ -7,7 +7,8 @@ from dataclasses import replace
 
 import onnx_ir as ir
 
-from converter.partition.integer_forms import PASSING, Offer, Refusal
+from converter.forms.form import Offer, Refusal
+from converter.forms.registry import PASSING
 from converter.targets import Target
 from converter.targets.costs import features, form_costs
 from converter.transforms.sigmoids.constant import gated_product
@@ -48,7 +49,7 @@ def ramp_offers(model: ir.Model, offers: Offers, ramps: Mapping[str, Ramp], shap
         name = str(node.name)
         entry, cost = offers.get(name), _ramp_cost(node, shapes, target)
         if name in ramps and isinstance(entry, Offer) and cost is not None:
-            result[name] = replace(entry, gate=ramps[name], integer_cost=cost)
+            result[name] = replace(entry, form="piecewise_linear", gate=ramps[name], integer_cost=cost)
     return result
 
 

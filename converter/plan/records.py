@@ -51,6 +51,7 @@ class OpPlan:
         runs: ``integer``, ``enclosed`` or ``float``; see the module's text.
         writes: ``codes`` (its output is quantized), ``float``, or ``inside`` (its output exists only within a fused group).
         constants: grid of each constant float operand that is stored as integers, by input index.
+        form: name of its integer form, see :mod:`converter.forms`; empty if it is computed in float.
         reason: why it is computed in float, else an empty string.
         codes: of the weights (input 1), as :mod:`converter.plan.constants` writes them; empty to round to the nearest.
         bias: instead of the model's own, one number per output channel; empty to keep that.
@@ -67,6 +68,7 @@ class OpPlan:
     codes: str = ""
     bias: tuple[float, ...] = ()
     gate: tuple[float, ...] = ()
+    form: str = ""
 
     @property
     def reads_codes(self) -> bool:
@@ -112,4 +114,4 @@ def ramp_of(op: OpPlan) -> Ramp:
 
 def ramps_of(plan: Plan) -> dict[str, Ramp]:
     """The ramps of all sigmoids that have become one, by operator name."""
-    return {name: ramp_of(op) for name, op in plan.ops.items() if op.op_type == "Sigmoid" and op.gate}
+    return {name: ramp_of(op) for name, op in plan.ops.items() if op.form == "piecewise_linear"}

@@ -15,6 +15,7 @@ from converter.plan.serialization import plan_from_json, plan_to_json
 from converter.quantization.parameters import SMALLEST_SCALE, Grid
 from converter.testing.plans import folds_of
 from converter.transforms.equalization.site import Fold
+from converter.transforms.equalization.transform import Equalization
 
 NAMES = st.text(st.characters(codec="utf-8"), max_size=12)
 SCALES = st.floats(SMALLEST_SCALE, 2.0**100, width=32)
@@ -49,7 +50,7 @@ PLANS = st.builds(
     NAMES,
     st.dictionaries(NAMES, FLOATS | GRIDDED, max_size=4),
     st.dictionaries(NAMES, OPS, max_size=4),
-    st.dictionaries(NAMES, st.builds(Fold, NUMBERS, NUMBERS), max_size=2),
+    st.just(()) | st.dictionaries(NAMES, st.builds(Fold, NUMBERS, NUMBERS), min_size=1, max_size=2).map(lambda f: (Equalization(f),)),
 )
 
 

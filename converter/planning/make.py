@@ -9,19 +9,20 @@ from types import MappingProxyType
 import onnx_ir as ir
 
 from converter.calibration.observer import Observations, output_values
+from converter.forms.form import Offer, Refusal
 from converter.methods.names import DEFAULT_OBSERVER
 from converter.methods.problem import Problem
 from converter.methods.ranges import minmax
 from converter.options import Options, parse_bits
 from converter.partition.assign import place
 from converter.partition.bit_widths import tensor_bits
-from converter.partition.integer_forms import Offer, Refusal, offer
+from converter.partition.integer_forms import offer
 from converter.partition.policy import FULL, Placement, parse_placement
 from converter.partition.sigmoid_forms import find_ramp_sites, ramp_offers
 from converter.plan.choice import Choice
 from converter.plan.records import Plan
 from converter.planning.registry import METHODS
-from converter.planning.validate import adopt_plan, apply_transforms, check_plan
+from converter.planning.validate import adopt_plan, apply_transforms, check_plan, with_forms
 from converter.runtime.session import Feed
 from converter.sensitivity.context import Section, Study, readings_of, study_of, study_of_layers
 from converter.sensitivity.curvature import obstacle_to_gradients
@@ -173,6 +174,7 @@ def adopted(
     plan = adopt_plan(given, excluded)
     changed = apply_transforms(plan, model, GraphFacts(_shapes(seen), excluded), options.plan_in)
     offers = _offers(changed, look(changed) if changed is not model else seen, target, options, excluded)
+    plan = with_forms(plan, changed)
     check_plan(plan, changed, offers, target, options.plan_in)
     return Planned(changed, plan, offers)
 

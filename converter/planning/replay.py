@@ -18,7 +18,7 @@ from converter.partition.bit_widths import CONTAINER_BITS
 from converter.partition.requantize_copies import fork_entering
 from converter.plan.records import EXCLUDED, Plan
 from converter.plan.serialization import plan_from_json
-from converter.planning.validate import apply_transforms
+from converter.planning.validate import apply_transforms, with_forms
 from converter.runtime.session import Feed
 from converter.transforms.transform import GraphFacts
 
@@ -38,8 +38,8 @@ def read_plan(path: Path) -> Plan:
         raise UsageError(f"the plan cannot be read: {reason}", where=f"--plan-in {path}", hint="check the path") from None
 
 
-def planned_model(source: Source, plan: Plan, feeds: Sequence[Feed], where: Path) -> ir.Model:
-    """The canonical model with the plan's transforms.
+def planned_model(source: Source, plan: Plan, feeds: Sequence[Feed], where: Path) -> tuple[ir.Model, Plan]:
+    """The canonical model with the plan's transforms, and the plan with what it left unsaid.
 
     Args:
         source: the float model that the plan was made for.
@@ -59,7 +59,7 @@ def planned_model(source: Source, plan: Plan, feeds: Sequence[Feed], where: Path
     shapes = {name: stats.shape for name, stats in observe(model, feeds[:1]).tensors.items()}
     model = apply_transforms(plan, model, GraphFacts(shapes, excluded), where)
     _check_operators(model, plan, where)
-    return model
+    return model, with_forms(plan, model)
 
 
 def _check_operators(model: ir.Model, plan: Plan, where: Path) -> None:

@@ -48,7 +48,7 @@ def test_it_is_node_by_node_the_model_that_was_planned(options: dict[str, Any], 
     original = pipeline._plan
     monkeypatch.setattr(pipeline, "_plan", remembered)
     convert(source, tmp_path / "int8.onnx", Options(**options, samples=3), plan_out=plan, dry_run=True)
-    again = planned_model(load(source), read_plan(plan), [FEED], plan)
+    again, _ = planned_model(load(source), read_plan(plan), [FEED], plan)
     assert wiring(again) == wiring(made[0].model)
 
 

@@ -2,31 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
-from dataclasses import replace
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import onnx_ir as ir
 
 from converter.errors import UsageError
-from converter.graph.queries import constant, data_inputs, is_float, sole_consumer
+from converter.forms.form import Offer, Refusal
+from converter.forms.registry import FORMS, PASSING
+from converter.graph.operator_sets import MOVEMENT
+from converter.graph.queries import constant, data_inputs, is_float, relabel_factor, sole_consumer
 from converter.options import parse_bits
 from converter.partition.bit_widths import tensor_bits
-from converter.partition.integer_forms import PASSING, Offer, Refusal, relabel_factor
 from converter.plan.choice import Constant
-from converter.plan.constants import codes_from_text
-from converter.plan.records import EXCLUDED, OpPlan, Plan, ramp_of
+from converter.plan.records import EXCLUDED, OpPlan, Plan
 from converter.quantization.parameters import Grid
 from converter.targets import Target
 from converter.transforms.equalization.apply import channel_grid, inserted_factors
-from converter.transforms.sigmoids.piecewise_linear import ramp_grid
 from converter.transforms.transform import GraphFacts
 
-__all__ = ["adopt_plan", "apply_transforms", "check_plan"]
+__all__ = ["Check", "adopt_plan", "apply_transforms", "check_plan", "with_forms"]
 
 _GIVEN = "float in the plan that was given"
 _HINT = "write a plan with --plan-out for this model and edit that"
-Refuse = Callable[[str], UsageError]
 Offers = Mapping[str, Offer | Refusal]
 
 
@@ -54,16 +53,66 @@ def apply_transforms(plan: Plan, model: ir.Model, facts: GraphFacts, where: Path
     return model
 
 
+def with_forms(plan: Plan, model: ir.Model) -> Plan:
+    """The plan with the form of each integer operator; files of older versions, and hands that edit, leave it out."""
+    nodes = {str(n.name): n for n in model.graph}
+    unsaid = [name for name, op in plan.ops.items() if op.runs == "integer" and not op.form and name in nodes]
+    ops = plan.ops | {name: replace(plan.ops[name], form=_form(nodes[name], plan.ops[name])) for name in unsaid}
+    return plan.with_ops(plan.tensors, ops)
+
+
+def _form(node: ir.Node, op: OpPlan) -> str:
+    if node.op_type in ("Conv", "Gemm", "MatMul"):
+        return "weighted" if 1 in op.constants else "product"
+    if node.op_type == "Sigmoid":
+        return "piecewise_linear" if op.gate else "pointwise"
+    if relabel_factor(node) is not None:
+        return "relabel"
+    alone = {"HardSwish": "hardswish", "Gelu": "gelu", "Relu": "absorbed", "Clip": "absorbed", "Identity": "requantize", "Concat": "concat"}
+    return alone.get(node.op_type, "movement" if node.op_type in MOVEMENT else "pointwise")
+
+
+@dataclass(frozen=True)
+class Check:
+    """What the checks of a plan share.
+
+    Attributes:
+        plan: that is checked.
+        target: that it is for.
+        offers: what could run in integer.
+        where: the plan's file.
+    """
+
+    plan: Plan
+    target: Target
+    offers: Offers
+    where: Path
+
+    def refuse(self, what: str) -> UsageError:
+        """The error that names what is wrong."""
+        return UsageError(what, where=f"--plan-in {self.where}", hint=_HINT)
+
+    def tensor(self, name: str, role: str) -> None:
+        """A tensor has per-tensor quantization parameters of the target's type.
+
+        Raises:
+            UsageError: it has not.
+        """
+        fate = self.plan.tensors.get(name)
+        if fate is None or fate.grid is None:
+            raise self.refuse(f"tensor '{name}' has no grid but is {role}")
+        if fate.grid.signed != self.target.signed_activations or fate.grid.axis is not None or fate.grid.narrow:
+            kind = "signed" if self.target.signed_activations else "unsigned"
+            raise self.refuse(f"tensor '{name}' needs a per-tensor grid with {kind} codes on target '{self.target.name}'")
+
+
 def check_plan(plan: Plan, model: ir.Model, offers: Offers, target: Target, where: Path) -> None:
     """Refuse a plan that the emitter could not follow, or that the runtime would not run as written.
 
     Raises:
         UsageError: names the first operator or tensor that does not fit.
     """
-
-    def refuse(what: str) -> UsageError:
-        return UsageError(what, where=f"--plan-in {where}", hint=_HINT)
-
+    check = Check(plan, target, offers, where)
     if plan.target != target.name:
         hint = f"give --target {plan.target}, or {_HINT}"
         raise UsageError(f"the plan is for target '{plan.target}', not '{target.name}'", where=f"--plan-in {where}", hint=hint)
@@ -71,160 +120,117 @@ def check_plan(plan: Plan, model: ir.Model, offers: Offers, target: Target, wher
     missing = [n for n in offers if n not in plan.ops]
     unknown = [n for n in plan.ops if n not in nodes]
     if missing or unknown:
-        raise refuse(f"the plan does not fit the model: operator '{(unknown or missing)[0]}' is {'unknown' if unknown else 'missing'}")
+        said = "unknown" if unknown else "missing"
+        raise check.refuse(f"the plan does not fit the model: operator '{(unknown or missing)[0]}' is {said}")
     tensors = {str(v.name) for v in [*model.graph.inputs, *(o for n in model.graph for o in n.outputs)]}
     for name in plan.tensors:
         if name not in tensors:
-            raise refuse(f"the plan does not fit the model: tensor '{name}' is unknown")
+            raise check.refuse(f"the plan does not fit the model: tensor '{name}' is unknown")
     widest = tensor_bits(model, offers, parse_bits(plan.bits)[1])
     for name, tensor in plan.tensors.items():
         if tensor.grid is not None and tensor.grid.bits > widest.get(name, 8):
             limit = f"can have {widest[name]} bits at most in {plan.bits}"
-            raise refuse(f"tensor '{name}' enters a layer and {limit}, the plan says {tensor.grid.bits}")
+            raise check.refuse(f"tensor '{name}' enters a layer and {limit}, the plan says {tensor.grid.bits}")
     for name, op in plan.ops.items():
         node, entry = nodes[name], offers.get(name)
         if op.op_type != node.op_type:
-            raise refuse(f"operator '{name}' is {node.op_type}, the plan says {op.op_type}")
+            raise check.refuse(f"operator '{name}' is {node.op_type}, the plan says {op.op_type}")
         if op.runs == "float":
             continue
         if op.runs == "enclosed":
-            _check_enclosed(node, op, entry, plan, target, refuse)
+            _check_enclosed(node, op, entry, check)
             continue
         if not isinstance(entry, Offer):
             reason = entry.reason if isinstance(entry, Refusal) else "it works on no float tensor"
-            raise refuse(f"operator '{name}' cannot run in integer: {reason}")
-        _check_integer(node, op, entry, offers, plan, target, refuse)
+            raise check.refuse(f"operator '{name}' cannot run in integer: {reason}")
+        _check_integer(node, op, entry, check)
 
 
-def _check_integer(node: ir.Node, op: OpPlan, entry: Offer, offers: Offers, plan: Plan, target: Target, refuse: Refuse) -> None:
+def _check_integer(node: ir.Node, op: OpPlan, entry: Offer, check: Check) -> None:
     name = str(node.name)
     if set(op.constants) != set(entry.constants):
-        raise refuse(f"operator '{name}' needs grids for its constant inputs {sorted(entry.constants)}")
+        raise check.refuse(f"operator '{name}' needs grids for its constant inputs {sorted(entry.constants)}")
     for index, grid in op.constants.items():
-        _check_constant(f"constant input {index} of operator '{name}'", grid, entry.constants[index], refuse)
-    _check_stored(node, op, entry, refuse)
-    _check_gate(node, op, entry, plan, refuse)
+        _check_constant(f"constant input {index} of operator '{name}'", grid, entry.constants[index], check)
+    if op.form not in (entry.form, "piecewise_linear" if node.op_type == "Sigmoid" else ""):
+        raise check.refuse(f"operator '{name}' has the form {entry.form}, the plan says {op.form}")
+    if op.form != "weighted" and op.codes:
+        raise check.refuse(f"operator '{name}' has no weights to give codes for")
+    if op.form != "weighted" and op.bias:
+        raise check.refuse(f"operator '{name}' has 0 biases, the plan gives {len(op.bias)}")
+    form = FORMS[op.form]
+    form.check(check, node, op)
     for _, value in data_inputs(node):
-        if entry.form != "absorbed":  # a clamp reads what the group holds inside
-            _check_tensor(str(value.name), plan, target, refuse, f"read by the integer operator '{name}'")
-            _check_inserted(value, plan, refuse)
+        if form.reads_codes:
+            check.tensor(str(value.name), f"read by the integer operator '{name}'")
+            _check_inserted(value, check)
     if op.writes == "codes":
         for output in node.outputs:
             if is_float(output) and constant(output) is None and (output.uses() or output.is_graph_output()):
-                _check_tensor(str(output.name), plan, target, refuse, f"written by the integer operator '{name}'")
-                _check_follows(output, node, entry, plan, refuse)
+                check.tensor(str(output.name), f"written by the integer operator '{name}'")
+                _check_follows(output, node, op, check)
     elif op.writes == "inside":
-        _check_inside(node, offers, plan, refuse)
+        _check_inside(node, check)
     elif not entry.may_write_float:
-        raise refuse(f"operator '{name}' cannot write float numbers from its integer kernel")
+        raise check.refuse(f"operator '{name}' cannot write float numbers from its integer kernel")
 
 
-def _check_enclosed(node: ir.Node, op: OpPlan, entry: Offer | Refusal | None, plan: Plan, target: Target, refuse: Refuse) -> None:
+def _check_enclosed(node: ir.Node, op: OpPlan, entry: Offer | Refusal | None, check: Check) -> None:
     name = str(node.name)
     if op.writes != "codes" or op.constants or not isinstance(entry, Refusal) or entry.final:
         reason = f": {entry.reason}" if isinstance(entry, Refusal) and entry.final else ", or not in that way"
-        raise refuse(f"operator '{name}' cannot be enclosed{reason}")
+        raise check.refuse(f"operator '{name}' cannot be enclosed{reason}")
     for _, value in data_inputs(node):
-        _check_tensor(str(value.name), plan, target, refuse, f"read as codes by operator '{name}'")
+        check.tensor(str(value.name), f"read as codes by operator '{name}'")
     for output in node.outputs:
         if is_float(output) and constant(output) is None and (output.uses() or output.is_graph_output()):
-            _check_tensor(str(output.name), plan, target, refuse, f"written as codes by operator '{name}'")
+            check.tensor(str(output.name), f"written as codes by operator '{name}'")
 
 
-def _check_inserted(value: ir.Value, plan: Plan, refuse: Refuse) -> None:
-    node, grid = value.producer(), plan.tensors[str(value.name)].grid
+def _check_inserted(value: ir.Value, check: Check) -> None:
+    node, grid = value.producer(), check.plan.tensors[str(value.name)].grid
     if node is None or grid is None or inserted_factors(node) is None:
         return
     try:
         channel_grid(node, grid)
     except ValueError as error:
-        raise refuse(f"tensor '{value.name}' cannot have one scale per channel: {error}") from None
+        raise check.refuse(f"tensor '{value.name}' cannot have one scale per channel: {error}") from None
 
 
-def _check_stored(node: ir.Node, op: OpPlan, entry: Offer, refuse: Refuse) -> None:
-    """Codes and biases that the plan prescribes."""
-    if op.codes:
-        if 1 not in entry.constants or entry.form != "weighted":
-            raise refuse(f"operator '{node.name}' has no weights to give codes for")
-        grid = op.constants[1]
-        try:
-            codes = codes_from_text(op.codes, entry.constants[1].array.shape)
-        except ValueError as error:
-            raise refuse(f"the codes of operator '{node.name}' do not fit: {error}") from None
-        if codes.size and not grid.qmin <= int(codes.min()) <= int(codes.max()) <= grid.qmax:
-            raise refuse(f"a code of operator '{node.name}' lies outside {grid.qmin}..{grid.qmax}")
-    if op.bias:
-        bias = constant(node.inputs[2]) if entry.form == "weighted" and len(node.inputs) > 2 else None
-        if bias is None or bias.size != len(op.bias):
-            raise refuse(f"operator '{node.name}' has {0 if bias is None else bias.size} biases, the plan gives {len(op.bias)}")
-
-
-def _check_gate(node: ir.Node, op: OpPlan, entry: Offer, plan: Plan, refuse: Refuse) -> None:
-    """Numbers of any size could leave the range of sound scales."""
-    name = str(node.name)
-    if op.op_type == "Sigmoid" and op.gate:
-        _check_ramp(node, op, plan, refuse)
-        return
-    if entry.form != "gelu":
-        if op.gate:
-            raise refuse(f"operator '{name}' has no gate")
-        return
-    if len(op.gate) != 3 or not (0.25 <= op.gate[0] <= 4.0 and 0.25 <= op.gate[1] <= 4.0 and op.gate[2] in range(128)):
-        raise refuse(f"the gate of operator '{name}' is a slope and a height of 0.25 to 4 and a base of 0 to 127")
-
-
-def _check_ramp(node: ir.Node, op: OpPlan, plan: Plan, refuse: Refuse) -> None:
-    ends = [plan.tensors.get(str(v.name)) for v in (node.inputs[0], node.outputs[0]) if v is not None]
-    grids = [fate.grid for fate in ends if fate is not None and fate.grid is not None]
-    slope, offset, low, high = op.gate if len(op.gate) == 4 else (0.0, 0.0, 0.0, 0.0)
-    if op.writes != "codes" or not (0.05 <= slope <= 1.0 and 0.0 <= offset <= 1.0 and 0.0 <= low < high <= 1.0):
-        raise refuse(f"the ramp of operator '{node.name}' is a slope of 0.05 to 1, an offset, and a low and a high end within 0 to 1")
-    if len(grids) == 2 and grids[1] != ramp_grid(grids[0], ramp_of(op)):
-        raise refuse(f"tensor '{node.outputs[0].name}' must have the grid that the ramp of operator '{node.name}' makes of its input's")
-
-
-def _check_constant(what: str, grid: Grid, constant_: Constant, refuse: Refuse) -> None:
+def _check_constant(what: str, grid: Grid, constant_: Constant, check: Check) -> None:
     channels = 1 if constant_.axis is None else constant_.array.shape[constant_.axis]
     if grid.axis != constant_.axis or len(grid.scale) != channels:
-        raise refuse(f"{what} needs a grid with {channels} scales along axis {constant_.axis}")
+        raise check.refuse(f"{what} needs a grid with {channels} scales along axis {constant_.axis}")
     if grid.bits > constant_.bits:
-        raise refuse(f"{what} can have {constant_.bits} bits at most on this target, the plan says {grid.bits}")
+        raise check.refuse(f"{what} can have {constant_.bits} bits at most on this target, the plan says {grid.bits}")
     symmetric = constant_.signed is None
     if grid.signed != (True if symmetric else constant_.signed) or (symmetric and (any(grid.zero_point) or not grid.narrow)):
         kind = "signed, narrow, with zero points 0" if symmetric else "signed" if constant_.signed else "unsigned"
-        raise refuse(f"the grid of {what} must be {kind}")
+        raise check.refuse(f"the grid of {what} must be {kind}")
 
 
-def _check_tensor(name: str, plan: Plan, target: Target, refuse: Refuse, role: str) -> None:
-    fate = plan.tensors.get(name)
-    if fate is None or fate.grid is None:
-        raise refuse(f"tensor '{name}' has no grid but is {role}")
-    if fate.grid.signed != target.signed_activations or fate.grid.axis is not None or fate.grid.narrow:
-        kind = "signed" if target.signed_activations else "unsigned"
-        raise refuse(f"tensor '{name}' needs a per-tensor grid with {kind} codes on target '{target.name}'")
-
-
-def _check_follows(output: ir.Value, node: ir.Node, entry: Offer, plan: Plan, refuse: Refuse) -> None:
+def _check_follows(output: ir.Value, node: ir.Node, op: OpPlan, check: Check) -> None:
     """Movements keep their input's grid and multiplications by a constant rescale it; nothing else shares or derives one."""
+    plan = check.plan
     fate = plan.tensors[str(output.name)]
-    factor = relabel_factor(node) if entry.form == "relabel" else None
-    if entry.form not in PASSING:
+    factor = relabel_factor(node) if op.form == "relabel" else None
+    if op.form not in PASSING:
         if fate.fate == "derived":
-            raise refuse(f"tensor '{output.name}' cannot be derived: operator '{node.name}' does not multiply by a positive constant")
+            raise check.refuse(f"tensor '{output.name}' cannot be derived: operator '{node.name}' does not multiply by a positive constant")
         if fate.fate == "shared":
-            raise refuse(f"tensor '{output.name}' cannot be shared: operator '{node.name}' does more than move data")
+            raise check.refuse(f"tensor '{output.name}' cannot be shared: operator '{node.name}' does more than move data")
         return
     source = next(str(v.name) for _, v in data_inputs(node))
     before = plan.tensors[source].grid
     wanted = before.rescaled(factor) if before is not None and factor is not None else before
-    if fate.grid != wanted or (fate.fate == "derived") != (entry.form == "relabel"):
-        rule = f"must share the grid of '{source}'" if entry.form == "movement" else f"must have the grid of '{source}' times {factor:g}"
-        raise refuse(f"tensor '{output.name}' {rule}")
+    if fate.grid != wanted or (fate.fate == "derived") != (op.form == "relabel"):
+        rule = f"must share the grid of '{source}'" if op.form == "movement" else f"must have the grid of '{source}' times {factor:g}"
+        raise check.refuse(f"tensor '{output.name}' {rule}")
 
 
-def _check_inside(node: ir.Node, offers: Offers, plan: Plan, refuse: Refuse) -> None:
+def _check_inside(node: ir.Node, check: Check) -> None:
     follower = sole_consumer(node.outputs[0])
     name = str(follower.name) if follower is not None else ""
-    behind = offers.get(name)
-    if not isinstance(behind, Offer) or behind.form != "absorbed" or plan.ops[name].runs != "integer":
-        raise refuse(f"operator '{node.name}' writes inside a group, but no integer Relu or Clip ends the group: change both")
+    behind = check.offers.get(name)
+    if not isinstance(behind, Offer) or behind.form != "absorbed" or check.plan.ops[name].runs != "integer":
+        raise check.refuse(f"operator '{node.name}' writes inside a group, but no integer Relu or Clip ends the group: change both")

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from converter.errors import UsageError
-from converter.partition.integer_forms import _OFFERS, _SLOW
+from converter.forms.registry import RULES, SLOW
 from converter.targets import TARGETS, Target, find_target
 
 targets = pytest.mark.parametrize("target", TARGETS.values(), ids=TARGETS)
@@ -15,7 +15,8 @@ LAYERS = {"Conv", "PointwiseConv", "DepthwiseConv", "GroupedConv", "Linear", "Ma
 @targets
 def test_every_operator_that_is_offered_has_a_cost(target: Target) -> None:
     # a copy costs a DQ and a Q, which are priced apart
-    assert set(_OFFERS) - _SLOW - {"Identity", "Gemm"} | LAYERS <= {kind for kind, cost in target.costs.items() if cost.integer is not None}
+    known = {kind for kind, cost in target.costs.items() if cost.integer is not None}
+    assert set(RULES) - set(SLOW) - {"Identity", "Gemm"} | LAYERS <= known
 
 
 @targets

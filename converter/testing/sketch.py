@@ -17,10 +17,11 @@ from onnx import TensorProto, helper, numpy_helper
 
 from converter.calibration.observer import Observations, observe
 from converter.emit.builder import emit
+from converter.forms.form import Offer, Refusal
 from converter.methods.problem import Problem
 from converter.partition.assign import place, settle
 from converter.partition.bit_widths import CONTAINER_BITS, tensor_bits
-from converter.partition.integer_forms import Offer, Refusal, offer
+from converter.partition.integer_forms import offer
 from converter.partition.policy import FULL, parse_placement
 from converter.partition.requantize_copies import fork_entering
 from converter.plan.records import Plan

@@ -11,7 +11,7 @@ from typing import Any
 
 import onnx
 
-from converter.partition.integer_forms import Offer, Refusal
+from converter.forms.form import Offer, Refusal
 from converter.plan.records import Plan
 from converter.runtime.session import Feed, open_session, run_session
 

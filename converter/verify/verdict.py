@@ -13,9 +13,9 @@ import onnx
 import onnx_ir as ir
 
 from converter.errors import ModelError, VerificationError
+from converter.forms.form import Offer, Refusal
 from converter.load.files import temporary_folder
 from converter.load.model import Source
-from converter.partition.integer_forms import Offer, Refusal
 from converter.plan.records import Plan
 from converter.runtime.session import Feed, open_session, run_session
 from converter.targets import Target

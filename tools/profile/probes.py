@@ -18,10 +18,11 @@ from onnx import TensorProto, helper, numpy_helper
 
 from converter.calibration.observer import Observations, observe
 from converter.emit.builder import emit
+from converter.forms.form import Offer
 from converter.methods.problem import Problem
 from converter.methods.ranges import minmax
 from converter.partition.assign import settle
-from converter.partition.integer_forms import Offer, offer
+from converter.partition.integer_forms import offer
 from converter.plan.records import Plan
 from converter.targets import Target
 

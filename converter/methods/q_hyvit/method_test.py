@@ -262,7 +262,7 @@ def test_what_grids_of_tensors_add_to_the_loss_is_told_beforehand(bits: str, mon
         choices.append(q_hyvit.choose(problem))
         return choices[-1]
 
-    monkeypatch.setitem(METHODS, "q-hyvit", recorded)
+    monkeypatch.setitem(METHODS, "q-hyvit", replace(METHODS["q-hyvit"], choose=recorded))
     model = hybrid(activation_bits=parse_bits(bits)[1])
     result = planned(model, "q-hyvit", bits)
     others: list[Feed] = [{"image": np.random.default_rng(i).random((1, 3, 32, 32), dtype=np.float32)} for i in range(100, 140)]

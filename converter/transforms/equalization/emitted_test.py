@@ -9,7 +9,7 @@ import onnx
 import onnx_ir as ir
 import pytest
 
-from converter.partition.integer_forms import Refusal
+from converter.forms.form import Refusal
 from converter.quantization.parameters import Grid
 from converter.runtime.session import open_session, run_session
 from converter.testing.sketch import TARGET_NAMES, Planned, Sketch, emitted, feeds_for, kernels_of, plan_for, settings_for

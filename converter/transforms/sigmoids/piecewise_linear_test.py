@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from converter.errors import UsageError
+from converter.forms.form import Offer
 from converter.partition.assign import settle
-from converter.partition.integer_forms import Offer
 from converter.partition.sigmoid_forms import find_ramp_sites, ramp_offers
 from converter.plan.choice import Choice
 from converter.plan.records import Plan

@@ -1,0 +1,148 @@
+"""What every integer form has in common, and what it is told."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import onnx_ir as ir
+
+from converter.calibration.observer import Observations
+from converter.plan.choice import Constant
+from converter.plan.records import OpPlan
+from converter.quantization.gated_activations import Gate
+from converter.targets import Target
+from converter.targets.costs import features, form_costs, kind_of
+from converter.transforms.sigmoids.piecewise_linear import Ramp
+
+if TYPE_CHECKING:
+    from converter.emit.builder import Writer
+    from converter.planning.validate import Check
+    from converter.verify.simulation import Run
+
+__all__ = ["CONTAINER_BITS", "Context", "Earlier", "Form", "Offer", "Refusal", "Rule"]
+
+CONTAINER_BITS = 8
+"""Of what is multiplied by no weight, such as the constants of Add and Mul: narrower codes would gain nothing."""
+
+
+@dataclass(frozen=True)
+class Offer:
+    """An operator that could run in integer.
+
+    Attributes:
+        form: name of its form, see :mod:`converter.forms.registry`.
+        constants: constant operands to be stored as integers, by input index.
+        may_write_float: the integer kernel can write float numbers directly.
+        float_cost: of its float form, in the target's unit.
+        integer_cost: of its integer form.
+        macs: multiply-accumulates at the calibrated shape.
+        gate: of the forms that stand for a function by numbers of their own.
+    """
+
+    form: str
+    constants: dict[int, Constant] = field(default_factory=dict)
+    may_write_float: bool = False
+    float_cost: float = 0.0
+    integer_cost: float = 0.0
+    macs: int = 0
+    gate: Gate | Ramp | None = None
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """An operator that stays float.
+
+    Attributes:
+        reason: why.
+        macs: multiply-accumulates at the calibrated shape.
+        final: what it reads and writes cannot be quantized either.
+    """
+
+    reason: str
+    macs: int = 0
+    final: bool = False
+
+
+@dataclass(frozen=True)
+class Context:
+    """What an operator's form depends on besides the operator.
+
+    Attributes:
+        seen: for ranges and shapes.
+        target: for types and costs.
+        activation_bits: of what enters layers.
+        weight_bits: a target may allow fewer.
+        shapes: of tensors, by name.
+    """
+
+    seen: Observations
+    target: Target
+    activation_bits: int
+    weight_bits: int
+    shapes: Mapping[str, tuple[int, ...]]
+
+    @property
+    def dense_weight_bits(self) -> int:
+        """Most bits of a weight that is summed over with many others."""
+        return self.target.dense_weight_bits(self.activation_bits)
+
+    def cost(self, node: ir.Node, kind: str = "", macs: int = 0) -> tuple[float, float]:
+        """Cost of the float and of the integer form, which is infinite if the target has none.
+
+        Args:
+            node: whose shape counts.
+            kind: as the target's costs have it; by default what the node is.
+            macs: multiply-accumulates, if the form has others than the node.
+        """
+        found = features(node, self.shapes) | ({"mac": float(macs)} if macs else {})
+        floats, integers = form_costs(kind or kind_of(node), found, self.target)
+        return floats, math.inf if integers is None else integers
+
+    def size(self, name: str) -> int:
+        """Elements of a tensor; 0 if it was not observed."""
+        return math.prod(self.seen.tensors[name].shape) if name in self.seen.tensors else 0
+
+
+Earlier = Mapping[str, Offer | Refusal]
+"""What the operators before could be, by name."""
+
+Rule = Callable[[ir.Node, Context, Earlier], Offer | Refusal]
+"""Whether an operator could have a form, and at what cost."""
+
+
+def _copied(writer: Writer, node: ir.Node, op: OpPlan) -> None:
+    writer.copy_node(node, writer.integer_inputs(node, op))
+    writer.encode_outputs(node, op)
+
+
+def _applied(run: Run, node: ir.Node, op: OpPlan) -> None:
+    run.store(node, run.apply(node, run.integer_inputs(node, op)[0]), op)
+
+
+def _no_gate(check: Check, node: ir.Node, op: OpPlan) -> None:
+    if op.gate:
+        raise check.refuse(f"operator '{node.name}' has no gate")
+
+
+@dataclass(frozen=True)
+class Form:
+    """One way to run an operator in integer.
+
+    Attributes:
+        name: in a plan.
+        emit: writes its nodes and gives its outputs their codes; by default the operator between DQs and Qs.
+        simulate: computes and stores what it gives; by default the operator in float on numbers of the grids.
+        check: refuses the numbers that a plan has for it; by default there must be none.
+        passes_codes: its output holds the codes of its one computed input.
+        reads_codes: it reads the codes of its inputs; not so where it is the end of a group, whose inside has none.
+    """
+
+    name: str
+    emit: Callable[[Writer, ir.Node, OpPlan], None] = _copied
+    simulate: Callable[[Run, ir.Node, OpPlan], None] = _applied
+    check: Callable[[Check, ir.Node, OpPlan], None] = _no_gate
+    passes_codes: bool = False
+    reads_codes: bool = True

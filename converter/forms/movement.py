@@ -1,0 +1,47 @@
+"""Operators that move numbers, and their codes likewise: the output keeps the input's grid; a Concat has one of its own."""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+
+from converter.forms.form import Context, Earlier, Form, Offer, Refusal
+from converter.graph.operator_sets import MOVEMENT as MOVING
+from converter.graph.queries import attributes, data_inputs
+
+__all__ = ["CONCAT", "MOVEMENT", "moves_codes", "offer_concat", "offer_movement"]
+
+
+def _obstacle(node: ir.Node) -> str:
+    """Why an operator that moves data cannot move codes; empty if it can."""
+    if node.op_type == "Resize" and attributes(node).get("mode", "nearest") != "nearest":
+        return "interpolating Resize is not faster in integer"
+    if [i for i, _ in data_inputs(node)] != [0]:
+        return "its data operand is a constant"
+    if node.op_type == "Split" and any(not o.uses() and not o.is_graph_output() for o in node.outputs):
+        return "one of its outputs is not used, and the integer form needs them all"
+    return ""
+
+
+def moves_codes(node: ir.Node) -> bool:
+    """True if the node moves numbers and can do so with codes."""
+    return node.op_type in MOVING and not _obstacle(node)
+
+
+def offer_movement(node: ir.Node, context: Context, _: Earlier) -> Offer | Refusal:
+    """An operator that only moves numbers."""
+    obstacle = _obstacle(node)
+    return Refusal(obstacle) if obstacle else Offer("movement", {}, False, *context.cost(node))
+
+
+def offer_concat(node: ir.Node, context: Context, _: Earlier) -> Offer | Refusal:
+    """A Concat of computed tensors, whose grids may differ."""
+    if len(list(data_inputs(node))) != len(node.inputs):
+        return Refusal("one of its inputs is a constant")
+    return Offer("concat", {}, False, *context.cost(node))
+
+
+MOVEMENT = Form("movement", passes_codes=True)
+"""The output keeps the input's grid."""
+
+CONCAT = Form("concat")
+"""Inputs may differ; the output has a grid of its own."""

@@ -1,0 +1,82 @@
+"""The integer forms by name, and which rule says whether an operator can have one.
+
+They are those that ONNX Runtime's CPU provider turns into integer kernels when Q and DQ stand around the operator.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import onnx_ir as ir
+
+from converter.forms.clamp import CLAMP, offer_clamp
+from converter.forms.elementwise import ELEMENTWISE, offer_binary, offer_global_average, offer_unary
+from converter.forms.form import Context, Earlier, Form, Offer, Refusal, Rule
+from converter.forms.gelu import GELU, offer_gelu
+from converter.forms.hard_swish import HARD_SWISH, offer_hard_swish
+from converter.forms.layer import PRODUCT, WEIGHTED, offer_conv, offer_linear
+from converter.forms.movement import CONCAT, MOVEMENT, offer_concat, offer_movement
+from converter.forms.piecewise_linear import PIECEWISE_LINEAR
+from converter.forms.requantize import REQUANTIZE, offer_copy
+from converter.forms.rescale import RESCALE
+from converter.graph.macs import macs_of
+from converter.graph.operator_sets import MOVEMENT as MOVING
+
+__all__ = ["FORMS", "PASSING", "RULES", "SLOW", "offer_node"]
+
+FORMS: Mapping[str, Form] = {
+    form.name: form
+    for form in (
+        WEIGHTED,
+        PRODUCT,
+        ELEMENTWISE,
+        MOVEMENT,
+        CONCAT,
+        CLAMP,
+        RESCALE,
+        HARD_SWISH,
+        GELU,
+        PIECEWISE_LINEAR,
+        REQUANTIZE,
+    )
+}
+
+PASSING = frozenset(name for name, form in FORMS.items() if form.passes_codes)
+"""Forms whose output holds the codes of their one computed input."""
+
+SLOW = ("AveragePool", "MaxPool", "Softmax")
+"""Operators whose integer kernel is slower than the float one."""
+
+
+def _slow(node: ir.Node, _: Context, __: Earlier) -> Offer | Refusal:
+    return Refusal(f"the integer kernel for {node.op_type} is several times slower than float")
+
+
+def _no_kernel(node: ir.Node, context: Context, _: Earlier) -> Offer | Refusal:
+    return Refusal(f"ONNX Runtime's CPU provider has no integer kernel for {node.op_type}", macs_of(node, context.shapes))
+
+
+RULES: Mapping[str, Rule] = {
+    "Conv": offer_conv,
+    "Gemm": offer_linear,
+    "MatMul": offer_linear,
+    "Add": offer_binary,
+    "Mul": offer_binary,
+    "GlobalAveragePool": offer_global_average,
+    "Sigmoid": offer_unary,
+    "LeakyRelu": offer_unary,
+    "HardSwish": offer_hard_swish,
+    "Gelu": offer_gelu,
+    "Concat": offer_concat,
+    "Identity": offer_copy,
+    "Relu": offer_clamp,
+    "Clip": offer_clamp,
+    **dict.fromkeys(MOVING, offer_movement),
+    **dict.fromkeys(SLOW, _slow),
+}
+"""By operator type."""
+
+
+def offer_node(node: ir.Node, context: Context, earlier: Earlier) -> Offer | Refusal:
+    """The integer form that an operator of this type could have, and its cost, or why there is none."""
+    return RULES.get(node.op_type, _no_kernel)(node, context, earlier)
