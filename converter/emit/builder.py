@@ -16,6 +16,7 @@ import onnx_ir as ir
 from converter.emit.fusion_barriers import add_barriers
 from converter.emit.graph_builder import QuantizedGraph
 from converter.forms.registry import FORMS
+from converter.graph.builder import remove_dead
 from converter.graph.operator_sets import CANONICAL_OPSET
 from converter.graph.queries import constant
 from converter.plan.constants import weight_codes
@@ -40,6 +41,7 @@ def emit(model: ir.Model, plan: Plan, metadata: Mapping[str, str]) -> ir.Model:
     graph = Writer(model.graph, plan).build()
     result = ir.Model(graph, ir_version=OUTPUT_IR_VERSION, producer_name="bridgequant")
     result.metadata_props.update(metadata)
+    remove_dead(result)
     return result
 
 
@@ -83,7 +85,7 @@ class Writer:
                 self._float_node(node)
         graph.outputs.extend([self._output(v) for v in self.old.outputs])
         add_barriers(self.new, [name for name, op in self.plan.ops.items() if op.runs != "integer"])
-        return _pruned(graph)
+        return graph
 
     def _op(self, node: ir.Node | None) -> OpPlan | None:
         return self.plan.ops.get(str(node.name)) if node is not None else None
@@ -270,14 +272,3 @@ class Writer:
         assert value is not None and array is not None
         name = f"{node.name}_{value.name}"
         return self.new.dequantize(self.new.initializer(f"{name}_quantized", weight_codes(op, index, array, grid)), grid, name)
-
-
-def _pruned(graph: ir.Graph) -> ir.Graph:
-    """Drop nodes that nothing reads, last first, and constants that nothing reads."""
-    for node in reversed(list(graph)):
-        if not any(o.uses() or o.is_graph_output() for o in node.outputs):
-            graph.remove([node], safe=True)
-    for name, value in list(graph.initializers.items()):
-        if not value.uses() and not value.is_graph_output():
-            del graph.initializers[name]
-    return graph
