@@ -116,7 +116,7 @@ def _converted(
     target = find_target(options.target)
     samples, preprocess, remarks = _samples(source, options, progress)
     progress.stage("canonicalise")
-    canonical = canonicalise(source.model, samples.calibration[:PROOF_SAMPLES])
+    canonical = canonicalise(source.model, samples.calibration[:PROOF_SAMPLES], target)
     for remark in undone(canonical):
         remarks.append(remark)
         progress.note(remark)

@@ -28,6 +28,7 @@ from converter.planning.registry import METHODS
 from converter.progress import Progress
 from converter.report import Report, report_json
 from converter.runtime.session import open_session, run_session
+from converter.targets import Target
 from converter.testing.models import SaveHybrid, Values, WriteImages, hybrid_model, make_model
 from converter.testing.plans import folds_of
 from converter.transforms.equalization.site import Fold
@@ -410,7 +411,7 @@ def test_a_method_can_fold_and_its_plan_can_be_given_back(
 
 
 def test_a_rewrite_that_was_undone_is_a_note_and_no_warning(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def break_apart(model: ir.Model) -> tuple[ir.Model, int]:
+    def break_apart(model: ir.Model, _: Target) -> tuple[ir.Model, int]:
         next(n for n in model.graph if n.op_type == "Gemm").op_type = "Nonsense"
         return model, 1
 

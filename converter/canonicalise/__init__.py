@@ -35,13 +35,14 @@ from converter.errors import ModelError
 from converter.graph.builder import remove_dead
 from converter.graph.operator_sets import CANONICAL_OPSET
 from converter.runtime.session import Feed
+from converter.targets import DEFAULT_TARGET, Target, find_target
 
 __all__ = ["CANONICAL_OPSET", "PROOF_SAMPLES", "TOLERANCE", "Canonical", "Rewrite", "canonicalise", "undone"]
 
 PROOF_SAMPLES = 2
 """On which a rewrite has to leave the outputs."""
 
-Step = Callable[[ir.Model], tuple[ir.Model, int]]
+Step = Callable[[ir.Model, Target], tuple[ir.Model, int]]
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,11 @@ def _fuse(model: ir.Model) -> list[str]:
     return fuse_activations(model) + fuse_normalizations(model)
 
 
-def _fold_constants(model: ir.Model) -> tuple[ir.Model, int]:
+def _even_out(model: ir.Model, _: Target) -> tuple[ir.Model, int]:
+    return even_out_channels(model)
+
+
+def _fold_constants(model: ir.Model, _: Target) -> tuple[ir.Model, int]:
     before = len(model.graph)
     optimizer.fold_constants(model, onnx_shape_inference=False)
     remove_dead(model)
@@ -92,17 +97,22 @@ def _fold_constants(model: ir.Model) -> tuple[ir.Model, int]:
 
 
 def _edit(edit: Callable[[ir.Model], list[str]]) -> Step:
-    """A step that changes the model it is given."""
+    """A step that changes the model it is given, whatever the target."""
+    return _priced(lambda model, _: edit(model))
 
-    def step(model: ir.Model) -> tuple[ir.Model, int]:
-        changed = edit(model)
+
+def _priced(edit: Callable[[ir.Model, Target], list[str]]) -> Step:
+    """A step that changes the model it is given where the target's prices say so."""
+
+    def step(model: ir.Model, target: Target) -> tuple[ir.Model, int]:
+        changed = edit(model, target)
         remove_dead(model)
         return model, len(changed)
 
     return step
 
 
-def _simplify(model: ir.Model) -> tuple[ir.Model, int]:
+def _simplify(model: ir.Model, _: Target) -> tuple[ir.Model, int]:
     simplified = _read(infer_shapes(simplify(ir.to_proto(model))))
     return simplified, max(0, len(model.graph) - len(simplified.graph))
 
@@ -114,33 +124,35 @@ _STEPS: dict[str, Step] = {
     "simplify": _simplify,  # not before the others, because it renames the tensors that it fuses
     "fuse what that uncovered": _edit(_fuse),
     "tidy spellings": _edit(tidy_spellings),
-    "average by convolution": _edit(spell_out_averages),
-    "interpolate by product": _edit(multiply_out_resizes),
+    "average by convolution": _priced(spell_out_averages),
+    "interpolate by product": _priced(multiply_out_resizes),
     "keep resizes apart": _edit(shield_resizes),
     "add parallel layers": _edit(add_parallel_layers),
     "fold what that uncovered": _edit(fold_affine),
     "rearrange axes": _edit(rearrange),
-    "even out channels": even_out_channels,
+    "even out channels": _even_out,
 }
 """The rewrites in order: each takes a model, which it may change, and gives the new one and how often it fired."""
 
 
-def canonicalise(model: onnx.ModelProto, feeds: Sequence[Feed]) -> Canonical:
+def canonicalise(model: onnx.ModelProto, feeds: Sequence[Feed], target: Target | None = None) -> Canonical:
     """Rewrite a float model into canonical form. The model given is left as it is.
 
     Args:
         model: a vetted float model.
         feeds: a few calibration inputs on which the rewrites are proven.
+        target: whose prices decide between two ways to compute the same; by default :data:`converter.targets.DEFAULT_TARGET`.
 
     Raises:
         ModelError: the opset cannot be converted, the runtime cannot run the model, control flow is left in it, or all its
             outputs are constants.
     """
+    target = target or find_target(DEFAULT_TARGET)
     start = to_canonical_opset(distinct_outputs(model))
     reference = _reference(model, start, feeds)
     current, counts = _read(start), {}
     for name, step in _STEPS.items():
-        current, counts[name] = step(current)
+        current, counts[name] = step(current, target)
     found = _difference(current, reference)
     if not found.small:
         reference = measure_noise(reference)
@@ -148,7 +160,7 @@ def canonicalise(model: onnx.ModelProto, feeds: Sequence[Feed]) -> Canonical:
     if found.small:
         rewrites, error = tuple(Rewrite(name, count, True, found.error) for name, count in counts.items()), found.error
     else:
-        current, rewrites, error = _one_by_one(start, reference)
+        current, rewrites, error = _one_by_one(start, reference, target)
     refuse_control_flow(current)
     finished = _finished(current, model)
     constants = set_outputs_aside(finished, reference.outputs[0])
@@ -171,7 +183,7 @@ def undone(canonical: Canonical) -> list[str]:
     return sentences
 
 
-def _one_by_one(start: onnx.ModelProto, reference: Reference) -> tuple[ir.Model, tuple[Rewrite, ...], float]:
+def _one_by_one(start: onnx.ModelProto, reference: Reference, target: Target) -> tuple[ir.Model, tuple[Rewrite, ...], float]:
     last = difference(start, reference)
     if last.error > TOLERANCE:
         raise ModelError(
@@ -185,7 +197,7 @@ def _one_by_one(start: onnx.ModelProto, reference: Reference) -> tuple[ir.Model,
     current, rewrites = _read(start), []
     for name, step in _STEPS.items():
         before = ir.to_proto(current)
-        candidate, count = step(current)
+        candidate, count = step(current, target)
         found = _difference(candidate, reference)
         error, edge = found.decisive
         rewrites.append(Rewrite(name, count, found.small, error, edge))

@@ -21,13 +21,12 @@ import onnx_ir as ir
 
 from converter.graph.builder import GraphBuilder
 from converter.graph.queries import attributes, constant, is_float, sole_consumer
+from converter.targets import Target
+from converter.targets.costs import cheaper_form
 
 __all__ = ["spell_out_averages"]
 
 Array = npt.NDArray[Any]
-
-_LARGEST_WINDOW = 49
-"""Elements. The cost of a convolution grows with its window, and a pooling over everything is better off as it is."""
 
 
 @dataclass(frozen=True)
@@ -40,20 +39,20 @@ class _Mixer:
     factor: Array
 
 
-def spell_out_averages(model: ir.Model) -> list[str]:
-    """Apply the cases above; returns the names of the tensors concerned."""
+def spell_out_averages(model: ir.Model, target: Target) -> list[str]:
+    """Apply the cases above where the convolution costs less; returns the names of the tensors concerned."""
     builder = GraphBuilder(model.graph)
-    return [name for node in list(model.graph) if node.op_type == "AveragePool" and (name := _spell_out(builder, node))]
+    return [name for node in list(model.graph) if node.op_type == "AveragePool" and (name := _spell_out(builder, node, target))]
 
 
-def _spell_out(builder: GraphBuilder, pool: ir.Node) -> str:
+def _spell_out(builder: GraphBuilder, pool: ir.Node, target: Target) -> str:
     x, attrs, pooled = pool.inputs[0], attributes(pool), pool.outputs[0]
     window = [int(k) for k in attrs["kernel_shape"]]
     shape = x.shape if x is not None else None
     if x is None or not is_float(x) or shape is None or len(shape) != 4 or not isinstance(shape[1], int):
         return ""
     plain = attrs.get("auto_pad", "NOTSET") in ("NOTSET", "") and not attrs.get("ceil_mode", 0) and set(attrs.get("dilations", [1])) == {1}
-    if not plain or not 1 < math.prod(window) <= _LARGEST_WINDOW:
+    if not plain or math.prod(window) == 1 or not _cheaper(shape, pooled.shape, math.prod(window), target):
         return ""
     channels, pads, strides = shape[1], list(attrs.get("pads", [0] * 4)), list(attrs.get("strides", [1, 1]))
     gain = None
@@ -86,6 +85,16 @@ def _spell_out(builder: GraphBuilder, pool: ir.Node) -> str:
     replaced = str(result.name)
     builder.replace(result, new, [pool] if mixer is None else [mixer.total, mixer.scaling, mixer.difference, pool])
     return replaced
+
+
+def _cheaper(read: ir.Shape, written: ir.Shape | None, window: int, target: Target) -> bool:
+    """True if a depthwise convolution costs less than the pooling; open sides count one place."""
+    sizes = [math.prod(d if isinstance(d, int) else 1 for d in (shape or (1,))) for shape in (read, written)]
+    channels, macs = int(read[1]) if isinstance(read[1], int) else 1, float(sizes[1] * window)
+    pool = {"node": 1.0, "input": float(sizes[0]), "element": float(sizes[1])}
+    uneven = {f"uneven{by}": float(sizes[1]) for by in (8, 16) if channels % by}
+    convolution = pool | uneven | {"mac": macs, "column": macs, "narrow_column": macs}
+    return cheaper_form("DepthwiseConv", convolution, target) < cheaper_form("AveragePool", pool, target)
 
 
 def _border_gain(sides: Sequence[int], window: Sequence[int], strides: Sequence[int], pads: Sequence[int]) -> Array:

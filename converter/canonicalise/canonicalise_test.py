@@ -18,6 +18,7 @@ from converter.errors import ModelError
 from converter.graph.builder import GraphBuilder
 from converter.graph.operator_sets import CANONICAL_OPSET
 from converter.runtime.session import open_session, run_session
+from converter.targets import Target
 from converter.testing.models import hybrid_model
 from converter.testing.rewrites import Array, Draft, assert_equal_outputs, op_types, random_feed, weights
 
@@ -224,7 +225,7 @@ def test_a_conversion_that_changes_the_outputs_is_refused(monkeypatch: pytest.Mo
 # The proof.
 
 
-def spoil(model: ir.Model) -> tuple[ir.Model, int]:
+def spoil(model: ir.Model, _: Target) -> tuple[ir.Model, int]:
     """A wrong rewrite: every bias of a convolution grows by a tenth."""
     count = 0
     for node in model.graph:
@@ -239,7 +240,7 @@ def spoil(model: ir.Model) -> tuple[ir.Model, int]:
     return model, count
 
 
-def break_apart(model: ir.Model) -> tuple[ir.Model, int]:
+def break_apart(model: ir.Model, _: Target) -> tuple[ir.Model, int]:
     """A rewrite after which the model does not load."""
     for node in model.graph:
         if node.op_type == "Gemm":
@@ -247,7 +248,7 @@ def break_apart(model: ir.Model) -> tuple[ir.Model, int]:
     return model, 1
 
 
-def use_an_operator_of_the_runtime(model: ir.Model) -> tuple[ir.Model, int]:
+def use_an_operator_of_the_runtime(model: ir.Model, _: Target) -> tuple[ir.Model, int]:
     """A rewrite that computes the same, but not in standard ONNX."""
     for node in model.graph:
         if node.op_type == "Gelu":
@@ -290,7 +291,7 @@ def test_integer_outputs_are_proven_too(monkeypatch: pytest.MonkeyPatch) -> None
     draft = Draft(x=(2, 8))
     model = draft.model(draft.add("ArgMax", draft.add("Gemm", "x", weights(8, 8), weights(8)), axis=1))
 
-    def reverse(model: ir.Model) -> tuple[ir.Model, int]:
+    def reverse(model: ir.Model, _: Target) -> tuple[ir.Model, int]:
         node = next(n for n in model.graph if n.op_type == "ArgMax")
         node.op_type = "ArgMin"
         return model, 1
@@ -336,7 +337,7 @@ sys.stdout.buffer.write(onnx_ir.to_proto(model).SerializeToString(deterministic=
     assert run.stdout == here.SerializeToString(deterministic=True)
 
 
-def drop_guards(model: ir.Model) -> tuple[ir.Model, int]:
+def drop_guards(model: ir.Model, _: Target) -> tuple[ir.Model, int]:
     """A rewrite that is right wherever nothing is below the limit."""
     clips = [n for n in model.graph if n.op_type == "Clip"]
     for node in clips:

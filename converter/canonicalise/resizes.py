@@ -3,7 +3,7 @@
 ``Resize`` of the last two axes in a linear or cubic mode computes each result as a weighted mean of the positions of its
 picture, with weights that depend on the sizes alone. ``Reshape`` to one axis of positions, ``MatMul`` with those weights
 and ``Reshape`` back say the same. The runtime interpolates element by element, in float only in its newer versions, and
-as long as there are few positions the product takes fewer instructions than that, in float and in integer.
+as long as there are few positions the product takes less than that. The prices of the target decide.
 """
 
 from __future__ import annotations
@@ -23,33 +23,32 @@ from converter.graph.marks import RESIZE, mark_makers
 from converter.graph.operator_sets import CANONICAL_OPSET
 from converter.graph.queries import attributes, constant, is_float
 from converter.runtime.session import run_model
+from converter.targets import Target
+from converter.targets.costs import cheaper_form, kind_of
 
 __all__ = ["multiply_out_resizes"]
 
 Array = npt.NDArray[Any]
 
 _MAP_RANK = 4
-_MOST_POSITIONS = 64
-"""Of the picture that is resized. The product takes as many multiplications for each result. For 49 of them the integer one
-takes some 11 instructions on Cortex-A76, the interpolation 27 (``python -m tools.arm64.count --per-op``)."""
-
 _MOST_WEIGHTS = 1 << 16
 """What a processor's second cache holds beside the tensors."""
 
 
-def multiply_out_resizes(model: ir.Model) -> list[str]:
-    """Replace interpolations of small pictures; returns the names of the tensors concerned."""
+def multiply_out_resizes(model: ir.Model, target: Target) -> list[str]:
+    """Replace interpolations where the product costs less; returns the names of the tensors concerned."""
     builder = GraphBuilder(model.graph)
-    return [name for node in list(model.graph) if node.op_type == "Resize" and (name := _multiply_out(builder, node))]
+    return [name for node in list(model.graph) if node.op_type == "Resize" and (name := _multiply_out(builder, node, target))]
 
 
-def _multiply_out(builder: GraphBuilder, node: ir.Node) -> str:
+def _multiply_out(builder: GraphBuilder, node: ir.Node, target: Target) -> str:
     x, result = node.inputs[0], node.outputs[0]
     sides = _sides(x), _sides(result)
     if x is None or not is_float(x) or sides[0] is None or sides[1] is None or not _mixes_positions_only(node):
         return ""
     places, results = math.prod(sides[0]), math.prod(sides[1])
-    if places > _MOST_POSITIONS or places * results > _MOST_WEIGHTS:
+    rows = math.prod(d if isinstance(d, int) else 1 for d in (x.shape or ())[:-2])
+    if places * results > _MOST_WEIGHTS or not _cheaper(node, rows, places, results, target):
         return ""
     name, kept = str(result.name), [0] * (len(x.shape or ()) - 2)
     weights = _weights(node, sides[0])
@@ -74,6 +73,13 @@ def _reshape(builder: GraphBuilder, anchor: ir.Node, x: ir.Value, sizes: Sequenc
     return builder.add(
         "Reshape", [x, builder.initializer(f"{name}_sizes", np.array(sizes, np.int64))], name=f"{name}_Reshape", shape=shape, before=anchor
     )
+
+
+def _cheaper(node: ir.Node, rows: int, places: int, results: int, target: Target) -> bool:
+    """True if the product costs less than the interpolation."""
+    whole = {"node": 1.0, "input": float(rows * places), "element": float(rows * results)}
+    product = whole | {"row": float(rows), "mac": float(rows * places * results), "matrix": 1.0}
+    return cheaper_form("Linear", product, target) < cheaper_form(kind_of(node), whole, target)
 
 
 def _sides(value: ir.Value | None) -> list[int] | None:

@@ -19,6 +19,7 @@ from converter.load.model import load
 from converter.options import Options
 from converter.progress import SILENT, Progress
 from converter.sensitivity.bridge_blocks import Block, Layer, Structure, find_structure
+from converter.targets import find_target
 
 __all__ = ["explain", "structure_tables"]
 
@@ -40,7 +41,7 @@ def explain(source_path: Path, options: Options, *, progress: Progress = SILENT)
     specs, _ = calibration_shapes(source, options.input_shapes, None, options.threads)
     feeds = load_samples(None, specs, count=1, preprocess=None, seed=options.seed).calibration[:1]
     progress.stage("canonicalise")
-    canonical = canonicalise(source.model, feeds)
+    canonical = canonicalise(source.model, feeds, find_target(options.target))
     name_after_source(source.model, canonical.model)
     progress.stage("observe")
     seen = observe(canonical.model, feeds, seed=options.seed, threads=options.threads)

@@ -20,6 +20,7 @@ from converter.plan.records import EXCLUDED, Plan
 from converter.plan.serialization import plan_from_json
 from converter.planning.validate import apply_transforms, with_forms
 from converter.runtime.session import Feed
+from converter.targets import Target, find_target
 from converter.transforms.transform import GraphFacts
 
 __all__ = ["planned_model", "read_plan"]
@@ -38,7 +39,7 @@ def read_plan(path: Path) -> Plan:
         raise UsageError(f"the plan cannot be read: {reason}", where=f"--plan-in {path}", hint="check the path") from None
 
 
-def planned_model(source: Source, plan: Plan, feeds: Sequence[Feed], where: Path) -> tuple[ir.Model, Plan]:
+def planned_model(source: Source, plan: Plan, feeds: Sequence[Feed], where: Path, target: Target | None = None) -> tuple[ir.Model, Plan]:
     """The canonical model with the plan's transforms, and the plan with what it left unsaid.
 
     Args:
@@ -46,12 +47,13 @@ def planned_model(source: Source, plan: Plan, feeds: Sequence[Feed], where: Path
         plan: for it.
         feeds: one sample or more, of the shape that it was calibrated at.
         where: the plan's file, for messages.
+        target: that the plan is for; one of those that are built in if None.
 
     Raises:
         UsageError: the plan is not for this model.
         ModelError: the model does not run.
     """
-    model = canonicalise(source.model, feeds[:PROOF_SAMPLES]).model
+    model = canonicalise(source.model, feeds[:PROOF_SAMPLES], target or find_target(plan.target)).model
     name_after_source(source.model, model)
     excluded = frozenset(name for name, op in plan.ops.items() if op.runs == "float" and op.reason == EXCLUDED)
     if parse_bits(plan.bits)[1] < CONTAINER_BITS:

@@ -12,7 +12,7 @@ from converter.graph.operator_sets import CONVOLUTIONS, RECURRENT
 from converter.graph.queries import attributes, constant, data_inputs
 from converter.targets.target import Prices, Target
 
-__all__ = ["Shapes", "features", "form_costs", "kind_of", "operator_costs", "price"]
+__all__ = ["Shapes", "cheaper_form", "features", "form_costs", "kind_of", "operator_costs", "price"]
 
 Shapes = Mapping[str, tuple[int, ...]]
 """Shape of each float tensor, by name."""
@@ -49,6 +49,12 @@ def form_costs(kind: str, found: Mapping[str, float], target: Target) -> tuple[f
     return price(cost.float, found), None if cost.integer is None else price(cost.integer, found)
 
 
+def cheaper_form(kind: str, found: Mapping[str, float], target: Target) -> float:
+    """The cost of the form that costs less: for decisions that are made before it is known what runs in integer."""
+    floats, integers = form_costs(kind, found, target)
+    return floats if integers is None else min(floats, integers)
+
+
 def price(prices: Prices, found: Mapping[str, float]) -> float:
     """The sum over features of amount times price."""
     return sum(each * found.get(feature, 0.0) for feature, each in prices.items())
@@ -58,7 +64,8 @@ def kind_of(node: ir.Node) -> str:
     """How targets call a node: by operator type, but layers apart by what their kernels do.
 
     ``Conv`` (dense, or with computed weights), ``PointwiseConv`` (1x1, dense), ``GroupedConv``, ``DepthwiseConv``; ``Linear`` (Gemm and
-    MatMul with one constant matrix of weights on the right), ``MatMul`` (all others).
+    MatMul with one constant matrix of weights on the right), ``MatMul`` (all others); ``LinearResize`` and ``CubicResize``
+    interpolate, ``Resize`` copies.
     """
     weight = constant(node.inputs[1]) if len(node.inputs) > 1 else None
     if node.op_type == "Conv" and weight is not None:
@@ -68,6 +75,8 @@ def kind_of(node: ir.Node) -> str:
         return "DepthwiseConv" if weight.shape[1] == 1 and groups == weight.shape[0] else "GroupedConv"
     if node.op_type == "Gemm" or (node.op_type == "MatMul" and weight is not None and weight.ndim <= 2):
         return "Linear"
+    if node.op_type == "Resize":
+        return {"linear": "LinearResize", "cubic": "CubicResize"}.get(attributes(node).get("mode", "nearest"), "Resize")
     return node.op_type
 
 

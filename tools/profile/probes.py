@@ -166,6 +166,7 @@ def _movement() -> list[Probe]:
         Probe("Expand", ((1, 1, 6, 192),), ([4, 1, 6, 192],)),
         *(Probe("Expand", ((*shape[:2], 1, 1),), (list(shape),)) for shape in _IMAGES),
         *(Probe("Resize", (shape,), ((), [1.0, 1.0, 2.0, 2.0]), doubled) for shape in _IMAGES),
+        *(Probe("Resize", (shape,), ((), [1.0, 1.0, 2.0, 2.0]), {"mode": mode}) for mode in ("linear", "cubic") for shape in _IMAGES),
         *(Probe("Concat", (shape, shape), (), {"axis": 1}) for shape in (*_IMAGES, *_TOKENS)),
         *(Probe("Pad", (shape,), ([0, 0, 0, 0, 0, 0, 1, 1],)) for shape in _IMAGES),
     ]
