@@ -67,14 +67,8 @@ def _spell_out(builder: GraphBuilder, pool: ir.Node, target: Target) -> str:
     name = str(pooled.name)
     weights = np.broadcast_to(factor[:, None, None, None] / math.prod(window), (channels, 1, *window))
     kernel = {"kernel_shape": window, "pads": pads, "strides": strides, "group": channels}
-    new = builder.add(
-        "Conv",
-        [x, builder.initializer(f"{name}_weight", weights.astype(np.float32))],
-        kernel,
-        name=f"{name}_Conv",
-        like=pooled,
-        before=last,
-    )
+    weight = builder.initializer(f"{name}_weight", weights.astype(np.float32))
+    new = builder.add("Conv", [x, weight], kernel, name=f"{name}_Conv", like=pooled, before=last)
     if gain is not None:
         new = builder.add("Mul", [new, builder.initializer(f"{name}_gain", gain)], name=f"{name}_Mul", like=pooled, before=last)
     if mixer is not None:

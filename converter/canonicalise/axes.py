@@ -99,10 +99,8 @@ def crop_and_pad(builder: GraphBuilder, node: ir.Node) -> bool:
         for what, part in (("starts", starts), ("ends", ends), ("axes", axes))
     ]
     cropped = builder.add("Slice", [x, *limits], name=f"{name}_Slice", like=output, shape=ir.Shape(inside), before=node)
-    new = builder.add(
-        "Pad", [cropped, _list(builder, node, pads, np.dtype(np.int64), f"{name}_pads")], name=f"{name}_Pad", like=output, before=node
-    )
-    builder.replace(output, new, [node])
+    amounts = _list(builder, node, pads, np.dtype(np.int64), f"{name}_pads")
+    builder.replace(output, builder.add("Pad", [cropped, amounts], name=f"{name}_Pad", like=output, before=node), [node])
     return True
 
 
@@ -140,22 +138,16 @@ def _shield(builder: GraphBuilder, node: ir.Node) -> None:
     before = _sizes_of(builder, node, x)
     if "axes" not in attrs and sizes is not None and _is_given(sizes):  # the channels' number is another now
         attrs["axes"], sizes = [2, 3], _list(builder, node, _parts(sizes, 4)[2:], integers, f"{name}_sizes")
+    pictures = _list(builder, node, [-1, 1, *before[2:]], integers, f"{name}_pictures")
     flat_shape = ir.Shape([None, 1, *list(x.shape or ())[2:]])
-    flat = builder.add(
-        "Reshape",
-        [x, _list(builder, node, [-1, 1, *before[2:]], integers, f"{name}_pictures")],
-        name=f"{name}_flat",
-        shape=flat_shape,
-        before=node,
-    )
+    flat = builder.add("Reshape", [x, pictures], name=f"{name}_flat", shape=flat_shape, before=node)
     resized_shape = ir.Shape([None, 1, *list(output.shape or [None] * 4)[2:]])
     operands = [flat, *node.inputs[1:3], *([sizes] if len(node.inputs) > 3 else [])]
     resized = builder.add("Resize", operands, attrs, name=f"{name}_Resize", shape=resized_shape, before=node)
     after = _sizes_of(builder, node, resized)
     target = _list(builder, node, [*before[:2], *after[2:]], integers, f"{name}_maps")
-    result = builder.add(
-        "Reshape", [resized, target], name=f"{name}_map", like=output, shape=ir.Shape([*kept, *resized_shape[2:]]), before=node
-    )
+    map_shape = ir.Shape([*kept, *resized_shape[2:]])
+    result = builder.add("Reshape", [resized, target], name=f"{name}_map", like=output, shape=map_shape, before=node)
     mark_makers((flat, resized, result), RESIZE)
     builder.replace(output, result, [node])
 
@@ -193,8 +185,8 @@ def _sizes_of(builder: GraphBuilder, node: ir.Node, x: ir.Value) -> list[Part]:
     sizes = list(x.shape or ())
     if all(isinstance(size, int) for size in sizes):
         return [int(size) for size in sizes]  # type: ignore[arg-type]
-    shape = builder.add("Shape", [x], name=f"{node.outputs[0].name}_Shape", shape=ir.Shape([len(sizes)]), before=node)
-    shape.type = ir.TensorType(ir.DataType.INT64)
+    name, length = f"{node.outputs[0].name}_Shape", ir.Shape([len(sizes)])
+    shape = builder.add("Shape", [x], name=name, dtype=ir.DataType.INT64, shape=length, before=node)
     return [size if isinstance(size, int) else (shape, i) for i, size in enumerate(sizes)]
 
 
@@ -242,9 +234,8 @@ def _list(builder: GraphBuilder, node: ir.Node, parts: Sequence[Part], dtype: np
         start = end
     if len(pieces) == 1:
         return pieces[0]
-    joined = builder.add("Concat", pieces, {"axis": 0}, name=f"{name}_Concat", shape=ir.Shape([len(parts)]), before=node)
-    joined.type = ir.TensorType(ir.DataType.from_numpy(dtype))
-    return joined
+    kind, shape = ir.DataType.from_numpy(dtype), ir.Shape([len(parts)])
+    return builder.add("Concat", pieces, {"axis": 0}, name=f"{name}_Concat", dtype=kind, shape=shape, before=node)
 
 
 def _source(part: Part) -> ir.Value | None:
@@ -256,6 +247,5 @@ def _piece(builder: GraphBuilder, node: ir.Node, parts: Sequence[Part], dtype: n
     if source is None:
         return builder.initializer(name, np.asarray(parts, dtype))
     index = builder.initializer(f"{name}_index", np.asarray([p[1] for p in parts if isinstance(p, tuple)], np.int64))
-    piece = builder.add("Gather", [source, index], name=f"{name}_Gather", shape=ir.Shape([len(parts)]), before=node)
-    piece.type = ir.TensorType(ir.DataType.from_numpy(dtype))
-    return piece
+    kind, shape = ir.DataType.from_numpy(dtype), ir.Shape([len(parts)])
+    return builder.add("Gather", [source, index], name=f"{name}_Gather", dtype=kind, shape=shape, before=node)

@@ -56,13 +56,8 @@ def _multiply_out(builder: GraphBuilder, node: ir.Node, target: Target) -> str:
         return ""
     leading = list(x.shape or ())[:-2]
     flat = _reshape(builder, node, x, [*kept, places], ir.Shape([*leading, places]), f"{name}_positions")
-    mixed = builder.add(
-        "MatMul",
-        [flat, builder.initializer(f"{name}_weights", weights.reshape(places, results))],
-        name=f"{name}_MatMul",
-        shape=ir.Shape([*leading, results]),
-        before=node,
-    )
+    weight = builder.initializer(f"{name}_weights", weights.reshape(places, results))
+    mixed = builder.add("MatMul", [flat, weight], name=f"{name}_MatMul", shape=ir.Shape([*leading, results]), before=node)
     picture = _reshape(builder, node, mixed, [*kept, *sides[1]], ir.Shape([*leading, *sides[1]]), f"{name}_picture")
     mark_makers((flat, mixed, picture), RESIZE)
     builder.replace(result, picture, [node])
@@ -70,9 +65,8 @@ def _multiply_out(builder: GraphBuilder, node: ir.Node, target: Target) -> str:
 
 
 def _reshape(builder: GraphBuilder, anchor: ir.Node, x: ir.Value, sizes: Sequence[int], shape: ir.Shape, name: str) -> ir.Value:
-    return builder.add(
-        "Reshape", [x, builder.initializer(f"{name}_sizes", np.array(sizes, np.int64))], name=f"{name}_Reshape", shape=shape, before=anchor
-    )
+    target = builder.initializer(f"{name}_sizes", np.array(sizes, np.int64))
+    return builder.add("Reshape", [x, target], name=f"{name}_Reshape", shape=shape, before=anchor)
 
 
 def _cheaper(node: ir.Node, rows: int, places: int, results: int, target: Target) -> bool:
