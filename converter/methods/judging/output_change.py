@@ -8,16 +8,46 @@ from collections.abc import Mapping
 import torch
 from torch.nn import functional
 
+from converter.methods.judging.output_error import on_grids
 from converter.methods.problem import Problem
+from converter.quantization.parameters import Grid
 from converter.sensitivity.output_loss import OutputLoss
+from converter.torch_backend.network import run_samples
 
-__all__ = ["affordable_samples", "divergence", "error_share", "output_change"]
+__all__ = ["affordable_samples", "divergence", "error_share", "output_change", "ruins_outputs"]
 
 Tensor = torch.Tensor
 
 _MOST_NUMBERS = 1 << 24
 """Numbers in all tensors of a network and all samples of one trial. Small networks can afford more samples, and need them: what is
 rare among few numbers is in few samples."""
+
+
+_RUIN = 5.0
+"""7 dB. Networks in which gradients tell are not near it, at 4 bits neither."""
+
+_FEWEST = 8
+
+
+def ruins_outputs(problem: Problem, found: Mapping[str, Grid], simple: Mapping[str, Grid]) -> bool:
+    """Whether grids that were found by gradients change the network's outputs far more than simple ones do.
+
+    Gradients are taken at the float network. Where a softmax is saturated there are none, and what its scores lose is not seen.
+
+    Args:
+        problem: with a study of the whole network; without one nothing is known, and the answer is no.
+        found: by root tensor.
+        simple: the same tensors, from their distribution alone.
+    """
+    study = problem.study
+    if study is None or study.values is not None:
+        return False
+    feed = {name: value[: affordable_samples(problem, _FEWEST)] for name, value in study.feed.items()}
+    with torch.no_grad():
+        wanted = run_samples(study.network, feed)
+        runs = [run_samples(study.network, feed, hook=on_grids(study.readings, grids)) for grids in (found, simple)]
+    change, usual = (output_change(wanted, got, study.losses) for got in runs)
+    return change > _RUIN * usual
 
 
 def affordable_samples(problem: Problem, fewest: int) -> int:

@@ -18,6 +18,7 @@ import torch
 
 from converter.methods.judging.layer_readers import Reader, captured, layers_read, readers_by_root
 from converter.methods.judging.layer_search import best_weights, quantized_operand, ranked_activations, ranked_again
+from converter.methods.judging.output_change import ruins_outputs
 from converter.methods.judging.output_error import Judge, judge_of, weight_errors
 from converter.methods.judging.tensor_error import Witness, grid_errors, witnesses_of
 from converter.methods.problem import Problem
@@ -110,6 +111,8 @@ def choose(problem: Problem) -> Choice:
     for done, section in enumerate(sections, _ROUNDS * len(readers)):
         problem.progress(done, _ROUNDS * len(readers) + len(sections))
         state.tensors.update(search_section(study, section, importance, ranked, state.tensors, _constants(study, state)))
+    if ruins_outputs(problem, state.tensors, start.tensors):
+        state.tensors = dict(start.tensors)
     _choose_weights(problem, study, judges, state)
     found = {(name, 1): tuple(float(s) for s in scales.reshape(-1)) for name, scales in state.scales.items()}
     constants = {key: replace(grid, scale=found[key]) if key in found else grid for key, grid in start.constants.items()}
