@@ -188,6 +188,8 @@ def drop(*path: str) -> Callable[[dict[str, Any]], None]:
         (change("tensors", "x", "grid", "signed", to=0), "true or false"),
         (change("tensors", "x", "grid", "axis", to="0"), "'0' where a number belongs"),
         (change("tensors", "x", "grid", "scales", to=[1.0]), "no 'scales'"),
+        (change("tensors", "x", "note", to="mine"), "no 'note'"),
+        (drop("tensors", "x", "grid", "bits"), "'bits'"),
         (change("ops", "conv", "runs", to="both"), "runs 'both'"),
         (change("ops", "conv", "writes", to="bytes"), "writes 'bytes'"),
         (drop("ops", "conv", "op_type"), "'op_type'"),
