@@ -1,23 +1,29 @@
-"""Options of a conversion: one frozen record, the only place where a default is written."""
+"""Options of a conversion: one frozen record, the only place where a default is written; the command line is made of it."""
 
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
 
-from converter.calibration.preprocess import Preprocess
 from converter.errors import UsageError
-from converter.methods.names import DEFAULT_METHOD, METHOD_NAMES, OBSERVERS, OBSERVING
+from converter.flag import flag
+from converter.methods.names import DEFAULT_METHOD, DEFAULT_OBSERVER, METHOD_NAMES, OBSERVERS, OBSERVING, MethodName, ObserverName
 from converter.methods.search_parts import SearchParts
 from converter.partition.policy import parse_placement
-from converter.targets import DEFAULT_TARGET, find_target
+from converter.quantization.bit_widths import BitWidths
+from converter.sensitivity.loss_names import LOSS_NAMES, LossName
+from converter.targets import DEFAULT_TARGET, TARGET_NAMES, find_target
 
-__all__ = ["Options", "parse_bits"]
+if TYPE_CHECKING:  # it loads NumPy and Pillow, and --help shall be answered at once
+    from converter.calibration.preprocess import Preprocess
+
+__all__ = ["Options"]
 
 _MOST_THREADS = 256
+_CALIBRATION, _PLAN = "calibration", "plan and report"
 
 
 @dataclass(frozen=True)
@@ -25,51 +31,62 @@ class Options:
     """How to convert.
 
     Attributes:
-        calib: folder or zip of images, .npz or .npy; None for synthetic images.
+        calib: folder or zip of images, .npz or .npy, or samples in memory: arrays, or dicts of arrays by input name, of which no more
+            than `samples` are taken. Each is a sample, without the batch axis, or a batch of them. uint8 pictures for an input of float
+            ones are scaled as `preprocess` says, and not resized. None for synthetic images.
         samples: calibration samples.
         require_data: refuse built-in samples, and data that say nothing about other data.
         preprocess: of images; None for what the model's metadata says, else scaling to 0..1.
         input_shapes: sizes of symbolic dimensions during calibration, by input name.
-        method: one of :data:`converter.planning.registry.METHODS`; an empty string stands for the best and is replaced by its name.
-        bits: of weights and of what enters layers, ``W4A4`` to ``W8A8``.
+        method: one of :data:`converter.planning.registry.METHODS`.
+        observer: of ``fq-vit``; None for the usual one.
+        bits: of weights and of what enters layers, ``W4A4`` to ``W8A8``; held as :class:`BitWidths`, which `widths` gives.
         target: one of :data:`converter.targets.TARGETS`, or the path of a target file, which ends in ``.toml``.
         placement: ``latency``, ``all`` or ``balanced:PRICE``, see :mod:`converter.partition.policy`.
         full: quantize what all operators read and write, also of those that run in float here, for machines without float.
-        exclude: operators that stay float: globs over names in the input file, or over operator types.
-        min_sqnr: least SQNR of every output in dB; None for no bound.
-        seed: of all random choices.
-        threads: of the runtime; 0 leaves the choice to it.
-        plan_in: a plan to use instead of making one.
         parts: of q-hyvit's search.
         losses: ``scores`` or ``values`` by the name of a float output, where the graph tells wrong,
             see :mod:`converter.sensitivity.output_loss`.
-        observer: of ``fq-vit``, one of :data:`converter.methods.names.OBSERVERS`; an empty string stands for the usual one.
+        exclude: operators that stay float: globs over names in the input file, or over operator types.
+        min_sqnr: least SQNR of every output in dB; None for no bound.
+        latency: compare latencies, which takes seconds, also on a machine that is none of the target's.
+        seed: of all random choices.
+        threads: of the runtime; 0 leaves the choice to it.
+        plan_in: a plan to use instead of making one.
     """
 
-    calib: Path | None = None
-    samples: int = 32
-    require_data: bool = False
-    preprocess: Preprocess | None = None
-    input_shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
-    method: str = ""
-    bits: str = "W8A8"
-    target: str = DEFAULT_TARGET
-    placement: str = "latency"
-    full: bool = False
-    exclude: tuple[str, ...] = ()
-    min_sqnr: float | None = None
-    seed: int = 0
-    threads: int = 0
-    plan_in: Path | None = None
+    calib: str | Path | Iterable[Any] | None = flag(
+        None, "folder or zip of images, .npz or .npy (default: built-in synthetic samples)", "PATH", kind=Path, group=_CALIBRATION
+    )
+    samples: int = flag(32, "how many calibrate; up to a quarter more compare", "N", group=_CALIBRATION)
+    require_data: bool = flag(False, "refuse built-in samples, and data that say nothing (all equal, black pictures)", group=_CALIBRATION)
+    preprocess: Preprocess | None = flag(
+        None, "of images: imagenet, unit, symmetric, or 'mean=..;std=..', with ';resize=stretch|crop|pad'", "SPEC", group=_CALIBRATION
+    )
+    input_shapes: Mapping[str, tuple[int, ...]] = flag(
+        dict, "size of an open input, as x:1,3,48,320", "NAME:DIMS", name="--input-shape", group=_CALIBRATION, many=True
+    )
+    method: MethodName = flag(DEFAULT_METHOD, f"how grids are chosen: {', '.join(METHOD_NAMES)}", "NAME")
+    observer: ObserverName | None = flag(None, f"fq-vit: how it sees ranges: {', '.join(OBSERVERS)} (default: {DEFAULT_OBSERVER})", "HOW")
+    bits: BitWidths | str = flag(BitWidths, "bits of weights and of what enters layers, 4 to 8 each", "WxAy")
+    target: str = flag(DEFAULT_TARGET, f"{', '.join(TARGET_NAMES)}, or a FILE.toml", "NAME")
+    placement: Literal["latency", "all"] | str = flag(
+        "latency", "latency: fastest that stays near float; balanced:PRICE; all: in integer", "HOW"
+    )
+    full: bool = flag(False, "quantize softmax, norms and all else too, for machines without float")
     parts: SearchParts = field(default_factory=SearchParts)
-    losses: Mapping[str, str] = field(default_factory=dict)
-    observer: str = ""
+    losses: Mapping[str, LossName] = flag(dict, "count errors of an output as of scores or values", "NAME=KIND", name="--loss", many=True)
+    exclude: tuple[str, ...] = flag((), "keep operators float, by name glob or type", "PATTERN", many=True)
+    min_sqnr: float | None = flag(None, "write nothing (exit 6) if an output is closer to float by fewer decibels", "DB", kind=float)
+    latency: bool = flag(False, "compare latencies also where this machine is none of the target's")
+    seed: int = flag(0, "of all random choices", "N")
+    threads: int = flag(0, "of the runtime; 0 lets it choose", "N")
+    plan_in: Path | None = flag(None, "use this plan, perhaps edited, instead of making one", "FILE", kind=Path, group=_PLAN)
 
     def __post_init__(self) -> None:
         find_target(self.target)
         parse_placement(self.placement)
-        parse_bits(self.bits)
-        object.__setattr__(self, "bits", self.bits.upper())
+        object.__setattr__(self, "bits", self.widths)
         if self.samples < 1:
             raise UsageError(f"{self.samples} samples are too few", where="--samples", hint="give 1 or more")
         if not 0 <= self.threads <= _MOST_THREADS:
@@ -79,31 +96,21 @@ class Options:
             raise UsageError(f"the seed {self.seed} is out of range", where="--seed", hint="give 0 to 4294967295")
         if self.min_sqnr is not None and not math.isfinite(self.min_sqnr):
             raise UsageError(f"{self.min_sqnr} is not a bound", where="--min-sqnr", hint="give a number of decibels, such as 20")
-        self._settle_method()
-
-    def _settle_method(self) -> None:
-        if self.method:
-            _one_of("--method", self.method, METHOD_NAMES)
-        object.__setattr__(self, "method", self.method or DEFAULT_METHOD)
-        if self.observer:
+        _one_of("--method", self.method, METHOD_NAMES)
+        for kind in self.losses.values():
+            _one_of("--loss", kind, LOSS_NAMES)
+        if self.observer is not None:
             _one_of("--observer", self.observer, OBSERVERS)
             if self.method not in OBSERVING:
                 hint = f"leave it out, or give --method {' or '.join(OBSERVING)}"
                 raise UsageError(f"the method {self.method} has no choice of observers", where="--observer", hint=hint)
 
+    @property
+    def widths(self) -> BitWidths:
+        """The bits, whether they were given as a text or not."""
+        return BitWidths.parse(self.bits) if isinstance(self.bits, str) else self.bits
 
-def _one_of(flag: str, value: str, known: Iterable[str]) -> None:
+
+def _one_of(name: str, value: str, known: Iterable[str]) -> None:
     if value not in known:
-        raise UsageError(f"'{value}' is not known", where=flag, hint=f"choose from {', '.join(known)}")
-
-
-def parse_bits(text: str) -> tuple[int, int]:
-    """``W8A8`` to (weight bits, activation bits), 4 to 8 each.
-
-    Raises:
-        UsageError: not of that form.
-    """
-    found = re.fullmatch(r"[Ww]([4-8])[Aa]([4-8])", text)
-    if not found:
-        raise UsageError(f"'{text}' is not a bit width", where="--bits", hint="write W8A8; 4 to 8 bits each")
-    return int(found[1]), int(found[2])
+        raise UsageError(f"'{value}' is not known", where=name, hint=f"choose from {', '.join(known)}")

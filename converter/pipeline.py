@@ -1,7 +1,8 @@
-"""The whole story: load -> canonicalise -> observe -> plan -> place -> emit -> verify -> report."""
+"""The whole story: load -> calibrate (samples, canonicalise, observe) -> plan -> emit -> verify -> report."""
 
 from __future__ import annotations
 
+import platform
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,6 +13,8 @@ import onnx
 import onnx_ir as ir
 
 from converter import __version__
+from converter.calibration.array_files import ArrayStore
+from converter.calibration.given_samples import GIVEN, given_arrays
 from converter.calibration.input_shapes import calibration_shapes
 from converter.calibration.observer import Observations, observe
 from converter.calibration.preprocess import Preprocess, parse_preprocess
@@ -27,13 +30,14 @@ from converter.graph.source_nodes import name_after_source
 from converter.load.files import check_input, check_outputs, write_files
 from converter.load.metadata import PREPROCESS
 from converter.load.model import Source, load
-from converter.options import Options, parse_bits
+from converter.options import Options
 from converter.partition.bit_widths import CONTAINER_BITS
 from converter.partition.cost_model import predict
 from converter.partition.requantize_copies import fork_entering
 from converter.plan.records import Plan
 from converter.plan.serialization import plan_to_json
-from converter.planning.make import Planned, adopted, find_losses, make_plan
+from converter.planning import make as planning
+from converter.planning.make import Planned, adopted, find_losses
 from converter.planning.replay import read_plan
 from converter.progress import SILENT, Progress
 from converter.provenance import provenance
@@ -46,73 +50,138 @@ from converter.targets import FILE_SUFFIX, Target, find_target
 from converter.targets.costs import Shapes
 from converter.verify.verdict import Verdict, verify
 
-__all__ = ["convert"]
-
-
-@dataclass(frozen=True)
-class _Result:
-    model: onnx.ModelProto
-    verdict: Verdict
-    latency: LatencyRatio
+__all__ = ["Calibrated", "adopt_plan", "calibrate", "convert", "emit_model", "make_plan", "verify_model"]
 
 
 def convert(
-    source_path: Path,
-    output_path: Path,
-    options: Options,
+    source: str | Path | onnx.ModelProto,
+    output: str | Path | None = None,
+    options: Options | None = None,
     *,
     dry_run: bool = False,
     progress: Progress = SILENT,
-    plan_out: Path | None = None,
-    json_out: Path | None = None,
+    plan_out: str | Path | None = None,
+    json_out: str | Path | None = None,
 ) -> Report:
     """Convert a float ONNX model to an int8 QDQ model.
 
     Args:
-        source_path: the float model.
-        output_path: where the result goes; replaced atomically, left untouched on any failure.
-        options: how.
-        dry_run: stop after placing: nothing is emitted or verified, and no model is written.
+        source: the float model, or its file. A model in memory is left as it is.
+        output: where the result goes; replaced atomically, left untouched on any failure. None writes no model: it is in the report.
+        options: how; by default those of ``Options()``.
+        dry_run: stop when there is a plan: nothing is emitted or verified, and no model is written.
         progress: who is watching.
         plan_out: where the plan goes, as JSON.
         json_out: where the report goes, as JSON.
 
+    Returns:
+        what was done and found, with the model.
+
     Raises:
         ConverterError: see :mod:`converter.errors`. None of the files is written then.
     """
-    check_input(source_path)
-    outputs = {"OUT": output_path, "--plan-out": plan_out, "--json": json_out}
-    target_file = Path(options.target) if options.target.endswith(FILE_SUFFIX) else None
-    inputs = {"IN": source_path, "--calib": options.calib, "--plan-in": options.plan_in, "--target": target_file}
-    written = {role: path for role, path in outputs.items() if path is not None}
-    read = {role: path for role, path in inputs.items() if path is not None}
+    options = Options() if options is None else options
+    source = source if isinstance(source, onnx.ModelProto) else Path(source)
+    target_file = options.target if options.target.endswith(FILE_SUFFIX) else None
+    read = _files({"IN": source, "--calib": options.calib, "--plan-in": options.plan_in, "--target": target_file})
+    written = _files({"OUT": output, "--plan-out": plan_out, "--json": json_out})
+    if "IN" in read:
+        check_input(read["IN"])
     check_outputs(written, read)
     given = None if options.plan_in is None else _read_plan(options.plan_in, options)
     progress.stage("load")
-    source = load(source_path)
-    _check_bound(source, options)
-    check_outputs(written, {f"the external data {path.name}": path for path in source.external})
+    loaded = load(source)
+    _check_bound(loaded, options)
+    check_outputs(written, {f"the external data {path.name}": path for path in loaded.external})
     try:
-        report, model = _converted(source, output_path.name, options, given, dry_run, progress)
+        report = _converted(loaded, written.get("OUT"), options, given, dry_run, progress)
     except ModelError as error:
         if error.hint:
             raise
         hint = "see whether ONNX Runtime runs the float model, and export it again"
-        raise ModelError(error.what, where=error.where or str(source_path), hint=hint) from error
-    contents: dict[Path, bytes] = {}
-    if plan_out is not None:
-        contents[plan_out] = plan_to_json(report.plan).encode()
-    if json_out is not None:
-        contents[json_out] = report_json(report).encode()
-    if model is not None:
-        contents[output_path] = model.SerializeToString(deterministic=True)
-    write_files(contents)
+        raise ModelError(error.what, where=error.where or str(loaded.path), hint=hint) from error
+    contents = {"--plan-out": plan_to_json(report.plan).encode(), "--json": report_json(report).encode()}
+    if report.model is not None:
+        contents["OUT"] = report.model.SerializeToString(deterministic=True)
+    write_files({written[role]: content for role, content in contents.items() if role in written})
     return report
 
 
-def _converted(
-    source: Source, output: str, options: Options, given: Plan | None, dry_run: bool, progress: Progress
-) -> tuple[Report, onnx.ModelProto | None]:
+def _files(named: Mapping[str, object]) -> dict[str, Path]:
+    """Those that are paths."""
+    return {role: Path(path) for role, path in named.items() if isinstance(path, (str, Path))}
+
+
+def _converted(source: Source, output: Path | None, options: Options, given: Plan | None, dry_run: bool, progress: Progress) -> Report:
+    calibrated = calibrate(source, options, progress)
+    progress.stage("plan")
+    planned = make_plan(calibrated, progress) if given is None else adopt_plan(calibrated, given, options.plan_in)
+    if dry_run:
+        return _report(calibrated, planned)
+    progress.stage("emit")
+    model = emit_model(calibrated, planned)
+    progress.stage("verify")
+    verdict = verify_model(calibrated, planned, model)
+    _enforce(verdict, options)
+    latency = None
+    if options.latency or platform.machine() in calibrated.target.architectures:
+        progress.stage("measure")
+        latency = latency_ratio(source.model, model, calibrated.samples.held_aside[0])
+    return _report(calibrated, planned, _Result("" if output is None else output.name, model, verdict, latency))
+
+
+@dataclass(frozen=True)
+class _Result:
+    output: str
+    model: onnx.ModelProto
+    verdict: Verdict
+    latency: LatencyRatio | None
+
+
+@dataclass(frozen=True)
+class Calibrated:
+    """A model of which all is known that a plan needs.
+
+    Attributes:
+        source: the float model.
+        options: how it is converted.
+        target: kernels and costs.
+        samples: to calibrate and to compare on.
+        preprocess: of images; None for scaling to 0..1.
+        remarks: sentences on what was assumed.
+        canonical: the model in canonical form; its operators are named after the source's.
+        excluded: names of operators that stay float.
+        seen: ranges, shapes and values of its tensors on the samples.
+        losses: by which each float output counts.
+    """
+
+    source: Source
+    options: Options
+    target: Target
+    samples: SampleSet
+    preprocess: Preprocess | None
+    remarks: tuple[str, ...]
+    canonical: Canonical
+    excluded: frozenset[str]
+    seen: Observations
+    losses: Mapping[str, OutputLoss]
+
+    @property
+    def shapes(self) -> Shapes:
+        """Of all tensors, as calibrated."""
+        return {name: stats.shape for name, stats in self.seen.tensors.items()}
+
+    def look(self, model: ir.Model) -> Observations:
+        """Observe another model, such as the canonical one transformed, on the same samples."""
+        return observe(model, self.samples.calibration, seed=self.options.seed, threads=self.options.threads)
+
+
+def calibrate(source: Source, options: Options, progress: Progress = SILENT) -> Calibrated:
+    """Collect samples, bring the model into canonical form, and observe it on them.
+
+    Raises:
+        ConverterError: the samples cannot be used, the model does not run, or an option does not fit the model.
+    """
     target = find_target(options.target)
     samples, preprocess, remarks = _samples(source, options, progress)
     progress.stage("canonicalise")
@@ -122,58 +191,89 @@ def _converted(
         progress.note(remark)
     name_after_source(source.model, canonical.model)
     excluded = excluded_nodes(options.exclude, source.model, canonical.model)
-    if parse_bits(options.bits)[1] < CONTAINER_BITS:
+    if options.widths.activations < CONTAINER_BITS:
         fork_entering(canonical.model, excluded)
     progress.stage("observe")
     seen = observe(canonical.model, samples.calibration, seed=options.seed, threads=options.threads, progress=progress.step)
-    progress.stage("plan")
-    shapes = {name: stats.shape for name, stats in seen.tensors.items()}
-    sections = tuple(Section(block.nodes, block.outputs) for block in find_structure(canonical.model, shapes).blocks)
     losses = find_losses(canonical.model, samples.calibration, options)
-    planned = _plan(canonical.model, seen, samples, sections, target, options, excluded, losses, given, progress)
-    plan = planned.plan
-    result = None
-    if not dry_run:
-        progress.stage("emit")
-        metadata = provenance(source, plan, samples, preprocess, options)
-        emitted = emit(planned.model, plan, metadata)
-        restore_outputs(emitted, source.model, canonical.constants)
-        progress.stage("verify")
-        verdict = verify(
-            source,
-            planned.model,
-            emitted,
-            plan,
-            planned.offers,
-            samples.held_aside,
-            target,
-            groups=_parts(losses, source),
-            scores={name: loss.axis for name, loss in losses.items() if loss.counts_scores},
-            threads=options.threads,
-        )
-        _enforce(verdict, options)
-        model: onnx.ModelProto = ir.to_proto(emitted)
-        onnx.helper.set_model_props(model, metadata)  # to_proto sorts them, the input file's order shall stay
-        progress.stage("measure")
-        result = _Result(model, verdict, latency_ratio(source.model, model, samples.held_aside[0]))
-    report = _report(source, output, options, samples, canonical, planned, shapes, target, result, remarks)
-    return report, None if result is None else result.model
+    return Calibrated(source, options, target, samples, preprocess, tuple(remarks), canonical, excluded, seen, losses)
+
+
+def make_plan(at: Calibrated, progress: Progress = SILENT) -> Planned:
+    """Let the method of the options decide what runs in integer, and how numbers become codes."""
+    model, feeds = at.canonical.model, at.samples.calibration
+    sections = tuple(Section(block.nodes, block.outputs) for block in find_structure(model, at.shapes).blocks)
+    return planning.make_plan(
+        model, at.seen, at.look, feeds, sections, at.target, at.options, at.excluded, losses=at.losses, progress=progress.step
+    )
+
+
+def adopt_plan(at: Calibrated, plan: Plan, where: Path | None = None) -> Planned:
+    """Use a plan that was made before, and perhaps edited.
+
+    Args:
+        at: the model that the plan is for.
+        plan: which the result holds as it will be carried out.
+        where: its file, if it has one, for messages.
+
+    Raises:
+        UsageError: it does not fit the model or the options.
+    """
+    where = Path("the given plan") if where is None else where
+    _check_widths(plan, at.options, where)
+    return adopted(plan, at.canonical.model, at.seen, at.look, at.target, at.options, at.excluded, where)
+
+
+def emit_model(at: Calibrated, planned: Planned) -> onnx.ModelProto:
+    """Write the planned model as QuantizeLinear and DequantizeLinear nodes, with the source's inputs, outputs and metadata."""
+    metadata = provenance(at.source, planned.plan, at.samples, at.preprocess, at.options)
+    emitted = emit(planned.model, planned.plan, metadata)
+    restore_outputs(emitted, at.source.model, at.canonical.constants)
+    model: onnx.ModelProto = ir.to_proto(emitted)
+    onnx.helper.set_model_props(model, metadata)  # to_proto sorts them, the input file's order shall stay
+    return model
+
+
+def verify_model(at: Calibrated, planned: Planned, model: onnx.ModelProto) -> Verdict:
+    """Run the emitted model, compare it with the float model and with its plan, and count what runs in integer.
+
+    Raises:
+        VerificationError: it is not what was planned.
+    """
+    return verify(
+        at.source,
+        planned.model,
+        ir.from_proto(model),
+        planned.plan,
+        planned.offers,
+        at.samples.held_aside,
+        at.target,
+        groups=_parts(at.losses, at.source),
+        scores={name: loss.axis for name, loss in at.losses.items() if loss.counts_scores},
+        threads=at.options.threads,
+    )
 
 
 def _samples(source: Source, options: Options, progress: Progress) -> tuple[SampleSet, Preprocess | None, list[str]]:
     remarks = list(source.notes)
     if options.require_data and options.calib is None:
         raise CalibrationError("there are no calibration data", where="--require-data", hint="give some with --calib")
-    specs, guess = calibration_shapes(source, options.input_shapes, options.calib, options.threads)
+    calib, name = options.calib, GIVEN
+    data: Path | ArrayStore | None = None
+    if isinstance(calib, (str, Path)):
+        data, name = Path(calib), f"--calib {calib}"
+    elif calib is not None:
+        data = given_arrays(calib, source.inputs, options.samples)
+    specs, guess = calibration_shapes(source, options.input_shapes, data, options.threads)
     if guess:
         remarks.append(guess)
     preprocess = options.preprocess
     if preprocess is None and PREPROCESS in source.metadata:
         preprocess = parse_preprocess(source.metadata[PREPROCESS])
-    samples = load_samples(options.calib, specs, count=options.samples, preprocess=preprocess, seed=options.seed)
+    samples = load_samples(data, specs, count=options.samples, preprocess=preprocess, seed=options.seed)
     if options.require_data and samples.doubts:
         hint = "give data as the model will meet them, or leave --require-data out"
-        raise CalibrationError(samples.doubts[0], where=f"--require-data with --calib {options.calib}", hint=hint)
+        raise CalibrationError(samples.doubts[0], where=f"--require-data with {name}", hint=hint)
     if samples.kind == "synthetic":
         remarks.append("calibrated on built-in synthetic samples; for better accuracy give real ones with --calib")
     if samples.assumed:
@@ -187,36 +287,19 @@ def _samples(source: Source, options: Options, progress: Progress) -> tuple[Samp
     return samples, preprocess, remarks
 
 
-def _plan(
-    model: ir.Model,
-    seen: Observations,
-    samples: SampleSet,
-    sections: tuple[Section, ...],
-    target: Target,
-    options: Options,
-    excluded: frozenset[str],
-    losses: Mapping[str, OutputLoss],
-    given: Plan | None,
-    progress: Progress,
-) -> Planned:
-    def look(model: ir.Model) -> Observations:
-        return observe(model, samples.calibration, seed=options.seed, threads=options.threads)
-
-    if given is not None and options.plan_in is not None:
-        return adopted(given, model, seen, look, target, options, excluded)
-    feeds = samples.calibration
-    return make_plan(model, seen, look, feeds, sections, target, options, excluded, losses=losses, progress=progress.step)
-
-
 def _read_plan(path: Path, options: Options) -> Plan:
     plan = read_plan(path)
-    if plan.bits != options.bits:
+    _check_widths(plan, options, path)
+    return plan
+
+
+def _check_widths(plan: Plan, options: Options, where: Path) -> None:
+    if plan.bits != options.widths:
         raise UsageError(
             f"the plan is for {plan.bits}, not for {options.bits}",
-            where=f"--plan-in {path}",
+            where=f"--plan-in {where}",
             hint="write one with --plan-out and edit that",
         )
-    return plan
 
 
 def _parts(losses: Mapping[str, OutputLoss], source: Source) -> dict[str, tuple[int, tuple[tuple[int, int], ...]]]:
@@ -262,46 +345,36 @@ def _why_float(offers: Mapping[str, Offer | Refusal], target: Target) -> str:
     return "none has an integer form" + "".join(often)
 
 
-def _report(
-    source: Source,
-    output: str,
-    options: Options,
-    samples: SampleSet,
-    canonical: Canonical,
-    planned: Planned,
-    shapes: Shapes,
-    target: Target,
-    result: _Result | None,
-    remarks: list[str],
-) -> Report:
-    warnings = [*samples.doubts]
+def _report(at: Calibrated, planned: Planned, result: _Result | None = None) -> Report:
+    warnings = [*at.samples.doubts]
     if not any(op.reads_codes for op in planned.plan.ops.values()):
-        warnings.append(f"all operators stay float: {_why_float(planned.offers, target)}")
+        warnings.append(f"all operators stay float: {_why_float(planned.offers, at.target)}")
     warnings += quality_warnings(result.verdict) if result is not None else []
     return Report(
-        source=source.path.name,
-        output="" if result is None else output,
+        source=at.source.path.name,
+        output="" if result is None else result.output,
         version=__version__,
         method=planned.plan.method,
-        bits=planned.plan.bits,
+        bits=str(planned.plan.bits),
         target=planned.plan.target,
-        architectures=target.architectures,
-        placement="as read" if options.plan_in is not None else options.placement,
-        predicted=predict(planned.model, planned.plan, planned.offers, shapes, target).total,
-        predicted_float=predict(planned.model, None, {}, shapes, target).total,
-        cost_unit=target.unit,
+        architectures=at.target.architectures,
+        placement="as read" if at.options.plan_in is not None else at.options.placement,
+        predicted=predict(planned.model, planned.plan, planned.offers, at.shapes, at.target).total,
+        predicted_float=predict(planned.model, None, {}, at.shapes, at.target).total,
+        cost_unit=at.target.unit,
         loss=planned.loss,
-        calibration=samples.description,
-        calibration_digest=samples.digest,
-        seed=options.seed,
-        opset=(source.opset, CANONICAL_OPSET),
-        rewrites=canonical.rewrites,
-        canonical_error=canonical.error,
+        calibration=at.samples.description,
+        calibration_digest=at.samples.digest,
+        seed=at.options.seed,
+        opset=(at.source.opset, CANONICAL_OPSET),
+        rewrites=at.canonical.rewrites,
+        canonical_error=at.canonical.error,
         plan=planned.plan,
         verdict=None if result is None else result.verdict,
-        float_bytes=source.bytes,
+        float_bytes=at.source.bytes,
         integer_bytes=0 if result is None else result.model.ByteSize(),
         latency=None if result is None else result.latency,
-        notes=tuple(remarks),
+        notes=at.remarks,
         warnings=tuple(warnings),
+        model=None if result is None else result.model,
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import platform
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -28,7 +29,7 @@ from converter.planning.registry import METHODS
 from converter.progress import Progress
 from converter.report import Report, report_json
 from converter.runtime.session import open_session, run_session
-from converter.targets import Target
+from converter.targets import TARGETS, Target
 from converter.testing.models import SaveHybrid, Values, WriteImages, hybrid_model, make_model
 from converter.testing.plans import folds_of
 from converter.transforms.equalization.site import Fold
@@ -236,7 +237,7 @@ def test_stages_come_in_order(save_hybrid: SaveHybrid, tmp_path: Path) -> None:
     stages: list[str] = []
     steps: list[tuple[int, int]] = []
     progress = Progress(stages.append, lambda done, total: steps.append((done, total)))
-    convert(save_hybrid(), tmp_path / "out.onnx", options(), progress=progress)
+    convert(save_hybrid(), tmp_path / "out.onnx", options(latency=True), progress=progress)
     assert stages == ["load", "canonicalise", "observe", "plan", "emit", "verify", "measure"]
     assert steps[-1] == (4, 4)
 
@@ -344,7 +345,7 @@ def test_one_sample_is_told(save_hybrid: SaveHybrid, tmp_path: Path) -> None:
 
 
 @pytest.mark.filterwarnings("error::RuntimeWarning")
-@pytest.mark.parametrize("method", ["mse", ""])
+@pytest.mark.parametrize("method", ["mse", "q-hyvit"])
 def test_data_that_say_nothing_are_used_with_a_warning(tmp_path: Path, method: str) -> None:
     """Everything is zero then: grids are the finest there are, and what has no upper limit lies far beyond them."""
     weights = {"w": np.random.default_rng(0).standard_normal((8, 3, 3, 3)).astype(np.float32)}
@@ -383,7 +384,17 @@ def test_sizes_are_those_of_the_files(save_hybrid: SaveHybrid, tmp_path: Path) -
     report: Report = convert(save_hybrid(), tmp_path / "out.onnx", options())
     assert report.float_bytes == save_hybrid().stat().st_size
     assert report.integer_bytes == (tmp_path / "out.onnx").stat().st_size
-    assert report.latency is not None and math.isfinite(report.latency.ratio)
+
+
+@pytest.mark.parametrize("target", ["arm64", "x86"])
+@pytest.mark.parametrize("wanted", [False, True])
+def test_latencies_are_compared_on_a_machine_of_the_target_or_when_asked_for(
+    source: Path, tmp_path: Path, target: str, wanted: bool
+) -> None:
+    report = convert(source, tmp_path / "out.onnx", options(target=target, latency=wanted))
+    measured = wanted or platform.machine() in TARGETS[target].architectures
+    assert (report.latency is not None) == measured == (report.not_measured == "")
+    assert report.latency is None or math.isfinite(report.latency.ratio)
 
 
 # Folds

@@ -18,7 +18,7 @@ def provenance(source: Source, plan: Plan, samples: SampleSet, preprocess: Prepr
     own = {
         metadata.VERSION: __version__,
         metadata.METHOD: plan.method,
-        metadata.BITS: plan.bits,
+        metadata.BITS: str(plan.bits),
         metadata.TARGET: plan.target,
         metadata.CALIBRATION: samples.digest,
         metadata.SEED: str(options.seed),

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import math
 import platform
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
+
+import onnx
 
 from converter.canonicalise import Rewrite
 from converter.partition.bit_widths import width_counts
@@ -31,8 +33,8 @@ class Report:
     """Everything worth knowing about one conversion.
 
     Attributes:
-        source: file name of the input.
-        output: file name of the result, an empty string on a dry run.
+        source: file name of the input, or ``the given model``.
+        output: file name of the result, an empty string if none was written.
         version: of this tool.
         method: that chose the grids.
         bits: for example ``W8A8``.
@@ -53,9 +55,10 @@ class Report:
         verdict: None on a dry run.
         float_bytes: size of the input.
         integer_bytes: size of the result.
-        latency: None on a dry run.
+        latency: None on a dry run, and where :attr:`not_measured` says so.
         notes: sentences on what was assumed, which whoever is watching has been told.
         warnings: sentences on what was found.
+        model: the result; None on a dry run.
     """
 
     source: str
@@ -83,6 +86,19 @@ class Report:
     latency: LatencyRatio | None
     notes: tuple[str, ...]
     warnings: tuple[str, ...]
+    model: onnx.ModelProto | None = field(default=None, repr=False, compare=False)
+
+    @property
+    def at_home(self) -> bool:
+        """Whether this machine is one of those that the target stands for."""
+        return platform.machine() in self.architectures
+
+    @property
+    def not_measured(self) -> str:
+        """Why latencies were not compared; empty if they were, and on a dry run."""
+        if self.verdict is None or self.latency is not None:
+            return ""
+        return f"not measured: the file is for {self.target}, this machine is {platform.machine()} (--latency compares here)"
 
 
 def quality_warnings(verdict: Verdict) -> list[str]:
@@ -121,7 +137,7 @@ def _output_warnings(output: OutputQuality) -> list[str]:
 def report_json(report: Report) -> str:
     """The report as JSON; grids are left to ``--plan-out``."""
     record: dict[str, Any] = {
-        k: v for k, v in vars(report).items() if k not in ("plan", "verdict", "latency", "rewrites", "notes", "warnings", "opset")
+        k: v for k, v in vars(report).items() if k not in ("plan", "model", "verdict", "latency", "rewrites", "notes", "warnings", "opset")
     }
     record["opset"] = list(report.opset)
     record["rewrites"] = [asdict(r) for r in report.rewrites]
@@ -139,6 +155,7 @@ def report_json(report: Report) -> str:
         record["kernels"] = census.kernels
         record["float_operators"] = [asdict(f) for f in census.float_ops]
     record["latency_ratio"] = None if report.latency is None else {**asdict(report.latency), "machine": platform.machine()}
+    record["latency_not_measured"] = report.not_measured
     record["notes"], record["warnings"] = list(report.notes), list(report.warnings)
     return json.dumps(_finite(record), indent=1, allow_nan=False) + "\n"
 

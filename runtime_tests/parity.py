@@ -13,6 +13,7 @@ import numpy.typing as npt
 from converter.errors import UsageError, VerificationError
 from converter.plan.records import Plan
 from converter.planning.replay import planned_model
+from converter.quantization.bit_widths import BitWidths
 from converter.runtime.session import open_session, run_session
 from converter.verify.verdict import PARITY_SAMPLES, plan_parity, sqnr
 from runtime_tests.quality import check_finite
@@ -90,7 +91,7 @@ def check_plan_is_of(plan: Plan, subject: Subject, path: Path) -> None:
     Raises:
         UsageError: says what differs.
     """
-    said = None if subject.bits is None else f"W{subject.bits[0]}A{subject.bits[1]}"
+    said = None if subject.bits is None else BitWidths(*subject.bits)
     for what, of_plan, of_file in (("width", plan.bits, said), ("target", plan.target, subject.target)):
         if of_file is not None and of_plan != of_file:
             where = f"--plan-in {path}"

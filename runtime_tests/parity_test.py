@@ -13,6 +13,7 @@ from converter.options import Options
 from converter.pipeline import convert
 from converter.plan.records import OpPlan, Plan
 from converter.planning.replay import read_plan
+from converter.quantization.bit_widths import BitWidths
 from converter.testing.models import hybrid_model
 from converter.testing.plans import curves_of, folds_of
 from converter.verify.verdict import LEAST_PARITY_DB
@@ -77,7 +78,7 @@ def changed(plan: Plan, which: str, **changes: Any) -> Plan:
 @pytest.mark.parametrize(
     ("change", "complaint"),
     [
-        (lambda p: replace(p, bits="W4A4"), "the plan's width is W4A4, that of the model W8A6"),
+        (lambda p: replace(p, bits=BitWidths(4, 4)), "the plan's width is W4A4, that of the model W8A6"),
         (lambda p: replace(p, target="x86"), "the plan's target is x86, that of the model arm64"),
         (lambda p: p.with_ops(p.tensors, {**p.ops, "elsewhere": OpPlan("Conv", "float")}), "operator 'elsewhere' that the model lacks"),
         (lambda p: without(p, "Conv"), "says nothing of operator"),

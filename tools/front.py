@@ -140,14 +140,9 @@ def _run(arguments: Sequence[str] | None) -> None:
     )
     add("--prices", type=float, nargs="+", default=_PRICES, metavar="PRICE", help=f"default {' '.join(map(str, _PRICES))}")
     add("--calib", type=Path, metavar="PATH", help="images (default: built-in synthetic ones)")
-    add("--samples", type=int, default=32, metavar="N")
-    add("--target", default="arm64", metavar="NAME")
-    add(
-        "--method",
-        default="",
-        metavar="NAME",
-        help="one that knows what grids add to the loss, as the default does",
-    )
+    add("--samples", type=int, default=Options.samples, metavar="N")
+    add("--target", default=Options.target, metavar="NAME")
+    add("--method", default=Options.method, metavar="NAME", help="one that knows what grids add to the loss, as the default does")
     flags = parser.parse_args(arguments)
     try:
         flags.out.mkdir(parents=True, exist_ok=True)

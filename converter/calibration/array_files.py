@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +20,7 @@ from numpy.lib import format as npy_format
 
 from converter.calibration.calibration_files import reading
 
-__all__ = ["ARRAY_SUFFIXES", "StoredArray", "array_blocks", "stored_arrays"]
+__all__ = ["ARRAY_SUFFIXES", "ArrayStore", "StoredArray", "array_blocks", "array_file", "stored_arrays"]
 
 ARRAY_SUFFIXES = (".npz", ".npy")
 
@@ -44,6 +44,30 @@ class StoredArray:
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
     by_columns: bool
+
+
+@dataclass(frozen=True)
+class ArrayStore:
+    """Arrays with samples along axis 0, in a file or in memory.
+
+    Attributes:
+        where: what it is called in messages.
+        arrays: what they look like, by name.
+        blocks: gives one of them, by name, as consecutive blocks of rows.
+    """
+
+    where: str
+    arrays: Mapping[str, StoredArray]
+    blocks: Callable[[str], Iterator[Array]]
+
+
+def array_file(path: Path) -> ArrayStore:
+    """The arrays of an ``.npz`` or ``.npy``; the one of an ``.npy`` has no name.
+
+    Raises:
+        CalibrationError: see :func:`stored_arrays`.
+    """
+    return ArrayStore(str(path), stored_arrays(path), lambda name: array_blocks(path, name))
 
 
 def stored_arrays(path: Path) -> dict[str, StoredArray]:

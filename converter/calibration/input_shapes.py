@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from converter.calibration.array_files import ARRAY_SUFFIXES, stored_arrays
+from converter.calibration.array_files import ARRAY_SUFFIXES, ArrayStore, array_file
 from converter.calibration.calibration_files import check_calibration_path
 from converter.calibration.input_specs import InputSpec
 from converter.errors import ModelError, UsageError
@@ -56,7 +56,7 @@ def parse_input_shapes(texts: Sequence[str]) -> dict[str, tuple[int, ...]]:
 
 
 def calibration_shapes(
-    source: Source, given: Mapping[str, tuple[int, ...]], calib: Path | None, threads: int
+    source: Source, given: Mapping[str, tuple[int, ...]], calib: Path | ArrayStore | None, threads: int
 ) -> tuple[list[InputSpec], str]:
     """Settle the size of every input.
 
@@ -125,12 +125,14 @@ def _shared(source: Source, shapes: Mapping[str, tuple[int | None, ...]]) -> dic
     return {name: tuple(size_of(axis, *dim) for axis, dim in enumerate(dims)) for name, dims in pairs.items()}
 
 
-def _array_shapes(path: Path) -> dict[str, tuple[int, ...]]:
-    """Shapes of the arrays in an .npz or .npy, by name ("" for the only one), read from their headers."""
-    check_calibration_path(path)
-    if path.is_dir() or path.suffix.lower() not in ARRAY_SUFFIXES:
-        return {}
-    shapes = {name: array.shape for name, array in stored_arrays(path).items()}
+def _array_shapes(calib: Path | ArrayStore) -> dict[str, tuple[int, ...]]:
+    """Shapes of given arrays, or of those in an .npz or .npy, by name ("" for the only one), read from their headers."""
+    if isinstance(calib, Path):
+        check_calibration_path(calib)
+        if calib.is_dir() or calib.suffix.lower() not in ARRAY_SUFFIXES:
+            return {}
+        calib = array_file(calib)
+    shapes = {name: array.shape for name, array in calib.arrays.items()}
     return {**shapes, "": next(iter(shapes.values()))} if len(shapes) == 1 else shapes
 
 

@@ -32,7 +32,17 @@ from PIL import Image, ImageOps, UnidentifiedImageError, features
 from converter.calibration.calibration_files import files_below, reading
 from converter.errors import CalibrationError, UsageError
 
-__all__ = ["PRESETS", "Preprocess", "Resize", "apply_preprocess", "open_images", "parse_preprocess", "picture_codes", "spec_text"]
+__all__ = [
+    "PRESETS",
+    "Preprocess",
+    "Resize",
+    "apply_preprocess",
+    "normalised",
+    "open_images",
+    "parse_preprocess",
+    "picture_codes",
+    "spec_text",
+]
 
 Resize = Literal["stretch", "crop", "pad"]
 Triple = tuple[float, float, float]
@@ -159,10 +169,15 @@ def apply_preprocess(image: Image.Image, height: int, width: int, channels: int,
 
     """
     fitted = _pixels(image, height, width, channels, preprocess.resize)
-    mean, std = (preprocess.mean, preprocess.std) if channels == 3 else ((_luma(preprocess.mean),), (_luma(preprocess.std),))
-    pixels = fitted.astype(np.float32) / np.float32(255)
-    normalised = (pixels - np.asarray(mean, dtype=np.float32)) / np.asarray(std, dtype=np.float32)
-    return _on_canvas(np.asarray(normalised, dtype=np.float32), height, width)
+    return _on_canvas(normalised(fitted, preprocess), height, width)
+
+
+def normalised(codes: npt.NDArray[np.uint8], preprocess: Preprocess) -> npt.NDArray[np.float32]:
+    """Pixel codes [..., 1 or 3 channels] to the same in float32, by mean and standard deviation."""
+    colours = codes.shape[-1] == 3
+    mean, std = (preprocess.mean, preprocess.std) if colours else ((_luma(preprocess.mean),), (_luma(preprocess.std),))
+    pixels = codes.astype(np.float32) / np.float32(255)
+    return np.asarray((pixels - np.asarray(mean, dtype=np.float32)) / np.asarray(std, dtype=np.float32), dtype=np.float32)
 
 
 def picture_codes(image: Image.Image, height: int, width: int, channels: int, resize: Resize) -> npt.NDArray[np.uint8]:

@@ -1,17 +1,16 @@
-"""Samples from arrays in NumPy files."""
+"""Samples from arrays, in NumPy files or in memory."""
 
 from __future__ import annotations
 
 import difflib
 from bisect import bisect_left
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from converter.calibration.array_files import StoredArray, array_blocks, stored_arrays
+from converter.calibration.array_files import ArrayStore, StoredArray
 from converter.calibration.input_specs import InputSpec, image_layout
 from converter.calibration.shuffle import shuffled
 from converter.errors import CalibrationError
@@ -21,11 +20,11 @@ __all__ = ["array_feeds"]
 Array = npt.NDArray[Any]
 
 
-def array_feeds(path: Path, inputs: Sequence[InputSpec], most: int, seed: int) -> tuple[list[dict[str, Array]], int]:
+def array_feeds(store: ArrayStore, inputs: Sequence[InputSpec], most: int, seed: int) -> tuple[list[dict[str, Array]], int]:
     """Choose samples at random; all are read and checked, and only these kept.
 
     Args:
-        path: .npz or .npy, with samples along axis 0.
+        store: with samples along axis 0.
         inputs: all inputs of the model; those without elements need no array.
         most: feeds to choose at most.
         seed: of the choice.
@@ -34,40 +33,40 @@ def array_feeds(path: Path, inputs: Sequence[InputSpec], most: int, seed: int) -
         The feeds, in the order of the choice, and how many there were to choose from.
 
     Raises:
-        CalibrationError: the file is damaged, or does not fit the inputs.
+        CalibrationError: a file is damaged, or the arrays do not fit the inputs.
     """
-    arrays = stored_arrays(path)
+    arrays = store.arrays
     needed = [spec for spec in inputs if not spec.is_empty]
     single = len(needed) == len(arrays) == 1
     entries = {needed[0].name: next(iter(arrays))} if single else {name: name for name in arrays}
-    _check_names(path, inputs, needed, entries)
-    counts = {spec.name: _samples_in(arrays[entries[spec.name]], spec, path) for spec in inputs if spec.name in entries}
+    _check_names(store.where, inputs, needed, entries)
+    counts = {spec.name: _samples_in(arrays[entries[spec.name]], spec, store.where) for spec in inputs if spec.name in entries}
     counts = {spec.name: counts[spec.name] for spec in needed}
     if len(set(counts.values())) > 1:
-        raise CalibrationError("the arrays hold different numbers of samples", where=str(path), hint=str(counts))
+        raise CalibrationError("the arrays hold different numbers of samples", where=store.where, hint=str(counts))
     total = next(iter(counts.values()), 1)
     chosen = shuffled(total, seed)[:most]
-    columns = {spec.name: _column(path, entries.get(spec.name, ""), spec, chosen) for spec in inputs}
+    columns = {spec.name: _column(store, entries.get(spec.name, ""), spec, chosen) for spec in inputs}
     return [{name: column[place] for name, column in columns.items()} for place in range(len(chosen))], total
 
 
-def _check_names(path: Path, inputs: Sequence[InputSpec], needed: Sequence[InputSpec], entries: dict[str, str]) -> None:
+def _check_names(where: str, inputs: Sequence[InputSpec], needed: Sequence[InputSpec], entries: dict[str, str]) -> None:
     listed = "; ".join(map(str, inputs))
     for name in (spec.name for spec in needed):
         if name not in entries:
             near = difflib.get_close_matches(name, entries, n=3, cutoff=0.4)
-            found = f"near names in the file: {', '.join(near)}" if near else f"the file holds: {', '.join(entries) or 'nothing'}"
+            found = f"near names there: {', '.join(near)}" if near else f"there are: {', '.join(entries) or 'nothing'}"
             hint = f"{found}; name one array after each input: {listed}"
-            raise CalibrationError(f"there is no array for the input '{name}'", where=str(path), hint=hint)
+            raise CalibrationError(f"there is no array for the input '{name}'", where=where, hint=hint)
     extra = entries.keys() - {spec.name for spec in inputs}
     if extra:
         what = f"the model has no input for: {', '.join(sorted(extra))}"
-        raise CalibrationError(what, where=str(path), hint=f"the inputs are: {listed}")
+        raise CalibrationError(what, where=where, hint=f"the inputs are: {listed}")
 
 
-def _samples_in(array: StoredArray, spec: InputSpec, path: Path) -> int:
+def _samples_in(array: StoredArray, spec: InputSpec, store: str) -> int:
     """How many samples an array holds, once it is known to fit its input."""
-    where, batch, row_shape = f"array for input {spec.name} in {path}", spec.batch, tuple(spec.shape[1:])
+    where, batch, row_shape = f"array for input {spec.name} in {store}", spec.batch, tuple(spec.shape[1:])
     if not _is_castable(array.dtype.newbyteorder("="), spec.dtype):
         hint = f"convert it, for instance with .astype('{spec.dtype}'), after scaling it as the model expects"
         raise CalibrationError(f"expected {spec.dtype}, found {array.dtype}", where=where, hint=hint)
@@ -92,16 +91,16 @@ def _is_castable(found: np.dtype[Any], expected: np.dtype[Any]) -> bool:
     return bool(found == expected or floats or (found.name, expected.name) == ("int32", "int64"))
 
 
-def _column(path: Path, entry: str, spec: InputSpec, chosen: Sequence[int]) -> list[Array]:
+def _column(store: ArrayStore, entry: str, spec: InputSpec, chosen: Sequence[int]) -> list[Array]:
     """One input of the chosen samples, each of which may hold several rows of the array."""
     if spec.is_empty:
         return [np.zeros(spec.fed_shape, spec.dtype) for _ in chosen]
     start, kept = 0, dict[int, Array]()
     wanted = sorted(index * spec.batch + row for index in chosen for row in range(spec.batch))
-    for block in array_blocks(path, entry):
+    for block in store.blocks(entry):
         with np.errstate(over="ignore"):  # what does not fit becomes infinite and is refused
             values = np.asarray(block, dtype=spec.dtype)
-        _check_numbers(block, values, spec, start, path)
+        _check_numbers(block, values, spec, start, store.where)
         end = start + len(values)
         kept |= {row: np.array(values[row - start], order="C") for row in wanted[bisect_left(wanted, start) : bisect_left(wanted, end)]}
         start = end
@@ -110,7 +109,7 @@ def _column(path: Path, entry: str, spec: InputSpec, chosen: Sequence[int]) -> l
     return [np.stack([kept[index * spec.batch + row] for row in range(spec.batch)]) for index in chosen]
 
 
-def _check_numbers(found: Array, values: Array, spec: InputSpec, start: int, path: Path) -> None:
+def _check_numbers(found: Array, values: Array, spec: InputSpec, start: int, store: str) -> None:
     """Refuse NaN, and what the input's type cannot hold. Infinity is what masks are made of, but no colour."""
     if not spec.is_float:
         return
@@ -123,4 +122,4 @@ def _check_numbers(found: Array, values: Array, spec: InputSpec, start: int, pat
     ):
         if bad.any():
             row = start + int(np.flatnonzero(bad.reshape(len(bad), -1).any(axis=1))[0])
-            raise CalibrationError(what, where=f"array for input {spec.name} in {path}, sample {row}", hint=hint)
+            raise CalibrationError(what, where=f"array for input {spec.name} in {store}, sample {row}", hint=hint)

@@ -18,10 +18,11 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from converter.calibration.array_files import ARRAY_SUFFIXES
+from converter.calibration.array_files import ARRAY_SUFFIXES, ArrayStore, array_file
 from converter.calibration.calibration_files import check_calibration_path
+from converter.calibration.given_samples import with_pictures_normalised
 from converter.calibration.input_specs import InputSpec, feed_rows, image_layout
-from converter.calibration.preprocess import PRESETS, Preprocess
+from converter.calibration.preprocess import PRESETS, Preprocess, spec_text
 from converter.calibration.sample_arrays import array_feeds
 from converter.calibration.sample_doubts import doubts
 from converter.calibration.sample_images import image_feeds, image_row, treatment
@@ -63,17 +64,20 @@ class SampleSet:
     doubts: tuple[str, ...] = ()
 
 
-def load_samples(path: Path | None, inputs: Sequence[InputSpec], *, count: int, preprocess: Preprocess | None, seed: int) -> SampleSet:
+def load_samples(
+    calib: Path | ArrayStore | None, inputs: Sequence[InputSpec], *, count: int, preprocess: Preprocess | None, seed: int
+) -> SampleSet:
     """Collect the samples for one conversion.
 
     Args:
-        path: a folder or .zip of images (searched recursively) for a model with one input that takes pictures, an .npz
-            with one array per input, an .npy for a model with one input, or None for synthetic samples. Arrays hold
-            their samples along axis 0. Inputs without elements need none.
+        calib: a folder or .zip of images (searched recursively) for a model with one input that takes pictures, an .npz
+            with one array per input, an .npy for a model with one input, arrays from
+            :func:`converter.calibration.given_samples.given_arrays`, or None for synthetic samples. Arrays hold their
+            samples along axis 0. Inputs without elements need none.
         inputs: all inputs of the model.
         count: how many rows to calibrate with at most, rounded up to whole batches when the batch size is fixed.
         preprocess: for images; None means the preset `unit`. Of inputs that take pixel codes only its resize policy
-            counts. Arrays are used as they are.
+            counts. Arrays are used as they are, except that uint8 pictures that are given for an input of float ones are scaled.
         seed: of the random choice and of the synthetic samples.
 
     Returns:
@@ -95,15 +99,17 @@ def load_samples(path: Path | None, inputs: Sequence[InputSpec], *, count: int, 
             raise UsageError("an input has an open size", where=str(spec), hint=f"give --input-shape {spec.name}:{example} or the like")
     wanted = -(-count // feed_rows(inputs))
     chosen = preprocess or PRESETS["unit"]
-    if path is None:
+    if calib is None:
         return _from_generator(inputs, wanted, chosen, seed)
-    check_calibration_path(path)
-    if path.is_dir() or path.suffix.lower() == ".zip":
-        return _from_images(path, inputs, wanted, chosen, seed)
-    if path.suffix.lower() in ARRAY_SUFFIXES:
-        return _from_arrays(path, inputs, wanted, seed)
+    if isinstance(calib, ArrayStore):
+        return _from_given(calib, inputs, wanted, chosen, seed)
+    check_calibration_path(calib)
+    if calib.is_dir() or calib.suffix.lower() == ".zip":
+        return _from_images(calib, inputs, wanted, chosen, seed)
+    if calib.suffix.lower() in ARRAY_SUFFIXES:
+        return _from_arrays(array_file(calib), f"arrays from {calib.name}", "used as they are", inputs, wanted, seed)
     hint = "give a folder or .zip of images, an .npz or an .npy"
-    raise CalibrationError(f"calibration data of type '{path.suffix}' are not known", where=str(path), hint=hint)
+    raise CalibrationError(f"calibration data of type '{calib.suffix}' are not known", where=str(calib), hint=hint)
 
 
 def _grouping(inputs: Sequence[InputSpec]) -> str:
@@ -146,9 +152,16 @@ def _from_images(path: Path, inputs: Sequence[InputSpec], wanted: int, preproces
     return replace(samples, skipped=len(read.unreadable), assumed=read.assumed, doubts=found)
 
 
-def _from_arrays(path: Path, inputs: Sequence[InputSpec], wanted: int, seed: int) -> SampleSet:
-    feeds, total = array_feeds(path, inputs, wanted + _most_held_aside(wanted), seed)
-    samples = _sample_set(feeds, wanted, "arrays", f"arrays from {path.name} ({total} found), used as they are{_grouping(inputs)}")
+def _from_given(store: ArrayStore, inputs: Sequence[InputSpec], wanted: int, preprocess: Preprocess, seed: int) -> SampleSet:
+    scaled = with_pictures_normalised(store, inputs, preprocess)
+    kept = all(scaled.arrays[name].dtype == array.dtype for name, array in store.arrays.items())
+    use = "used as they are" if kept else f"preprocessing {spec_text(preprocess)}"
+    return _from_arrays(scaled, "given arrays", use, inputs, wanted, seed)
+
+
+def _from_arrays(store: ArrayStore, origin: str, use: str, inputs: Sequence[InputSpec], wanted: int, seed: int) -> SampleSet:
+    feeds, total = array_feeds(store, inputs, wanted + _most_held_aside(wanted), seed)
+    samples = _sample_set(feeds, wanted, "arrays", f"{origin} ({total} found), {use}{_grouping(inputs)}")
     return replace(samples, doubts=doubts(samples.calibration, inputs))
 
 

@@ -11,6 +11,7 @@ from onnx import TensorProto, helper, numpy_helper
 from converter.canonicalise import canonicalise
 from converter.canonicalise.outputs import distinct_outputs, restore_outputs, set_outputs_aside
 from converter.errors import ModelError
+from converter.methods.names import MethodName
 from converter.options import Options
 from converter.pipeline import convert
 from converter.runtime.session import open_session
@@ -71,7 +72,7 @@ def outputs_of(model: onnx.ModelProto) -> list[Array]:
 @pytest.mark.parametrize("method", ["minmax", "q-hyvit"])
 @pytest.mark.parametrize("name", CASES)
 @pytest.mark.usefixtures("few_turns")
-def test_a_conversion_keeps_outputs_that_need_no_computing(name: str, method: str, tmp_path: Path) -> None:
+def test_a_conversion_keeps_outputs_that_need_no_computing(name: str, method: MethodName, tmp_path: Path) -> None:
     source, result, data = tmp_path / "in.onnx", tmp_path / "out.onnx", tmp_path / "calib.npz"
     source.write_bytes(CASES[name].SerializeToString())
     np.savez(data, x=np.concatenate([FEED["x"] * s for s in (1.0, -1.0, 1.0, -1.0)]))

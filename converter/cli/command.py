@@ -11,7 +11,7 @@ from typing import NoReturn
 
 from converter.errors import ConverterError, UsageError
 
-__all__ = ["INTERRUPTED", "Parser", "exit_code", "print_line"]
+__all__ = ["INTERRUPTED", "Parser", "exit_code", "print_line", "unexpected"]
 
 
 INTERRUPTED = 130
@@ -42,12 +42,15 @@ def exit_code(command: Callable[[], None]) -> int:
         return INTERRUPTED
     except Exception as error:
         place = traceback.extract_tb(error.__traceback__)[-1]
-        what = f"unexpected {type(error).__name__}: {next(iter(str(error).splitlines()), '')}"
-        sys.stderr.write(
-            f"{ConverterError(what, where=f'{Path(place.filename).name}:{place.lineno}', hint='check the files given, or report it')}\n"
-        )
+        where = f"{Path(place.filename).name}:{place.lineno}"
+        sys.stderr.write(f"{ConverterError(unexpected(error), where=where, hint='check the files given, or report it')}\n")
         return ConverterError.exit_code
     return 0
+
+
+def unexpected(error: Exception) -> str:
+    """One line on an error that nobody raised on purpose."""
+    return f"unexpected {type(error).__name__}: {next(iter(str(error).splitlines()), '')}"
 
 
 def print_line(text: str) -> None:

@@ -1,18 +1,27 @@
-"""The flags of the command line. Loads nothing heavy, so that ``--help`` and mistakes are answered at once."""
+"""The flags of the command line. Loads nothing heavy, so that ``--help`` and mistakes are answered at once.
+
+What :class:`converter.options.Options` holds is read from there: names, texts, types and defaults.
+"""
 
 from __future__ import annotations
 
 import argparse
 import difflib
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import MISSING, Field, fields
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from converter import __version__
 from converter.errors import UsageError
-from converter.methods.names import DEFAULT_METHOD, DEFAULT_OBSERVER, METHOD_NAMES, OBSERVERS
+from converter.methods.search_parts import SearchParts
+from converter.options import Options
+from converter.sensitivity.loss_names import parse_losses
 
-__all__ = ["parse_flags"]
+if TYPE_CHECKING:
+    from converter.calibration.preprocess import Preprocess
+
+__all__ = ["parse_flags", "read_options"]
 
 _UNKNOWN = "unrecognized arguments: "
 
@@ -32,18 +41,41 @@ class _Parser(argparse.ArgumentParser):
         return UsageError(f"there is no flag '{word}'", hint=f"did you mean {near[0]}? see --help" if near else "see --help")
 
 
-def _whole(text: str) -> int:
-    try:
-        return int(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"'{text}' is not a whole number") from None
+def _number(kind: Callable[[str], float], what: str) -> Callable[[str], float]:
+    def read(text: str) -> float:
+        try:
+            return kind(text)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"'{text}' is not a {what}") from None
+
+    return read
 
 
-def _number(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"'{text}' is not a number") from None
+_NUMBERS = {int: _number(int, "whole number"), float: _number(float, "number")}
+
+
+def _add_field(groups: Mapping[str, argparse._ArgumentGroup], field: Field[Any]) -> None:
+    """Make a flag of a field; it is not in the result unless it was given, so that the record's default counts."""
+    known = field.metadata["flag"]
+    default = field.default if field.default_factory is MISSING else field.default_factory()
+    text, kind = known["text"], int if isinstance(default, int) else known["kind"]
+    how: dict[str, Any] = {"metavar": known["metavar"], "type": _NUMBERS.get(kind, kind)}
+    if isinstance(default, bool):
+        how = {"action": argparse.BooleanOptionalAction if default else "store_true"}
+        text += " (default: on)" if default else ""
+    elif known["many"]:
+        how["action"] = "append"
+        text += "; repeatable"
+    elif default is not None:
+        text += f" (default: {default})"
+    name = known["name"] or f"--{field.name.replace('_', '-')}"
+    groups[known["group"]].add_argument(name, dest=field.name, default=argparse.SUPPRESS, help=text, **how)
+
+
+def _flag_fields() -> list[Field[Any]]:
+    """Fields that are flags; those of the search's parts stand where the options have the parts."""
+    nested = [fields(SearchParts) if field.name == "parts" else (field,) for field in fields(Options)]
+    return [field for group in nested for field in group if "flag" in field.metadata]
 
 
 def _parser() -> _Parser:
@@ -58,41 +90,11 @@ def _parser() -> _Parser:
     add = parser.add_argument
     add("source", metavar="IN.onnx", type=Path, nargs="?", help="float model")
     add("output", metavar="OUT.onnx", type=Path, nargs="?", help="int8 model; replaced if it exists")
-
-    add = parser.add_argument_group("calibration").add_argument
-    add("--calib", type=Path, metavar="PATH", help="folder or zip of images, .npz or .npy (default: built-in synthetic samples)")
-    add("--samples", type=_whole, default=32, metavar="N", help="how many calibrate (default 32); up to a quarter more compare")
-    add("--require-data", action="store_true", help="refuse built-in samples, and data that say nothing (all equal, black pictures)")
-    add("--preprocess", metavar="SPEC", help="of images: imagenet, unit, symmetric, or 'mean=..;std=..', with ';resize=stretch|crop|pad'")
-    add("--input-shape", action="append", default=[], metavar="NAME:DIMS", help="size of an open input, as x:1,3,48,320; repeatable")
-
-    add = parser.add_argument_group("conversion").add_argument
-    add("--method", default="", metavar="NAME", help=f"how grids are chosen: {', '.join(METHOD_NAMES)} (default {DEFAULT_METHOD})")
-    add("--observer", default="", metavar="HOW", help=f"fq-vit: how it sees ranges: {', '.join(OBSERVERS)} (default {DEFAULT_OBSERVER})")
-    add("--bits", default="W8A8", metavar="WxAy", help="bits of weights and of what enters layers, 4 to 8 each (default: W8A8)")
-    add("--target", default="arm64", metavar="NAME", help="arm64 (default), arm64-v8.0, arm64-i8mm, x86, x86-vnni, or a FILE.toml")
-    add(
-        "--placement",
-        metavar="HOW",
-        help="latency: fastest that stays near float (default); balanced:PRICE; all: in integer",
-    )
-    add("--full", action="store_true", help="quantize softmax, norms and all else too, for machines without float")
-    add("--adaptive-rounding", action=argparse.BooleanOptionalAction, default=True, help="q-hyvit, weights below 8 bits (default: on)")
-    add("--activation-ranges", action=argparse.BooleanOptionalAction, default=True, help="q-hyvit: activations judge ranges (default: on)")
-    add("--output-trials", action=argparse.BooleanOptionalAction, default=True, help="q-hyvit: outputs decide some ranges (default: on)")
-    add("--range-room", action=argparse.BooleanOptionalAction, default=True, help="q-hyvit: ranges leave room (default: on)")
-    add("--weight-correction", action=argparse.BooleanOptionalAction, default=True, help="q-hyvit, weights below 8 bits (default: on)")
-    add("--bias-correction", action=argparse.BooleanOptionalAction, default=True, help="q-hyvit: correct mean errors (default: on)")
-    add("--ramps", action=argparse.BooleanOptionalAction, default=True, help="q-hyvit: lines for some sigmoids (default: on)")
-    add("--loss", action="append", default=[], metavar="NAME=KIND", help="count errors of an output as of scores or values; repeatable")
-    add("--exclude", action="append", default=[], metavar="PATTERN", help="keep operators float, by name glob or type; repeatable")
-    add("--min-sqnr", type=_number, metavar="DB", help="write nothing (exit 6) if an output is closer to float by fewer decibels")
-    add("--seed", type=_whole, default=0, metavar="N", help="of all random choices (default 0)")
-    add("--threads", type=_whole, default=0, metavar="N", help="of the runtime; 0 lets it choose (default)")
-
-    add = parser.add_argument_group("plan and report").add_argument
+    groups = {title: parser.add_argument_group(title) for title in ("calibration", "conversion", "plan and report")}
+    for field in _flag_fields():
+        _add_field(groups, field)
+    add = groups["plan and report"].add_argument
     add("--plan-out", type=Path, metavar="FILE", help="write the plan as JSON")
-    add("--plan-in", type=Path, metavar="FILE", help="use this plan, perhaps edited, instead of making one")
     add("--json", metavar="FILE", help="write the report as JSON; - is stdout")
     add("--dry-run", action="store_true", help="stop after planning: write no model")
     add("--explain", action="store_true", help="list the bridge blocks and layers found in IN.onnx, and convert nothing")
@@ -106,7 +108,7 @@ def _parser() -> _Parser:
 
 
 def parse_flags(words: Sequence[str]) -> argparse.Namespace:
-    """Read the command line.
+    """Read the command line; of the options, the result holds those that were given.
 
     Raises:
         UsageError: it makes no sense.
@@ -119,11 +121,38 @@ def parse_flags(words: Sequence[str]) -> argparse.Namespace:
         raise UsageError(f"the following arguments are required: {', '.join(missing)}", hint="see --help")
     if flags.output is not None and flags.explain:
         raise UsageError("nothing is converted and no model written", where="--explain with OUT.onnx", hint="leave one of the two out")
-    if flags.plan_in is not None and flags.method:
-        raise UsageError("a plan that is read needs no method", where="--method with --plan-in", hint="give one of the two")
-    if flags.plan_in is not None and flags.placement is not None:
-        raise UsageError("a plan that is read is placed already", where="--placement with --plan-in", hint="give one of the two")
-    if flags.full and (flags.plan_in is not None or flags.placement is not None):
-        where = f"--full with {'--plan-in' if flags.plan_in is not None else '--placement'}"
-        raise UsageError("with everything quantized, nothing is left to place", where=where, hint="give one of the two")
+    for one, other, what in (
+        ("method", "plan_in", "a plan that is read needs no method"),
+        ("placement", "plan_in", "a plan that is read is placed already"),
+        ("full", "plan_in", "with everything quantized, nothing is left to place"),
+        ("full", "placement", "with everything quantized, nothing is left to place"),
+    ):
+        if one in flags and other in flags:
+            raise UsageError(what, where=f"--{one} with --{other.replace('_', '-')}", hint="give one of the two")
     return flags
+
+
+def read_options(flags: argparse.Namespace) -> Options:
+    """The options that were given, as values; the others have their defaults.
+
+    Raises:
+        UsageError: a value makes no sense.
+    """
+    given = vars(flags)
+    readers = {"preprocess": _preprocess, "input_shapes": _input_shapes, "losses": parse_losses, "exclude": tuple}
+    parts = SearchParts(**{field.name: given[field.name] for field in fields(SearchParts) if field.name in given})
+    values = {field.name: given[field.name] for field in fields(Options) if field.name in given}
+    values |= {name: read(values[name]) for name, read in readers.items() if name in values}
+    return Options(**values, parts=parts)
+
+
+def _preprocess(text: str) -> Preprocess:
+    from converter.calibration.preprocess import parse_preprocess
+
+    return parse_preprocess(text)
+
+
+def _input_shapes(texts: Sequence[str]) -> dict[str, tuple[int, ...]]:
+    from converter.calibration.input_shapes import parse_input_shapes  # which loads the runtime
+
+    return parse_input_shapes(texts)

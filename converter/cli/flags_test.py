@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from converter.cli.flags import parse_flags
+from converter.cli.flags import parse_flags, read_options
 from converter.errors import UsageError
+from converter.options import Options
 
 
 def refusal(*words: str) -> UsageError:
@@ -18,12 +19,13 @@ def refusal(*words: str) -> UsageError:
 def test_two_paths_are_enough() -> None:
     flags = parse_flags(["a.onnx", "b.onnx"])
     assert (flags.source, flags.output) == (Path("a.onnx"), Path("b.onnx"))
-    assert (flags.calib, flags.samples, flags.bits, flags.target, flags.method) == (None, 32, "W8A8", "arm64", "")
+    assert read_options(flags) == Options(), "whose defaults are written once"
 
 
 def test_repeatable_flags_add_up() -> None:
     flags = parse_flags(["a", "b", "--exclude", "x*", "--exclude", "Conv", "--input-shape", "x:1", "--input-shape", "y:2"])
-    assert flags.exclude == ["x*", "Conv"] and flags.input_shape == ["x:1", "y:2"]
+    options = read_options(flags)
+    assert options.exclude == ("x*", "Conv") and options.input_shapes == {"x": (1,), "y": (2,)}
 
 
 @pytest.mark.parametrize(

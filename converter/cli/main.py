@@ -14,18 +14,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from converter.cli.allocator import share_heap
-from converter.cli.flags import parse_flags
+from converter.cli.command import INTERRUPTED, unexpected
+from converter.cli.flags import parse_flags, read_options
 from converter.cli.interruption import Interruption
 from converter.errors import ConverterError
 from converter.load.files import check_input, check_outputs
 from converter.progress import Progress
 
 if TYPE_CHECKING:
+    from rich.console import RenderableType
+
     from converter.options import Options
 
 __all__ = ["main"]
 
-_INTERRUPTED = 130
 _WIDTH = 100  # of tables that go to a file
 _PIPE_WIDTH = 240  # of lists that go to other programs, which want one line an entry
 
@@ -61,103 +63,59 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 return _interrupted(flags.output, before)
             if flags.verbose:
                 traceback.print_exc()
-            what = f"unexpected {type(error).__name__}: {next(iter(str(error).splitlines()), '')}"
             hint = "report it, with the traceback above" if flags.verbose else "run again with -v for the traceback, and report it"
-            return _fail(ConverterError(what, hint=hint))
+            return _fail(ConverterError(unexpected(error), hint=hint))
 
 
 def _run(flags: argparse.Namespace, interruption: Interruption) -> None:
-    if flags.explain:
-        _explain(flags, interruption)
-        return
-    to_stdout = flags.json == "-"
-    json_out = None if flags.json is None or to_stdout else Path(flags.json)
     check_input(flags.source)
-    check_outputs({"OUT": flags.output}, {"IN": flags.source})
+    if not flags.explain:
+        check_outputs({"OUT": flags.output}, {"IN": flags.source})
     with interruption.deferred():  # as everywhere where libraries are loaded
-        options = _options(flags)
+        options = read_options(flags)
         from converter.cli.terminal import watch
     with watch(quiet=flags.quiet) as plain:
         progress = _watchful(plain, interruption)
         progress.stage("start")
-        with interruption.deferred():
-            import onnxruntime  # noqa: F401
-        with interruption.deferred():
-            import torch  # noqa: F401
-        with interruption.deferred():
-            from converter.cli.report_tables import float_operator_lines, render, report_tables
-            from converter.pipeline import convert
-            from converter.report import report_json
-        report = convert(
-            flags.source, flags.output, options, dry_run=flags.dry_run, progress=progress, plan_out=flags.plan_out, json_out=json_out
-        )
-    if to_stdout:
-        _print(report_json(report))
-    elif not flags.quiet and sys.stdout is not None:
-        terminal = sys.stdout.isatty()
-        width = shutil.get_terminal_size((_WIDTH, 24)).columns if terminal else _WIDTH
-        _print(render(report_tables(report), width, terminal=terminal))
-        if flags.verbose:
-            _print("".join(f"{line}\n" for line in ["", *float_operator_lines(report)]))
+        text = (_explained if flags.explain else _converted)(flags, options, progress, interruption)
+    if text:
+        _print(text)
 
 
-def _explain(flags: argparse.Namespace, interruption: Interruption) -> None:
-    check_input(flags.source)
+def _converted(flags: argparse.Namespace, options: Options, progress: Progress, interruption: Interruption) -> str:
+    """Convert; returns what goes to stdout."""
     with interruption.deferred():
-        options = _options(flags)
-        from converter.cli.terminal import watch
-    with watch(quiet=flags.quiet) as plain:
-        progress = _watchful(plain, interruption)
-        progress.stage("start")
-        with interruption.deferred():
-            from converter.cli.explain import explain, structure_tables
-            from converter.cli.report_tables import render
-        structure = explain(flags.source, options, progress=progress)
-    terminal = sys.stdout is not None and sys.stdout.isatty()
-    width = shutil.get_terminal_size((_WIDTH, 24)).columns if terminal else _PIPE_WIDTH
-    _print(render(structure_tables(structure), width, terminal=terminal))
-
-
-def _options(flags: argparse.Namespace) -> Options:
-    from converter.calibration.preprocess import parse_preprocess
-    from converter.methods.search_parts import SearchParts
-    from converter.options import Options
-    from converter.sensitivity.loss_names import parse_losses
-
-    preprocess = parse_preprocess(flags.preprocess) if flags.preprocess is not None else None
-    input_shapes: dict[str, tuple[int, ...]] = {}
-    if flags.input_shape:
-        from converter.calibration.input_shapes import parse_input_shapes
-
-        input_shapes = parse_input_shapes(flags.input_shape)
-    return Options(
-        calib=flags.calib,
-        samples=flags.samples,
-        require_data=flags.require_data,
-        preprocess=preprocess,
-        input_shapes=input_shapes,
-        method=flags.method,
-        bits=flags.bits,
-        target=flags.target,
-        placement=Options.placement if flags.placement is None else flags.placement,
-        full=flags.full,
-        exclude=tuple(flags.exclude),
-        min_sqnr=flags.min_sqnr,
-        seed=flags.seed,
-        threads=flags.threads,
-        plan_in=flags.plan_in,
-        losses=parse_losses(flags.loss),
-        observer=flags.observer,
-        parts=SearchParts(
-            activations=flags.activation_ranges,
-            trials=flags.output_trials,
-            room=flags.range_room,
-            adaptive_rounding=flags.adaptive_rounding,
-            weight_correction=flags.weight_correction,
-            bias_correction=flags.bias_correction,
-            ramps=flags.ramps,
-        ),
+        import onnxruntime  # noqa: F401
+    with interruption.deferred():
+        import torch  # noqa: F401
+    with interruption.deferred():
+        from converter.cli.report_tables import float_operator_lines, report_tables
+        from converter.pipeline import convert
+        from converter.report import report_json
+    json_out = None if flags.json == "-" else flags.json
+    report = convert(
+        flags.source, flags.output, options, dry_run=flags.dry_run, progress=progress, plan_out=flags.plan_out, json_out=json_out
     )
+    if flags.json == "-":
+        return report_json(report)
+    if flags.quiet:
+        return ""
+    lines = ["", *float_operator_lines(report)] if flags.verbose else []
+    return _table(report_tables(report), _WIDTH) + "".join(f"{line}\n" for line in lines)
+
+
+def _explained(flags: argparse.Namespace, options: Options, progress: Progress, interruption: Interruption) -> str:
+    with interruption.deferred():
+        from converter.cli.explain import explain, structure_tables
+    return _table(structure_tables(explain(flags.source, options, progress=progress)), _PIPE_WIDTH)
+
+
+def _table(table: RenderableType, width: int) -> str:
+    """As wide as the terminal, or of the given width where stdout is none."""
+    from converter.cli.report_tables import render
+
+    terminal = sys.stdout is not None and sys.stdout.isatty()
+    return render(table, shutil.get_terminal_size((_WIDTH, 24)).columns if terminal else width, terminal=terminal)
 
 
 def _watchful(progress: Progress, interruption: Interruption) -> Progress:
@@ -206,7 +164,7 @@ def _leave(output: Path | None) -> NoReturn:
     with contextlib.suppress(OSError):
         what = "" if output is None else f"; {output} was not written"
         os.write(2, f"{show_cursor}interrupted{what}\n".encode(errors="backslashreplace"))
-    os._exit(_INTERRUPTED)
+    os._exit(INTERRUPTED)
 
 
 def _identity(path: Path | None) -> tuple[int, int] | None:
@@ -223,4 +181,4 @@ def _interrupted(output: Path | None, before: tuple[int, int] | None) -> int:
     what = "" if output is None else f"; {output} was {'complete and is written' if written else 'not written'}"
     if sys.stderr is not None:
         sys.stderr.write(f"interrupted{what}\n")
-    return _INTERRUPTED
+    return INTERRUPTED

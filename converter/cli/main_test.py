@@ -17,8 +17,8 @@ from onnx import TensorProto
 
 from converter import pipeline
 from converter.cli import main as command_line
-from converter.cli.flags import parse_flags
-from converter.cli.main import _options, main
+from converter.cli.flags import parse_flags, read_options
+from converter.cli.main import main
 from converter.errors import ModelError, VerificationError
 from converter.methods.search_parts import SearchParts
 from converter.testing.models import Outcome, Run, SaveHybrid, WriteImages, hybrid_model
@@ -126,7 +126,7 @@ def test_output_is_narrow_plain_text(run: Run, source: Path, tmp_path: Path) -> 
 
 
 def test_json_on_stdout_is_alone_there(run: Run, source: Path, tmp_path: Path) -> None:
-    result = run(source, tmp_path / "out.onnx", "--json", "-", *QUICK)
+    result = run(source, tmp_path / "out.onnx", "--json", "-", "--latency", *QUICK)
     report = json.loads(result.out)
     assert report["outputs"][0]["name"] == "logits" and 0 < report["integer_coverage"] <= 1
     assert report["latency_ratio"]["turns"] >= 5 and report["total_macs"] > 100_000
@@ -312,11 +312,8 @@ def test_help_and_version_return_zero(run: Run) -> None:
     ],
 )
 def test_what_goes_beyond_the_paper_has_a_switch_of_its_own(flag: str, part: str) -> None:
-    off = _options(parse_flags(["a.onnx", "b.onnx", f"--no-{flag}"])).parts
-    assert off == replace(SearchParts(), **{part: False})
-    assert (
-        _options(parse_flags(["a.onnx", "b.onnx"])).parts == _options(parse_flags(["a.onnx", "b.onnx", f"--{flag}"])).parts == SearchParts()
-    )
+    off, on = (read_options(parse_flags(["a.onnx", "b.onnx", f"--{word}"])).parts for word in (f"no-{flag}", flag))
+    assert off == replace(SearchParts(), **{part: False}) and on == SearchParts()
 
 
 def test_only_a_process_of_its_own_is_told_to_share_a_heap(monkeypatch: pytest.MonkeyPatch) -> None:

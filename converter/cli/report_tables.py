@@ -40,7 +40,7 @@ def report_tables(report: Report) -> RenderableType:
         if products:
             parts += [blank, _products(products)]
     warnings = list(report.warnings)
-    if report.latency is not None and report.latency.ratio < 1 and _at_home(report):
+    if report.latency is not None and report.latency.ratio < 1 and report.at_home:
         warnings.append("the int8 model is slower than float on this machine")
     for warning in warnings:
         line = Table.grid(padding=(0, 1))
@@ -63,12 +63,9 @@ def float_operator_lines(report: Report) -> list[str]:
     return lines
 
 
-def _at_home(report: Report) -> bool:
-    return platform.machine() in report.architectures
-
-
 def _summary(report: Report) -> Table:
-    title = Text(f"{report.source} -> {report.output or '(dry run: no model written)'}", "bold")
+    nowhere = "(dry run: no model written)" if report.verdict is None else "(in memory: no model written)"
+    title = Text(f"{report.source} -> {report.output or nowhere}", "bold")
     table = Table(title=title, title_justify="left", title_style="", show_header=False, box=None, pad_edge=False)
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
@@ -84,8 +81,10 @@ def _summary(report: Report) -> Table:
     if report.latency is not None:
         latency = report.latency
         row("latency", f"float / int8 = {latency.ratio:.2f} ({latency.low:.2f} to {latency.high:.2f}), one thread, run in turns")
-        if not _at_home(report):
+        if not report.at_home:
             row("", f"on {platform.machine()}, which the file is not for: measure on {report.target}")
+    elif report.not_measured:
+        row("latency", report.not_measured)
     placed = "" if report.placement == Options.placement else f", placement {report.placement}"
     row("plan", f"{report.method}, {report.bits}, target {report.target}{placed}, seed {report.seed}")
     sigmoids = [op for op in report.plan.ops.values() if op.op_type == "Sigmoid"]

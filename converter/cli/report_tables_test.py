@@ -12,6 +12,7 @@ from converter.cli import report_tables as tables
 from converter.cli.report_tables import float_operator_lines, render, report_tables
 from converter.partition.policy import FOR_ACCURACY
 from converter.plan.records import OpPlan, Plan, TensorPlan
+from converter.quantization.bit_widths import BitWidths
 from converter.quantization.parameters import Grid
 from converter.report import LOW_AGREEMENT, LOW_SQNR_DB, Report, quality_warnings, report_json
 from converter.runtime.latency import LatencyRatio
@@ -30,7 +31,7 @@ def example(**changes: Any) -> Report:
     unfused = FloatOp("/late/Conv", "Conv", 70_000, "planned in integer, but the runtime did not fuse it")
     census = Census({"QLinearConv": 1}, 1_500_000, 2_000_000, (unfused, *products, FloatOp("/attn/Softmax", "Softmax", 0, KERNEL)))
     verdict = Verdict((OutputQuality("logits", 31.84, 0.96875),), 87.0, "a simulation of the plan", census, 8)
-    plan = Plan("mse", "W8A8", "arm64", {"x": TensorPlan("float", reason="r")}, ops)
+    plan = Plan("mse", BitWidths(), "arm64", {"x": TensorPlan("float", reason="r")}, ops)
     rewrites = (Rewrite("simplify", 11, True, 0.0), Rewrite("fuse activations", 0, True, 0.0), Rewrite("bad", 2, False, 0.1))
     report = Report(
         source="in.onnx",
@@ -220,6 +221,15 @@ def test_latency_is_judged_on_the_target_only(monkeypatch: pytest.MonkeyPatch, m
     flat = words(example(latency=LatencyRatio(ratio, ratio, ratio, 9)))
     assert ("slower than float" in flat) == slow
     assert ("measure on arm64" in flat) == away
+
+
+def test_a_latency_that_was_not_measured_is_said_to_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(platform, "machine", lambda: "x86_64")
+    why = "not measured: the file is for arm64, this machine is x86_64 (--latency compares here)"
+    unmeasured = example(latency=None)
+    assert f"latency {why}" in words(unmeasured)
+    assert json.loads(report_json(unmeasured))["latency_not_measured"] == why
+    assert json.loads(report_json(example()))["latency_not_measured"] == ""
 
 
 def test_verbose_lines_group_by_type_and_reason() -> None:

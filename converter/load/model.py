@@ -20,9 +20,12 @@ from converter.load.half_precision import widen_halves
 from converter.load.local_functions import drop_unused_functions, inline_functions
 from converter.load.repair import drop_wrong_types, repair, sort_nodes, spell_standard_domain, state_output_shapes
 from converter.load.stored_integers import read_stored_integers
-from converter.load.vetting import STANDARD_DOMAINS, refuse_damaged_names, type_name, vet_contents, vet_operators
+from converter.load.vetting import STANDARD_DOMAINS, refuse_damaged_names, refuse_large, type_name, vet_contents, vet_operators
 
-__all__ = ["Source", "ValueInfo", "load"]
+__all__ = ["GIVEN", "Source", "ValueInfo", "load"]
+
+GIVEN = Path("the given model")
+"""What messages call a model that is in no file."""
 
 _TYPES: dict[int, np.dtype[np.generic]] = {
     TensorProto.FLOAT: np.dtype(np.float32),
@@ -57,10 +60,10 @@ class Source:
     """A float model as it was found.
 
     Attributes:
-        path: the file.
+        path: the file; :data:`GIVEN` for a model in memory.
         model: with external data loaded, local functions inlined, repaired, and its half precision numbers and its weights
             stored as integers made float32.
-        digest: sha256 of the file (hex).
+        digest: sha256 of the file, or of the given model (hex).
         bytes: size of the file and its external data.
         inputs: model inputs that are not initializers, in order.
         outputs: model outputs, in order.
@@ -85,15 +88,18 @@ class Source:
         return int(next(o.version for o in self.model.opset_import if o.domain in STANDARD_DOMAINS))
 
 
-def load(path: Path) -> Source:
-    """Read and vet a float model.
+def load(given: str | Path | onnx.ModelProto) -> Source:
+    """Read and vet a float model, from a file or from memory; what is given in memory is left as it is.
 
     Raises:
-        ModelError: the file is not a complete, valid, float ONNX model of a supported opset.
+        ModelError: it is not a complete, valid, float ONNX model of a supported opset.
     """
-    data = _read(path)
+    path = GIVEN if isinstance(given, onnx.ModelProto) else Path(given)
+    data = _serialized(given) if isinstance(given, onnx.ModelProto) else _read(path)
     model = _parse(path, data)
     refuse_damaged_names(path, model)
+    if path is GIVEN:
+        _refuse_external_data(model)
     files = load_external_data(path, model, list(tensors_of(model)))
     spell_standard_domain(path, model)
     drop_unused_functions(model)
@@ -132,6 +138,19 @@ def _read(path: Path) -> bytes:
     if not data:
         raise ModelError("the input file is empty", where=str(path), hint="export or download the model again")
     return data
+
+
+def _serialized(model: onnx.ModelProto) -> bytes:
+    refuse_large(GIVEN, model)
+    return bytes(model.SerializeToString(deterministic=True))
+
+
+def _refuse_external_data(model: onnx.ModelProto) -> None:
+    """Nobody has said in which folder its files are."""
+    for tensor in tensors_of(model):
+        if tensor.data_location == TensorProto.EXTERNAL:
+            what = f"tensor '{tensor.name}' of the model lies in another file"
+            raise ModelError(what, where=str(GIVEN), hint="give the path of the model, or load it with onnx.load, which reads them")
 
 
 def _parse(path: Path, data: bytes) -> onnx.ModelProto:

@@ -23,6 +23,7 @@ __all__ = [
     "place_of",
     "refuse_damaged_names",
     "refuse_invalid",
+    "refuse_large",
     "type_name",
     "vet_contents",
     "vet_operators",
@@ -200,14 +201,23 @@ def _refuse_shapeless(path: Path, model: onnx.ModelProto) -> None:
             raise ModelError(f"'{value.name}' has no shape", where=f"{path}, tensor '{value.name}'", hint=hint)
 
 
+def refuse_large(path: Path, model: onnx.ModelProto) -> None:
+    """Refuse what protobuf cannot hold.
+
+    Raises:
+        ModelError: it is over 2 GB.
+    """
+    if model.ByteSize() >= onnx.checker.MAXIMUM_PROTOBUF:
+        raise ModelError("models over 2 GB are not supported", where=str(path), hint="convert a smaller model")
+
+
 def refuse_invalid(path: Path, model: onnx.ModelProto) -> None:
     """Refuse what the onnx checker refuses, and models too large for it.
 
     Raises:
         ModelError: says what the checker says.
     """
-    if model.ByteSize() >= onnx.checker.MAXIMUM_PROTOBUF:
-        raise ModelError("models over 2 GB are not supported", where=str(path), hint="convert a smaller model")
+    refuse_large(path, model)
     try:
         onnx.checker.check_model(_without_deprecated(model))
     except (onnx.checker.ValidationError, UnicodeDecodeError) as error:

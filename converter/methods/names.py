@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-__all__ = ["DEFAULT_METHOD", "DEFAULT_OBSERVER", "METHOD_NAMES", "OBSERVERS", "OBSERVING"]
+from typing import Literal, get_args
 
-METHOD_NAMES = ("minmax", "percentile", "mse", "easyquant", "fq-vit", "ptq4vit", "repq-vit", "q-hyvit")
+__all__ = ["DEFAULT_METHOD", "DEFAULT_OBSERVER", "METHOD_NAMES", "OBSERVERS", "OBSERVING", "MethodName", "ObserverName"]
 
-DEFAULT_METHOD = "q-hyvit"
+MethodName = Literal["minmax", "percentile", "mse", "easyquant", "fq-vit", "ptq4vit", "repq-vit", "q-hyvit"]
+METHOD_NAMES: tuple[MethodName, ...] = get_args(MethodName)
+DEFAULT_METHOD: MethodName = "q-hyvit"
 
-OBSERVERS = ("minmax", "percentile", "omse")
+ObserverName = Literal["minmax", "percentile", "omse"]
 """How ranges are seen by a method that leaves the choice."""
 
-DEFAULT_OBSERVER = "minmax"
+OBSERVERS: tuple[ObserverName, ...] = get_args(ObserverName)
+DEFAULT_OBSERVER: ObserverName = "minmax"
 
 OBSERVING = ("fq-vit",)
 """Methods that leave the choice."""

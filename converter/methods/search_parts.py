@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from converter.flag import flag
+
 __all__ = ["SearchParts"]
 
 
@@ -28,10 +30,10 @@ class SearchParts:
     granularity: bool = True
     scheme: bool = True
     bridge: bool = True
-    activations: bool = True
-    trials: bool = True
-    room: bool = True
-    adaptive_rounding: bool = True
-    weight_correction: bool = True
-    bias_correction: bool = True
-    ramps: bool = True
+    activations: bool = flag(True, "q-hyvit: activations judge ranges", name="--activation-ranges")
+    trials: bool = flag(True, "q-hyvit: outputs decide some ranges", name="--output-trials")
+    room: bool = flag(True, "q-hyvit: ranges leave room", name="--range-room")
+    adaptive_rounding: bool = flag(True, "q-hyvit, weights below 8 bits")
+    weight_correction: bool = flag(True, "q-hyvit, weights below 8 bits")
+    bias_correction: bool = flag(True, "q-hyvit: correct mean errors")
+    ramps: bool = flag(True, "q-hyvit: lines for some sigmoids")

@@ -37,6 +37,7 @@ from converter.partition.max_flow import minimum_cut
 from converter.partition.policy import FOR_ACCURACY, LATENCY, Placed, Placement, added_loss, affordable, penalties
 from converter.plan.choice import Choice
 from converter.plan.records import OpPlan, Plan, TensorPlan, ramp_of
+from converter.quantization.bit_widths import BitWidths
 from converter.quantization.parameters import Grid
 from converter.targets import Target
 from converter.transforms.sigmoids.piecewise_linear import ramp_grid
@@ -61,7 +62,7 @@ def place(
     target: Target,
     *,
     method: str,
-    bits: str,
+    bits: BitWidths,
     placement: Placement = LATENCY,
     cheaper: Mapping[str, Offer] = MappingProxyType({}),
 ) -> Plan:

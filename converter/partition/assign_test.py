@@ -22,6 +22,7 @@ from converter.partition.cost_model import predict
 from converter.partition.policy import LATENCY, Placement, parse_placement
 from converter.plan.choice import Choice
 from converter.plan.records import Plan
+from converter.quantization.bit_widths import BitWidths
 from converter.quantization.parameters import Grid
 from converter.targets import TARGETS, Target
 from converter.testing.sketch import Planned, Sketch, emitted, parity, plan_for
@@ -157,8 +158,8 @@ def priced(
     grids = {n: t.grid for n, t in planned.plan.tensors.items() if t.grid is not None}
     choice = Choice(grids, _constants(planned), dict(errors), dict(noises))
     best = parse_placement(placement) if isinstance(placement, str) else placement
-    named = {"method": "", "bits": "W8A8"}
-    return place(model, planned.offers, choice, planned.seen, planned.target, placement=best, cheaper=cheaper, **named)
+    bits, target = BitWidths(), planned.target
+    return place(model, planned.offers, choice, planned.seen, target, method="", bits=bits, placement=best, cheaper=cheaper)
 
 
 def forms(plan: Plan) -> dict[str, str]:
@@ -299,7 +300,7 @@ def test_all_stays_float_where_integers_save_less_than_the_targets_margin() -> N
 
     def placed(margin: float) -> Plan:
         target = replace(planned.target, margin=margin)
-        return place(planned.model, planned.offers, choice, planned.seen, target, method="", bits="W8A8")
+        return place(planned.model, planned.offers, choice, planned.seen, target, method="", bits=BitWidths())
 
     float_cost, cost = (predict(planned.model, p, planned.offers, shapes, planned.target).total for p in (None, placed(0.0)))
     saved = 1.0 - cost / float_cost

@@ -10,6 +10,7 @@ from converter.calibration.observer import observe
 from converter.partition.bit_widths import tensor_bits, width_counts
 from converter.partition.integer_forms import offer
 from converter.plan.records import OpPlan, Plan, TensorPlan
+from converter.quantization.bit_widths import BitWidths
 from converter.quantization.parameters import Grid
 from converter.targets import TARGETS
 from converter.testing.sketch import Sketch, feeds_for, plan_for
@@ -133,4 +134,4 @@ def test_widths_are_counted_where_there_are_codes() -> None:
         "add": OpPlan("Add", "integer", "codes", {1: wide}),
         "float": OpPlan("Conv", "float"),
     }
-    assert width_counts(Plan("mse", "W4A6", "arm64", tensors, ops)) == ({6: 2, 8: 1}, {4: 1})
+    assert width_counts(Plan("mse", BitWidths(4, 6), "arm64", tensors, ops)) == ({6: 2, 8: 1}, {4: 1})

@@ -27,6 +27,7 @@ from converter.partition.integer_forms import offer
 from converter.partition.max_flow import minimum_cut
 from converter.plan.choice import Choice
 from converter.plan.records import Plan
+from converter.quantization.bit_widths import BitWidths
 from converter.quantization.parameters import Grid
 from converter.targets import TARGETS, Target
 from converter.targets.costs import operator_costs
@@ -92,7 +93,9 @@ def predicted(case: Priced, integer: frozenset[str]) -> float:
     """What a settled plan costs, by the report's own account, without the call, what is float in any case, and errors."""
     grid = Grid((1.0,), (0,), 8, case.target.signed_activations)
     constants = {(n, i): grid for n, e in case.offers.items() if isinstance(e, Offer) for i in e.constants}
-    plan = settle(case.model, case.offers, Choice(dict.fromkeys(case.seen.tensors, grid), constants), integer, Plan("", "W8A8", "", {}, {}))
+    plan = settle(
+        case.model, case.offers, Choice(dict.fromkeys(case.seen.tensors, grid), constants), integer, Plan("", BitWidths(), "", {}, {})
+    )
     shapes = {name: stats.shape for name, stats in case.seen.tensors.items()}
     refused = [node for node in case.model.graph if isinstance(case.offers.get(str(node.name)), Refusal)]
     always = case.target.call + sum(operator_costs(node, shapes, case.target)[0] for node in refused)

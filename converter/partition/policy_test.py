@@ -5,6 +5,7 @@ import pytest
 from converter.errors import UsageError
 from converter.partition.policy import LATENCY, Placed, Placement, added_loss, affordable, parse_placement, penalties
 from converter.plan.records import OpPlan, Plan, TensorPlan
+from converter.quantization.bit_widths import BitWidths
 from converter.quantization.parameters import Grid
 
 
@@ -45,7 +46,7 @@ def test_what_a_plan_adds_to_the_loss_by_hand() -> None:
         "plain": TensorPlan("float"),
     }
     ops = {"conv": OpPlan("Conv", "integer", "codes"), "gemm": OpPlan("Gemm", "float")}
-    plan = Plan("", "W8A8", "arm64", tensors, ops)
+    plan = Plan("", BitWidths(), "arm64", tensors, ops)
     noises = {name: 2.0**i for i, name in enumerate([*tensors, "elsewhere"])}
     assert added_loss(plan, noises, {"conv": 100.0, "gemm": 1000.0, "other": 1e4}) == 1.0 + 2.0 + 100.0
     assert added_loss(plan, {}, {}) == 0.0
@@ -55,7 +56,7 @@ def test_what_a_plan_adds_to_the_loss_by_hand() -> None:
 
 
 def curve(price: float) -> Placed:
-    return Placed(Plan("", "", "", {}, {}), 100.0 + 4.0 * price**0.5, 0.1 / price**0.5 if price else 1.0)
+    return Placed(Plan("", BitWidths(), "", {}, {}), 100.0 + 4.0 * price**0.5, 0.1 / price**0.5 if price else 1.0)
 
 
 def chosen(tolerance: float, spare: float, most: float = 1e9) -> Placed:

@@ -12,6 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
+from converter.quantization.bit_widths import BitWidths
 from converter.quantization.gated_activations import Gate
 from converter.quantization.parameters import Grid
 from converter.transforms.sigmoids.piecewise_linear import Ramp
@@ -82,7 +83,7 @@ class Plan:
 
     Attributes:
         method: name of the method that chose the grids.
-        bits: for example ``W8A8``.
+        bits: of weights and of what enters layers.
         target: name of the target it was placed for.
         tensors: fate of each float tensor, by name in the canonical graph.
         ops: fate of each operator, by node name in the canonical graph.
@@ -90,7 +91,7 @@ class Plan:
     """
 
     method: str
-    bits: str
+    bits: BitWidths
     target: str
     tensors: dict[str, TensorPlan]
     ops: dict[str, OpPlan]

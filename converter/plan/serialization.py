@@ -16,6 +16,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from converter.errors import UsageError
 from converter.plan.records import Plan, TensorPlan
+from converter.quantization.bit_widths import BitWidths
 from converter.transforms.equalization.transform import Equalization
 from converter.transforms.nonuniform.transform import NonuniformQuantization
 from converter.transforms.sigmoids.transform import ConstantGates
@@ -34,7 +35,7 @@ _WORDS = {str: "a text", int: "a number", float: "a number", bool: "true or fals
 
 def plan_to_json(plan: Plan) -> str:
     """The plan as indented JSON with a stable order; lists of numbers stand on one line."""
-    record = {"format": FORMAT, "version": VERSION, "method": plan.method, "bits": plan.bits, "target": plan.target}
+    record = {"format": FORMAT, "version": VERSION, "method": plan.method, "bits": str(plan.bits), "target": plan.target}
     for part in (*plan.transforms, {"tensors": plan.tensors, "ops": plan.ops}):
         record |= _plain(part)
     text = json.dumps(record, indent=1)
@@ -73,14 +74,21 @@ def plan_from_json(text: str, where: Path) -> Plan:
         record = json.loads(text)
         if not isinstance(record, dict) or record.get("format") != FORMAT or record.get("version") != VERSION:
             raise UsageError(f"not a plan of format {FORMAT} version {VERSION}", where=f"--plan-in {where}", hint=hint)
-        given = {name: _read(kind, record[name], name) for name, kind in _types(Plan).items() if name != "transforms"}
-        return Plan(**given, transforms=_transforms(record))
+        given = {name: _read(kind, record[name], name) for name, kind in _types(Plan).items() if name not in ("bits", "transforms")}
+        return Plan(**given, bits=_bits(record), transforms=_transforms(record))
     except json.JSONDecodeError as error:
         raise UsageError(f"the plan is not JSON: {error}", where=f"--plan-in {where}", hint=hint) from None
     except RecursionError:
         raise UsageError("the plan is nested too deeply", where=f"--plan-in {where}", hint=hint) from None
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise UsageError(f"the plan is damaged: {type(error).__name__} {error}", where=f"--plan-in {where}", hint=hint) from None
+
+
+def _bits(record: Mapping[str, Any]) -> BitWidths:
+    try:
+        return BitWidths.parse(_read(str, record["bits"], "bits"))
+    except UsageError as error:
+        raise ValueError(error.what) from None
 
 
 def _transforms(record: Mapping[str, Any]) -> tuple[Transform, ...]:

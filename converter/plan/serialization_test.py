@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from converter.errors import UsageError
 from converter.plan.records import OpPlan, Plan, TensorPlan
 from converter.plan.serialization import plan_from_json, plan_to_json
+from converter.quantization.bit_widths import BitWidths
 from converter.quantization.parameters import SMALLEST_SCALE, Grid
 from converter.testing.plans import folds_of
 from converter.transforms.equalization.site import Fold
@@ -46,7 +47,7 @@ NUMBERS = st.lists(st.floats(-1e6, 1e6), max_size=3).map(tuple)
 PLANS = st.builds(
     Plan,
     NAMES,
-    NAMES,
+    st.builds(BitWidths, st.integers(4, 8), st.integers(4, 8)),
     NAMES,
     st.dictionaries(NAMES, FLOATS | GRIDDED, max_size=4),
     st.dictionaries(NAMES, OPS, max_size=4),
@@ -68,7 +69,7 @@ def example() -> Plan:
     weights = Grid((0.25, 0.125), (0, 0), 7, True, axis=0, narrow=True)
     tensors = {"x": TensorPlan("measured", grid), "y": TensorPlan("shared", grid, "x"), "z": TensorPlan("float", reason="not read")}
     ops = {"conv": OpPlan("Conv", "integer", "codes", {1: weights}), "softmax": OpPlan("Softmax", "float", reason="slow")}
-    return Plan("mse", "W7A8", "x86", tensors, ops)
+    return Plan("mse", BitWidths(7, 8), "x86", tensors, ops)
 
 
 def test_the_text_is_readable() -> None:
@@ -134,7 +135,7 @@ def test_the_text_is_readable() -> None:
 
 
 def test_names_that_look_like_lists_are_left_alone() -> None:
-    plan = Plan("m", "b", "t", {"[\n  1,\n  2\n]": TensorPlan("float", reason="[ 1, 2 ]")}, {})
+    plan = Plan("m", BitWidths(), "t", {"[\n  1,\n  2\n]": TensorPlan("float", reason="[ 1, 2 ]")}, {})
     assert plan_from_json(plan_to_json(plan), HERE) == plan
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from types import MappingProxyType
 
 import onnx_ir as ir
@@ -13,7 +14,7 @@ from converter.forms.form import Offer, Refusal
 from converter.methods.names import DEFAULT_OBSERVER
 from converter.methods.problem import Problem
 from converter.methods.ranges import minmax
-from converter.options import Options, parse_bits
+from converter.options import Options
 from converter.partition.assign import place
 from converter.partition.bit_widths import tensor_bits
 from converter.partition.integer_forms import offer
@@ -163,25 +164,24 @@ def find_losses(model: ir.Model, feeds: Sequence[Feed], options: Options) -> dic
 
 
 def adopted(
-    given: Plan, model: ir.Model, seen: Observations, look: Look, target: Target, options: Options, excluded: frozenset[str]
+    given: Plan, model: ir.Model, seen: Observations, look: Look, target: Target, options: Options, excluded: frozenset[str], where: Path
 ) -> Planned:
-    """Use a plan that was read from a file.
+    """Use a plan that was read from a file, `where`.
 
     Raises:
         converter.errors.UsageError: it does not fit the model or the target.
     """
-    assert options.plan_in is not None
     plan = adopt_plan(given, excluded)
-    changed = apply_transforms(plan, model, GraphFacts(_shapes(seen), excluded), options.plan_in)
+    changed = apply_transforms(plan, model, GraphFacts(_shapes(seen), excluded), where)
     offers = _offers(changed, look(changed) if changed is not model else seen, target, options, excluded)
     plan = with_forms(plan, changed)
-    check_plan(plan, changed, offers, target, options.plan_in)
+    check_plan(plan, changed, offers, target, where)
     return Planned(changed, plan, offers)
 
 
 def _offers(model: ir.Model, seen: Observations, target: Target, options: Options, excluded: frozenset[str]) -> Offers:
-    weight_bits, activation_bits = parse_bits(options.bits)
-    return offer(model, seen, target, activation_bits=activation_bits, weight_bits=weight_bits, excluded=excluded)
+    widths = options.widths
+    return offer(model, seen, target, activation_bits=widths.activations, weight_bits=widths.weights, excluded=excluded)
 
 
 def _problem(
@@ -196,7 +196,7 @@ def _problem(
 ) -> tuple[Problem, Offers]:
     offers = _offers(model, seen, target, options, excluded)
     constants = {(n, i): c for n, o in offers.items() if isinstance(o, Offer) for i, c in o.constants.items()}
-    bits = tensor_bits(model, offers, parse_bits(options.bits)[1])
+    bits = tensor_bits(model, offers, options.widths.activations)
     sites, spots = _exact_sites(model, seen, offers, options), find_spots(model, excluded)
     ramp_sites = find_ramp_sites(model, offers, _shapes(seen), target)
     problem = Problem(seen.tensors, constants, bits, target.signed_activations, sites, spots, ramp_sites)
@@ -242,7 +242,7 @@ def _exact_sites(model: ir.Model, seen: Observations, offers: Offers, options: O
 
 def _name(options: Options) -> str:
     """What a plan says of how it was made: the method, and its observer where that is not the usual one."""
-    return options.method if options.observer in ("", DEFAULT_OBSERVER) else f"{options.method} {options.observer}"
+    return options.method if options.observer in (None, DEFAULT_OBSERVER) else f"{options.method} {options.observer}"
 
 
 def _placed(
@@ -256,7 +256,7 @@ def _placed(
     cheaper: Mapping[str, Offer] = MappingProxyType({}),
 ) -> Plan:
     best = _placement(options)
-    return place(model, offers, choice, seen, target, method=method, bits=options.bits, placement=best, cheaper=cheaper)
+    return place(model, offers, choice, seen, target, method=method, bits=options.widths, placement=best, cheaper=cheaper)
 
 
 def _placement(options: Options) -> Placement:

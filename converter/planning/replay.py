@@ -13,7 +13,6 @@ from converter.errors import UsageError
 from converter.graph.queries import constant, is_float
 from converter.graph.source_nodes import name_after_source
 from converter.load.model import Source
-from converter.options import parse_bits
 from converter.partition.bit_widths import CONTAINER_BITS
 from converter.partition.requantize_copies import fork_entering
 from converter.plan.records import EXCLUDED, Plan
@@ -56,7 +55,7 @@ def planned_model(source: Source, plan: Plan, feeds: Sequence[Feed], where: Path
     model = canonicalise(source.model, feeds[:PROOF_SAMPLES], target or find_target(plan.target)).model
     name_after_source(source.model, model)
     excluded = frozenset(name for name, op in plan.ops.items() if op.runs == "float" and op.reason == EXCLUDED)
-    if parse_bits(plan.bits)[1] < CONTAINER_BITS:
+    if plan.bits.activations < CONTAINER_BITS:
         fork_entering(model, excluded)
     shapes = {name: stats.shape for name, stats in observe(model, feeds[:1]).tensors.items()}
     model = apply_transforms(plan, model, GraphFacts(shapes, excluded), where)

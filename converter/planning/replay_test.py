@@ -45,8 +45,8 @@ def test_it_is_node_by_node_the_model_that_was_planned(options: dict[str, Any], 
         made.append(original(*arguments))
         return made[0]
 
-    original = pipeline._plan
-    monkeypatch.setattr(pipeline, "_plan", remembered)
+    original = pipeline.make_plan
+    monkeypatch.setattr(pipeline, "make_plan", remembered)
     convert(source, tmp_path / "int8.onnx", Options(**options, samples=3), plan_out=plan, dry_run=True)
     again, _ = planned_model(load(source), read_plan(plan), [FEED], plan)
     assert wiring(again) == wiring(made[0].model)

@@ -13,7 +13,6 @@ from converter.forms.form import Offer, Refusal
 from converter.forms.registry import FORMS, PASSING
 from converter.graph.operator_sets import MOVEMENT
 from converter.graph.queries import constant, data_inputs, is_float, relabel_factor, sole_consumer
-from converter.options import parse_bits
 from converter.partition.bit_widths import tensor_bits
 from converter.plan.choice import Constant
 from converter.plan.records import EXCLUDED, OpPlan, Plan
@@ -126,7 +125,7 @@ def check_plan(plan: Plan, model: ir.Model, offers: Offers, target: Target, wher
     for name in plan.tensors:
         if name not in tensors:
             raise check.refuse(f"the plan does not fit the model: tensor '{name}' is unknown")
-    widest = tensor_bits(model, offers, parse_bits(plan.bits)[1])
+    widest = tensor_bits(model, offers, plan.bits.activations)
     for name, tensor in plan.tensors.items():
         if tensor.grid is not None and tensor.grid.bits > widest.get(name, 8):
             limit = f"can have {widest[name]} bits at most in {plan.bits}"

@@ -164,6 +164,7 @@ def share_computed(plan: Record) -> None:
 EDITS: dict[str, tuple[Edit, str]] = {
     "target": (lambda p: p.update(target="x86"), "--target x86"),
     "bits": (lambda p: p.update(bits="W4A8"), "W4A8"),
+    "no bits": (lambda p: p.update(bits="int8"), "'int8' is not a bit width"),
     "format": (lambda p: p.update(format="other"), "not a plan"),
     "version": (lambda p: p.update(version=99), "not a plan"),
     "no ops": (lambda p: p.pop("ops"), "ops"),

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal, get_args
 
 from converter.errors import UsageError
 
-__all__ = ["LOSS_NAMES", "parse_losses"]
+__all__ = ["LOSS_NAMES", "LossName", "parse_losses"]
 
-LOSS_NAMES = ("scores", "values")
+LossName = Literal["scores", "values"]
+LOSS_NAMES: tuple[LossName, ...] = get_args(LossName)
 
 
-def parse_losses(texts: Sequence[str]) -> dict[str, str]:
+def parse_losses(texts: Sequence[str]) -> dict[str, LossName]:
     """``NAME=scores`` or ``NAME=values``, one for each output.
 
     Raises:
         UsageError: not of that form, or an output is named twice.
     """
-    wanted: dict[str, str] = {}
+    wanted: dict[str, LossName] = {}
     for text in texts:
         name, _, kind = text.rpartition("=")
         if not name or kind not in LOSS_NAMES:

@@ -6,21 +6,42 @@ Those that are built in are data files in ``machines/``; :func:`find_target` rea
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import functools
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from converter.errors import UsageError
 from converter.targets.target import Cost, Prices, Target
 from converter.targets.target_file import FILE_SUFFIX, read_target
 
-__all__ = ["DEFAULT_TARGET", "FILE_SUFFIX", "TARGETS", "Cost", "Prices", "Target", "find_target"]
+__all__ = ["DEFAULT_TARGET", "FILE_SUFFIX", "TARGETS", "TARGET_NAMES", "Cost", "Prices", "Target", "find_target"]
 
 DEFAULT_TARGET = "arm64"
 
-_NAMES = (DEFAULT_TARGET, "arm64-v8.0", "arm64-i8mm", "x86", "x86-vnni")
-_FOLDER = Path(__file__).parent / "machines"
+TARGET_NAMES = (DEFAULT_TARGET, "arm64-v8.0", "arm64-i8mm", "x86", "x86-vnni")
 
-TARGETS: Mapping[str, Target] = {name: read_target(_FOLDER / f"{name}{FILE_SUFFIX}", f"target {name}") for name in _NAMES}
+
+class _BuiltIn(Mapping[str, Target]):
+    """Reads a file when its target is asked for: whoever only imports the package opens none."""
+
+    def __getitem__(self, name: str) -> Target:
+        if name not in TARGET_NAMES:
+            raise KeyError(name)
+        return _read(name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(TARGET_NAMES)
+
+    def __len__(self) -> int:
+        return len(TARGET_NAMES)
+
+
+@functools.cache
+def _read(name: str) -> Target:
+    return read_target(Path(__file__).parent / "machines" / f"{name}{FILE_SUFFIX}", f"target {name}")
+
+
+TARGETS: Mapping[str, Target] = _BuiltIn()
 
 
 def find_target(text: str) -> Target:
@@ -33,5 +54,5 @@ def find_target(text: str) -> Target:
         return TARGETS[text]
     if text.endswith(FILE_SUFFIX):
         return read_target(Path(text), f"--target {text}")
-    hint = f"choose from {', '.join(TARGETS)}, or give a file that ends in {FILE_SUFFIX}"
+    hint = f"choose from {', '.join(TARGET_NAMES)}, or give a file that ends in {FILE_SUFFIX}"
     raise UsageError(f"'{text}' is not known", where="--target", hint=hint)

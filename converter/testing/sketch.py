@@ -26,6 +26,7 @@ from converter.partition.policy import FULL, parse_placement
 from converter.partition.requantize_copies import fork_entering
 from converter.plan.records import Plan
 from converter.planning.registry import METHODS
+from converter.quantization.bit_widths import BitWidths
 from converter.runtime.session import Feed, open_session, run_session
 from converter.sensitivity.output_loss import OutputLoss
 from converter.targets import TARGETS, Target
@@ -129,7 +130,7 @@ def plan_for(
     With fewer than 8 bits for activations, the model given is forked.
     """
     # networks so small save next to nothing, and shall be converted all the same
-    chosen, label = replace(TARGETS[target], margin=0.0, quantize_node=0.0, dequantize_node=0.0), f"W{bits[0]}A{bits[1]}"
+    chosen, label = replace(TARGETS[target], margin=0.0, quantize_node=0.0, dequantize_node=0.0), BitWidths(*bits)
     if bits[1] < CONTAINER_BITS:
         fork_entering(model, excluded)
     seen = observe(model, feeds or feeds_for(model), threads=1)

@@ -58,11 +58,11 @@ def markdown(results: Sequence[FamilyResult]) -> str:
     ]
     for result in results:
         report, verdict = result.report, result.report.verdict
-        assert verdict is not None and report.latency is not None
+        assert verdict is not None
         quality = verdict.outputs[0]
         assert quality.sqnr_db is not None and verdict.parity_db is not None
         agreement = "" if quality.agreement is None else f"{quality.agreement:.0%}"
-        latency = f"{report.latency.ratio:.2f}" if report.target == "x86" else ""
+        latency = "" if report.latency is None else f"{report.latency.ratio:.2f}"
         lines.append(
             f"| {result.network} | {result.size} | {report.target} | {quality.sqnr_db:.1f} | {agreement} | {verdict.parity_db:.0f} "
             f"| {verdict.census.coverage:.1%} | {report.float_bytes / 1e6:.1f} → {report.integer_bytes / 1e6:.1f} | {latency} |"
@@ -77,7 +77,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, default=Path("build/families"))
     parser.add_argument("--networks", nargs="+", default=FAMILIES, metavar="NAME")
     parser.add_argument("--targets", nargs="+", default=["arm64", "x86"], choices=list(TARGETS))
-    parser.add_argument("--method", default=Options().method)
+    parser.add_argument("--method", default=Options.method)
     flags = parser.parse_args(arguments)
     flags.out.mkdir(parents=True, exist_ok=True)
     results = []

@@ -24,6 +24,7 @@ from converter.methods.ranges import minmax
 from converter.partition.assign import settle
 from converter.partition.integer_forms import offer
 from converter.plan.records import Plan
+from converter.quantization.bit_widths import BitWidths
 from converter.targets import Target
 
 __all__ = ["BRANCH_LETTERS", "Probe", "branches", "feeds", "floats", "integers", "probe_model", "probes", "seen_in"]
@@ -252,7 +253,7 @@ def integers(model: ir.Model, seen: Observations, target: Target) -> tuple[onnx.
     widths = dict.fromkeys(seen.tensors, 8)
     choice = minmax.choose(Problem(seen.tensors, constants, widths, target.signed_activations))
     names = frozenset(n for n, o in offers.items() if isinstance(o, Offer))
-    plan = settle(model, offers, choice, names, Plan("minmax", "W8A8", target.name, {}, {}))
+    plan = settle(model, offers, choice, names, Plan("minmax", BitWidths(), target.name, {}, {}))
     proto: onnx.ModelProto = ir.to_proto(emit(model, plan, {}))
     return proto, names
 

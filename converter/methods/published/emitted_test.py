@@ -10,6 +10,7 @@ import pytest
 
 from converter.calibration.observer import observe
 from converter.emit.builder import emit
+from converter.methods.names import MethodName
 from converter.methods.q_hyvit.method_test import BY_SIZE, FEEDS, hybrid
 from converter.options import Options
 from converter.planning.make import Planned, make_plan
@@ -28,7 +29,7 @@ CURVES = {
 """What each lays over what it has a grid of its own for."""
 
 
-def converted(method: str, bits: str, **flags: Any) -> Planned:
+def converted(method: MethodName, bits: str, **flags: Any) -> Planned:
     model = hybrid(activation_bits=int(bits[-1]))
 
     def look(model: ir.Model) -> Any:
@@ -41,7 +42,7 @@ def converted(method: str, bits: str, **flags: Any) -> Planned:
 @pytest.mark.parametrize("bits", ["W8A8", "W6A6"])
 @pytest.mark.parametrize("flags", [{"placement": "all"}, {"full": True}], ids=["all", "full"])
 @pytest.mark.parametrize("method", CURVES)
-def test_the_runtime_computes_what_the_plan_says(method: str, flags: dict[str, Any], bits: str) -> None:
+def test_the_runtime_computes_what_the_plan_says(method: MethodName, flags: dict[str, Any], bits: str) -> None:
     result = converted(method, bits, **flags)
     assert {c.kind for c in curves_of(result.plan).values()} == CURVES[method]
     session = open_session(ir.to_proto(emit(result.model, result.plan, {})), threads=1, settings=settings_for(BY_SIZE))

@@ -12,6 +12,7 @@ import torch
 from converter.calibration.observer import observe
 from converter.emit.builder import emit
 from converter.methods.judging.output_error import Judge
+from converter.methods.names import MethodName
 from converter.methods.published.ptq4vit import GELU_DEPTH, best_twin, gelu_candidates, on_twin, softmax_candidates
 from converter.options import Options
 from converter.planning.make import Planned, make_plan
@@ -80,7 +81,7 @@ def test_both_halves_run_in_integer_with_the_same_weights(target: str) -> None:
     def look(model: ir.Model) -> Any:
         return observe(model, feeds, threads=1)
 
-    def plan(method: str) -> Planned:
+    def plan(method: MethodName) -> Planned:
         options = Options(method=method, target=target, placement="all")
         return make_plan(model, look(model), look, feeds, (), TARGETS[target], options, frozenset())
 

@@ -10,6 +10,7 @@ import pytest
 
 from converter.calibration.observer import observe
 from converter.emit.builder import emit
+from converter.methods.names import MethodName
 from converter.methods.search_parts import SearchParts
 from converter.options import Options
 from converter.planning.make import Planned, make_plan
@@ -33,7 +34,7 @@ def uneven() -> tuple[ir.Model, str]:
     return s.model(s.add("Flatten", s.add("GlobalAveragePool", s.add("Relu", mixed)))), spread
 
 
-def planned(model: ir.Model, method: str, excluded: tuple[str, ...] = (), **changes: Any) -> Planned:
+def planned(model: ir.Model, method: MethodName, excluded: tuple[str, ...] = (), **changes: Any) -> Planned:
     feeds = feeds_for(model, 8)
 
     def look(model: ir.Model) -> Any:

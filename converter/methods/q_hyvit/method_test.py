@@ -19,11 +19,12 @@ from converter.canonicalise import canonicalise
 from converter.emit.builder import emit
 from converter.methods.judging.output_change import divergence
 from converter.methods.judging.output_error import on_grids
+from converter.methods.names import MethodName
 from converter.methods.problem import Problem
 from converter.methods.q_hyvit import method as q_hyvit
 from converter.methods.q_hyvit.bridge_search import search_section
 from converter.methods.search_parts import SearchParts
-from converter.options import Options, parse_bits
+from converter.options import Options
 from converter.partition.cost_model import predict
 from converter.partition.policy import added_loss
 from converter.partition.requantize_copies import fork_entering
@@ -31,6 +32,7 @@ from converter.plan.choice import Choice
 from converter.planning import make as planning
 from converter.planning.make import Planned, make_plan
 from converter.planning.registry import METHODS
+from converter.quantization.bit_widths import BitWidths
 from converter.quantization.parameters import Grid
 from converter.runtime.session import Feed, open_session, run_session
 from converter.sensitivity.context import Section, readings_of, stack
@@ -66,7 +68,13 @@ def hybrid(spread: float = 1.0, activation_bits: int = 8) -> ir.Model:
 
 
 def planned(
-    model: ir.Model, method: str, bits: str = "W8A8", sections: tuple[Section, ...] = (), seed: int = 0, *, without: Sequence[str] = ()
+    model: ir.Model,
+    method: MethodName,
+    bits: str = "W8A8",
+    sections: tuple[Section, ...] = (),
+    seed: int = 0,
+    *,
+    without: Sequence[str] = (),
 ) -> Planned:
     """The plan of a search without some of its parts, and without what trades nearness for speed: ramps, and operators in float."""
 
@@ -93,7 +101,7 @@ def quality(model: ir.Model, result: Planned) -> float:
 
 @pytest.mark.parametrize("bits", ["W6A6", "W5A5", "W4A8"])
 def test_it_is_nearer_to_float_than_minmax(bits: str) -> None:
-    model = hybrid(activation_bits=parse_bits(bits)[1])
+    model = hybrid(activation_bits=BitWidths.parse(bits).activations)
     assert quality(model, planned(model, "q-hyvit", bits)) > quality(model, planned(model, "minmax", bits)) + 1.0
 
 
@@ -138,7 +146,7 @@ def test_a_bridge_block_is_judged_by_its_output(monkeypatch: pytest.MonkeyPatch)
 @pytest.mark.parametrize("bits", ["W8A8", "W6A6", "W4A8"])
 def test_biases_that_are_right_on_average_bring_it_nearer(bits: str) -> None:
     """By themselves: below 8 bits corrected weights leave them little to do."""
-    model = hybrid(activation_bits=parse_bits(bits)[1])
+    model = hybrid(activation_bits=BitWidths.parse(bits).activations)
     gains = [
         quality(model, planned(model, "q-hyvit", bits, seed=seed, without=["weight_correction"]))
         - quality(model, planned(model, "q-hyvit", bits, seed=seed, without=["weight_correction", "bias_correction"]))
@@ -190,7 +198,7 @@ def test_layers_that_no_gradient_reaches_are_judged_by_their_own_output_and_that
     def look(model: ir.Model) -> Any:
         return observe(model, feeds, threads=1)
 
-    def plan(method: str, placement: str = "balanced:0") -> Planned:
+    def plan(method: MethodName, placement: str = "balanced:0") -> Planned:
         options = Options(method=method, bits="W4A4", placement=placement)
         return make_plan(model, look(model), look, feeds, (), BY_SIZE, options, frozenset())
 
@@ -243,7 +251,7 @@ def test_without_a_study_it_answers_as_mse_does() -> None:
 
 
 @pytest.mark.parametrize("method", ["q-hyvit", "easyquant", "ptq4vit", "repq-vit", "fq-vit"])
-def test_where_no_layer_is_worth_integers_all_stays_float(method: str) -> None:
+def test_where_no_layer_is_worth_integers_all_stays_float(method: MethodName) -> None:
     def look(model: ir.Model) -> Any:
         return observe(model, FEEDS[:8], threads=1)
 
@@ -263,7 +271,7 @@ def test_what_grids_of_tensors_add_to_the_loss_is_told_beforehand(bits: str, mon
         return choices[-1]
 
     monkeypatch.setitem(METHODS, "q-hyvit", replace(METHODS["q-hyvit"], choose=recorded))
-    model = hybrid(activation_bits=parse_bits(bits)[1])
+    model = hybrid(activation_bits=BitWidths.parse(bits).activations)
     result = planned(model, "q-hyvit", bits)
     others: list[Feed] = [{"image": np.random.default_rng(i).random((1, 3, 32, 32), dtype=np.float32)} for i in range(100, 140)]
     network, feed, readings = network_of(result.model), stack(others), readings_of(result.model, result.plan)

@@ -24,6 +24,7 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
 from converter.errors import ConverterError, ModelError
+from converter.methods.names import DEFAULT_METHOD, MethodName
 from converter.runtime.session import open_session, run_session
 from converter.testing.random_graphs.draft import Array, Draft, Unfit, standard_import
 from converter.testing.random_graphs.fairness import Judgement, judge
@@ -38,7 +39,7 @@ CALIBRATION_SAMPLES, POOL, FRESH_SAMPLES = 32, 120, 48
 DRAWS = 3
 """Of the calibration samples from the pool; which one, the conversion's seed says."""
 PLACEMENTS = ("latency", "all")
-METHODS = ("mse", "")
+METHODS: tuple[MethodName, ...] = ("mse", DEFAULT_METHOD)
 
 _USUAL = {
     **{name: LAYERS[name] for name in ("conv", "gemm", "matmul_constant", "attention")},
@@ -296,7 +297,7 @@ class Ending:
     path: Path
 
 
-def convert_case(case: Case, folder: Path, method: str, *, draw: int = 0) -> Ending:
+def convert_case(case: Case, folder: Path, method: MethodName, *, draw: int = 0) -> Ending:
     """Convert in this process with one of the draws of calibration samples; what escapes is told, not raised."""
     from converter import Options, convert
 
@@ -357,7 +358,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         case = draw_case(Random(seed))
         with tempfile.TemporaryDirectory() as folder:
             endings = [convert_case(case, Path(folder), method) for method in METHODS]
-            faults = [f"{method or 'default'}: {e.reason}" for method, e in zip(METHODS, endings, strict=True) if e.code in (1, 5)]
+            faults = [f"{method}: {e.reason}" for method, e in zip(METHODS, endings, strict=True) if e.code in (1, 5)]
             faults += [f"worse: {judgement}" for judgement in worse_outputs(case, Path(folder), endings)]
         ends.update(f"{ending.code} {_kind(ending.reason)}".strip() for ending in endings)
         ends.update(["0, but worse than mse"] if any(fault.startswith("worse") for fault in faults) else [])

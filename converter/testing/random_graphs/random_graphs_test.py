@@ -38,7 +38,7 @@ def test_any_model_is_converted_as_planned_or_refused_for_a_reason_and_the_defau
     with TemporaryDirectory() as folder:
         endings = [convert_case(case, Path(folder), method) for method in METHODS]
         for method, ending in zip(METHODS, endings, strict=True):
-            assert ended_well(ending), f"{method or 'default'}, --placement {case.placement}: {ending.reason}"
+            assert ended_well(ending), f"{method}, --placement {case.placement}: {ending.reason}"
             if ending.code == 0:
                 assert interface(onnx.load(ending.path)) == interface(case.model)
         assert worse_outputs(case, Path(folder), endings) == []

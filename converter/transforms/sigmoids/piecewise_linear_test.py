@@ -18,6 +18,7 @@ from converter.plan.choice import Choice
 from converter.plan.records import Plan
 from converter.plan.serialization import plan_from_json, plan_to_json
 from converter.planning.validate import adopt_plan, check_plan
+from converter.quantization.bit_widths import BitWidths
 from converter.quantization.parameters import Grid, affine_grid, dequantize, quantize
 from converter.targets import Cost
 from converter.testing.sketch import TARGET_NAMES, Planned, Sketch, emitted, kernels_of, parity, plan_for
@@ -94,7 +95,7 @@ def ramped(planned: Planned) -> Planned:
     grids = {name: fate.grid for name, fate in planned.plan.tensors.items() if fate.grid is not None}
     constants = {(name, index): grid for name, op in planned.plan.ops.items() for index, grid in op.constants.items()}
     integer = frozenset(name for name, op in planned.plan.ops.items() if op.runs == "integer")
-    empty = Plan("minmax", "W8A8", planned.target.name, {}, {})
+    empty = Plan("minmax", BitWidths(), planned.target.name, {}, {})
     return replace(planned, offers=offers, plan=settle(planned.model, offers, Choice(grids, constants), integer, empty))
 
 

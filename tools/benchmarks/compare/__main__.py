@@ -20,8 +20,9 @@ from converter.cli.command import Parser, exit_code, print_line
 from converter.errors import ConverterError, UsageError
 from converter.load.files import write_files
 from converter.methods.names import METHOD_NAMES
-from converter.options import Options, parse_bits
+from converter.options import Options
 from converter.partition.policy import parse_placement
+from converter.quantization.bit_widths import BitWidths
 from models.images import find_images
 from tools.benchmarks.compare.cells import FLOAT, Cell, Row, append_row, cells_of, read_rows
 from tools.benchmarks.compare.measure import Bench, measure, measure_latency
@@ -46,8 +47,8 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--bits", nargs="+", default=list(WIDTHS), metavar="WxAy")
     parser.add_argument("--data", type=Path, required=True, help="labelled test images, zip or folder")
     parser.add_argument("--calib", type=Path, required=True, help="calibration images, zip or folder")
-    parser.add_argument("--samples", type=int, default=32, help="calibration images (default 32)")
-    parser.add_argument("--target", default="arm64")
+    parser.add_argument("--samples", type=int, default=Options.samples, help=f"calibration images (default {Options.samples})")
+    parser.add_argument("--target", default=Options.target)
     parser.add_argument("--placement", default=Options.placement, help=f"of our own conversions (default {Options.placement})")
     parser.add_argument("--limit", type=int, help="test images, always the same ones (default: all)")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="a column for each (default 0)")
@@ -61,7 +62,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     flags = parser.parse_args(arguments)
     parse_placement(flags.placement)
     for bits in flags.bits:
-        parse_bits(bits)
+        BitWidths.parse(bits)
     return flags
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +19,7 @@ from converter.errors import ConverterError
 from converter.load.files import write_files
 from converter.load.metadata import PREPROCESS
 from converter.load.model import load
+from converter.methods.names import MethodName
 from converter.options import Options
 from converter.pipeline import convert
 from converter.runtime.latency import latency_ratio
@@ -116,7 +118,7 @@ def _own(bench: Bench, row: Row, source: Path, path: Path) -> Row:
     options = Options(
         calib=bench.calib,
         samples=bench.samples,
-        method=variant.method,
+        method=cast(MethodName, variant.method),
         bits=row.bits,
         target=bench.target,
         seed=variant.seed,
