@@ -28,17 +28,19 @@ from converter.graph.exclusions import excluded_nodes
 from converter.graph.operator_sets import CANONICAL_OPSET
 from converter.graph.source_nodes import name_after_source
 from converter.load.files import check_input, check_outputs, write_files
+from converter.load.metadata import PREPROCESS
 from converter.load.model import Source, load
 from converter.options import Options
 from converter.partition.bit_widths import CONTAINER_BITS
 from converter.partition.cost_model import predict
 from converter.partition.requantize_copies import fork_entering
-from converter.plan.records import Plan, plan_to_json
+from converter.plan.records import Plan
+from converter.plan.serialization import plan_to_json
 from converter.planning import make as planning
 from converter.planning.make import Planned, adopted, find_losses
 from converter.planning.replay import read_plan
 from converter.progress import SILENT, Progress
-from converter.provenance import PREPROCESS_KEY, provenance
+from converter.provenance import provenance
 from converter.report import Report, quality_warnings, report_json
 from converter.runtime.latency import LatencyRatio, latency_ratio
 from converter.sensitivity.bridge_blocks import find_structure
@@ -48,7 +50,7 @@ from converter.targets import FILE_SUFFIX, Target, find_target
 from converter.targets.costs import Shapes
 from converter.verify.verdict import Verdict, verify
 
-__all__ = ["PREPROCESS_KEY", "Calibrated", "adopt_plan", "calibrate", "convert", "emit_model", "make_plan", "verify_model"]
+__all__ = ["Calibrated", "adopt_plan", "calibrate", "convert", "emit_model", "make_plan", "verify_model"]
 
 
 def convert(
@@ -266,8 +268,8 @@ def _samples(source: Source, options: Options, progress: Progress) -> tuple[Samp
     if guess:
         remarks.append(guess)
     preprocess = options.preprocess
-    if preprocess is None and PREPROCESS_KEY in source.metadata:
-        preprocess = parse_preprocess(source.metadata[PREPROCESS_KEY])
+    if preprocess is None and PREPROCESS in source.metadata:
+        preprocess = parse_preprocess(source.metadata[PREPROCESS])
     samples = load_samples(data, specs, count=options.samples, preprocess=preprocess, seed=options.seed)
     if options.require_data and samples.doubts:
         hint = "give data as the model will meet them, or leave --require-data out"

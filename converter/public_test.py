@@ -17,7 +17,7 @@ from converter import BitWidths, Options, Plan, convert
 from converter.errors import CalibrationError, ModelError, UsageError
 from converter.load.model import load
 from converter.pipeline import adopt_plan, calibrate, emit_model, make_plan
-from converter.plan.records import plan_to_json
+from converter.plan.serialization import plan_to_json
 from converter.testing.models import SaveHybrid, WriteImages, hybrid_model
 
 ROOT = Path(__file__).parents[1]

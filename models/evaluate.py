@@ -30,13 +30,14 @@ from rich.console import Console
 from rich.progress import Progress
 
 from converter.calibration.preprocess import Preprocess, apply_preprocess, parse_preprocess, spec_text
-from converter.cli.command import Parser, exit_code, print_line, write_whole
+from converter.cli.command import Parser, exit_code, print_line
 from converter.errors import CalibrationError, ModelError, UsageError
+from converter.load.files import write_files
+from converter.load.metadata import CLASSES, PREPROCESS
 from models.images import LabelledImages, find_images
 from models.unsigned_codes import unsigned_codes
 
 __all__ = [
-    "CLASSES_KEY",
     "Classifier",
     "Score",
     "answers_of",
@@ -47,9 +48,6 @@ __all__ = [
     "output_indices",
     "score",
 ]
-
-CLASSES_KEY = "bridgequant.classes"
-"""Metadata in which a model names its outputs, as a JSON list."""
 
 _BATCH = 32
 _FLOATS = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
@@ -234,14 +232,14 @@ def class_names(metadata: Mapping[str, str]) -> tuple[str, ...]:
     Raises:
         ModelError: they are no list of names.
     """
-    text = metadata.get(CLASSES_KEY, "[]")
+    text = metadata.get(CLASSES, "[]")
     try:
         names = json.loads(text)
     except ValueError:
         names = None
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         hint = 'export the model again, or write a JSON list such as ["cat", "dog"]'
-        raise ModelError(f"the names of the classes are damaged: {text[:40]}", where=f"metadata {CLASSES_KEY}", hint=hint)
+        raise ModelError(f"the names of the classes are damaged: {text[:40]}", where=f"metadata {CLASSES}", hint=hint)
     return tuple(names)
 
 
@@ -295,7 +293,7 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
 
 def _evaluate(options: argparse.Namespace) -> None:
     classifier = open_classifier(options.model, exact=options.exact, threads=options.threads, size=options.size)
-    text = options.preprocess or classifier.metadata.get("bridgequant.preprocess")
+    text = options.preprocess or classifier.metadata.get(PREPROCESS)
     if text is None:
         hint = "give --preprocess, such as 'imagenet;resize=crop'"
         raise UsageError("the model does not say how its pictures are prepared", where=str(options.model), hint=hint)
@@ -321,7 +319,7 @@ def _evaluate(options: argparse.Namespace) -> None:
         "onnxruntime": onnxruntime.__version__,
     }
     if options.json:
-        write_whole(options.json, (json.dumps(report, indent=2) + "\n").encode())
+        write_files({options.json: (json.dumps(report, indent=2) + "\n").encode()})
     kernels = ", exact kernels" if options.exact else ""
     print_line(
         f"{options.model.name}: top-1 {result.top1:.2f} % ({result.correct} of {result.images} in {options.data.name}, "

@@ -27,8 +27,10 @@ from torch import nn
 from torch.jit._trace import TracerWarning
 
 from converter.calibration.preprocess import parse_preprocess
-from converter.cli.command import Parser, exit_code, print_line, write_whole
+from converter.cli.command import Parser, exit_code, print_line
 from converter.errors import ModelError, UsageError, VerificationError
+from converter.load.files import write_files
+from converter.load.metadata import CLASSES, PREPROCESS
 from models.checkpoint import CheckpointError, Weights, load_weights, read_weights
 from models.registry import create, default_preprocess, default_size
 
@@ -183,9 +185,9 @@ def _export_dynamo(module: nn.Module, example: torch.Tensor, opset: int, dynamic
 
 
 def _metadata(network: Network) -> dict[str, str]:
-    properties = {"bridgequant.preprocess": network.preprocess}
+    properties = {PREPROCESS: network.preprocess}
     if network.class_names:
-        properties["bridgequant.classes"] = json.dumps(network.class_names)
+        properties[CLASSES] = json.dumps(network.class_names)
     return properties
 
 
@@ -246,7 +248,7 @@ def main(arguments: list[str] | None = None) -> int:
             seed=options.seed,
         )
         content = export_model(network, exporter=options.exporter, opset=options.opset, dynamic_batch=options.dynamic_batch)
-        write_whole(options.out, content)
+        write_files({options.out: content})
         weights = options.checkpoint.name if options.checkpoint else f"random weights, seed {options.seed}"
         print_line(f"{options.out}: {options.name}, {weights}, {network.size} pixels, {network.preprocess}, {len(content) / 1e6:.1f} MB")
 

@@ -11,13 +11,13 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from converter.graph.operator_sets import MOVEMENT
+
 __all__ = ["unsigned_codes"]
 
 _OFFSET = 128
 
-_KEEP_CODES = frozenset(
-    {"Concat", "Flatten", "Gather", "Identity", "MaxPool", "Reshape", "Slice", "Split", "Squeeze", "Transpose", "Unsqueeze"}
-)
+_KEEP_CODES = MOVEMENT - {"Expand", "Resize", "Tile"} | {"Concat", "Identity", "MaxPool"}
 """Operators that move codes, or choose among them, and know no number of their own."""
 
 _COMPARE_CODES = frozenset({"Clip", "Max", "Min"})

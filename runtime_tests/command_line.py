@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import TypeVar
 
 from converter.calibration.input_shapes import parse_input_shapes
-from converter.cli.command import Parser, exit_code, print_line, write_whole
+from converter.cli.command import Parser, exit_code, print_line
 from converter.cli.report_tables import render
 from converter.errors import UsageError
-from converter.load.files import check_outputs
+from converter.load.files import check_outputs, write_files
+from converter.load.metadata import BITS
 from converter.plan.records import Plan
 from converter.planning.replay import read_plan
 from converter.runtime.latency import LatencyRatio, latency_ratio
@@ -31,7 +32,7 @@ from runtime_tests.parity import check_plan_is_of, measure_parity, measure_plan_
 from runtime_tests.processes import OLDEST, measure_memory, measure_version
 from runtime_tests.quality import labels_of, measure_accuracy, measure_closeness
 from runtime_tests.results import KINDS, Results, figures, results_json
-from runtime_tests.subject import BITS_KEY, Subject, open_subject
+from runtime_tests.subject import Subject, open_subject
 from runtime_tests.tables import results_table
 from tools.arm64.emulator import CORES, check_core
 from tools.arm64.environment import environment
@@ -95,12 +96,12 @@ def _run(options: argparse.Namespace) -> None:
         results, outcomes = _validated(options)
     except Exception as error:
         if options.junit is not None:  # a file of an earlier run would say that all is well
-            write_whole(options.junit, junit_xml(options.int8.name, [broken_outcome(error)]))
+            write_files({options.junit: junit_xml(options.int8.name, [broken_outcome(error)])})
         raise
     if options.json is not None:
-        write_whole(options.json, results_json(results).encode())
+        write_files({options.json: results_json(results).encode()})
     if options.junit is not None:
-        write_whole(options.junit, junit_xml(options.int8.name, outcomes))
+        write_files({options.junit: junit_xml(options.int8.name, outcomes)})
     terminal = sys.stdout.isatty()
     width = shutil.get_terminal_size((_WIDTH, 24)).columns if terminal else _WIDTH
     print_line(render(results_table(results, outcomes), width, terminal=terminal).rstrip("\n"))
@@ -182,7 +183,7 @@ def _measure(
     confinement = timed("confinement", lambda: measure_confinement(subject))
     if subject.bits is None and not confinement.activations + confinement.weights:
         del seconds["confinement"]
-        skipped["confinement"] = f"the file does not say how many bits its codes have ({BITS_KEY}), and clips none"
+        skipped["confinement"] = f"the file does not say how many bits its codes have ({BITS}), and clips none"
     parity = timed("parity", lambda: measure_parity(subject) if plan is None else measure_plan_parity(subject, plan, options.plan_in))
     memory = timed("memory", lambda: measure_memory(subject))
     latency = timed("latency", lambda: _latency(subject, options.threads, options.seconds))

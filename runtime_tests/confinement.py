@@ -11,6 +11,7 @@ import numpy.typing as npt
 import onnx
 from onnx import helper, numpy_helper
 
+from converter.graph.operator_sets import PRODUCTS
 from converter.partition.bit_widths import CONTAINER_BITS
 from converter.runtime.session import Feed, open_session, run_session
 from converter.targets import TARGETS
@@ -22,7 +23,6 @@ FAR = 1000.0
 """Inputs are this many times as large as the samples, beside the samples themselves."""
 
 _SAMPLES = 2
-_LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 Limits = tuple[int, int]
 
 
@@ -96,7 +96,7 @@ def _entering_layers(model: onnx.ModelProto, constants: Mapping[str, onnx.Tensor
     codes = {node.output[0]: node.input[0] for node in model.graph.node if node.op_type == "DequantizeLinear"}
     found: dict[str, bool | None] = {}
     for node in model.graph.node:
-        for name in node.input[:2] if node.op_type in _LAYERS else ():
+        for name in node.input[:2] if node.op_type in PRODUCTS else ():
             if name in codes:
                 stored = constants.get(codes[name])
                 found[codes[name]] = None if stored is None else _is_depthwise(node, stored)

@@ -19,17 +19,14 @@ from converter.calibration.samples import load_samples
 from converter.errors import ModelError, UsageError
 from converter.graph.protos import tensors_of
 from converter.load.external_data import load_external_data
+from converter.load.metadata import BITS, PREPROCESS, TARGET
 from converter.load.model import Source, load
-from converter.provenance import PREPROCESS_KEY
 from converter.runtime.session import Feed
 from converter.targets import DEFAULT_TARGET, TARGETS, find_target
 from models.evaluate import exact_setting
 from tools.arm64.inputs import read_model
 
-__all__ = ["BITS_KEY", "TARGET_KEY", "Subject", "open_subject", "stacked"]
-
-TARGET_KEY, BITS_KEY = "bridgequant.target", "bridgequant.bits"
-"""Metadata of a converted model."""
+__all__ = ["Subject", "open_subject", "stacked"]
 
 _BITS = re.compile(r"W([4-8])A([4-8])")
 
@@ -99,12 +96,12 @@ def open_subject(
     _check_pair(source, model, path)
     files = load_external_data(path, model, list(tensors_of(model)))
     metadata = {**source.metadata, **{entry.key: entry.value for entry in model.metadata_props}}
-    spec = preprocess or metadata.get(PREPROCESS_KEY)
+    spec = preprocess or metadata.get(PREPROCESS)
     prepared = parse_preprocess(spec) if spec else None
     shapes, _ = calibration_shapes(source, input_shapes or {}, data, 1)
     samples = load_samples(data, shapes, count=count, preprocess=prepared, seed=seed)
-    bits = _BITS.fullmatch(metadata.get(BITS_KEY, ""))
-    made_for = find_target(target).name if target else metadata.get(TARGET_KEY)
+    bits = _BITS.fullmatch(metadata.get(BITS, ""))
+    made_for = find_target(target).name if target else metadata.get(TARGET)
     return Subject(
         source,
         path,

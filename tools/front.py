@@ -14,8 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from xml.sax.saxutils import escape
 
-from converter.cli.command import Parser, exit_code, print_line, write_whole
+from converter.cli.command import Parser, exit_code, print_line
 from converter.errors import UsageError
+from converter.load.files import write_files
 from converter.options import Options
 from converter.pipeline import convert
 from converter.report import Report
@@ -158,9 +159,9 @@ def _run(arguments: Sequence[str] | None) -> None:
         made = flags.out / f"{flags.model.stem}_{options.placement.replace(':', '_')}.onnx"
         points.append(point_of(convert(flags.model, made, options)))
     text = csv_text(points)
-    write_whole((flags.out / "front.csv").absolute(), text.encode())
+    write_files({(flags.out / "front.csv").absolute(): text.encode()})
     title = f"{flags.model.stem}, {wanted[0].method}, {flags.target}"
-    write_whole((flags.out / "front.svg").absolute(), svg_text(points, title).encode())
+    write_files({(flags.out / "front.svg").absolute(): svg_text(points, title).encode()})
     print_line(text.rstrip())
 
 

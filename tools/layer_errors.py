@@ -20,12 +20,12 @@ from converter.calibration.input_shapes import calibration_shapes
 from converter.calibration.preprocess import parse_preprocess
 from converter.calibration.samples import load_samples
 from converter.cli.command import Parser, exit_code, print_line
+from converter.load.metadata import PREPROCESS
 from converter.load.model import load
 from converter.methods.judging.output_error import on_grids
 from converter.plan.constants import weight_codes
 from converter.plan.records import Plan
 from converter.planning.replay import planned_model, read_plan
-from converter.provenance import PREPROCESS_KEY
 from converter.quantization.parameters import dequantize
 from converter.sensitivity.context import readings_of, stack
 from converter.torch_backend.network import Hook, Network, network_of, run_samples
@@ -130,7 +130,7 @@ def _prepared(flags: argparse.Namespace) -> tuple[ir.Model, Plan, dict[str, Tens
     source = load(flags.source)
     plan = read_plan(flags.plan)
     specs, _ = calibration_shapes(source, {}, flags.calib, 1)
-    given = source.metadata.get(PREPROCESS_KEY)
+    given = source.metadata.get(PREPROCESS)
     preprocess = None if given is None else parse_preprocess(given)
     feeds = load_samples(flags.calib, specs, count=flags.samples, preprocess=preprocess, seed=flags.seed).calibration
     return *planned_model(source, plan, feeds, flags.plan), stack(feeds)

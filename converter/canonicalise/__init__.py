@@ -32,7 +32,7 @@ from converter.canonicalise.standard import infer_shapes, refuse_control_flow, s
 from converter.canonicalise.tidy import tidy_spellings
 from converter.canonicalise.transpose_chains import rearrange
 from converter.errors import ModelError
-from converter.graph.edits import remove_dead
+from converter.graph.builder import remove_dead
 from converter.graph.operator_sets import CANONICAL_OPSET
 from converter.runtime.session import Feed
 from converter.targets import DEFAULT_TARGET, Target, find_target

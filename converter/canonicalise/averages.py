@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from converter.graph.edits import add_initializer, insert_before, replace
+from converter.graph.builder import GraphBuilder
 from converter.graph.queries import attributes, constant, is_float, sole_consumer
 from converter.targets import Target
 from converter.targets.costs import cheaper_form
@@ -41,11 +41,11 @@ class _Mixer:
 
 def spell_out_averages(model: ir.Model, target: Target) -> list[str]:
     """Apply the cases above where the convolution costs less; returns the names of the tensors concerned."""
-    graph = model.graph
-    return [name for node in list(graph) if node.op_type == "AveragePool" and (name := _spell_out(graph, node, target))]
+    builder = GraphBuilder(model.graph)
+    return [name for node in list(model.graph) if node.op_type == "AveragePool" and (name := _spell_out(builder, node, target))]
 
 
-def _spell_out(graph: ir.Graph, pool: ir.Node, target: Target) -> str:
+def _spell_out(builder: GraphBuilder, pool: ir.Node, target: Target) -> str:
     x, attrs, pooled = pool.inputs[0], attributes(pool), pool.outputs[0]
     window = [int(k) for k in attrs["kernel_shape"]]
     shape = x.shape if x is not None else None
@@ -67,18 +67,17 @@ def _spell_out(graph: ir.Graph, pool: ir.Node, target: Target) -> str:
     name = str(pooled.name)
     weights = np.broadcast_to(factor[:, None, None, None] / math.prod(window), (channels, 1, *window))
     kernel = {"kernel_shape": window, "pads": pads, "strides": strides, "group": channels}
-    new = insert_before(
-        last, "Conv", [x, add_initializer(graph, f"{name}_weight", weights.astype(np.float32))], kernel, name=f"{name}_Conv", like=pooled
-    )
+    weight = builder.initializer(f"{name}_weight", weights.astype(np.float32))
+    new = builder.add("Conv", [x, weight], kernel, name=f"{name}_Conv", like=pooled, before=last)
     if gain is not None:
-        new = insert_before(last, "Mul", [new, add_initializer(graph, f"{name}_gain", gain)], name=f"{name}_Mul", like=pooled)
+        new = builder.add("Mul", [new, builder.initializer(f"{name}_gain", gain)], name=f"{name}_Mul", like=pooled, before=last)
     if mixer is not None:
-        kept = add_initializer(graph, f"{name}_kept", (1.0 - factor).astype(np.float32).reshape(1, -1, 1, 1))
-        rest = insert_before(last, "Mul", [x, kept], name=f"{name}_kept_Mul", like=x)
-        new = insert_before(last, "Add", [rest, new], name=f"{name}_Add", like=last.outputs[0])
+        kept = builder.initializer(f"{name}_kept", (1.0 - factor).astype(np.float32).reshape(1, -1, 1, 1))
+        rest = builder.add("Mul", [x, kept], name=f"{name}_kept_Mul", like=x, before=last)
+        new = builder.add("Add", [rest, new], name=f"{name}_Add", like=last.outputs[0], before=last)
     result = last.outputs[0]
     replaced = str(result.name)
-    replace(result, new, [pool] if mixer is None else [mixer.total, mixer.scaling, mixer.difference, pool])
+    builder.replace(result, new, [pool] if mixer is None else [mixer.total, mixer.scaling, mixer.difference, pool])
     return replaced
 
 

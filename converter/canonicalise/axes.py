@@ -23,8 +23,8 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from converter.canonicalise.resizes import RESIZE_MARK
-from converter.graph.edits import add_initializer, insert_before, replace
+from converter.graph.builder import GraphBuilder
+from converter.graph.marks import RESIZE, mark_makers
 from converter.graph.queries import attributes, constant
 
 __all__ = ["complete_pads", "complete_sizes", "crop_and_pad", "shield_resizes"]
@@ -33,7 +33,7 @@ Part = int | float | tuple[ir.Value, int]
 """One number of a list: known, or an element of a computed list."""
 
 
-def complete_pads(_: ir.Graph, node: ir.Node) -> bool:
+def complete_pads(builder: GraphBuilder, node: ir.Node) -> bool:
     """Case 1; the node is a Pad."""
     axes = _axes(node.inputs[0], constant(_input(node, 3)))
     pads = node.inputs[1]
@@ -43,12 +43,12 @@ def complete_pads(_: ir.Graph, node: ir.Node) -> bool:
     parts: list[Part] = [0] * (2 * rank)
     for place, axis in enumerate(axes):
         parts[axis], parts[rank + axis] = given[place], given[len(axes) + place]
-    node.replace_input_with(1, _list(node, parts, np.dtype(np.int64), f"{node.outputs[0].name}_pads"))
+    node.replace_input_with(1, _list(builder, node, parts, np.dtype(np.int64), f"{node.outputs[0].name}_pads"))
     node.resize_inputs(3)
     return True
 
 
-def complete_sizes(_: ir.Graph, node: ir.Node) -> bool:
+def complete_sizes(builder: GraphBuilder, node: ir.Node) -> bool:
     """Cases 2 and 3; the node is a Resize."""
     x, attrs = node.inputs[0], attributes(node)
     axes = _axes(x, attrs.get("axes"))
@@ -57,11 +57,13 @@ def complete_sizes(_: ir.Graph, node: ir.Node) -> bool:
     if axes is None or x is None or (crops and constant(roi) is None):
         return False
     if not _is_given(sizes):
-        _complete(node, 2, scales, axes, [1.0] * _rank(x), np.dtype(np.float32))
+        _complete(builder, node, 2, scales, axes, [1.0] * _rank(x), np.dtype(np.float32))
     elif not _keeps_ratio(attrs) or sorted(attrs["axes"]) == list(range(_rank(x))):
-        _complete(node, 3, sizes, axes, _sizes_of(node, x), np.dtype(np.int64))
+        _complete(builder, node, 3, sizes, axes, _sizes_of(builder, node, x), np.dtype(np.int64))
     elif min(attrs["axes"]) >= 0 and (factor := _common_factor(x, axes, constant(sizes), attrs["keep_aspect_ratio_policy"])) is not None:
-        value = _list(node, [factor if i in axes else 1.0 for i in range(_rank(x))], np.dtype(np.float32), f"{node.outputs[0].name}_scales")
+        value = _list(
+            builder, node, [factor if i in axes else 1.0 for i in range(_rank(x))], np.dtype(np.float32), f"{node.outputs[0].name}_scales"
+        )
         node.resize_inputs(4)
         node.replace_input_with(2, value)
         node.resize_inputs(3)
@@ -69,12 +71,12 @@ def complete_sizes(_: ir.Graph, node: ir.Node) -> bool:
     else:
         return False
     if crops and roi is not None:
-        _complete_roi(node, roi, axes, _rank(x))
+        _complete_roi(builder, node, roi, axes, _rank(x))
     node.attributes.pop("axes")
     return True
 
 
-def crop_and_pad(_: ir.Graph, node: ir.Node) -> bool:
+def crop_and_pad(builder: GraphBuilder, node: ir.Node) -> bool:
     """Case 4; the node is a CenterCropPad whose sizes are known."""
     x, wanted = node.inputs[0], constant(node.inputs[1])
     axes = _axes(x, attributes(node).get("axes", range(_rank(x))))
@@ -93,21 +95,23 @@ def crop_and_pad(_: ir.Graph, node: ir.Node) -> bool:
         pads[rank + axis] = max(0, target - size) - pads[axis]
         inside[axis] = min(size, target)
     limits = [
-        _list(node, part, np.dtype(np.int64), f"{name}_{what}") for what, part in (("starts", starts), ("ends", ends), ("axes", axes))
+        _list(builder, node, part, np.dtype(np.int64), f"{name}_{what}")
+        for what, part in (("starts", starts), ("ends", ends), ("axes", axes))
     ]
-    cropped = insert_before(node, "Slice", [x, *limits], name=f"{name}_Slice", like=output, shape=ir.Shape(inside))
-    new = insert_before(node, "Pad", [cropped, _list(node, pads, np.dtype(np.int64), f"{name}_pads")], name=f"{name}_Pad", like=output)
-    replace(output, new, [node])
+    cropped = builder.add("Slice", [x, *limits], name=f"{name}_Slice", like=output, shape=ir.Shape(inside), before=node)
+    amounts = _list(builder, node, pads, np.dtype(np.int64), f"{name}_pads")
+    builder.replace(output, builder.add("Pad", [cropped, amounts], name=f"{name}_Pad", like=output, before=node), [node])
     return True
 
 
 def shield_resizes(model: ir.Model) -> list[str]:
     """Case 5; returns the names of the tensors concerned."""
     changed = []
+    builder = GraphBuilder(model.graph)
     for node in list(model.graph):
         name = str(node.outputs[0].name)
         if node.op_type == "Resize" and _needs_shield(node):
-            _shield(node)
+            _shield(builder, node)
             changed.append(name)
     return changed
 
@@ -127,28 +131,25 @@ def _needs_shield(node: ir.Node) -> bool:
     return _is_given(_input(node, 3)) or (scales is not None and bool((scales[:2] == 1).all()))
 
 
-def _shield(node: ir.Node) -> None:
+def _shield(builder: GraphBuilder, node: ir.Node) -> None:
     x, output, attrs, sizes = node.inputs[0], node.outputs[0], attributes(node), _input(node, 3)
     assert x is not None
     name, integers, kept = str(output.name), np.dtype(np.int64), [*x.shape][:2] if x.shape is not None else []
-    before = _sizes_of(node, x)
+    before = _sizes_of(builder, node, x)
     if "axes" not in attrs and sizes is not None and _is_given(sizes):  # the channels' number is another now
-        attrs["axes"], sizes = [2, 3], _list(node, _parts(sizes, 4)[2:], integers, f"{name}_sizes")
+        attrs["axes"], sizes = [2, 3], _list(builder, node, _parts(sizes, 4)[2:], integers, f"{name}_sizes")
+    pictures = _list(builder, node, [-1, 1, *before[2:]], integers, f"{name}_pictures")
     flat_shape = ir.Shape([None, 1, *list(x.shape or ())[2:]])
-    flat = insert_before(
-        node, "Reshape", [x, _list(node, [-1, 1, *before[2:]], integers, f"{name}_pictures")], name=f"{name}_flat", shape=flat_shape
-    )
+    flat = builder.add("Reshape", [x, pictures], name=f"{name}_flat", shape=flat_shape, before=node)
     resized_shape = ir.Shape([None, 1, *list(output.shape or [None] * 4)[2:]])
     operands = [flat, *node.inputs[1:3], *([sizes] if len(node.inputs) > 3 else [])]
-    resized = insert_before(node, "Resize", operands, attrs, name=f"{name}_Resize", shape=resized_shape)
-    after = _sizes_of(node, resized)
-    target = _list(node, [*before[:2], *after[2:]], integers, f"{name}_maps")
-    result = insert_before(node, "Reshape", [resized, target], name=f"{name}_map", like=output, shape=ir.Shape([*kept, *resized_shape[2:]]))
-    for value in (flat, resized, result):
-        maker = value.producer()
-        assert maker is not None
-        maker.metadata_props[RESIZE_MARK] = ""
-    replace(output, result, [node])
+    resized = builder.add("Resize", operands, attrs, name=f"{name}_Resize", shape=resized_shape, before=node)
+    after = _sizes_of(builder, node, resized)
+    target = _list(builder, node, [*before[:2], *after[2:]], integers, f"{name}_maps")
+    map_shape = ir.Shape([*kept, *resized_shape[2:]])
+    result = builder.add("Reshape", [resized, target], name=f"{name}_map", like=output, shape=map_shape, before=node)
+    mark_makers((flat, resized, result), RESIZE)
+    builder.replace(output, result, [node])
 
 
 def _keeps_ratio(attrs: Mapping[str, Any]) -> bool:
@@ -179,33 +180,35 @@ def _parts(value: ir.Value, count: int) -> list[Part]:
     return [(value, i) for i in range(count)] if array is None else array.reshape(-1).tolist()
 
 
-def _sizes_of(node: ir.Node, x: ir.Value) -> list[Part]:
+def _sizes_of(builder: GraphBuilder, node: ir.Node, x: ir.Value) -> list[Part]:
     """The size of each axis, read from the tensor where it is open."""
     sizes = list(x.shape or ())
     if all(isinstance(size, int) for size in sizes):
         return [int(size) for size in sizes]  # type: ignore[arg-type]
-    shape = insert_before(node, "Shape", [x], name=f"{node.outputs[0].name}_Shape", shape=ir.Shape([len(sizes)]))
-    shape.type = ir.TensorType(ir.DataType.INT64)
+    name, length = f"{node.outputs[0].name}_Shape", ir.Shape([len(sizes)])
+    shape = builder.add("Shape", [x], name=name, dtype=ir.DataType.INT64, shape=length, before=node)
     return [size if isinstance(size, int) else (shape, i) for i, size in enumerate(sizes)]
 
 
-def _complete(node: ir.Node, index: int, value: ir.Value | None, axes: Sequence[int], rest: list[Part], dtype: np.dtype) -> None:
+def _complete(
+    builder: GraphBuilder, node: ir.Node, index: int, value: ir.Value | None, axes: Sequence[int], rest: list[Part], dtype: np.dtype
+) -> None:
     """Put the given list for some axes into the one for all."""
     assert value is not None
     parts = list(rest)
     for axis, part in zip(axes, _parts(value, len(axes)), strict=True):
         parts[axis] = part
     what = "scales" if index == 2 else "sizes"
-    node.replace_input_with(index, _list(node, parts, dtype, f"{node.outputs[0].name}_{what}"))
+    node.replace_input_with(index, _list(builder, node, parts, dtype, f"{node.outputs[0].name}_{what}"))
 
 
-def _complete_roi(node: ir.Node, roi: ir.Value, axes: Sequence[int], rank: int) -> None:
+def _complete_roi(builder: GraphBuilder, node: ir.Node, roi: ir.Value, axes: Sequence[int], rank: int) -> None:
     given, full = _parts(roi, 2 * len(axes)), [0.0] * rank + [1.0] * rank
     parts: list[Part] = list(full)
     for place, axis in enumerate(axes):
         parts[axis], parts[rank + axis] = given[place], given[len(axes) + place]
     assert roi.dtype is not None
-    node.replace_input_with(1, _list(node, parts, roi.dtype.numpy(), f"{node.outputs[0].name}_roi"))
+    node.replace_input_with(1, _list(builder, node, parts, roi.dtype.numpy(), f"{node.outputs[0].name}_roi"))
 
 
 def _common_factor(x: ir.Value, axes: Sequence[int], sizes: np.ndarray | None, policy: str) -> float | None:
@@ -219,35 +222,30 @@ def _common_factor(x: ir.Value, axes: Sequence[int], sizes: np.ndarray | None, p
     return float(factor) if np.array_equal(np.floor(factor * present), np.floor(factor * present + np.float32(0.5))) else None
 
 
-def _list(node: ir.Node, parts: Sequence[Part], dtype: np.dtype, name: str) -> ir.Value:
+def _list(builder: GraphBuilder, node: ir.Node, parts: Sequence[Part], dtype: np.dtype, name: str) -> ir.Value:
     """A list of numbers in front of a node: a constant, or joined from constants and what is gathered from computed lists."""
-    graph = node.graph
-    assert isinstance(graph, ir.Graph)
     pieces: list[ir.Value] = []
     start = 0
     while start < len(parts):
         end = start + 1
         while end < len(parts) and _source(parts[end]) is _source(parts[start]):
             end += 1
-        pieces.append(_piece(node, parts[start:end], dtype, name))
+        pieces.append(_piece(builder, node, parts[start:end], dtype, name))
         start = end
     if len(pieces) == 1:
         return pieces[0]
-    joined = insert_before(node, "Concat", pieces, {"axis": 0}, name=f"{name}_Concat", shape=ir.Shape([len(parts)]))
-    joined.type = ir.TensorType(ir.DataType.from_numpy(dtype))
-    return joined
+    kind, shape = ir.DataType.from_numpy(dtype), ir.Shape([len(parts)])
+    return builder.add("Concat", pieces, {"axis": 0}, name=f"{name}_Concat", dtype=kind, shape=shape, before=node)
 
 
 def _source(part: Part) -> ir.Value | None:
     return part[0] if isinstance(part, tuple) else None
 
 
-def _piece(node: ir.Node, parts: Sequence[Part], dtype: np.dtype, name: str) -> ir.Value:
-    graph, source = node.graph, _source(parts[0])
-    assert isinstance(graph, ir.Graph)
+def _piece(builder: GraphBuilder, node: ir.Node, parts: Sequence[Part], dtype: np.dtype, name: str) -> ir.Value:
+    source = _source(parts[0])
     if source is None:
-        return add_initializer(graph, name, np.asarray(parts, dtype))
-    index = add_initializer(graph, f"{name}_index", np.asarray([p[1] for p in parts if isinstance(p, tuple)], np.int64))
-    piece = insert_before(node, "Gather", [source, index], name=f"{name}_Gather", shape=ir.Shape([len(parts)]))
-    piece.type = ir.TensorType(ir.DataType.from_numpy(dtype))
-    return piece
+        return builder.initializer(name, np.asarray(parts, dtype))
+    index = builder.initializer(f"{name}_index", np.asarray([p[1] for p in parts if isinstance(p, tuple)], np.int64))
+    kind, shape = ir.DataType.from_numpy(dtype), ir.Shape([len(parts)])
+    return builder.add("Gather", [source, index], name=f"{name}_Gather", dtype=kind, shape=shape, before=node)

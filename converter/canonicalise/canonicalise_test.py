@@ -14,7 +14,7 @@ import pytest
 from converter import canonicalise as module
 from converter.canonicalise import TOLERANCE, canonicalise
 from converter.errors import ModelError
-from converter.graph.edits import add_initializer
+from converter.graph.builder import GraphBuilder
 from converter.graph.operator_sets import CANONICAL_OPSET
 from converter.runtime.session import open_session, run_session
 from converter.targets import Target
@@ -232,7 +232,9 @@ def spoil(model: ir.Model, _: Target) -> tuple[ir.Model, int]:
             bias = node.inputs[2]
             assert bias is not None
             assert bias.const_value is not None
-            node.replace_input_with(2, add_initializer(model.graph, f"{bias.name}_spoilt", bias.const_value.numpy() + np.float32(0.1)))
+            node.replace_input_with(
+                2, GraphBuilder(model.graph).initializer(f"{bias.name}_spoilt", bias.const_value.numpy() + np.float32(0.1))
+            )
             count += 1
     return model, count
 

@@ -15,7 +15,7 @@ import onnx
 import onnx_ir as ir
 
 from converter.errors import ModelError
-from converter.graph.edits import add_initializer, unique_name
+from converter.graph.builder import GraphBuilder
 
 __all__ = ["distinct_outputs", "restore_outputs", "set_outputs_aside"]
 
@@ -71,11 +71,11 @@ def restore_outputs(emitted: ir.Model, source: onnx.ModelProto, constants: Mappi
         source: the original model.
         constants: what :func:`set_outputs_aside` took.
     """
-    graph = emitted.graph
+    graph, builder = emitted.graph, GraphBuilder(emitted.graph)
     found = {str(v.name): v for v in (*graph.inputs, *graph.outputs)}
     declared = {o.name: ir.serde.deserialize_value_info_proto(o, None) for o in source.graph.output}
     for name, array in constants.items():
-        found[name] = _constant(graph, name, array)
+        found[name] = _constant(builder, name, array)
         found[name].shape = declared[name].shape
     graph.outputs[:] = [found[o.name] for o in source.graph.output]
 
@@ -89,18 +89,17 @@ def _computed(graph: ir.Graph) -> set[ir.Value]:
     return result
 
 
-def _constant(graph: ir.Graph, name: str, array: Array) -> ir.Value:
+def _constant(builder: GraphBuilder, name: str, array: Array) -> ir.Value:
     """The initializer of that name and value; another tensor of that name makes way."""
-    for node in graph:
-        for value in node.outputs:
-            if value.name == name:
-                value.name = unique_name(graph, f"{name}_inside")
+    graph = builder.graph
+    for value in [value for node in graph for value in node.outputs if value.name == name]:
+        builder.rename(value, builder.free(f"{name}_inside"))
     present = graph.initializers.get(name)
     if present is not None and present.const_value is not None:
         held = present.const_value.numpy()
         if held.dtype == array.dtype and np.array_equal(held, array, equal_nan=held.dtype.kind == "f"):
             return present
         graph.initializers.pop(name)
-        present.name = unique_name(graph, f"{name}_inside")
+        builder.rename(present, builder.free(f"{name}_inside"))
         graph.register_initializer(present)
-    return add_initializer(graph, name, array)
+    return builder.initializer(name, array)

@@ -18,19 +18,17 @@ import onnx
 import onnx_ir as ir
 from onnx import helper, numpy_helper
 
-from converter.graph.edits import add_initializer, insert_before, replace
+from converter.graph.builder import GraphBuilder
+from converter.graph.marks import RESIZE, mark_makers
 from converter.graph.operator_sets import CANONICAL_OPSET
 from converter.graph.queries import attributes, constant, is_float
 from converter.runtime.session import run_model
 from converter.targets import Target
 from converter.targets.costs import cheaper_form, kind_of
 
-__all__ = ["RESIZE_MARK", "multiply_out_resizes"]
+__all__ = ["multiply_out_resizes"]
 
 Array = npt.NDArray[Any]
-
-RESIZE_MARK = "bridgequant.resize"
-"""In the metadata of the three nodes: the places that they mix are a map's before and after, which their shapes do not show."""
 
 _MAP_RANK = 4
 _MOST_WEIGHTS = 1 << 16
@@ -39,11 +37,11 @@ _MOST_WEIGHTS = 1 << 16
 
 def multiply_out_resizes(model: ir.Model, target: Target) -> list[str]:
     """Replace interpolations where the product costs less; returns the names of the tensors concerned."""
-    graph = model.graph
-    return [name for node in list(graph) if node.op_type == "Resize" and (name := _multiply_out(graph, node, target))]
+    builder = GraphBuilder(model.graph)
+    return [name for node in list(model.graph) if node.op_type == "Resize" and (name := _multiply_out(builder, node, target))]
 
 
-def _multiply_out(graph: ir.Graph, node: ir.Node, target: Target) -> str:
+def _multiply_out(builder: GraphBuilder, node: ir.Node, target: Target) -> str:
     x, result = node.inputs[0], node.outputs[0]
     sides = _sides(x), _sides(result)
     if x is None or not is_float(x) or sides[0] is None or sides[1] is None or not _mixes_positions_only(node):
@@ -57,29 +55,18 @@ def _multiply_out(graph: ir.Graph, node: ir.Node, target: Target) -> str:
     if weights.size != places * results:  # shape inference and the runtime round differently
         return ""
     leading = list(x.shape or ())[:-2]
-    flat = _reshape(node, x, [*kept, places], ir.Shape([*leading, places]), f"{name}_positions")
-    mixed = insert_before(
-        node,
-        "MatMul",
-        [flat, add_initializer(graph, f"{name}_weights", weights.reshape(places, results))],
-        name=f"{name}_MatMul",
-        shape=ir.Shape([*leading, results]),
-    )
-    picture = _reshape(node, mixed, [*kept, *sides[1]], ir.Shape([*leading, *sides[1]]), f"{name}_picture")
-    for value in (flat, mixed, picture):
-        maker = value.producer()
-        assert maker is not None
-        maker.metadata_props[RESIZE_MARK] = ""
-    replace(result, picture, [node])
+    flat = _reshape(builder, node, x, [*kept, places], ir.Shape([*leading, places]), f"{name}_positions")
+    weight = builder.initializer(f"{name}_weights", weights.reshape(places, results))
+    mixed = builder.add("MatMul", [flat, weight], name=f"{name}_MatMul", shape=ir.Shape([*leading, results]), before=node)
+    picture = _reshape(builder, node, mixed, [*kept, *sides[1]], ir.Shape([*leading, *sides[1]]), f"{name}_picture")
+    mark_makers((flat, mixed, picture), RESIZE)
+    builder.replace(result, picture, [node])
     return name
 
 
-def _reshape(anchor: ir.Node, x: ir.Value, sizes: Sequence[int], shape: ir.Shape, name: str) -> ir.Value:
-    graph = anchor.graph
-    assert isinstance(graph, ir.Graph)
-    return insert_before(
-        anchor, "Reshape", [x, add_initializer(graph, f"{name}_sizes", np.array(sizes, np.int64))], name=f"{name}_Reshape", shape=shape
-    )
+def _reshape(builder: GraphBuilder, anchor: ir.Node, x: ir.Value, sizes: Sequence[int], shape: ir.Shape, name: str) -> ir.Value:
+    target = builder.initializer(f"{name}_sizes", np.array(sizes, np.int64))
+    return builder.add("Reshape", [x, target], name=f"{name}_Reshape", shape=shape, before=anchor)
 
 
 def _cheaper(node: ir.Node, rows: int, places: int, results: int, target: Target) -> bool:

@@ -19,7 +19,7 @@ import numpy as np
 import onnx_ir as ir
 
 from converter.canonicalise.axes import complete_pads, complete_sizes, crop_and_pad
-from converter.graph.edits import add_initializer, insert_before, replace
+from converter.graph.builder import GraphBuilder
 from converter.graph.queries import attributes, constant, is_float, sole_consumer
 
 __all__ = ["tidy_spellings"]
@@ -29,17 +29,17 @@ _BROADCASTING = frozenset(["Add", "Sub", "Mul", "Div"])
 
 def tidy_spellings(model: ir.Model) -> list[str]:
     """Apply the cases above; returns the names of the tensors concerned."""
-    graph = model.graph
+    builder = GraphBuilder(model.graph)
     changed = []
-    for node in list(graph):
+    for node in list(model.graph):
         name = str(node.outputs[0].name)
         rule = _RULES.get(node.op_type)
-        if rule is not None and rule(graph, node):
+        if rule is not None and rule(builder, node):
             changed.append(name)
     return changed
 
 
-def _global_average(_: ir.Graph, node: ir.Node) -> bool:
+def _global_average(builder: GraphBuilder, node: ir.Node) -> bool:
     x = node.inputs[0]
     axes = constant(node.inputs[1]) if len(node.inputs) > 1 else None
     if x is None or not is_float(x) or x.shape is None or len(x.shape) != 4 or axes is None:
@@ -48,14 +48,14 @@ def _global_average(_: ir.Graph, node: ir.Node) -> bool:
         return False
     output = node.outputs[0]
     pooled_shape = ir.Shape([*list(x.shape)[:2], 1, 1])
-    pooled = insert_before(node, "GlobalAveragePool", [x], name=f"{output.name}_GlobalAveragePool", like=output, shape=pooled_shape)
+    pooled = builder.add("GlobalAveragePool", [x], name=f"{output.name}_GlobalAveragePool", like=output, shape=pooled_shape, before=node)
     if not attributes(node).get("keepdims", 1):
-        pooled = insert_before(node, "Flatten", [pooled], {"axis": 1}, name=f"{output.name}_Flatten", like=output)
-    replace(output, pooled, [node])
+        pooled = builder.add("Flatten", [pooled], {"axis": 1}, name=f"{output.name}_Flatten", like=output, before=node)
+    builder.replace(output, pooled, [node])
     return True
 
 
-def _plain_gemm(graph: ir.Graph, node: ir.Node) -> bool:
+def _plain_gemm(builder: GraphBuilder, node: ir.Node) -> bool:
     attrs = attributes(node)
     weight = constant(node.inputs[1])
     bias_value = node.inputs[2] if len(node.inputs) > 2 else None
@@ -69,16 +69,16 @@ def _plain_gemm(graph: ir.Graph, node: ir.Node) -> bool:
         return False
     name = node.outputs[0].name
     if alpha != 1.0:
-        node.replace_input_with(1, add_initializer(graph, f"{name}_weight", (weight * np.float32(alpha)).astype(np.float32)))
+        node.replace_input_with(1, builder.initializer(f"{name}_weight", (weight * np.float32(alpha)).astype(np.float32)))
     if bias is not None:
         row = np.broadcast_to(bias.reshape(-1) * np.float32(beta), (columns,)).astype(np.float32)
-        node.replace_input_with(2, add_initializer(graph, f"{name}_bias", row))
+        node.replace_input_with(2, builder.initializer(f"{name}_bias", row))
     for attribute in ("alpha", "beta"):
         node.attributes.pop(attribute, None)
     return True
 
 
-def _needless_expand(_: ir.Graph, node: ir.Node) -> bool:
+def _needless_expand(builder: GraphBuilder, node: ir.Node) -> bool:
     """Case 4: every reader has another operand of the expanded shape."""
     x, output = node.inputs[0], node.outputs[0]
     uses = list(output.uses())
@@ -93,7 +93,7 @@ def _needless_expand(_: ir.Graph, node: ir.Node) -> bool:
     return True
 
 
-def _softmax_of_flat(graph: ir.Graph, node: ir.Node) -> bool:
+def _softmax_of_flat(builder: GraphBuilder, node: ir.Node) -> bool:
     """Case 3; the node is the Reshape."""
     softmax = node.inputs[0].producer() if node.inputs[0] is not None else None
     shape = node.inputs[1].producer() if node.inputs[1] is not None else None
@@ -108,23 +108,23 @@ def _softmax_of_flat(graph: ir.Graph, node: ir.Node) -> bool:
     if attributes(flatten).get("axis", 1) != len(x.shape) - 1 or attributes(softmax).get("axis", -1) not in (-1, 1):
         return False
     output = node.outputs[0]
-    new = insert_before(node, softmax.op_type, [x], {"axis": -1}, name=f"{output.name}_{softmax.op_type}", like=output)
-    replace(output, new, [node, softmax, flatten])
+    new = builder.add(softmax.op_type, [x], {"axis": -1}, name=f"{output.name}_{softmax.op_type}", like=output, before=node)
+    builder.replace(output, new, [node, softmax, flatten])
     return True
 
 
-def _one_matrix(graph: ir.Graph, node: ir.Node) -> bool:
+def _one_matrix(builder: GraphBuilder, node: ir.Node) -> bool:
     """Case 5: without the leading axes of the constant, the product has the same shape."""
     x, weight = node.inputs[0], constant(node.inputs[1])
     if weight is None or weight.ndim < 3 or weight.size != weight.shape[-2] * weight.shape[-1]:
         return False
     if x is None or x.shape is None or len(x.shape) < weight.ndim:
         return False
-    node.replace_input_with(1, add_initializer(graph, f"{node.outputs[0].name}_weight", weight.reshape(weight.shape[-2:])))
+    node.replace_input_with(1, builder.initializer(f"{node.outputs[0].name}_weight", weight.reshape(weight.shape[-2:])))
     return True
 
 
-_RULES: dict[str, Callable[[ir.Graph, ir.Node], bool]] = {
+_RULES: dict[str, Callable[[GraphBuilder, ir.Node], bool]] = {
     "CenterCropPad": crop_and_pad,
     "Pad": complete_pads,
     "ReduceMean": _global_average,

@@ -19,12 +19,12 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from converter.graph.edits import add_initializer, insert_before, replace
+from converter.graph.builder import GraphBuilder
+from converter.graph.operator_sets import VIEWS
 from converter.graph.queries import attributes, is_float, sole_consumer
 
 __all__ = ["rearrange"]
 
-_VIEWS = ("Reshape", "Flatten", "Squeeze", "Unsqueeze")
 _GAIN = 0.4
 """A chain is exchanged for one that costs less than this share of it. The runtime merges a Transpose with its neighbours, which
 the costs here do not see, so a small gain could be a loss."""
@@ -63,16 +63,16 @@ class _Chain:
 
 def rearrange(model: ir.Model) -> list[str]:
     """Replace chains that can be had for less; returns the names of the tensors concerned."""
-    graph, changed = model.graph, []
-    for node in list(graph):
-        if node.graph is not graph:
+    builder, changed = GraphBuilder(model.graph), []
+    for node in list(model.graph):
+        if node.graph is None:
             continue
         chain = _read(node)
         best = _cheapest(chain) if chain is not None else None
         if chain is not None and best is not None:
             output = chain.nodes[-1].outputs[0]
             changed.append(str(output.name))
-            replace(output, _write(graph, chain, best), reversed(chain.nodes))
+            builder.replace(output, _write(builder, chain, best), reversed(chain.nodes))
     return changed
 
 
@@ -87,7 +87,7 @@ def _in_chain(node: ir.Node | None) -> bool:
     return (
         node is not None
         and node.domain in ("", "ai.onnx")
-        and (node.op_type == "Transpose" or node.op_type in _VIEWS)
+        and node.op_type in VIEWS | {"Transpose"}
         and is_float(node.inputs[0])
         and _shape(node.outputs[0]) is not None
     )
@@ -242,7 +242,7 @@ def _cheapest(chain: _Chain) -> tuple[Order, ...] | None:
     return tuple(steps)
 
 
-def _write(graph: ir.Graph, chain: _Chain, steps: Sequence[Order]) -> ir.Value:
+def _write(builder: GraphBuilder, chain: _Chain, steps: Sequence[Order]) -> ir.Value:
     """The new chain. Its first and last Transpose keep the shapes at the ends if they can, as a neighbour may then cancel them."""
     anchor, name = chain.nodes[-1], chain.nodes[-1].outputs[0].name
     value = chain.nodes[0].inputs[0]
@@ -252,8 +252,8 @@ def _write(graph: ir.Graph, chain: _Chain, steps: Sequence[Order]) -> ir.Value:
     def view(value: ir.Value, target: tuple[int, ...]) -> ir.Value:
         if target == shape and steps:  # without any step the node stands for the tensor whose name it takes over
             return value
-        wanted = add_initializer(graph, f"{name}_shape", np.asarray(target, np.int64))
-        return insert_before(anchor, "Reshape", [value, wanted], name=f"{name}_Reshape", like=value, shape=ir.Shape(target))
+        wanted = builder.initializer(f"{name}_shape", np.asarray(target, np.int64))
+        return builder.add("Reshape", [value, wanted], name=f"{name}_Reshape", like=value, shape=ir.Shape(target), before=anchor)
 
     for number, step in enumerate(steps):
         before = _grouped(shape, [chain.sizes[a] for a in held]) if number == 0 else None
@@ -261,7 +261,9 @@ def _write(graph: ir.Graph, chain: _Chain, steps: Sequence[Order]) -> ir.Value:
         perm, entering = _permutation(chain, held, step, before, after, shape)
         value = view(value, entering)
         shape = tuple(entering[p] for p in perm)
-        value = insert_before(anchor, "Transpose", [value], {"perm": perm}, name=f"{name}_Transpose", like=value, shape=ir.Shape(shape))
+        value = builder.add(
+            "Transpose", [value], {"perm": perm}, name=f"{name}_Transpose", like=value, shape=ir.Shape(shape), before=anchor
+        )
         held = step
     return view(value, chain.result)
 

@@ -1,4 +1,4 @@
-"""What the commands of this package share: how bad input ends, and how a file is written whole or not at all."""
+"""What the commands of this package share: how bad input ends, and how results are printed."""
 
 from __future__ import annotations
 
@@ -10,9 +10,8 @@ from pathlib import Path
 from typing import NoReturn
 
 from converter.errors import ConverterError, UsageError
-from converter.load.files import write_files
 
-__all__ = ["INTERRUPTED", "Parser", "exit_code", "print_line", "unexpected", "write_whole"]
+__all__ = ["INTERRUPTED", "Parser", "exit_code", "print_line", "unexpected"]
 
 
 INTERRUPTED = 130
@@ -57,12 +56,3 @@ def unexpected(error: Exception) -> str:
 def print_line(text: str) -> None:
     """Write a result to stdout."""
     sys.stdout.write(text + "\n")
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Replace a file in one step: no reader ever sees half of it, and a failure leaves the old one.
-
-    Raises:
-        UsageError: the folder is missing or cannot be written to.
-    """
-    write_files({path: content})

@@ -16,6 +16,7 @@ import onnx_ir as ir
 from converter.emit.fusion_barriers import add_barriers
 from converter.emit.graph_builder import QuantizedGraph
 from converter.forms.registry import FORMS
+from converter.graph.builder import remove_dead
 from converter.graph.operator_sets import CANONICAL_OPSET
 from converter.graph.queries import constant
 from converter.plan.constants import weight_codes
@@ -40,6 +41,7 @@ def emit(model: ir.Model, plan: Plan, metadata: Mapping[str, str]) -> ir.Model:
     graph = Writer(model.graph, plan).build()
     result = ir.Model(graph, ir_version=OUTPUT_IR_VERSION, producer_name="bridgequant")
     result.metadata_props.update(metadata)
+    remove_dead(result)
     return result
 
 
@@ -66,11 +68,13 @@ class Writer:
         self.copies: dict[ir.Value, ir.Value] = {}
         # every name of the old graph is taken from the start: a new name must never shadow a later old one
         values = [*old.inputs, *old.initializers.values(), *(o for n in old for o in n.outputs)]
-        self.new = QuantizedGraph([*(str(v.name) for v in values), *(str(n.name) for n in old)])
+        graph = ir.Graph([], [], nodes=[], opset_imports={"": CANONICAL_OPSET}, name=old.name)
+        self.new = QuantizedGraph(graph, [*(str(v.name) for v in values), *(str(n.name) for n in old)])
 
     def build(self) -> ir.Graph:
         """Write the whole graph."""
-        inputs = [self._input(v) for v in self.old.inputs]
+        graph = self.new.graph
+        graph.inputs.extend([self._input(v) for v in self.old.inputs])
         for value in self.old.inputs:
             self._encode(value, None)
         for node in self.old:
@@ -79,17 +83,9 @@ class Writer:
                 FORMS[op.form].emit(self, node, op)
             else:
                 self._float_node(node)
-        outputs = [self._output(v) for v in self.old.outputs]
-        graph = ir.Graph(
-            inputs,
-            outputs,
-            nodes=self.new.nodes,
-            initializers=self.new.initializers,
-            opset_imports={"": CANONICAL_OPSET},
-            name=self.old.name,
-        )
-        add_barriers(graph, [name for name, op in self.plan.ops.items() if op.runs != "integer"], self.new.unique)
-        return _pruned(graph)
+        graph.outputs.extend([self._output(v) for v in self.old.outputs])
+        add_barriers(self.new, [name for name, op in self.plan.ops.items() if op.runs != "integer"])
+        return graph
 
     def _op(self, node: ir.Node | None) -> OpPlan | None:
         return self.plan.ops.get(str(node.name)) if node is not None else None
@@ -115,7 +111,7 @@ class Writer:
         if value.const_value is None:
             raise AssertionError(f"tensor '{value.name}' is read before it is made")
         copy = ir.Value(name=value.name, type=value.type, shape=value.shape, const_value=value.const_value)
-        self.new.initializers.append(copy)
+        self.new.graph.register_initializer(copy)
         self.real[value] = copy
         return copy
 
@@ -170,9 +166,9 @@ class Writer:
         copy = ir.Node(
             node.domain, node.op_type, list(inputs), list(node.attributes.values()), num_outputs=len(node.outputs), name=node.name
         )
-        self.new.nodes.append(copy)
         for old, new in zip(node.outputs, copy.outputs, strict=True):
             self._adopt(old, new)
+        self.new.graph.append(copy)
 
     def _adopt(self, old: ir.Value, new: ir.Value) -> None:
         """Let ``new`` stand for ``old``, under its name unless a DQ will make the model output of that name."""
@@ -226,8 +222,8 @@ class Writer:
         """Let the product of a node's input and another number stand for its output."""
         name = str(node.name)
         product = ir.Node("", "Mul", [self.decode(codes, f"{name}_input"), share], name=self.new.unique(f"{name}_Mul"))
-        self.new.nodes.append(product)
         self._adopt(node.outputs[0], product.outputs[0])
+        self.new.graph.append(product)
 
     def _needs_no_node(self, node: ir.Node) -> bool:
         """True for a float copy. One under 8-bit codes stays: without the Clip behind it, its DQ and Q would meet another pair."""
@@ -276,14 +272,3 @@ class Writer:
         assert value is not None and array is not None
         name = f"{node.name}_{value.name}"
         return self.new.dequantize(self.new.initializer(f"{name}_quantized", weight_codes(op, index, array, grid)), grid, name)
-
-
-def _pruned(graph: ir.Graph) -> ir.Graph:
-    """Drop nodes that nothing reads, last first, and constants that nothing reads."""
-    for node in reversed(list(graph)):
-        if not any(o.uses() or o.is_graph_output() for o in node.outputs):
-            graph.remove([node], safe=True)
-    for name, value in list(graph.initializers.items()):
-        if not value.uses() and not value.is_graph_output():
-            del graph.initializers[name]
-    return graph

@@ -17,11 +17,12 @@ through it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 
 import onnx_ir as ir
 
-from converter.graph.operator_sets import BARRIER
+from converter.graph.builder import GraphBuilder
+from converter.graph.operator_sets import BARRIER, CLAMPS, MOVEMENT
 from converter.graph.queries import constant
 
 __all__ = ["TAKEN", "add_barriers"]
@@ -32,32 +33,28 @@ TAKEN = frozenset(
 )  # fmt: skip
 """Operators that the runtime replaces, or whose weights it rounds, when they stand between a DQ and a Q."""
 
-_CLAMPS = frozenset(["Relu", "Clip"])
-"""Operators that the runtime drops in front of a Q that clamps as well."""
-
-_PASSED = frozenset(["Expand", "Flatten", "Gather", "MaxPool", "Reshape", "Slice", "Squeeze", "Tile", "Transpose", "Unsqueeze"])
+_PASSED = MOVEMENT - {"Resize", "Split"} | {"MaxPool"}
 """Operators through which Q and DQ are moved, or which join an integer chain."""
 
 
-def add_barriers(graph: ir.Graph, floats: Collection[str], unique: Callable[[str], str]) -> None:
+def add_barriers(builder: GraphBuilder, floats: Collection[str]) -> None:
     """Add barriers to an emitted graph, in place.
 
     Args:
-        graph: emitted, every Q and DQ in place.
+        builder: of the emitted graph, every Q and DQ in place.
         floats: names of the nodes that are to run in float.
-        unique: makes a wished name one that the graph does not have yet.
     """
-    for node in list(graph):
+    for node in list(builder.graph):
         if str(node.name) not in floats:
             continue
         behind = [i for i, value in enumerate(node.inputs) if _comes_from_codes(value) or (node.op_type == "Add" and _is_product(value))]
         if node.op_type == "MaxPool" and behind:
-            _before(graph, node, 0, unique)
+            _before(builder, node, 0)
         if node.op_type == "MatMul" and len(behind) == 2:
-            _before(graph, node, 1, unique)
+            _before(builder, node, 1)
         elif node.op_type == "MaxPool" or (node.op_type in TAKEN and behind):
             for output in node.outputs:
-                _behind(graph, node, output, unique)
+                _behind(builder, node, output)
 
 
 def _comes_from_codes(value: ir.Value | None) -> bool:
@@ -77,31 +74,20 @@ def _goes_to_codes(node: ir.Node, index: int) -> bool:
         return False
     if node.op_type == "QuantizeLinear":
         return True
-    return (node.op_type in _PASSED or node.op_type in _CLAMPS) and any(
+    return (node.op_type in _PASSED or node.op_type in CLAMPS) and any(
         _goes_to_codes(use.node, use.idx) for output in node.outputs for use in output.uses()
     )
 
 
-def _before(graph: ir.Graph, node: ir.Node, index: int, unique: Callable[[str], str]) -> None:
+def _before(builder: GraphBuilder, node: ir.Node, index: int) -> None:
     value = node.inputs[index]
-    assert value is not None
-    barrier = _barrier(value, f"{node.name}_input", unique)
-    graph.insert_before(node, [barrier])
-    node.replace_input_with(index, barrier.outputs[0])
+    node.replace_input_with(index, builder.add(BARRIER, [value], name=f"{node.name}_input_barrier", like=value, before=node))
 
 
-def _behind(graph: ir.Graph, node: ir.Node, output: ir.Value, unique: Callable[[str], str]) -> None:
+def _behind(builder: GraphBuilder, node: ir.Node, output: ir.Value) -> None:
     users = [use for use in output.uses() if _goes_to_codes(use.node, use.idx)]
     if not users:
         return
-    barrier = _barrier(output, str(output.name), unique)
-    graph.insert_after(node, [barrier])
+    barrier = builder.add(BARRIER, [output], name=f"{output.name}_barrier", like=output, after=node)
     for use in users:
-        use.node.replace_input_with(use.idx, barrier.outputs[0])
-
-
-def _barrier(value: ir.Value, name: str, unique: Callable[[str], str]) -> ir.Node:
-    node = ir.node(BARRIER, [value], name=unique(f"{name}_barrier"))
-    (output,) = node.outputs
-    output.name, output.type, output.shape = unique(f"{name}_barrier_output"), value.type, value.shape
-    return node
+        use.node.replace_input_with(use.idx, barrier)

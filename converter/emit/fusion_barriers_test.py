@@ -127,7 +127,7 @@ def test_without_the_barrier_the_runtime_takes_it(name: str, tmp_path: Path, mon
     build, op_type = CASES[name]
     planned = planned_case(build)
     guarded = found_kernels(planned, tmp_path)
-    monkeypatch.setattr(emit_module, "add_barriers", lambda graph, floats, unique: None)
+    monkeypatch.setattr(emit_module, "add_barriers", lambda builder, floats: None)
     bare = found_kernels(planned, tmp_path)
     assert guarded[BARRIER] > bare[BARRIER] == 0
     if op_type in ("ConvTranspose", "Gemm"):
@@ -147,7 +147,7 @@ def test_a_q_is_not_moved_in_front_of_a_max_pool(tmp_path: Path, monkeypatch: py
 
     planned = planned_case(CASES["max pool in front of codes"][0])
     assert maker_of_the_pools_input(planned) != "QuantizeLinear"
-    monkeypatch.setattr(emit_module, "add_barriers", lambda graph, floats, unique: None)
+    monkeypatch.setattr(emit_module, "add_barriers", lambda builder, floats: None)
     assert maker_of_the_pools_input(planned) == "QuantizeLinear"
 
 

@@ -46,7 +46,7 @@ def _emit(writer: Writer, node: ir.Node, op: OpPlan) -> None:
     new, codes, name = writer.new, writer.codes[x], str(node.name)
     signed = codes.grid.signed
     steep = new.dequantize(codes.value, codes.grid.rescaled(gate.slope), f"{name}_gate_input")
-    opened = new.add("Sigmoid", [steep], f"{name}_gate", ir.DataType.FLOAT)
+    opened = new.add("Sigmoid", [steep], name=f"{name}_gate_Sigmoid")
     grid = sigmoid_grid(signed=signed)
     gated = new.quantize(opened, grid, f"{name}_gate", (grid.qmin, grid.qmax))
     share = new.dequantize(gated, gate.read_grid(signed=signed), f"{name}_gate_share")

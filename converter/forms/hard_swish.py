@@ -32,7 +32,7 @@ def _emit(writer: Writer, node: ir.Node, op: OpPlan) -> None:
     shift, gate = offset_grid(signed=codes.grid.signed), gate_grid(signed=codes.grid.signed)
     three = new.initializer(f"{name}_offset_quantized", quantize(np.asarray(HARD_SIGMOID_OFFSET, np.float32), shift))
     left = writer.decode(codes, f"{name}_gate_input")
-    total = new.add("Add", [left, new.dequantize(three, shift, f"{name}_offset")], f"{name}_gate", ir.DataType.FLOAT)
+    total = new.add("Add", [left, new.dequantize(three, shift, f"{name}_offset")], name=f"{name}_gate_Add")
     gated = new.quantize(total, gate, f"{name}_gate", (gate.qmin, gate.qmax))
     share = new.dequantize(gated, gate.rescaled(1.0 / 6.0), f"{name}_gate_share")
     writer.multiply(node, codes, share)

@@ -8,15 +8,13 @@ from typing import Any
 
 import onnx_ir as ir
 
+from converter.graph.operator_sets import RECURRENT
 from converter.graph.queries import attributes as attributes_of
 from converter.graph.queries import constant
 
 __all__ = ["Shape", "macs_of", "product_macs", "shape_of"]
 
 Shape = tuple[int, ...]
-
-_CONVOLUTIONS = ("Conv", "DeformConv")
-_RECURRENT = ("GRU", "LSTM", "RNN")
 
 
 def macs_of(node: ir.Node, shapes: Mapping[str, Shape]) -> int:
@@ -39,13 +37,13 @@ def product_macs(op_type: str, attributes: Mapping[str, Any], read: Sequence[Sha
     x, weight, recurrence = (*read, None, None, None)[:3]
     if x is None or weight is None:
         return 0
-    if op_type in _RECURRENT:
+    if op_type in RECURRENT:
         return 0 if recurrence is None else math.prod(x[:2]) * (math.prod(weight) + math.prod(recurrence))
     if op_type == "ConvTranspose":
         return math.prod(x) * math.prod(weight[1:])
     if written is None:
         return 0
-    if op_type in _CONVOLUTIONS:
+    if op_type in ("Conv", "DeformConv"):
         return math.prod(written) * math.prod(weight[1:])
     if op_type in ("Gemm", "MatMul"):
         return math.prod(written) * (x[-2 if attributes.get("transA", 0) else -1] if x else 0)

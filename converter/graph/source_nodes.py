@@ -7,14 +7,12 @@ from collections.abc import Collection, Iterable
 import onnx
 import onnx_ir as ir
 
-from converter.graph.operator_sets import MOVEMENT
+from converter.graph.operator_sets import MOVEMENT, PRODUCTS, READS_SHAPE_ONLY
 from converter.graph.queries import constant
 
 __all__ = ["name_after_source", "origins"]
 
-_PRODUCTS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 _FOLDABLE = ("Add", "Sub", "Mul", "Div", "BatchNormalization")
-_READS_SHAPE_ONLY = ("Shape", "Size")
 
 Nodes = dict[str, onnx.NodeProto]
 """Nodes of the input file by their first output."""
@@ -77,7 +75,7 @@ def _region(group: list[ir.Node], makers: Nodes, computed: Collection[str]) -> N
         if maker is None or maker.output[0] in found or (tensor in computed and tensor not in written):
             continue
         found[maker.output[0]] = maker
-        if maker.op_type not in _READS_SHAPE_ONLY:
+        if maker.op_type not in READS_SHAPE_ONLY:
             pending.extend(maker.input)
     return found
 
@@ -104,31 +102,31 @@ def _move_folded(
     foldable: dict[str, str],
 ) -> None:
     types, kept = {n.op_type for n in group}, {str(o.name) for n in group for o in n.outputs}
-    if types & set(_PRODUCTS) or not types & {n.op_type for n in region.values()}:
+    if types & PRODUCTS or not types & {n.op_type for n in region.values()}:
         return
     for output in [o for o in region if o in foldable and o not in kept]:
         before = foldable[output]
         while before in foldable and before in region:
             before = foldable[before]
         place = written_by.get(before)
-        if place is not None and any(n.op_type in _PRODUCTS for n in groups[place]):
+        if place is not None and any(n.op_type in PRODUCTS for n in groups[place]):
             regions[place][output] = region.pop(output)
 
 
 def _share(node: ir.Node, group: list[ir.Node], region: Nodes, foldable: dict[str, str]) -> tuple[onnx.NodeProto, ...]:
     def product(origin: onnx.NodeProto) -> bool:
-        return origin.op_type in _PRODUCTS or origin.output[0] in foldable
+        return origin.op_type in PRODUCTS or origin.output[0] in foldable
 
     def movement(origin: onnx.NodeProto) -> bool:
-        return origin.op_type in MOVEMENT or origin.op_type in _READS_SHAPE_ONLY
+        return origin.op_type in MOVEMENT or origin.op_type in READS_SHAPE_ONLY
 
-    if not any(n.op_type in _PRODUCTS for n in group):
+    if not any(n.op_type in PRODUCTS for n in group):
         return tuple(region.values())
-    if node.op_type in _PRODUCTS:
+    if node.op_type in PRODUCTS:
         return tuple(o for o in region.values() if product(o))
     if node.op_type in MOVEMENT:
         return tuple(o for o in region.values() if movement(o))
-    return tuple(o for o in region.values() if o.op_type not in _PRODUCTS and not movement(o))
+    return tuple(o for o in region.values() if o.op_type not in PRODUCTS and not movement(o))
 
 
 def name_after_source(source: onnx.ModelProto, canonical: ir.Model) -> None:
@@ -142,7 +140,7 @@ def name_after_source(source: onnx.ModelProto, canonical: ir.Model) -> None:
     stands_for = origins(source, canonical)
     for node in canonical.graph:
         named = [n for n in stands_for.get(str(node.name), ()) if n.name and n.name not in taken]
-        alike = [n for n in named if n.op_type == node.op_type or (node.op_type in _PRODUCTS and n.op_type in _PRODUCTS)]
+        alike = [n for n in named if n.op_type == node.op_type or (node.op_type in PRODUCTS and n.op_type in PRODUCTS)]
         writers = [n for n in named if node.op_type not in MOVEMENT and node.outputs[0].name in n.output]
         if node.name not in known and (alike or writers):
             taken.discard(str(node.name))

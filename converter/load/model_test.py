@@ -17,8 +17,9 @@ from onnx import TensorProto, helper, numpy_helper
 
 from converter.canonicalise.standard import to_canonical_opset
 from converter.errors import ConverterError, ModelError
+from converter.load.metadata import VERSION
 from converter.load.model import load
-from converter.load.vetting import OLDEST_OPSET, VERSION_KEY
+from converter.load.vetting import OLDEST_OPSET
 from converter.testing.models import SaveHybrid, Values, hybrid_model, make_model
 
 FLOAT, WEIGHT = TensorProto.FLOAT, np.ones((4, 4), np.float32)
@@ -312,7 +313,7 @@ def test_quantized_models_are_called_quantized(tmp_path: Path, op_type: str, dom
 
 def test_a_converted_model_without_quantized_operators_is_refused(tmp_path: Path) -> None:
     model = unary("Relu")
-    helper.set_model_props(model, {VERSION_KEY: "0.1.0"})
+    helper.set_model_props(model, {VERSION: "0.1.0"})
     assert "already converted" in refusal(written(tmp_path, model)).what
 
 

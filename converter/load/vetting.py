@@ -13,12 +13,13 @@ from google.protobuf.message import Message  # type: ignore[import-untyped]
 from onnx import AttributeProto, FunctionProto, GraphProto, NodeProto, TensorProto, numpy_helper
 
 from converter.errors import ModelError
+from converter.graph.operator_sets import PRODUCTS, RECURRENT, VIEWS
 from converter.graph.protos import graphs_of, nodes_of
+from converter.load import metadata
 
 __all__ = [
     "OLDEST_OPSET",
     "STANDARD_DOMAINS",
-    "VERSION_KEY",
     "place_of",
     "refuse_damaged_names",
     "refuse_invalid",
@@ -29,19 +30,17 @@ __all__ = [
 ]
 
 OLDEST_OPSET = 9
-VERSION_KEY = "bridgequant.version"
-"""Metadata by which a converted model is known."""
 
 STANDARD_DOMAINS = ("", "ai.onnx")
 _FLOATS = (TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16, TensorProto.BFLOAT16)
 # QuantizeLinear, DynamicQuantizeMatMul, QLinearConv, QAttention, MatMulInteger, ConvIntegerToFloat, MatMulNBits, ...
 _QUANTIZED_OP = re.compile(r"(Dynamic)?(De)?[Qq]uantize.*|QLinear.*|Q[A-Z].*|(MatMul|Conv)(Integer|NBits|Bnb4).*")
 # What multiplies its operands, so that an infinite one is a damaged weight and no mask or limit.
-_NORMALIZATIONS = ("BatchNormalization", "InstanceNormalization", "GroupNormalization", "LayerNormalization", "RMSNormalization")
-_LAYERS = ("Conv", "ConvTranspose", "DeformConv", "Einsum", "Gemm", "MatMul", "LSTM", "GRU", "RNN", "PRelu", *_NORMALIZATIONS)
+_NORMALIZATIONS = {"BatchNormalization", "InstanceNormalization", "GroupNormalization", "LayerNormalization", "RMSNormalization"}
+_LAYERS = PRODUCTS | RECURRENT | _NORMALIZATIONS | {"DeformConv", "Einsum", "PRelu"}
 _HIDDEN = "deprecated"
 _FUSED = "convert the model as it was before ONNX Runtime fused its operators; the basic optimisation level leaves them alone"
-_HANDS_ON = ("Cast", "CastLike", "Flatten", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze")
+_HANDS_ON = VIEWS | {"Cast", "CastLike", "Identity", "Transpose"}
 
 
 def vet_operators(path: Path, model: onnx.ModelProto) -> None:
@@ -136,7 +135,7 @@ def _refuse_quantized(path: Path, model: onnx.ModelProto) -> None:
                 hint="convert the float model instead",
             )
     for entry in model.metadata_props:
-        if entry.key == VERSION_KEY:
+        if entry.key == metadata.VERSION:
             what = f"the model is already converted, by bridgequant {entry.value}"
             raise ModelError(what, where=str(path), hint="convert the float model instead")
 

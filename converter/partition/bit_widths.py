@@ -15,6 +15,7 @@ import onnx_ir as ir
 
 from converter.forms.form import Offer, Refusal
 from converter.forms.registry import PASSING
+from converter.graph.operator_sets import LAYERS
 from converter.graph.queries import constant, data_inputs, is_float
 from converter.plan.records import Plan
 
@@ -23,7 +24,6 @@ __all__ = ["CONTAINER_BITS", "tensor_bits", "width_counts"]
 CONTAINER_BITS = 8
 
 _ENTERED = ("weighted", "product")
-_PRODUCTS = ("Conv", "Gemm", "MatMul")
 
 
 def tensor_bits(model: ir.Model, offers: Mapping[str, Offer | Refusal], activation_bits: int) -> dict[str, int]:
@@ -55,6 +55,6 @@ def tensor_bits(model: ir.Model, offers: Mapping[str, Offer | Refusal], activati
 def width_counts(plan: Plan) -> tuple[dict[int, int], dict[int, int]]:
     """How many quantized tensors, and how many integer layers with weights, a plan has of each width, narrowest first."""
     tensors = Counter(t.grid.bits for t in plan.tensors.values() if t.grid is not None)
-    layers = [op for op in plan.ops.values() if op.op_type in _PRODUCTS and op.runs == "integer"]
+    layers = [op for op in plan.ops.values() if op.op_type in LAYERS and op.runs == "integer"]
     weights = Counter(op.constants[1].bits for op in layers if 1 in op.constants)
     return dict(sorted(tensors.items())), dict(sorted(weights.items()))

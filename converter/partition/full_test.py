@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from converter.errors import UsageError
 from converter.forms.form import Refusal
-from converter.plan.records import OpPlan, plan_from_json, plan_to_json
+from converter.plan.records import OpPlan
+from converter.plan.serialization import plan_from_json, plan_to_json
 from converter.planning.validate import adopt_plan, check_plan
 from converter.runtime.session import open_session, run_session
 from converter.testing.narrow_networks import CHANNELS, IN_FLOAT, STEPS, codes_stay_in_their_grids, networks

@@ -14,10 +14,11 @@ from converter.forms.form import Context, Offer, Refusal
 from converter.forms.movement import moves_codes
 from converter.forms.registry import offer_node
 from converter.graph.macs import macs_of
+from converter.graph.marks import TWIN_SUM
 from converter.graph.queries import constant, data_inputs, is_float, relabel_factor
 from converter.plan.records import EXCLUDED
 from converter.targets import Target
-from converter.transforms.nonuniform.marks import TWIN_SUM, curve_of, entering, reads_curve
+from converter.transforms.nonuniform.marks import curve_of, entering, reads_curve
 
 __all__ = ["offer", "passes_codes"]
 

@@ -12,14 +12,12 @@ from collections.abc import Collection, Mapping, Sequence
 
 import onnx_ir as ir
 
-from converter.graph.edits import unique_name
+from converter.graph.builder import GraphBuilder
+from converter.graph.operator_sets import LAYERS, READS_SHAPE_ONLY
 from converter.graph.queries import constant, consumers, is_float, is_graph_output
 from converter.partition.integer_forms import passes_codes
 
 __all__ = ["fork_entering"]
-
-_LAYERS = ("Conv", "Gemm", "MatMul")
-_READS_SHAPE_ONLY = ("Shape", "Size")
 
 
 def fork_entering(model: ir.Model, excluded: Collection[str] = ()) -> list[str]:
@@ -35,7 +33,7 @@ def fork_entering(model: ir.Model, excluded: Collection[str] = ()) -> list[str]:
     Returns:
         names of the copies, ``<tensor>_entering``, in graph order.
     """
-    graph = model.graph
+    graph, builder = model.graph, GraphBuilder(model.graph)
     # whether layers, and nothing else, read a tensor
     entering: dict[ir.Value, bool] = {}
     copies: list[str] = []
@@ -45,9 +43,9 @@ def fork_entering(model: ir.Model, excluded: Collection[str] = ()) -> list[str]:
         if passes_codes(node) and not all(entering[o] for o in made):
             # the codes that are passed on keep 8 bits for one output's sake, so each output for layers is copied
             mixed += [o for o in made if entering[o]]
-        copies += [_copy(graph, o, excluded, entering) for o in reversed(mixed)]
+        copies += [_copy(builder, o, excluded, entering) for o in reversed(mixed)]
     mixed = [v for v in graph.inputs if is_float(v) and _settle(v, excluded, entering)]
-    copies += [_copy(graph, v, excluded, entering) for v in reversed(mixed)]
+    copies += [_copy(builder, v, excluded, entering) for v in reversed(mixed)]
     return copies[::-1]
 
 
@@ -60,27 +58,21 @@ def _settle(value: ir.Value, excluded: Collection[str], entering: dict[ir.Value,
 
 
 def _readers(value: ir.Value) -> Sequence[tuple[ir.Node, int]]:
-    return [(node, index) for node, index in consumers(value) if node.op_type not in _READS_SHAPE_ONLY]
+    return [(node, index) for node, index in consumers(value) if node.op_type not in READS_SHAPE_ONLY]
 
 
 def _wants_narrow(node: ir.Node, excluded: Collection[str], entering: Mapping[ir.Value, bool]) -> bool:
     if str(node.name) in excluded:
         return False
-    return node.op_type in _LAYERS or (passes_codes(node) and all(entering[o] for o in node.outputs))
+    return node.op_type in LAYERS or (passes_codes(node) and all(entering[o] for o in node.outputs))
 
 
-def _copy(graph: ir.Graph, value: ir.Value, excluded: Collection[str], entering: dict[ir.Value, bool]) -> str:
-    name = unique_name(graph, f"{value.name}_entering")
-    copy = ir.node("Identity", [value], name=unique_name(graph, f"{name}_Identity"))
-    (output,) = copy.outputs
-    output.name, output.type, output.shape = name, value.type, value.shape
+def _copy(builder: GraphBuilder, value: ir.Value, excluded: Collection[str], entering: dict[ir.Value, bool]) -> str:
+    name, producer = builder.free(f"{value.name}_entering"), value.producer()
+    first = builder.graph[0] if producer is None else None
+    output = builder.add("Identity", [value], name=f"{name}_Identity", output=name, like=value, before=first, after=producer)
     for node, index in _readers(value):
-        if node is not copy and _wants_narrow(node, excluded, entering):
+        if node is not output.producer() and _wants_narrow(node, excluded, entering):
             node.replace_input_with(index, output)
-    producer = value.producer()
-    if producer is None:
-        graph.insert_before(graph[0], [copy])
-    else:
-        graph.insert_after(producer, [copy])
     entering[value], entering[output] = False, True
     return name

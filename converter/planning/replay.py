@@ -15,7 +15,8 @@ from converter.graph.source_nodes import name_after_source
 from converter.load.model import Source
 from converter.partition.bit_widths import CONTAINER_BITS
 from converter.partition.requantize_copies import fork_entering
-from converter.plan.records import EXCLUDED, Plan, plan_from_json
+from converter.plan.records import EXCLUDED, Plan
+from converter.plan.serialization import plan_from_json
 from converter.planning.validate import apply_transforms, with_forms
 from converter.runtime.session import Feed
 from converter.targets import Target, find_target

@@ -18,7 +18,7 @@ from converter.errors import ConverterError, UsageError, VerificationError
 from converter.options import Options
 from converter.pipeline import convert
 from converter.plan.constants import codes_to_text
-from converter.plan.records import plan_to_json
+from converter.plan.serialization import plan_to_json
 from converter.planning.validate import check_plan
 from converter.runtime.session import open_session, run_session
 from converter.targets import TARGETS

@@ -20,6 +20,7 @@ from typing import Literal
 import networkx
 import onnx_ir as ir
 
+from converter.graph.operator_sets import LAYERS
 from converter.graph.queries import constant, consumers, is_float
 from converter.sensitivity.token_positions import Places, is_map, places_of
 
@@ -28,7 +29,6 @@ __all__ = ["Block", "Kind", "Layer", "Structure", "find_structure"]
 Kind = Literal["round trip", "one way", "map to tokens", "tokens to map"]
 """Round trip: a map becomes tokens and a map again. One way: it stays tokens. The others are crossings."""
 
-_WEIGHTED = ("Conv", "Gemm", "MatMul")
 _POINTWISE = frozenset(["Mul", "Sigmoid", "Relu", "Clip", "HardSwish", "Gelu", "LeakyRelu", "Identity", "Add", "HardSigmoid"])
 
 
@@ -115,7 +115,7 @@ def find_structure(model: ir.Model, shapes: Mapping[str, Sequence[int]]) -> Stru
 
 
 def _is_layer(node: ir.Node) -> bool:
-    return node.op_type in _WEIGHTED and constant(node.inputs[0]) is None
+    return node.op_type in LAYERS and constant(node.inputs[0]) is None
 
 
 def _node_graph(model: ir.Model) -> networkx.DiGraph:

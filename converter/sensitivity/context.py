@@ -14,17 +14,16 @@ import onnx_ir as ir
 import torch
 
 from converter.calibration.observer import values_of
+from converter.graph.operator_sets import CLAMPS, LAYERS
 from converter.graph.queries import constant, is_float, relabel_factor
 from converter.plan.records import Plan
 from converter.runtime.session import Feed
 from converter.sensitivity.output_loss import OutputLoss
 from converter.torch_backend.network import Network, network_of
 
-__all__ = ["LAYERS", "Reading", "Section", "Study", "readings_of", "stack", "study_of", "study_of_layers"]
+__all__ = ["Reading", "Section", "Study", "readings_of", "stack", "study_of", "study_of_layers"]
 
 Tensor = torch.Tensor
-
-LAYERS = ("Conv", "Gemm", "MatMul")
 
 _FEW = 8
 """Samples whose whole tensors are kept."""
@@ -106,7 +105,7 @@ def readings_of(model: ir.Model, plan: Plan) -> dict[tuple[str, int], Reading]:
                 continue
             maker = plan.ops.get(str(made[str(value.name)].name)) if str(value.name) in made else None
             coded = maker is not None and maker.writes == "codes"
-            absorbed = op is not None and op.runs == "integer" and op.op_type in ("Relu", "Clip")
+            absorbed = op is not None and op.runs == "integer" and op.op_type in CLAMPS
             if coded or (op is not None and op.reads_codes and not absorbed):
                 result[str(node.name), index] = _root(str(value.name), plan, made)
     return result

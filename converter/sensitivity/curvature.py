@@ -22,6 +22,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
+from converter.graph.operator_sets import LAYERS
 from converter.sensitivity.output_loss import OutputLoss
 from converter.sensitivity.probes import probe
 from converter.torch_backend import ops as torch_ops
@@ -82,7 +83,7 @@ def layers_of(network: Network) -> tuple[str, ...]:
 
 
 def _is_layer(step: Step, network: Network) -> bool:
-    if step.op_type not in ("Conv", "Gemm", "MatMul") or step.inputs[0] in network.constants:
+    if step.op_type not in LAYERS or step.inputs[0] in network.constants:
         return False
     weight = network.constants.get(step.inputs[1])
     if weight is None:

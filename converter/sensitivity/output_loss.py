@@ -19,6 +19,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from converter.errors import UsageError
+from converter.graph.operator_sets import LAYERS, VIEWS
 from converter.graph.queries import attributes, constant, is_float_output, narrows_output
 
 __all__ = ["OutputLoss", "describe_losses", "output_losses"]
@@ -36,9 +37,6 @@ _OTHER_RANGE = 10.0
 
 _VALUES_IN_NATS = 0.2
 """What an error as large as the output is worth, if it may be class scores: they stand more of it than of divergence."""
-
-_LAYERS = frozenset(["Gemm", "MatMul", "Conv"])
-_RESHAPING = frozenset(["Reshape", "Flatten", "Squeeze", "Unsqueeze"])
 
 
 @dataclass(frozen=True)
@@ -175,7 +173,7 @@ def _layer_axis(output: ir.Value, rank: int) -> int | None:
     if maker is not None and maker.op_type == "Add":
         computed = [v for v in maker.inputs if constant(v) is None]
         maker = computed[0].producer() if len(computed) == 1 and computed[0] is not None else None
-    if maker is None or maker.op_type not in _LAYERS or constant(maker.inputs[1]) is None:
+    if maker is None or maker.op_type not in LAYERS or constant(maker.inputs[1]) is None:
         return None
     return _followed(1 if maker.op_type == "Conv" else -1, maker.outputs[0], moves, rank)
 
@@ -186,7 +184,7 @@ def _made(output: ir.Value) -> tuple[ir.Node | None, list[ir.Node]]:
     node = output.producer()
     if node is not None and narrows_output(node) and node.inputs[0] is not None:
         node = node.inputs[0].producer()
-    while node is not None and (node.op_type in _RESHAPING or node.op_type in ("Transpose", "Identity")) and node.inputs[0] is not None:
+    while node is not None and node.op_type in VIEWS | {"Transpose", "Identity"} and node.inputs[0] is not None:
         moves.insert(0, node)
         node = node.inputs[0].producer()
     return node, moves
@@ -201,7 +199,7 @@ def _followed(axis: int, value: ir.Value, moves: Sequence[ir.Node], rank: int) -
         after = node.outputs[0].shape
         if node.op_type == "Transpose":
             axis = list(attributes(node).get("perm", range(before)[::-1])).index(axis)
-        elif node.op_type in _RESHAPING:
+        elif node.op_type in VIEWS:
             if shape is None or after is None:
                 return None
             found = _kept(axis, list(shape), list(after))

@@ -15,7 +15,8 @@ import numpy as np
 import onnx_ir as ir
 import torch
 
-from converter.canonicalise.resizes import RESIZE_MARK
+from converter.graph.marks import RESIZE
+from converter.graph.operator_sets import CONVOLUTIONS, REARRANGEMENT, VIEWS
 from converter.graph.queries import attributes, constant, is_float
 from converter.torch_backend import ops as torch_ops
 
@@ -29,27 +30,10 @@ Places = tuple[Tensor, ...]
 _ROW = 1 << 32
 """Number of the first place of the second row."""
 
-_MOVING = frozenset(
-    [
-        "Reshape",
-        "Transpose",
-        "Squeeze",
-        "Unsqueeze",
-        "Flatten",
-        "Slice",
-        "Gather",
-        "Expand",
-        "Tile",
-        "Split",
-        "DepthToSpace",
-        "SpaceToDepth",
-        "Identity",
-    ]
-)
-_BY_SHAPE = frozenset(["Reshape", "Flatten", "Squeeze", "Unsqueeze", "Expand"])
-"""Of these, the ones whose result follows from its shape alone."""
+_BY_SHAPE = VIEWS | {"Expand"}
+"""Of those that rearrange, the ones whose result follows from its shape alone."""
 
-_WINDOWS = frozenset(["Conv", "ConvTranspose", "AveragePool", "MaxPool", "LpPool", "Resize", "Pad"])
+_WINDOWS = CONVOLUTIONS | {"AveragePool", "MaxPool", "LpPool", "Resize", "Pad"}
 _REDUCING = frozenset(
     ["ReduceMean", "ReduceSum", "ReduceMax", "ReduceMin", "ReduceL2", "ReduceSumSquare", "GlobalAveragePool", "GlobalMaxPool"]
 )
@@ -92,9 +76,9 @@ def _follow(node: ir.Node, found: Mapping[str, Places], shapes: Mapping[str, Seq
     x = node.inputs[0] if node.inputs else None
     if x is None or not is_float(node.outputs[0]):
         return none
-    if RESIZE_MARK in node.metadata_props:
+    if RESIZE in node.metadata_props:
         return [(_raster(out),) if len(out) == 4 else ()]
-    if node.op_type in _MOVING:
+    if node.op_type in REARRANGEMENT:
         return _moved(node, found.get(str(x.name), ()), shapes.get(str(x.name), ()), [shapes.get(str(o.name), ()) for o in node.outputs])
     if node.op_type in _WINDOWS:
         places = found.get(str(x.name), ())

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 import onnx_ir as ir
 
 from converter.graph.macs import macs_of, shape_of
+from converter.graph.operator_sets import CONVOLUTIONS, RECURRENT
 from converter.graph.queries import attributes, constant, data_inputs
 from converter.targets.target import Prices, Target
 
@@ -28,7 +29,7 @@ _NEAREST: Mapping[str, tuple[str, ...]] = {
     "Linear": ("MatMul",),
     "MatMul": ("Linear",),
     "Einsum": ("MatMul", "Linear"),
-    **dict.fromkeys(("GRU", "LSTM", "RNN"), ("Linear", "MatMul")),
+    **dict.fromkeys(RECURRENT, ("Linear", "MatMul")),
 }
 """By whose float prices kinds count that multiply and are not on a target's list."""
 
@@ -99,7 +100,7 @@ def features(node: ir.Node, shapes: Shapes) -> dict[str, float]:
 def _multiplied(node: ir.Node, macs: int, written: Sequence[Sequence[int]], shapes: Shapes) -> dict[str, float]:
     """What else counts of an operator that multiplies matrices."""
     factor = shape_of(node.inputs[1], shapes) or ()
-    if node.op_type in ("Conv", "ConvTranspose", "DeformConv"):
+    if node.op_type in CONVOLUTIONS | {"DeformConv"}:
         return _unfolded(node, macs, written, factor)
     if node.op_type in ("Gemm", "MatMul", "Einsum"):
         stored = kind_of(node) == "Linear" and constant(node.inputs[1]) is not None

@@ -12,7 +12,7 @@ import onnx_ir as ir
 from onnx import helper, numpy_helper
 
 from converter.canonicalise.standard import infer_shapes
-from converter.graph.edits import remove_dead
+from converter.graph.builder import remove_dead
 from converter.runtime.session import open_session, run_session
 
 Array = npt.NDArray[Any]

@@ -21,7 +21,7 @@ import torch
 from onnx import AttributeProto, helper, numpy_helper
 
 from converter.errors import ModelError
-from converter.graph.operator_sets import CANONICAL_OPSET
+from converter.graph.operator_sets import CANONICAL_OPSET, PRODUCTS, RECURRENT
 from converter.runtime.session import open_session, run_session
 from converter.torch_backend import ops as torch_ops
 from converter.torch_backend.float_regions import Region, region_graph
@@ -33,7 +33,7 @@ Sessions = dict[object, Any]
 
 _IR_VERSION = 9
 
-_REARRANGED = frozenset(["Conv", "ConvTranspose", "GRU", "Gemm", "LSTM", "MatMul", "RNN"])
+_REARRANGED = PRODUCTS | RECURRENT
 """Operators whose kernel depends on whether their weights are constants, which the runtime rearranges beforehand."""
 
 _SMALL = 1024

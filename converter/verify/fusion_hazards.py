@@ -18,12 +18,12 @@ import onnx_ir as ir
 
 from converter.emit.fusion_barriers import TAKEN
 from converter.errors import VerificationError
+from converter.graph.operator_sets import PRODUCTS
 from converter.graph.queries import attributes, constant
 from converter.quantization.bias import bias_scale
 
 __all__ = ["check_emitted"]
 
-_LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 _SMALLEST_NORMAL = float(np.finfo(np.float32).tiny)
 
 
@@ -41,7 +41,7 @@ def check_emitted(model: ir.Model) -> None:
                 raise _refusal(node, f"the quantized constant '{value.name}' is shared between nodes")
             if node.op_type == "QuantizeLinear" and constant(value) is None and _per_axis(node):
                 _check_per_axis(node)
-        if node.op_type in _LAYERS:
+        if node.op_type in PRODUCTS:
             _check_layer(node)
 
 

@@ -20,9 +20,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from converter.cli.command import Parser, exit_code, write_whole
+from converter.cli.command import Parser, exit_code
 from converter.errors import UsageError
-from converter.load.files import check_outputs
+from converter.load.files import check_outputs, write_files
 from converter.runtime.session import open_session, run_session
 from converter.targets import find_target
 from tools.arm64.count import counted, model_samples
@@ -159,7 +159,7 @@ def _run(arguments: Sequence[str] | None) -> None:
     found = compare(flags.model, cores, target=flags.target, inputs=flags.inputs, samples=flags.samples, seed=flags.seed, env=env)
     _print(flags.model, cores[0], found)
     if flags.json is not None:
-        write_whole(Path(os.path.abspath(flags.json)), comparison_json(flags.model, cores[0], found).encode())
+        write_files({Path(os.path.abspath(flags.json)): comparison_json(flags.model, cores[0], found).encode()})
 
 
 def _print(model: Path, reference: str, found: Sequence[Difference]) -> None:

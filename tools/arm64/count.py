@@ -17,9 +17,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from converter.cli.command import Parser, exit_code, write_whole
+from converter.cli.command import Parser, exit_code
 from converter.errors import ModelError, UsageError
-from converter.load.files import check_outputs
+from converter.load.files import check_outputs, write_files
 from tools.arm64.emulator import CORES, Job, JobResult, Machine, check_core, emulate
 from tools.arm64.environment import Environment, environment
 from tools.arm64.guest import save_tensors
@@ -170,7 +170,7 @@ def _run(arguments: Sequence[str] | None) -> None:
         print_counts(console, counts)
         text = counts_json(counts)
     if flags.json is not None:
-        write_whole(Path(os.path.abspath(flags.json)), text.encode())
+        write_files({Path(os.path.abspath(flags.json)): text.encode()})
 
 
 def _per_op(models: Sequence[Path], core: str, inputs: Path | None, seed: int, env: Environment, console: Console) -> str:

@@ -22,6 +22,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from converter.graph.operator_sets import VIEWS
 from tools.arm64.count import Count, counted, model_samples, runs_as
 from tools.arm64.emulator import Job, JobResult, emulate
 from tools.arm64.environment import Environment, environment
@@ -30,7 +31,7 @@ from tools.arm64.split import Piece, empty_model, pieces, showing_all
 
 __all__ = ["NodeCount", "PerOp", "TypeCount", "by_type", "count_per_op", "per_op_json", "print_per_op"]
 
-_VIEWS = frozenset({"Flatten", "Identity", "Reshape", "Squeeze", "Unsqueeze"})
+_VIEWS = VIEWS | {"Identity"}
 """Within a model their output lies where their input does, and nothing is copied."""
 
 _SHOWN = 15

@@ -20,6 +20,7 @@ from converter.calibration.preprocess import parse_preprocess
 from converter.calibration.samples import load_samples
 from converter.canonicalise import canonicalise
 from converter.cli.command import Parser, exit_code, print_line
+from converter.load.metadata import PREPROCESS
 from converter.load.model import load
 from converter.methods.judging.layer_readers import Reader
 from converter.methods.judging.layer_search import ranked_activations
@@ -28,7 +29,6 @@ from converter.methods.judging.range_candidates import covering, scale_candidate
 from converter.methods.judging.tensor_error import Witness, grid_errors
 from converter.options import Options
 from converter.planning.make import find_losses
-from converter.provenance import PREPROCESS_KEY
 from converter.quantization.parameters import Grid
 from converter.runtime.session import Feed
 from converter.sensitivity.context import Reading, stack
@@ -129,7 +129,7 @@ def _everything(network: Network, name: str, feed: Mapping[str, torch.Tensor], l
 def _prepared(flags: argparse.Namespace) -> tuple[Network, dict[str, torch.Tensor], dict[str, OutputLoss]]:
     source = load(flags.source)
     specs, _ = calibration_shapes(source, {}, flags.calib, 1)
-    given = source.metadata.get(PREPROCESS_KEY)
+    given = source.metadata.get(PREPROCESS)
     preprocess = None if given is None else parse_preprocess(given)
     feeds: tuple[Feed, ...] = load_samples(flags.calib, specs, count=flags.samples, preprocess=preprocess, seed=flags.seed).calibration
     model = canonicalise(source.model, feeds[:1]).model

@@ -25,8 +25,8 @@ from converter.calibration.samples import load_samples
 from converter.canonicalise import canonicalise
 from converter.errors import ConverterError, UsageError, VerificationError
 from converter.load.files import check_input, check_outputs, write_files
+from converter.load.metadata import PREPROCESS
 from converter.load.model import load
-from converter.provenance import PREPROCESS_KEY
 from converter.runtime.session import Feed, open_session, run_session
 from converter.transforms.equalization.apply import apply_folds
 from converter.transforms.equalization.find import find_sites
@@ -73,7 +73,7 @@ def stress(path: Path, *, spread: float = DEFAULT_SPREAD, seed: int = 0) -> Stre
     """
     source = load(path)
     specs, _ = calibration_shapes(source, {}, None, 0)
-    given = source.metadata.get(PREPROCESS_KEY)
+    given = source.metadata.get(PREPROCESS)
     preprocess = None if given is None else parse_preprocess(given)
     feeds = load_samples(None, specs, count=_SAMPLES, preprocess=preprocess, seed=seed).calibration
     model = canonicalise(source.model, feeds[:1]).model

@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
+from scipy.optimize import nnls
 
 from tools.profile.samples import Sample
 
-__all__ = ["Fit", "fit", "fit_all", "nonnegative_least_squares", "terms_of"]
+__all__ = ["Fit", "fit", "fit_all", "terms_of"]
 
 _LAYER = ("node", "element", "input", "mac", "column", "narrow_column")
 _TERMS: Mapping[str, tuple[str, ...]] = {
@@ -30,8 +30,8 @@ _TERMS: Mapping[str, tuple[str, ...]] = {
 }
 _SIMPLE = ("node", "element")
 _DIGITS = 4
-_ROUNDS = 10
-"""More, for each unknown, than the method takes; rounding could otherwise make it go in circles."""
+_NOTHING = 1e-10
+"""Share of the costs below which a price is a rounding error of the solver."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,12 @@ def fit(samples: Sequence[Sample], terms: Sequence[str], floor: float) -> Fit:
     amounts = np.array([[sample.features.get(term, 0.0) for term in terms] for sample in samples])
     costs = np.array([sample.cost for sample in samples])
     weights = 1.0 / (costs + floor)
-    found = nonnegative_least_squares(amounts * weights[:, None], costs * weights)
+    weighted = amounts * weights[:, None]
+    lengths = np.linalg.norm(weighted, axis=0)
+    lengths[lengths == 0.0] = 1.0
+    parts = nnls(weighted / lengths, costs * weights)[0]  # of columns of one length: amounts differ by many orders of magnitude
+    parts[parts < _NOTHING * np.linalg.norm(costs * weights)] = 0.0
+    found = parts / lengths
     errors = np.abs(amounts @ found - costs) * weights
     prices = {term: _rounded(price) for term, price in zip(terms, found, strict=True) if price > 0.0}
     return Fit(prices, len(samples), float(np.median(errors)), float(errors.max()))
@@ -81,37 +86,3 @@ def fit_all(samples: Sequence[Sample], floor: float) -> dict[str, Fit]:
 
 def _rounded(price: float) -> float:
     return float(f"{price:.{_DIGITS}g}")
-
-
-def nonnegative_least_squares(matrix: npt.NDArray[np.float64], wanted: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """The x >= 0 that makes ``|matrix x - wanted|`` least, by the active-set method of Lawson and Hanson (1974, chapter 23).
-
-    Args:
-        matrix: [N, K].
-        wanted: [N].
-
-    Returns:
-        x, [K].
-    """
-    scale = np.linalg.norm(matrix, axis=0)
-    scaled = matrix / np.where(scale > 0.0, scale, 1.0)
-    free = np.zeros(scaled.shape[1], bool)
-    x = np.zeros(scaled.shape[1])
-    for _ in range(_ROUNDS * len(x)):
-        gradient = np.where(free | (scale == 0.0), -np.inf, scaled.T @ (wanted - scaled @ x))
-        best = int(gradient.argmax())
-        if gradient[best] <= 1e-10 * max(float(np.linalg.norm(wanted)), 1e-300):
-            break
-        free[best] = True
-        while True:
-            trial = np.zeros_like(x)
-            trial[free] = np.linalg.lstsq(scaled[:, free], wanted, rcond=None)[0]
-            if (trial[free] > 0.0).all():
-                x = trial
-                break
-            shrinking = free & (trial <= 0.0)
-            step = (x[shrinking] / np.maximum(x[shrinking] - trial[shrinking], 1e-300)).min()
-            x = x + step * (trial - x)
-            free &= x > 1e-15
-            x[~free] = 0.0
-    return x / np.where(scale > 0.0, scale, 1.0)

@@ -4,12 +4,11 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from hypothesis.extra.numpy import arrays
 
 from converter.targets import TARGETS
 from converter.targets.target import FEATURES
 from tools.front import Point, on_front
-from tools.profile.fit import Fit, fit, fit_all, nonnegative_least_squares, terms_of
+from tools.profile.fit import Fit, fit, fit_all, terms_of
 from tools.profile.samples import Sample
 
 
@@ -23,33 +22,9 @@ def test_prices_are_found_again() -> None:
 
 
 def test_no_price_is_negative() -> None:
-    """Without the bound, the first unknown would be -1; with it, the best of the second alone is 3/2 of 1."""
-    found = nonnegative_least_squares(np.array([[1.0, 1.0], [0.0, 1.0]]), np.array([1.0, 2.0]))
-    np.testing.assert_allclose(found, [0.0, 1.5])
-
-
-def test_an_unknown_that_others_drive_below_zero_is_given_up_again() -> None:
-    """The equations hold for 2, -2 and 2. Without the second: 5x + 3z = 6 and 3x + 18z = 12, so x = 8/9 and z = 14/27."""
-    matrix = np.array([[2.0, 1.0, 0.0], [1.0, 3.0, 3.0], [0.0, 2.0, 3.0]])
-    np.testing.assert_allclose(matrix @ [2.0, -2.0, 2.0], 2.0)
-    np.testing.assert_allclose(nonnegative_least_squares(matrix, np.array([2.0, 2.0, 2.0])), [8 / 9, 0.0, 14 / 27])
-
-
-def numbers(low: int, high: int, *shape: int) -> st.SearchStrategy[np.ndarray]:
-    """All of them drawn one by one, as equal ones are no test."""
-    return arrays(np.float64, shape, elements=st.integers(low, high).map(float), fill=st.nothing())
-
-
-@given(numbers(0, 9, 5, 3), numbers(-99, 99, 5))
-def test_nothing_nearby_is_better(matrix: np.ndarray, wanted: np.ndarray) -> None:
-    """What makes a solution the best one: raising a zero does not help, and no other number has a slope."""
-    found = nonnegative_least_squares(matrix, wanted)
-    assert (found >= 0.0).all()
-    lengths = np.linalg.norm(matrix, axis=0)
-    slope = matrix.T @ (wanted - matrix @ found) / np.where(lengths > 0.0, lengths, 1.0)
-    tolerance = 1e-7 * max(float(np.linalg.norm(wanted)), 1.0)
-    assert (slope <= tolerance).all()
-    assert (np.abs(slope[found > 0.0]) <= tolerance).all()
+    """Without the bound, a node would cost -1 and an element 2; with it, of (p - 1)^2 + (p/2 - 1)^2 the least is at 6/5."""
+    samples = [Sample("Softmax", {"node": 1.0, "element": 1.0}, 1.0), Sample("Softmax", {"element": 1.0}, 2.0)]
+    assert fit(samples, ("node", "element"), floor=0.0).prices == {"element": 1.2}
 
 
 prices = st.integers(0, 9999).map(lambda digits: digits / 100)

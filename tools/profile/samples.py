@@ -8,13 +8,13 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
+from converter.graph.operator_sets import CLAMPS
 from converter.targets.costs import Shapes, features, kind_of
 
 __all__ = ["CONVERSIONS", "Sample", "Timed", "conversion_samples", "is_layout", "operator_samples"]
 
 _LAYOUT = frozenset({"ReorderInput", "ReorderOutput"})
 CONVERSIONS = ("QuantizeLinear", "DequantizeLinear")
-_CLAMPS = ("Relu", "Clip")
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ def operator_samples(nodes: Sequence[Timed], model: ir.Model, shapes: Shapes, of
         if name.endswith("_before") or cost is None or (offered is not None and name not in offered):
             continue
         sample = Sample(kind_of(operator), features(operator, shapes), cost)
-        if operator.op_type in _CLAMPS:
+        if operator.op_type in CLAMPS:
             layer = operator.inputs[0].producer() if operator.inputs[0] is not None else None
             alone = _same(found, Sample(kind_of(layer), features(layer, shapes), 0.0)) if layer is not None else None
             if alone is None:

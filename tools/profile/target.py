@@ -19,9 +19,9 @@ import onnxruntime
 from rich.console import Console
 from rich.table import Table
 
-from converter.cli.command import Parser, exit_code, write_whole
+from converter.cli.command import Parser, exit_code
 from converter.errors import UsageError
-from converter.load.files import check_outputs
+from converter.load.files import check_outputs, write_files
 from converter.partition.sigmoid_forms import RAMP_KIND
 from converter.targets import DEFAULT_TARGET, find_target
 from converter.targets.target import Cost, Prices, Target
@@ -216,7 +216,7 @@ def _run(arguments: Sequence[str] | None) -> None:
     target = replace(target, name=flags.name or base.name)
     _print(console, target, fits)
     if flags.out is not None:
-        write_whole(flags.out.absolute(), target_text(target).encode())
+        write_files({flags.out.absolute(): target_text(target).encode()})
 
 
 def _core(asked: str | None, base: Target) -> str | None:

@@ -36,7 +36,8 @@ from converter.canonicalise.folding.layers import (
     set_weights,
     sum_inputs,
 )
-from converter.graph.edits import add_initializer, insert_before, replace
+from converter.graph.builder import GraphBuilder
+from converter.graph.operator_sets import LAYERS, PRODUCTS
 from converter.graph.queries import attributes, constant, is_float, is_graph_output, sole_consumer
 
 __all__ = ["fold_affine"]
@@ -46,17 +47,17 @@ Array = npt.NDArray[Any]
 
 def fold_affine(model: ir.Model) -> list[str]:
     """Fold constant factors and offsets; returns the names of the tensors concerned."""
-    graph = model.graph
+    builder = GraphBuilder(model.graph)
     changed: list[str] = []
-    rules: list[Callable[[ir.Graph, ir.Node], bool]] = [_spell_out, _merge, _into_producer, _into_consumer, _pass_offset]
+    rules: list[Callable[[GraphBuilder, ir.Node], bool]] = [_spell_out, _merge, _into_producer, _into_consumer, _pass_offset]
     fired = True
     while fired:
         fired = False
-        for node in list(graph):
-            if node.graph is not graph:
+        for node in list(model.graph):
+            if node.graph is None:
                 continue
             names = [str(o.name) for o in node.outputs]
-            if any(rule(graph, node) for rule in rules):
+            if any(rule(builder, node) for rule in rules):
                 changed.extend(names)
                 fired = True
     return list(dict.fromkeys(changed))
@@ -74,10 +75,10 @@ def _operand(node: ir.Node | None, op_type: str) -> tuple[ir.Value, Array] | Non
     return None
 
 
-def _binary(graph: ir.Graph, anchor: ir.Node, op_type: str, x: ir.Value, operand: Array) -> ir.Value:
+def _binary(builder: GraphBuilder, anchor: ir.Node, op_type: str, x: ir.Value, operand: Array) -> ir.Value:
     name = f"{anchor.outputs[0].name}_{op_type}"
-    second = add_initializer(graph, f"{name}_operand", operand.astype(np.float32))
-    return insert_before(anchor, op_type, [x, second], name=name, like=anchor.outputs[0])
+    second = builder.initializer(f"{name}_operand", operand.astype(np.float32))
+    return builder.add(op_type, [x, second], name=name, like=anchor.outputs[0], before=anchor)
 
 
 def _fits(operand: Array, *parts: Array) -> bool:
@@ -86,7 +87,7 @@ def _fits(operand: Array, *parts: Array) -> bool:
         return operand.size <= max(p.size for p in parts) and bool(np.isfinite(operand.astype(np.float32)).all())
 
 
-def _spell_out(graph: ir.Graph, node: ir.Node) -> bool:
+def _spell_out(builder: GraphBuilder, node: ir.Node) -> bool:
     """Case 1."""
     output = node.outputs[0]
     if node.op_type == "BatchNormalization":
@@ -100,8 +101,8 @@ def _spell_out(graph: ir.Graph, node: ir.Node) -> bool:
         if not _fits(np.stack([factor, offset]), np.stack([gamma, beta])):
             return False
         shape = (1, -1) + (1,) * (len(x.shape) - 2)
-        scaled = _binary(graph, node, "Mul", x, factor.reshape(shape))
-        replace(output, _binary(graph, node, "Add", scaled, offset.reshape(shape)), [node])
+        scaled = _binary(builder, node, "Mul", x, factor.reshape(shape))
+        builder.replace(output, _binary(builder, node, "Add", scaled, offset.reshape(shape)), [node])
         return True
     if node.op_type in ("Div", "Sub"):
         array, x = constant(node.inputs[1]), node.inputs[0]
@@ -110,12 +111,12 @@ def _spell_out(graph: ir.Graph, node: ir.Node) -> bool:
         op_type, operand = ("Mul", 1.0 / array.astype(np.float64)) if node.op_type == "Div" else ("Add", -array)
         if not _fits(operand, array):
             return False
-        replace(output, _binary(graph, node, op_type, x, operand), [node])
+        builder.replace(output, _binary(builder, node, op_type, x, operand), [node])
         return True
     return False
 
 
-def _merge(graph: ir.Graph, node: ir.Node) -> bool:
+def _merge(builder: GraphBuilder, node: ir.Node) -> bool:
     """Case 2: the node is the second."""
     for op_type, combine in (("Mul", np.multiply), ("Add", np.add)):
         outer = _operand(node, op_type)
@@ -128,12 +129,12 @@ def _merge(graph: ir.Graph, node: ir.Node) -> bool:
         combined = combine(outer[1].astype(np.float64), inner[1].astype(np.float64))
         if not _fits(combined, outer[1], inner[1]):
             return False
-        replace(node.outputs[0], _binary(graph, node, op_type, inner[0], combined), [node, first])
+        builder.replace(node.outputs[0], _binary(builder, node, op_type, inner[0], combined), [node, first])
         return True
     return False
 
 
-def _into_producer(graph: ir.Graph, node: ir.Node) -> bool:
+def _into_producer(builder: GraphBuilder, node: ir.Node) -> bool:
     """Case 3: the node is behind a layer."""
     multiplied, added = _operand(node, "Mul"), _operand(node, "Add")
     x, operand = multiplied or added or (None, None)
@@ -152,27 +153,27 @@ def _into_producer(graph: ir.Graph, node: ir.Node) -> bool:
         return False
     bias = bias_of(layer, values.size)
     if multiplied is None:
-        if not set_weights(graph, layer, None, values if bias is None else bias + values):
+        if not set_weights(builder, layer, None, values if bias is None else bias + values):
             return False
     else:
         scaled = offset[1].astype(np.float64) * operand if offset is not None else None
         if scaled is not None and not np.isfinite(scaled.astype(np.float32)).all():
             return False
-        if not set_weights(graph, layer, scale_outputs(layer, values), None if bias is None else bias * values):
+        if not set_weights(builder, layer, scale_outputs(layer, values), None if bias is None else bias * values):
             return False
         if bias_add is not None and scaled is not None:
-            new = add_initializer(graph, f"{bias_add.outputs[0].name}_operand", scaled.astype(np.float32))
+            new = builder.initializer(f"{bias_add.outputs[0].name}_operand", scaled.astype(np.float32))
             bias_add.replace_input_with(1 if constant(bias_add.inputs[0]) is None else 0, new)
-    replace(node.outputs[0], x, [node])
+    builder.replace(node.outputs[0], x, [node])
     return True
 
 
-def _into_consumer(graph: ir.Graph, node: ir.Node) -> bool:
+def _into_consumer(builder: GraphBuilder, node: ir.Node) -> bool:
     """Case 4: the node is in front of a layer."""
     multiplied, added = _operand(node, "Mul"), _operand(node, "Add")
     x, operand = multiplied or added or (None, None)
     layer, rank = sole_consumer(node.outputs[0]), rank_of(node.outputs[0])
-    kinds = ("Conv", "ConvTranspose", "Gemm", "MatMul") if multiplied is not None else ("Conv", "Gemm")
+    kinds = PRODUCTS if multiplied is not None else LAYERS - {"MatMul"}
     if x is None or operand is None or layer is None or rank is None or not is_layer(layer, *kinds):
         return False
     weight = constant(layer.inputs[1])
@@ -182,18 +183,18 @@ def _into_consumer(graph: ir.Graph, node: ir.Node) -> bool:
     if values is None:
         return False
     if multiplied is not None:
-        done = set_weights(graph, layer, scale_inputs(layer, values), None)
+        done = set_weights(builder, layer, scale_inputs(layer, values), None)
     else:
         change = sum_inputs(layer, values)
         bias = bias_of(layer, change.size)
-        done = set_weights(graph, layer, None, change if bias is None else bias + change)
+        done = set_weights(builder, layer, None, change if bias is None else bias + change)
     if done:
         layer.replace_input_with(0, x)
-        graph.remove([node], safe=True)
+        builder.remove([node])
     return done
 
 
-def _pass_offset(graph: ir.Graph, node: ir.Node) -> bool:
+def _pass_offset(builder: GraphBuilder, node: ir.Node) -> bool:
     """Case 5: the node is an Add between a Mul and a Conv."""
     added = _operand(node, "Add")
     layer, rank = sole_consumer(node.outputs[0]), rank_of(node.outputs[0])
@@ -206,6 +207,6 @@ def _pass_offset(graph: ir.Graph, node: ir.Node) -> bool:
     quotient = added[1].astype(np.float64) / scaled[1]
     if per_input(layer, scaled[1], scaled[0], rank) is None or not _fits(quotient, added[1], scaled[1]):
         return False
-    moved = _binary(graph, node, "Add", scaled[0], quotient)
-    replace(node.outputs[0], _binary(graph, node, "Mul", moved, scaled[1]), [node, factor_node])
+    moved = _binary(builder, node, "Add", scaled[0], quotient)
+    builder.replace(node.outputs[0], _binary(builder, node, "Mul", moved, scaled[1]), [node, factor_node])
     return True

@@ -12,7 +12,8 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from converter.graph.edits import add_initializer
+from converter.graph.builder import GraphBuilder
+from converter.graph.operator_sets import CONVOLUTIONS
 from converter.graph.queries import attributes, constant, data_inputs
 
 __all__ = [
@@ -29,7 +30,6 @@ __all__ = [
 ]
 
 Array = npt.NDArray[Any]
-_CONVOLUTIONS = ("Conv", "ConvTranspose")
 
 
 def is_layer(node: ir.Node | None, *op_types: str) -> bool:
@@ -113,7 +113,7 @@ def bias_of(layer: ir.Node, channels: int) -> Array | None:
     return None if array is None else np.broadcast_to(array.astype(np.float64).reshape(-1), (channels,))
 
 
-def set_weights(graph: ir.Graph, layer: ir.Node, weight: Array | None, bias: Array | None) -> bool:
+def set_weights(builder: GraphBuilder, layer: ir.Node, weight: Array | None, bias: Array | None) -> bool:
     """Give the layer a new weight, bias or both (None keeps what it has); False, and no change, if float32 does not hold them."""
     with np.errstate(over="ignore"):
         new = {1: weight, 2: bias}
@@ -124,7 +124,7 @@ def set_weights(graph: ir.Graph, layer: ir.Node, weight: Array | None, bias: Arr
         if len(layer.inputs) <= index:
             layer.resize_inputs(index + 1)
         kind = "weight" if index == 1 else "bias"
-        layer.replace_input_with(index, add_initializer(graph, f"{layer.outputs[0].name}_{kind}", array))
+        layer.replace_input_with(index, builder.initializer(f"{layer.outputs[0].name}_{kind}", array))
     return True
 
 
@@ -159,7 +159,7 @@ def _transposed(layer: ir.Node) -> bool:
 
 
 def _channel_axis(layer: ir.Node, rank: int) -> int:
-    return 1 if layer.op_type in _CONVOLUTIONS else rank - 1
+    return 1 if layer.op_type in CONVOLUTIONS else rank - 1
 
 
 def _along(operand: Array, axis: int, rank: int, channels: int) -> Array | None:

@@ -8,6 +8,7 @@ import onnx_ir as ir
 import pytest
 
 from converter.canonicalise.folding import layers
+from converter.graph.builder import GraphBuilder
 from converter.testing.rewrites import Draft, assert_equal_outputs, outputs_of, random_feed, weights
 
 KINDS: dict[str, tuple[tuple[int, ...], tuple[int, ...], dict[str, Any]]] = {
@@ -35,7 +36,7 @@ def test_scaled_outputs(kind: str) -> None:
     _, model = single(kind)
     factor = weights(6, seed=1).astype(np.float64)
     read, layer = layer_of(model)
-    assert layers.set_weights(read.graph, layer, layers.scale_outputs(layer, factor), None)
+    assert layers.set_weights(GraphBuilder(read.graph), layer, layers.scale_outputs(layer, factor), None)
     shape = (6, 1, 1) if kind.startswith("Conv") else (6,)
     feed = random_feed(model)
     (expected,), (got,) = outputs_of(model, feed).values(), outputs_of(ir.to_proto(read), feed).values()
@@ -47,7 +48,7 @@ def test_scaled_inputs(kind: str) -> None:
     _, model = single(kind)
     factor = weights(4, seed=1)
     read, layer = layer_of(model)
-    assert layers.set_weights(read.graph, layer, layers.scale_inputs(layer, factor.astype(np.float64)), None)
+    assert layers.set_weights(GraphBuilder(read.graph), layer, layers.scale_inputs(layer, factor.astype(np.float64)), None)
     feed = random_feed(model)
     scaled = {"x": feed["x"] * factor.reshape((4, 1, 1) if kind.startswith("Conv") else (4,))}
     (expected,), (got,) = outputs_of(model, scaled).values(), outputs_of(ir.to_proto(read), feed).values()
@@ -94,7 +95,7 @@ def test_a_computed_weight_makes_no_layer() -> None:
 def test_weights_beyond_float32_change_nothing() -> None:
     _, model = single("Conv")
     read, layer = layer_of(model)
-    assert not layers.set_weights(read.graph, layer, np.full((6, 2, 3, 3), 1e39), np.zeros(6))
+    assert not layers.set_weights(GraphBuilder(read.graph), layer, np.full((6, 2, 3, 3), 1e39), np.zeros(6))
     assert_equal_outputs(model, ir.to_proto(read), random_feed(model))
     assert len(layer.inputs) == 2
 

@@ -12,7 +12,7 @@ import numpy as np
 import onnx_ir as ir
 
 from converter.canonicalise.folding.layers import Array, bias_of, is_layer, set_weights
-from converter.graph.edits import replace
+from converter.graph.builder import GraphBuilder
 from converter.graph.queries import constant, sole_consumer
 
 __all__ = ["add_parallel_layers"]
@@ -23,25 +23,25 @@ def add_parallel_layers(model: ir.Model) -> list[str]:
 
     A sum of more than two ends as one layer too: the merged layer comes before the next Add.
     """
-    graph = model.graph
+    builder = GraphBuilder(model.graph)
     changed = []
-    for node in list(graph):
+    for node in list(model.graph):
         name = str(node.outputs[0].name)
-        if node.op_type == "Add" and _merge(graph, node):
+        if node.op_type == "Add" and _merge(builder, node):
             changed.append(name)
     return changed
 
 
-def _merge(graph: ir.Graph, add: ir.Node) -> bool:
+def _merge(builder: GraphBuilder, add: ir.Node) -> bool:
     first, second = (_layer_before(add, index) for index in (0, 1))
     if first is None or second is None or first is second or not _alike(first, second):
         return False
     weight = _constant(first, 1).astype(np.float64) + _constant(second, 1)
     bias = _sum_of_biases(first, second)
     kept, spare = sorted((first, second), key=_has_bias, reverse=True)
-    if not set_weights(graph, kept, weight, bias):
+    if not set_weights(builder, kept, weight, bias):
         return False
-    replace(add.outputs[0], kept.outputs[0], [add, spare])
+    builder.replace(add.outputs[0], kept.outputs[0], [add, spare])
     return True
 
 

@@ -28,7 +28,7 @@ import torch
 from torch.nn import functional
 
 from converter.canonicalise.recognition.subgraphs import Cone, cones, evaluate, is_pointwise
-from converter.graph.edits import add_initializer, insert_before, replace
+from converter.graph.builder import GraphBuilder
 from converter.graph.queries import constant
 
 __all__ = ["fuse_activations"]
@@ -57,17 +57,17 @@ _CORE = _POINTS.abs() <= _EDGE
 _UNBOUNDED = 1e29
 _LINEAR = {"Add", "Sub", "Mul", "Div", "Neg", "Identity"}
 
-Replacement = Callable[[Cone], ir.Value]
+Replacement = Callable[[GraphBuilder, Cone], ir.Value]
 
 
 def fuse_activations(model: ir.Model) -> list[str]:
     """Bring every activation function to its canonical operator; returns the names of the tensors concerned."""
-    changed = _fuse(model.graph, _recognise_exact)
-    return changed + _fuse(model.graph, _recognise_doubled)
+    builder = GraphBuilder(model.graph)
+    return [*_fuse(builder, _recognise_exact), *_fuse(builder, _recognise_doubled)]
 
 
-def _fuse(graph: ir.Graph, recognise: Callable[[torch.Tensor, Cone], Replacement | None]) -> list[str]:
-    changed = []
+def _fuse(builder: GraphBuilder, recognise: Callable[[torch.Tensor, Cone], Replacement | None]) -> list[str]:
+    graph, changed = builder.graph, []
     position = {node: i for i, node in enumerate(graph)}
     for node in list(graph):
         if node.graph is not graph or not _scalar_function(node):
@@ -77,7 +77,7 @@ def _fuse(graph: ir.Graph, recognise: Callable[[torch.Tensor, Cone], Replacement
             continue
         cone, build = found[-1]  # the largest: factors and offsets in front belong to a HardSigmoid
         changed.append(str(cone.output.name))
-        replace(cone.output, build(cone), reversed(cone.nodes))
+        builder.replace(cone.output, build(builder, cone), reversed(cone.nodes))
         position = {n: i for i, n in enumerate(graph)}
     return changed
 
@@ -174,36 +174,34 @@ def _recognise_doubled(y: torch.Tensor, cone: Cone) -> Replacement | None:
 
 
 def _operator(op_type: str, attrs: dict[str, object]) -> Replacement:
-    def build(cone: Cone) -> ir.Value:
-        return insert_before(cone.nodes[-1], op_type, [cone.source], attrs, name=f"{cone.output.name}_{op_type}", like=cone.output)
+    def build(builder: GraphBuilder, cone: Cone) -> ir.Value:
+        return builder.add(op_type, [cone.source], attrs, name=f"{cone.output.name}_{op_type}", like=cone.output, before=cone.nodes[-1])
 
     return build
 
 
 def _clip(low: float, high: float) -> Replacement:
-    def build(cone: Cone) -> ir.Value:
-        limits = [_number(cone, end, value) for end, value in (("min", low), ("max", high))]
-        return insert_before(cone.nodes[-1], "Clip", [cone.source, *limits], name=f"{cone.output.name}_Clip", like=cone.output)
+    def build(builder: GraphBuilder, cone: Cone) -> ir.Value:
+        limits = [_number(builder, cone, end, value) for end, value in (("min", low), ("max", high))]
+        return builder.add("Clip", [cone.source, *limits], name=f"{cone.output.name}_Clip", like=cone.output, before=cone.nodes[-1])
 
     return build
 
 
-def _silu(cone: Cone) -> ir.Value:
+def _silu(builder: GraphBuilder, cone: Cone) -> ir.Value:
     anchor, name = cone.nodes[-1], cone.output.name
-    gate = insert_before(anchor, "Sigmoid", [cone.source], name=f"{name}_Sigmoid", like=cone.output)
-    return insert_before(anchor, "Mul", [cone.source, gate], name=f"{name}_Mul", like=cone.output)
+    gate = builder.add("Sigmoid", [cone.source], name=f"{name}_Sigmoid", like=cone.output, before=anchor)
+    return builder.add("Mul", [cone.source, gate], name=f"{name}_Mul", like=cone.output, before=anchor)
 
 
 def _doubled_gelu(approximate: str) -> Replacement:
-    def build(cone: Cone) -> ir.Value:
+    def build(builder: GraphBuilder, cone: Cone) -> ir.Value:
         anchor, name = cone.nodes[-1], cone.output.name
-        gelu = insert_before(anchor, "Gelu", [cone.source], {"approximate": approximate}, name=f"{name}_Gelu", like=cone.output)
-        return insert_before(anchor, "Mul", [gelu, _number(cone, "two", 2.0)], name=f"{name}_Mul", like=cone.output)
+        gelu = builder.add("Gelu", [cone.source], {"approximate": approximate}, name=f"{name}_Gelu", like=cone.output, before=anchor)
+        return builder.add("Mul", [gelu, _number(builder, cone, "two", 2.0)], name=f"{name}_Mul", like=cone.output, before=anchor)
 
     return build
 
 
-def _number(cone: Cone, what: str, value: float) -> ir.Value:
-    graph = cone.nodes[-1].graph
-    assert isinstance(graph, ir.Graph)
-    return add_initializer(graph, f"{cone.output.name}_{what}", np.asarray(value, np.float32))
+def _number(builder: GraphBuilder, cone: Cone, what: str, value: float) -> ir.Value:
+    return builder.initializer(f"{cone.output.name}_{what}", np.asarray(value, np.float32))

@@ -18,7 +18,7 @@ import onnx_ir as ir
 import torch
 
 from converter.canonicalise.recognition.subgraphs import Cone, cones, evaluate, is_pointwise
-from converter.graph.edits import add_initializer, insert_before, replace
+from converter.graph.builder import GraphBuilder
 from converter.graph.queries import attributes, constant
 
 __all__ = ["fuse_normalizations"]
@@ -37,7 +37,7 @@ _NARROWEST = 3
 
 def fuse_normalizations(model: ir.Model) -> list[str]:
     """Fuse decomposed LayerNorm and Softmax; returns the names of the tensors concerned."""
-    graph = model.graph
+    graph, builder = model.graph, GraphBuilder(model.graph)
     changed: list[str] = []
     order = {n: i for i, n in enumerate(graph)}
     for node in list(graph):
@@ -46,10 +46,10 @@ def fuse_normalizations(model: ir.Model) -> list[str]:
         for cone in reversed(list(cones(node.outputs[0], order, _allowed))):  # the largest may begin with the maximum
             if not any(n.op_type in {*_REDUCTIONS, "LayerNormalization"} for n in cone.nodes) or not _keeps_shape(cone):
                 continue
-            new = _as_layer_norm(graph, cone) or _as_softmax(cone)
+            new = _as_layer_norm(builder, cone) or _as_softmax(builder, cone)
             if new is not None:
                 changed.append(str(cone.output.name))
-                replace(cone.output, new, reversed(cone.nodes))
+                builder.replace(cone.output, new, reversed(cone.nodes))
                 order = {n: i for i, n in enumerate(graph)}
                 break
     return changed
@@ -141,7 +141,7 @@ def _epsilons(cone: Cone) -> Iterator[float]:
     yield 0.0
 
 
-def _as_layer_norm(graph: ir.Graph, cone: Cone) -> ir.Value | None:
+def _as_layer_norm(builder: GraphBuilder, cone: Cone) -> ir.Value | None:
     if not any(n.op_type in ("ReduceMean", "LayerNormalization") for n in cone.nodes):
         return None
     width = _width(cone)
@@ -156,10 +156,10 @@ def _as_layer_norm(graph: ir.Graph, cone: Cone) -> ir.Value | None:
         if weights is None:
             continue
         name = str(cone.output.name)
-        values = [add_initializer(graph, f"{name}_{what}", w.numpy().astype(np.float32)) for what, w in weights.items()]
+        values = [builder.initializer(f"{name}_{what}", w.numpy().astype(np.float32)) for what, w in weights.items()]
         attrs = {"axis": -1, "epsilon": epsilon}
-        return insert_before(
-            cone.nodes[-1], "LayerNormalization", [cone.source, *values], attrs, name=f"{name}_LayerNormalization", like=cone.output
+        return builder.add(
+            "LayerNormalization", [cone.source, *values], attrs, name=f"{name}_LayerNormalization", like=cone.output, before=cone.nodes[-1]
         )
     return None
 
@@ -176,7 +176,7 @@ def _gamma_and_beta(x: torch.Tensor, y: torch.Tensor, epsilon: float) -> dict[st
     return {"gamma": gamma, "beta": beta} if bool(near.all()) and bool((gamma != 0).any()) else None
 
 
-def _as_softmax(cone: Cone) -> ir.Value | None:
+def _as_softmax(builder: GraphBuilder, cone: Cone) -> ir.Value | None:
     if not any(n.op_type == "Exp" for n in cone.nodes):
         return None
     rows = _probe(_width(cone) or _DEFAULT_WIDTH)
@@ -184,4 +184,4 @@ def _as_softmax(cone: Cone) -> ir.Value | None:
     y, expected = _run(cone, x), torch.softmax(x, 1)
     if y is None or not bool(((y - expected).abs() <= 1e-6 * expected).all()):
         return None
-    return insert_before(cone.nodes[-1], "Softmax", [cone.source], {"axis": -1}, name=f"{cone.output.name}_Softmax", like=cone.output)
+    return builder.add("Softmax", [cone.source], {"axis": -1}, name=f"{cone.output.name}_Softmax", like=cone.output, before=cone.nodes[-1])

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from converter.calibration.observer import values_of
 from converter.methods.published.repq_vit import channel_grids, log_scale, variation_factors
-from converter.plan.records import plan_from_json, plan_to_json
+from converter.plan.serialization import plan_from_json, plan_to_json
 from converter.planning.make import Planned
 from converter.runtime.session import open_session, run_session
 from converter.testing.hybrid_plans import FEEDS, hybrid, planned, quality

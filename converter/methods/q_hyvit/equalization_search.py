@@ -16,13 +16,14 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
+from converter.graph.operator_sets import LAYERS
 from converter.methods.judging.layer_search import best_weights
 from converter.methods.judging.output_error import Judge, activation_errors
 from converter.methods.judging.range_candidates import scale_candidates
 from converter.methods.judging.tensor_error import Witness
 from converter.methods.problem import Problem
 from converter.methods.q_hyvit.equalization_error import Extremes, channel_ranges, extremes_of, folded_extremes, folded_witness, least_error
-from converter.sensitivity.context import LAYERS, Study
+from converter.sensitivity.context import Study
 from converter.sensitivity.curvature import layer_rows
 from converter.torch_backend.network import Network, Step
 from converter.torch_backend.workers import in_order

@@ -10,15 +10,13 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from converter.graph.edits import add_initializer
+from converter.graph.builder import GraphBuilder
+from converter.graph.marks import INSERTED
 from converter.graph.queries import constant
 from converter.quantization.parameters import Grid
 from converter.transforms.equalization.site import Fold, Scaling, Shifting, Site, Uptake, check_fold
 
 __all__ = ["Fold", "apply_folds", "channel_grid", "inserted_factors", "scaled_name"]
-
-_INSERTED = "bridgequant.inserted"
-"""Marks the multiplications that were inserted, in the metadata of the node."""
 
 Array = npt.NDArray[np.float64]
 
@@ -30,7 +28,7 @@ def scaled_name(tensor: str) -> str:
 
 def inserted_factors(node: ir.Node | None) -> npt.NDArray[np.float32] | None:
     """The factors of a multiplication that a fold inserted, float32 [channels]; None for any other node."""
-    if node is None or _INSERTED not in node.metadata_props:
+    if node is None or INSERTED not in node.metadata_props:
         return None
     factors = constant(node.inputs[1])
     assert factors is not None
@@ -80,10 +78,11 @@ def apply_folds(model: ir.Model, sites: Mapping[str, Site], folds: Mapping[str, 
                 constants.subtract(shifting, shift)
         for scaling in site.scalings:
             constants.rescale(scaling, scale)
-    constants.write(result.graph)
+    builder = GraphBuilder(result.graph)
+    constants.write(builder)
     for name, fold in folds.items():
         if sites[name].inserted:
-            _insert(result.graph, sites[name], fold)
+            _insert(builder, sites[name], fold)
     return result
 
 
@@ -122,37 +121,38 @@ class _Constants:
         products = weight * np.where(uptake.channels >= 0, shift[uptake.channels], 0.0)
         self.add(uptake.bias_node, uptake.bias_index, products.sum(axis=tuple(i for i in range(weight.ndim) if i != uptake.axis)))
 
-    def write(self, graph: ir.Graph) -> None:
+    def write(self, builder: GraphBuilder) -> None:
         for (name, index), array in self.arrays.items():
             with np.errstate(over="ignore"):
                 numbers = array.astype(np.float32)
             if not np.isfinite(numbers).all():
                 raise ValueError(f"constant input {index} of operator '{name}' would leave the range of numbers")
-            _replace_constant(graph, self.nodes[name], index, numbers)
+            _replace_constant(builder, self.nodes[name], index, numbers)
 
 
-def _replace_constant(graph: ir.Graph, node: ir.Node, index: int, numbers: npt.NDArray[Any]) -> None:
+def _replace_constant(builder: GraphBuilder, node: ir.Node, index: int, numbers: npt.NDArray[Any]) -> None:
     """Give a node a constant of its own; one that no other node reads keeps its name."""
     if len(node.inputs) <= index:
         node.resize_inputs(index + 1)
     old = node.inputs[index]
-    if old is not None and len(old.uses()) == 1 and old.name in graph.initializers:
+    if old is not None and len(old.uses()) == 1 and old.name in builder.graph.initializers:
         old.const_value = ir.tensor(np.array(numbers, order="C"), name=old.name)
         return
     wish = f"{node.name}_{'bias' if old is None else old.name}"
-    node.replace_input_with(index, add_initializer(graph, wish, numbers))
+    node.replace_input_with(index, builder.initializer(wish, numbers))
 
 
-def _insert(graph: ir.Graph, site: Site, fold: Fold) -> None:
+def _insert(builder: GraphBuilder, site: Site, fold: Fold) -> None:
+    graph = builder.graph
     nodes = {str(node.name): node for node in graph}
     readers = [(nodes[name], index) for name, index in site.insertion.readers]
     value = readers[0][0].inputs[readers[0][1]]
     assert value is not None
     factors = (1.0 / np.asarray(fold.scale, np.float64)).astype(np.float32)
     name = scaled_name(site.tensor)
-    operand = add_initializer(graph, f"{name}_factors", factors.reshape(1, -1, 1, 1))
+    operand = builder.initializer(f"{name}_factors", factors.reshape(1, -1, 1, 1))
     node = ir.node("Mul", [value, operand], name=f"{name}_Mul")
-    node.metadata_props[_INSERTED] = "true"
+    node.metadata_props[INSERTED] = "true"
     (output,) = node.outputs
     output.name, output.type, output.shape = name, value.type, value.shape
     graph.insert_before(min((n for n, _ in readers), key=list(graph).index), [node])

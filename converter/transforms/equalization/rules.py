@@ -17,6 +17,7 @@ from collections.abc import Callable, Mapping
 
 import onnx_ir as ir
 
+from converter.graph.operator_sets import REARRANGEMENT
 from converter.transforms.equalization.layer_rules import conv, gemm, matmul, normalization
 from converter.transforms.equalization.passthrough_rules import (
     addition,
@@ -40,23 +41,6 @@ def visit(tracker: Tracker, node: ir.Node) -> None:
     _RULES.get(node.op_type, Tracker.opaque)(tracker, node)
 
 
-_MOVEMENT = (
-    "Concat",
-    "DepthToSpace",
-    "Expand",
-    "Flatten",
-    "Gather",
-    "Identity",
-    "Reshape",
-    "Slice",
-    "SpaceToDepth",
-    "Split",
-    "Squeeze",
-    "Tile",
-    "Transpose",
-    "Unsqueeze",
-)
-
 _RULES: Mapping[str, Rule] = {
     "Conv": conv,
     "Gemm": gemm,
@@ -72,5 +56,5 @@ _RULES: Mapping[str, Rule] = {
     **dict.fromkeys(("AveragePool", "GlobalAveragePool", "GlobalMaxPool", "MaxPool"), pooled),
     **dict.fromkeys(("ReduceMax", "ReduceMean", "ReduceMin", "ReduceSum"), reduced),
     "Resize": resized,
-    **dict.fromkeys(_MOVEMENT, movement),
+    **dict.fromkeys(REARRANGEMENT | {"Concat"}, movement),
 }

@@ -16,10 +16,11 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from converter.graph.edits import add_initializer, unique_name
+from converter.graph.builder import GraphBuilder
+from converter.graph.marks import NONUNIFORM, TWIN_SUM, mark_makers
 from converter.graph.operator_sets import BARRIER
 from converter.quantization.parameters import Grid
-from converter.transforms.nonuniform.marks import MARK, TWIN_SUM, source_of
+from converter.transforms.nonuniform.marks import source_of
 from converter.transforms.nonuniform.quantizer import Curve, Spot, check_curve, halves, low_copy
 
 __all__ = ["apply_curves"]
@@ -56,27 +57,25 @@ def apply_curves(model: ir.Model, spots: Mapping[str, Spot], curves: Mapping[str
             raise ValueError(f"tensor '{name}' has no place for a {curve.kind} grid")
         check_curve(curve, spots[name])
     result: ir.Model = ir.from_proto(ir.to_proto(model))
-    nodes = {str(node.name): node for node in result.graph}
+    nodes, builder = {str(node.name): node for node in result.graph}, GraphBuilder(result.graph)
     for name, curve in curves.items():
         readers = [(nodes[reader], index) for reader, index in spots[name].readers]
         value = readers[0][0].inputs[readers[0][1]]
         assert value is not None
         anchor = min((node for node, _ in readers), key=list(result.graph).index)
-        sheet = _Sheet(result.graph, anchor, name, curve.kind)
+        sheet = _Sheet(builder, anchor, name, curve.kind)
         if curve.kind == "twin":
             _twin(sheet, value, readers, curve.bound)
             continue
         if curve.kind == "power-of-two":
-            _for_all_readers(result.graph, value, curve)
+            _for_all_readers(builder, value, curve)
             continue
         new = _written(sheet, value, curve)
         for node, index in readers:
             node.replace_input_with(index, new)
             partner = node.inputs[1 - index] if curve.partner is not None else None
             if partner is not None and curve.partner is not None:
-                node.replace_input_with(
-                    1 - index, _uniform(_Sheet(result.graph, node, str(partner.name), "partner"), partner, curve.partner)
-                )
+                node.replace_input_with(1 - index, _uniform(_Sheet(builder, node, str(partner.name), "partner"), partner, curve.partner))
     return result
 
 
@@ -84,7 +83,7 @@ def apply_curves(model: ir.Model, spots: Mapping[str, Spot], curves: Mapping[str
 class _Sheet:
     """Nodes are put in front of ``anchor``, named after ``name`` and marked with ``kind``."""
 
-    graph: ir.Graph
+    builder: GraphBuilder
     anchor: ir.Node
     name: str
     kind: str
@@ -92,22 +91,15 @@ class _Sheet:
     def add(self, op_type: str, *inputs: ir.Value | float, dtype: ir.DataType = ir.DataType.FLOAT, **attributes: int | None) -> ir.Value:
         """Append a node; numbers become constants."""
         values = [self.constant(np.asarray(v, np.float32)) if isinstance(v, float) else v for v in inputs]
-        node = ir.node(
-            op_type,
-            values,
-            {k: v for k, v in attributes.items() if v is not None},
-            name=unique_name(self.graph, f"{self.name}_{self.kind}_{op_type}"),
-        )
-        node.metadata_props[MARK] = self.kind
-        (output,) = node.outputs
-        output.name, output.type = unique_name(self.graph, f"{node.name}_output"), ir.TensorType(dtype)
-        first = values[0]
-        output.shape = first.shape if op_type not in ("ReduceMax", "ReduceSum") else None
-        self.graph.insert_before(self.anchor, [node])
+        given = {k: v for k, v in attributes.items() if v is not None}
+        shape = values[0].shape if op_type not in ("ReduceMax", "ReduceSum") else None
+        name = self.builder.free(f"{self.name}_{self.kind}_{op_type}")
+        output = self.builder.add(op_type, values, given, name=name, dtype=dtype, shape=shape, before=self.anchor)
+        mark_makers([output], NONUNIFORM, self.kind)
         return output
 
     def constant(self, array: np.ndarray) -> ir.Value:
-        return add_initializer(self.graph, f"{self.name}_{self.kind}_constant", array)
+        return self.builder.initializer(f"{self.name}_{self.kind}_constant", array)
 
 
 def _written(sheet: _Sheet, value: ir.Value, curve: Curve) -> ir.Value:
@@ -116,14 +108,10 @@ def _written(sheet: _Sheet, value: ir.Value, curve: Curve) -> ir.Value:
     assert curve.grid is not None
     softmax = source_of(value)
     assert softmax is not None and softmax.inputs[0] is not None
-    at_softmax = _Sheet(sheet.graph, softmax, str(softmax.name), sheet.kind)
+    at_softmax = _Sheet(sheet.builder, softmax, str(softmax.name), sheet.kind)
     new = _integer_softmax(at_softmax, softmax.inputs[0], curve.grid, curve.bits)
     old = softmax.outputs[0]
-    new.shape = old.shape
-    ir.convenience.replace_all_uses_with(old, new, replace_graph_outputs=True)
-    name = str(old.name)
-    sheet.graph.remove([softmax], safe=True)
-    new.name = name
+    sheet.builder.replace(old, new, [softmax])
     return new if value is old else value
 
 
@@ -217,12 +205,12 @@ def _rounded_logarithm(sheet: _Sheet, x: ir.Value) -> ir.Value:
     return sheet.add("Add", floor, sheet.add("Where", more, 1.0, 0.0))
 
 
-def _for_all_readers(graph: ir.Graph, value: ir.Value, curve: Curve) -> None:
+def _for_all_readers(builder: GraphBuilder, value: ir.Value, curve: Curve) -> None:
     """What a normalization reads is what all others read: a residual connection goes on with the rounded numbers."""
     assert curve.grid is not None
     uses = list(value.uses())
-    first = min((node for node, _ in uses), key=list(graph).index)
-    rounded = _uniform(_Sheet(graph, first, str(value.name), curve.kind), value, curve.grid)
+    first = min((node for node, _ in uses), key=list(builder.graph).index)
+    rounded = _uniform(_Sheet(builder, first, str(value.name), curve.kind), value, curve.grid)
     for node, index in uses:
         node.replace_input_with(index, rounded)
 
@@ -231,26 +219,25 @@ def _twin(sheet: _Sheet, x: ir.Value, readers: Sequence[tuple[ir.Node, int]], bo
     below = sheet.add("Less", x, bound, dtype=ir.DataType.BOOL)
     low, high = sheet.add("Where", below, x, 0.0), sheet.add("Where", below, 0.0, x)
     for half, name in zip((low, high), halves(str(x.name)), strict=True):
-        half.name, half.shape = name, x.shape
+        sheet.builder.rename(half, name)
+        half.shape = x.shape
     for node, index in readers:
-        _double(sheet.graph, node, index, low, high)
+        _double(sheet.builder, node, index, low, high)
 
 
-def _double(graph: ir.Graph, node: ir.Node, index: int, low: ir.Value, high: ir.Value) -> None:
+def _double(builder: GraphBuilder, node: ir.Node, index: int, low: ir.Value, high: ir.Value) -> None:
     """A copy of the operator without its bias reads ``low``, the operator ``high``, and their sum is what it wrote."""
-    inputs = [low if i == index else value for i, value in enumerate(node.inputs[:2])]
-    copy = ir.Node(node.domain, node.op_type, inputs, list(node.attributes.values()), num_outputs=1, name=low_copy(str(node.name)))
-    node.replace_input_with(index, high)
-    old = node.outputs[0]
+    old, inputs = node.outputs[0], [low if i == index else value for i, value in enumerate(node.inputs[:2])]
     name = str(old.name)
-    total = ir.node("Add", [copy.outputs[0], copy.outputs[0]], name=unique_name(graph, f"{node.name}_twin_sum"))
+    low_name, high_name = halves(name)
+    copy = builder.add(node.op_type, inputs, node.attributes, name=low_copy(str(node.name)), output=low_name, like=old, before=node)
+    node.replace_input_with(index, high)
+    total = builder.add("Add", [copy, copy], name=f"{node.name}_twin_sum", like=old, after=node)
     if node.op_type != "Conv":  # whose integer kernel cannot write float numbers, so that its halves are rounded in any case
-        total.metadata_props[MARK] = TWIN_SUM
-    new = total.outputs[0]
-    new.type, new.shape = old.type, old.shape
-    copy.outputs[0].name, copy.outputs[0].type, copy.outputs[0].shape = halves(name)[0], old.type, old.shape
-    ir.convenience.replace_all_uses_with(old, new, replace_graph_outputs=True)
-    total.replace_input_with(1, old)
-    old.name, new.name = halves(name)[1], name
-    graph.insert_before(node, [copy])
-    graph.insert_after(node, [total])
+        mark_makers([total], NONUNIFORM, TWIN_SUM)
+    ir.convenience.replace_all_uses_with(old, total, replace_graph_outputs=True)
+    addition = total.producer()
+    assert addition is not None
+    addition.replace_input_with(1, old)
+    builder.rename(old, high_name)
+    builder.rename(total, name)

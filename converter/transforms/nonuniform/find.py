@@ -7,13 +7,12 @@ from collections.abc import Collection
 
 import onnx_ir as ir
 
+from converter.graph.operator_sets import LAYERS
 from converter.graph.queries import attributes, constant, data_inputs
 from converter.transforms.nonuniform.marks import source_of
 from converter.transforms.nonuniform.quantizer import Spot
 
 __all__ = ["find_spots"]
-
-_LAYERS = ("Conv", "Gemm", "MatMul")
 
 
 def find_spots(model: ir.Model, excluded: Collection[str] = ()) -> dict[str, Spot]:
@@ -43,7 +42,7 @@ def _spot(node: ir.Node, index: int, value: ir.Value) -> Spot | None:
         rank = len(value.shape) if value.shape is not None else 0
         whole = attributes(node).get("axis", -1) in (-1, rank - 1) and constant(node.inputs[1]) is not None
         return Spot("normalization", name, reader) if whole and rank else None
-    if node.op_type not in _LAYERS or index > 1:
+    if node.op_type not in LAYERS or index > 1:
         return None
     source = source_of(value)
     other = node.inputs[1 - index]

@@ -6,25 +6,20 @@ from collections.abc import Collection
 
 import onnx_ir as ir
 
-__all__ = ["MARK", "TWIN_SUM", "curve_of", "entering", "reads_curve", "reads_logarithms", "source_of"]
+from converter.graph.marks import NONUNIFORM
+from converter.graph.operator_sets import MOVEMENT
 
-MARK = "bridgequant.curve"
-"""The kind of grid that a node is part of, in the metadata of the node."""
-
-TWIN_SUM = "twin-sum"
-"""Mark of an addition of two halves, neither of which has been rounded."""
+__all__ = ["curve_of", "entering", "reads_curve", "reads_logarithms", "source_of"]
 
 _WHOLE = frozenset(["log2", "log-sqrt2", "log-int-softmax", "power-of-two"])
 """Kinds whose last node gives all numbers of a tensor; a twin grid gives two tensors, each on an ordinary grid."""
 
-_MOVES = frozenset(
-    ["Expand", "Flatten", "Gather", "Identity", "Reshape", "Slice", "Split", "Squeeze", "Tile", "Transpose", "Unsqueeze"]
-)  # fmt: skip
+_MOVES = MOVEMENT - {"Resize"} | {"Identity"}
 
 
 def curve_of(node: ir.Node | None) -> str:
     """The kind of grid that a node is part of; an empty string if none."""
-    return "" if node is None else str(node.metadata_props.get(MARK, ""))
+    return "" if node is None else str(node.metadata_props.get(NONUNIFORM, ""))
 
 
 def source_of(value: ir.Value | None) -> ir.Node | None:

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 import numpy as np
 import onnx_ir as ir
 
-from converter.graph.edits import add_initializer
+from converter.graph.builder import GraphBuilder
 from converter.graph.queries import data_inputs, is_graph_output, sole_consumer
 
 __all__ = ["apply_levels", "gated_product"]
@@ -39,14 +39,14 @@ def apply_levels(model: ir.Model, levels: Mapping[str, float]) -> ir.Model:
         ValueError: there is no such sigmoid, it does more than gate its input, or its level is none of its values.
     """
     result: ir.Model = ir.from_proto(ir.to_proto(model))
-    nodes = {str(node.name): node for node in result.graph}
+    nodes, builder = {str(node.name): node for node in result.graph}, GraphBuilder(result.graph)
     for name, level in levels.items():
         product = gated_product(nodes[name]) if name in nodes else None
         if product is None:
             raise ValueError(f"operator '{name}' is no sigmoid that does nothing but gate what it reads")
         if not 0.0 < level < 1.0:
             raise ValueError(f"the level of operator '{name}' is {level:g}, not between 0 and 1")
-        number = add_initializer(result.graph, f"{name}_level", np.array(level, np.float32))
+        number = builder.initializer(f"{name}_level", np.array(level, np.float32))
         product.replace_input_with(list(product.inputs).index(nodes[name].outputs[0]), number)
-        result.graph.remove(nodes[name], safe=True)
+        builder.remove([nodes[name]])
     return result

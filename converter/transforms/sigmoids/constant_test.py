@@ -14,7 +14,7 @@ from converter.cli.report_tables import render, report_tables
 from converter.errors import UsageError
 from converter.options import Options
 from converter.pipeline import convert
-from converter.plan.records import plan_from_json, plan_to_json
+from converter.plan.serialization import plan_from_json, plan_to_json
 from converter.planning.validate import apply_transforms
 from converter.runtime.session import run_model
 from converter.testing.plans import levels_of

@@ -15,7 +15,8 @@ from converter.forms.form import Offer
 from converter.partition.assign import settle
 from converter.partition.sigmoid_forms import find_ramp_sites, ramp_offers
 from converter.plan.choice import Choice
-from converter.plan.records import Plan, plan_from_json, plan_to_json
+from converter.plan.records import Plan
+from converter.plan.serialization import plan_from_json, plan_to_json
 from converter.planning.validate import adopt_plan, check_plan
 from converter.quantization.bit_widths import BitWidths
 from converter.quantization.parameters import Grid, affine_grid, dequantize, quantize

@@ -16,8 +16,9 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import Progress
 
-from converter.cli.command import Parser, exit_code, print_line, write_whole
+from converter.cli.command import Parser, exit_code, print_line
 from converter.errors import ConverterError, UsageError
+from converter.load.files import write_files
 from converter.methods.names import METHOD_NAMES
 from converter.options import Options
 from converter.partition.policy import parse_placement
@@ -137,7 +138,7 @@ def _run(flags: argparse.Namespace) -> None:
     _measure_all(bench, missing, flags.jobs, table)
     rows = [_timed(bench, row, table) for row in _latest(table, cells)]
     text = "\n".join([means(rows), *(matrix(rows, bits) for bits in flags.bits), details(rows)])
-    write_whole(flags.out / "results.md", text.encode())
+    write_files({flags.out / "results.md": text.encode()})
     plot_means(rows, flags.out / "results.svg")
     failed = sum(bool(row.failure) for row in rows)
     print_line(

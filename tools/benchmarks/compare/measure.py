@@ -15,13 +15,13 @@ import torch
 from converter.calibration.input_shapes import calibration_shapes
 from converter.calibration.preprocess import parse_preprocess
 from converter.calibration.samples import load_samples
-from converter.cli.command import write_whole
 from converter.errors import ConverterError
+from converter.load.files import write_files
+from converter.load.metadata import PREPROCESS
 from converter.load.model import load
 from converter.methods.names import MethodName
 from converter.options import Options
 from converter.pipeline import convert
-from converter.provenance import PREPROCESS_KEY
 from converter.runtime.latency import latency_ratio
 from converter.verify.coverage_by_profile import coverage_of
 from converter.verify.verdict import sqnr
@@ -139,7 +139,7 @@ def _peer(bench: Bench, row: Row, source: Path, path: Path) -> Row:
     start = time.process_time()
     feeds = _calibration(bench, source, variant.seed)
     made = PEERS[variant.method](source, feeds)
-    write_whole(path, made.SerializeToString(deterministic=True))
+    write_files({path: made.SerializeToString(deterministic=True)})
     seconds = time.process_time() - start
     return replace(row, seconds=seconds, coverage=coverage_of(made, feeds[0], {}).percent)
 
@@ -147,7 +147,7 @@ def _peer(bench: Bench, row: Row, source: Path, path: Path) -> Row:
 def _calibration(bench: Bench, source: Path, seed: int) -> tuple[dict[str, npt.NDArray[np.float32]], ...]:
     model = load(source)
     specs, _ = calibration_shapes(model, {}, bench.calib, 1)
-    preprocess = parse_preprocess(model.metadata[PREPROCESS_KEY])
+    preprocess = parse_preprocess(model.metadata[PREPROCESS])
     samples = load_samples(bench.calib, specs, count=bench.samples, preprocess=preprocess, seed=seed)
     return tuple(dict(feed) for feed in samples.calibration)
 

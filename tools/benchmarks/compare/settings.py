@@ -6,8 +6,8 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-from converter.cli.command import write_whole
 from converter.errors import UsageError
+from converter.load.files import write_files
 
 __all__ = ["keep_settings"]
 
@@ -26,7 +26,7 @@ def keep_settings(folder: Path, settings: Mapping[str, object]) -> None:
     """
     path = folder / _FILE
     if not path.exists():
-        write_whole(path, (json.dumps(settings, indent=2) + "\n").encode())
+        write_files({path: (json.dumps(settings, indent=2) + "\n").encode()})
         return
     try:
         before = json.loads(path.read_text())

@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 
 from converter.calibration.preprocess import apply_preprocess, parse_preprocess
-from converter.cli.command import write_whole
 from converter.errors import UsageError
+from converter.load.files import write_files
+from converter.load.metadata import PREPROCESS
 from models.evaluate import open_classifier
 from models.export import build, export_model
 from models.images import LabelledImages
@@ -44,14 +45,14 @@ def prepare_model(name: str, folder: Path) -> Path:
         return path
     if name.endswith(STRESSED):
         made = stress(prepare_model(name.removesuffix(STRESSED), folder))
-        write_whole(path, made.model.SerializeToString(deterministic=True))
+        write_files({path: made.model.SerializeToString(deterministic=True)})
         return path
     checkpoint = CHECKPOINTS / f"{name}.safetensors"
     if not checkpoint.exists():
         raise UsageError(
             f"there is no checkpoint '{name}'", where="--models", hint=f"choose from {', '.join(checkpoint_names())}, or give an .onnx file"
         )
-    write_whole(path, export_model(build(name, checkpoint=checkpoint)))
+    write_files({path: export_model(build(name, checkpoint=checkpoint))})
     return path
 
 
@@ -60,7 +61,7 @@ def prepare_images(models: Sequence[Path], data: LabelledImages, folder: Path) -
     files = {}
     for model in models:
         classifier = open_classifier(model)
-        spec = classifier.metadata.get("bridgequant.preprocess")
+        spec = classifier.metadata.get(PREPROCESS)
         if spec is None:
             raise UsageError("the model does not say how its pictures are prepared", where=str(model), hint="export it with models.export")
         path = folder / f"images_{classifier.height}x{classifier.width}_{spec.translate(str.maketrans(';=,/', '____'))}.npy"

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from converter.errors import UsageError
-from converter.plan.records import OpPlan, Plan, TensorPlan, plan_from_json, plan_to_json
+from converter.plan.records import OpPlan, Plan, TensorPlan
+from converter.plan.serialization import plan_from_json, plan_to_json
 from converter.quantization.bit_widths import BitWidths
 from converter.quantization.parameters import SMALLEST_SCALE, Grid
 from converter.testing.plans import folds_of
@@ -188,6 +189,8 @@ def drop(*path: str) -> Callable[[dict[str, Any]], None]:
         (change("tensors", "x", "grid", "signed", to=0), "true or false"),
         (change("tensors", "x", "grid", "axis", to="0"), "'0' where a number belongs"),
         (change("tensors", "x", "grid", "scales", to=[1.0]), "no 'scales'"),
+        (change("tensors", "x", "note", to="mine"), "no 'note'"),
+        (drop("tensors", "x", "grid", "bits"), "'bits'"),
         (change("ops", "conv", "runs", to="both"), "runs 'both'"),
         (change("ops", "conv", "writes", to="bytes"), "writes 'bytes'"),
         (drop("ops", "conv", "op_type"), "'op_type'"),

@@ -1,0 +1,29 @@
+"""Marks that rewrites leave on nodes of a model in memory, as entries of their metadata. What the emitter writes has none."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import onnx_ir as ir
+
+__all__ = ["INSERTED", "NONUNIFORM", "RESIZE", "TWIN_SUM", "mark_makers"]
+
+RESIZE = "bridgequant.resize"
+"""The places that the node mixes are a map's before and after, which its shapes do not show."""
+
+INSERTED = "bridgequant.inserted"
+"""The multiplication was inserted, so that its operand can have a grid per channel."""
+
+NONUNIFORM = "bridgequant.curve"
+"""The node is part of a grid that is not uniform, of the kind that is the entry's text."""
+
+TWIN_SUM = "twin-sum"
+"""Text of :data:`NONUNIFORM` for an addition of two halves, neither of which has been rounded."""
+
+
+def mark_makers(values: Iterable[ir.Value], key: str, text: str = "") -> None:
+    """Mark the nodes that compute these tensors."""
+    for value in values:
+        maker = value.producer()
+        assert maker is not None
+        maker.metadata_props[key] = text
