@@ -23,7 +23,7 @@ from converter.canonicalise import PROOF_SAMPLES, Canonical, canonicalise, undon
 from converter.canonicalise.outputs import restore_outputs
 from converter.emit.builder import emit
 from converter.errors import BoundMissedError, CalibrationError, ModelError, UsageError
-from converter.forms.form import Offer, Refusal
+from converter.forms.form import SupportedForm, UnsupportedForm
 from converter.graph.exclusions import excluded_nodes
 from converter.graph.operator_sets import CANONICAL_OPSET
 from converter.graph.source_nodes import name_after_source
@@ -336,11 +336,11 @@ def _enforce(verdict: Verdict, options: Options) -> None:
             )
 
 
-def _why_float(offers: Mapping[str, Offer | Refusal], target: Target) -> str:
+def _why_float(offers: Mapping[str, SupportedForm | UnsupportedForm], target: Target) -> str:
     """Why nothing runs in integer, although it was asked for perhaps."""
-    if any(isinstance(entry, Offer) and entry.form != "requantize" for entry in offers.values()):
+    if any(isinstance(entry, SupportedForm) and entry.form != "requantize" for entry in offers.values()):
         return f"integer ones would save too little on {target.name} (--placement all forces them)"
-    reasons = Counter(entry.reason for entry in offers.values() if isinstance(entry, Refusal))
+    reasons = Counter(entry.reason for entry in offers.values() if isinstance(entry, UnsupportedForm))
     often = [f" ({count} of {len(offers)}: {reason})" for reason, count in reasons.most_common(1)]
     return "none has an integer form" + "".join(often)
 

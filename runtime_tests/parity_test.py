@@ -62,7 +62,7 @@ def test_a_converted_model_computes_what_its_plan_says(converted: tuple[Files, P
 def test_a_plan_that_was_edited_since_is_not_what_runs(converted: tuple[Files, Path]) -> None:
     files, path = converted
     plan = read_plan(path)
-    coarse = {n: replace(t, grid=t.grid.rescaled(3.0)) if t.fate == "measured" and t.grid else t for n, t in plan.tensors.items()}
+    coarse = {n: replace(t, params=t.params.rescaled(3.0)) if t.kind == "measured" and t.params else t for n, t in plan.tensors.items()}
     edited = plan.with_ops(coarse, plan.ops)
     assert measure_plan_parity(open_subject(files.floats, files.int8), edited, path).db < LEAST_PARITY_DB
 

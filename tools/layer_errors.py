@@ -75,7 +75,7 @@ def noises(model: ir.Model, plan: Plan, feed: Mapping[str, Tensor]) -> list[Nois
     expected = _answers(network, feed)
     found = []
     for root in dict.fromkeys(r.root for r in readings.values()):
-        grid = plan.tensors[root].grid
+        grid = plan.tensors[root].params
         assert grid is not None
         got = _answers(network, feed, hook=on_grids(readings, {root: grid}))
         found.append(Noise("tensor", root, makers.get(root, "input"), _share(expected, got)))

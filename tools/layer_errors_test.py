@@ -31,7 +31,7 @@ def test_the_noise_of_an_input_and_of_a_weight_is_that_of_rounding_it() -> None:
     inputs = np.concatenate([f["x"] for f in feeds])
     weight = constant(next(iter(model.graph)).inputs[1])
     assert weight is not None
-    grid, weight_grid = plan.tensors["x"].grid, plan.ops["layer"].constants[1]
+    grid, weight_grid = plan.tensors["x"].params, plan.ops["layer"].constants[1]
     assert grid is not None
 
     def outputs(x: np.ndarray, w: np.ndarray) -> np.ndarray:

@@ -215,11 +215,11 @@ def test_encrypted_or_damaged_zip_entries_count_as_unreadable(tmp_path: Path) ->
 
 
 def test_object_arrays_are_never_unpickled(tmp_path: Path) -> None:
-    witness = tmp_path / "witness"
+    tensor_sample = tmp_path / "tensor_sample"
 
     class Trap:
         def __reduce__(self) -> tuple[Any, ...]:
-            return (Path.touch, (witness,))
+            return (Path.touch, (tensor_sample,))
 
     trap = np.array([Trap()], dtype=object)
     np.save(tmp_path / "a.npy", trap)
@@ -227,7 +227,7 @@ def test_object_arrays_are_never_unpickled(tmp_path: Path) -> None:
     for name in ("a.npy", "a.npz"):
         error = refused(tmp_path / name, VECTOR)
         assert "Python objects are not accepted" in error.hint
-    assert not witness.exists()
+    assert not tensor_sample.exists()
 
 
 # Usage

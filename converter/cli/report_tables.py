@@ -95,9 +95,9 @@ def _summary(report: Report) -> Table:
         kinds = [f"{count} {kind}{'s' if count > 1 else ''}" for count, kind in pairs if count]
         replaced = f"{ramps + levels} of {len(sigmoids) + levels} sigmoids"
         row("ramps", f"{' and '.join(kinds)} for {replaced}; hardly moves the scores (--no-ramps)")
-    enclosed = sum(op.runs == "enclosed" for op in report.plan.ops.values())
-    if enclosed:
-        row("enclosed", f"{enclosed} operators read and write codes, but are computed in float by this runtime")
+    fake_quantized = sum(op.runs == "fake-quantized" for op in report.plan.ops.values())
+    if fake_quantized:
+        row("fake-quantized", f"{fake_quantized} operators read and write codes, but are computed in float by this runtime")
     if report.predicted_float:
         costs = f"{report.predicted / 1e6:.1f} of {report.predicted_float / 1e6:.1f} million {report.cost_unit}"
         row("predicted", f"{costs} ({report.predicted / report.predicted_float:.2f} of float) on {report.target}")

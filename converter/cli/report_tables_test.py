@@ -13,7 +13,7 @@ from converter.cli.report_tables import float_operator_lines, render, report_tab
 from converter.partition.policy import FOR_ACCURACY
 from converter.plan.records import OpPlan, Plan, TensorPlan
 from converter.quantization.bit_widths import BitWidths
-from converter.quantization.parameters import Grid
+from converter.quantization.parameters import QuantParams
 from converter.report import LOW_AGREEMENT, LOW_SQNR_DB, Report, quality_warnings, report_json
 from converter.runtime.latency import LatencyRatio
 from converter.verify.integer_coverage import Census, FloatOp
@@ -25,7 +25,10 @@ CHEAPER = "cheaper in float on this target, given its neighbours"
 
 def example(**changes: Any) -> Report:
     ops = {f"/blocks.{i}/attention/with/a/long/path/MatMul": OpPlan("MatMul", "float", reason=CHEAPER) for i in range(8)}
-    ops |= {"/stem/Conv": OpPlan("Conv", "integer", "codes", {1: Grid((0.1,), (0,))}), "/late/Conv": OpPlan("Conv", "integer", "codes")}
+    ops |= {
+        "/stem/Conv": OpPlan("Conv", "integer", "codes", {1: QuantParams((0.1,), (0,))}),
+        "/late/Conv": OpPlan("Conv", "integer", "codes"),
+    }
     ops |= {"/attn/Softmax": OpPlan("Softmax", "float", reason=KERNEL)}
     products = [FloatOp(n, op.op_type, 60_000 - i, op.reason) for i, (n, op) in enumerate(ops.items()) if op.op_type == "MatMul"]
     unfused = FloatOp("/late/Conv", "Conv", 70_000, "planned in integer, but the runtime did not fuse it")
@@ -86,9 +89,13 @@ def test_the_summary_says_what_matters() -> None:
 def test_widths_are_told_where_something_is_narrow() -> None:
     assert "widths" not in words(example())
     plan = example().plan
-    narrow = Grid((0.1,), (0,), 6)
-    ops = {**plan.ops, "/next/Conv": OpPlan("Conv", "integer", "codes", {1: Grid((0.1,), (0,), 4)})}
-    tensors = {"a": TensorPlan("measured", narrow), "b": TensorPlan("shared", narrow, "a"), "c": TensorPlan("measured", Grid((0.1,), (0,)))}
+    narrow = QuantParams((0.1,), (0,), 6)
+    ops = {**plan.ops, "/next/Conv": OpPlan("Conv", "integer", "codes", {1: QuantParams((0.1,), (0,), 4)})}
+    tensors = {
+        "a": TensorPlan("measured", narrow),
+        "b": TensorPlan("shared", narrow, "a"),
+        "c": TensorPlan("measured", QuantParams((0.1,), (0,))),
+    }
     flat = words(example(plan=plan.with_ops(tensors, ops)))
     assert "widths quantized tensors: 2 in 6 bits, 1 in 8 bits; layers' weights: 1 in 4 bits, 1 in 8 bits calibration" in flat
 

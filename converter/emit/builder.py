@@ -21,7 +21,7 @@ from converter.graph.operator_sets import CANONICAL_OPSET
 from converter.graph.queries import constant
 from converter.plan.constants import weight_codes
 from converter.plan.records import OpPlan, Plan, TensorPlan
-from converter.quantization.parameters import Grid
+from converter.quantization.parameters import QuantParams
 from converter.transforms.equalization.apply import channel_grid, inserted_factors
 
 __all__ = ["OUTPUT_IR_VERSION", "Codes", "Writer", "emit"]
@@ -50,7 +50,7 @@ class Codes:
     """A tensor as integers, and how to read them."""
 
     value: ir.Value
-    grid: Grid
+    params: QuantParams
 
 
 class Writer:
@@ -90,7 +90,7 @@ class Writer:
     def _op(self, node: ir.Node | None) -> OpPlan | None:
         return self.plan.ops.get(str(node.name)) if node is not None else None
 
-    def _fate(self, value: ir.Value) -> TensorPlan | None:
+    def _tensor_plan(self, value: ir.Value) -> TensorPlan | None:
         return self.plan.tensors.get(str(value.name))
 
     # Reading
@@ -117,7 +117,7 @@ class Writer:
 
     def decode(self, codes: Codes, name: str) -> ir.Value:
         """Append a DQ."""
-        return self.new.dequantize(codes.value, codes.grid, name)
+        return self.new.dequantize(codes.value, codes.params, name)
 
     def _output(self, value: ir.Value) -> ir.Value:
         if value in self.codes and value not in self.real:
@@ -134,14 +134,14 @@ class Writer:
 
     def _encode(self, value: ir.Value, op: OpPlan | None) -> None:
         """Give a finished tensor its codes, if the plan wants any."""
-        fate = self._fate(value)
-        if fate is None or fate.grid is None or value in self.codes:
+        tensor_plan = self._tensor_plan(value)
+        if tensor_plan is None or tensor_plan.params is None or value in self.codes:
             return
         if inserted_factors(value.producer()) is not None:
-            self._encode_per_channel(value, fate.grid)
+            self._encode_per_channel(value, tensor_plan.params)
             return
-        grid, container = fate.grid, np.iinfo(fate.grid.dtype)
-        moved = fate.fate == "shared" and op is not None
+        grid, container = tensor_plan.params, np.iinfo(tensor_plan.params.dtype)
+        moved = tensor_plan.kind == "shared" and op is not None
         # codes that were only moved keep inside the limits of the grid they share
         limits = (int(container.min), int(container.max)) if moved else (grid.qmin, grid.qmax)
         source = self.float_value(value, f"{value.name}_source")
@@ -152,7 +152,7 @@ class Writer:
             self.real.pop(value, None)
             self.copies.pop(value, None)
 
-    def _encode_per_channel(self, value: ir.Value, grid: Grid) -> None:
+    def _encode_per_channel(self, value: ir.Value, grid: QuantParams) -> None:
         """Let a Q with one scale per channel do the multiplication in front of it; who reads the codes sees one scale."""
         node = value.producer()
         assert node is not None
@@ -185,38 +185,40 @@ class Writer:
             self.requantize(node, None)
             return
         op = self._op(node)
-        enclosed = op is not None and op.runs == "enclosed"
+        fake_quantized = op is not None and op.runs == "fake-quantized"
         inputs = (
-            self.integer_inputs(node, op) if op is not None and enclosed else [self.float_value(v, str(node.name)) for v in node.inputs]
+            self.integer_inputs(node, op)
+            if op is not None and fake_quantized
+            else [self.float_value(v, str(node.name)) for v in node.inputs]
         )
         self.copy_node(node, inputs)
         for output in node.outputs:
-            self._encode(output, op if enclosed else None)
+            self._encode(output, op if fake_quantized else None)
 
     def encode_outputs(self, node: ir.Node, op: OpPlan | None) -> None:
         """Give what a node makes its codes, where the plan wants any."""
         for output in node.outputs:
             self._encode(output, op)
 
-    def grid(self, value: ir.Value) -> Grid:
+    def params_of(self, value: ir.Value) -> QuantParams:
         """The grid of a tensor that has codes."""
-        fate = self._fate(value)
-        assert fate is not None and fate.grid is not None
-        return fate.grid
+        tensor_plan = self._tensor_plan(value)
+        assert tensor_plan is not None and tensor_plan.params is not None
+        return tensor_plan.params
 
     def quantize(self, output: ir.Value, source: ir.Value, limits: tuple[int, int]) -> None:
         """Let the codes of a float number, clipped, stand for an output."""
-        grid = self.grid(output)
+        grid = self.params_of(output)
         self.codes[output] = Codes(self.new.quantize(source, grid, str(output.name), limits), grid)
 
     def clip_codes(self, output: ir.Value, x: ir.Value, limits: tuple[int, int]) -> None:
         """Let the codes of another tensor, clipped, stand for an output."""
-        grid = self.grid(output)
+        grid = self.params_of(output)
         self.codes[output] = Codes(self.new.clip(self.codes[x].value, grid, str(output.name), limits), grid)
 
     def share_codes(self, output: ir.Value, x: ir.Value) -> None:
         """Let the codes of another tensor stand for an output, read with its own grid."""
-        self.codes[output] = Codes(self.codes[x].value, self.grid(output))
+        self.codes[output] = Codes(self.codes[x].value, self.params_of(output))
 
     def multiply(self, node: ir.Node, codes: Codes, share: ir.Value) -> None:
         """Let the product of a node's input and another number stand for its output."""
@@ -229,8 +231,8 @@ class Writer:
         """True for a float copy. One under 8-bit codes stays: without the Clip behind it, its DQ and Q would meet another pair."""
         if node.op_type != "Identity" or self._op(node) is None or node.outputs[0].is_graph_output():
             return False
-        fate = self._fate(node.outputs[0])
-        return fate is None or fate.grid is None or fate.grid.confined
+        tensor_plan = self._tensor_plan(node.outputs[0])
+        return tensor_plan is None or tensor_plan.params is None or tensor_plan.params.confined
 
     def requantize(self, node: ir.Node, op: OpPlan | None) -> None:
         """A copy is what its original is, on a grid of its own if it has one; without ``op`` to those who read float numbers."""
@@ -243,7 +245,7 @@ class Writer:
         self._encode(output, op)
 
     def integer_inputs(
-        self, node: ir.Node, op: OpPlan, constants: Mapping[int, Grid] | None = None, given: Mapping[int, ir.Value] | None = None
+        self, node: ir.Node, op: OpPlan, constants: Mapping[int, QuantParams] | None = None, given: Mapping[int, ir.Value] | None = None
     ) -> list[ir.Value | None]:
         """What an operator between DQs reads.
 
@@ -266,7 +268,7 @@ class Writer:
                 inputs.append(self.float_value(value, str(node.name)))
         return inputs
 
-    def _constant(self, node: ir.Node, op: OpPlan, index: int, grid: Grid) -> ir.Value:
+    def _constant(self, node: ir.Node, op: OpPlan, index: int, grid: QuantParams) -> ir.Value:
         value = node.inputs[index]
         array = constant(value)
         assert value is not None and array is not None

@@ -7,7 +7,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from converter.graph.builder import GraphBuilder
-from converter.quantization.parameters import Grid
+from converter.quantization.parameters import QuantParams
 
 __all__ = ["QuantizedGraph"]
 
@@ -15,14 +15,14 @@ __all__ = ["QuantizedGraph"]
 class QuantizedGraph(GraphBuilder):
     """A graph with Q and DQ among its nodes."""
 
-    def quantize(self, value: ir.Value, grid: Grid, name: str, limits: tuple[int, int]) -> ir.Value:
+    def quantize(self, value: ir.Value, grid: QuantParams, name: str, limits: tuple[int, int]) -> ir.Value:
         """Append a Q, and an integer Clip where the codes shall not use their whole container."""
         dtype = ir.DataType.from_numpy(grid.dtype)
         inputs = [value, *self._parameters(grid, name)]
         codes = self.add("QuantizeLinear", inputs, _axis(grid), name=f"{name}_QuantizeLinear", dtype=dtype)
         return self.clip(codes, grid, name, limits)
 
-    def clip(self, codes: ir.Value, grid: Grid, name: str, limits: tuple[int, int]) -> ir.Value:
+    def clip(self, codes: ir.Value, grid: QuantParams, name: str, limits: tuple[int, int]) -> ir.Value:
         """Append an integer Clip, unless the limits are those of the container."""
         dtype, container = ir.DataType.from_numpy(grid.dtype), np.iinfo(grid.dtype)
         if limits[0] <= container.min and limits[1] >= container.max:
@@ -30,7 +30,7 @@ class QuantizedGraph(GraphBuilder):
         ends = [self.initializer(f"{name}_{end}", np.asarray(q, grid.dtype)) for end, q in zip(("lowest", "highest"), limits, strict=True)]
         return self.add("Clip", [codes, *ends], name=f"{name}_Clip", dtype=dtype)
 
-    def dequantize(self, codes: ir.Value, grid: Grid, name: str) -> ir.Value:
+    def dequantize(self, codes: ir.Value, grid: QuantParams, name: str) -> ir.Value:
         """Append a DQ."""
         return self.add("DequantizeLinear", [codes, *self._parameters(grid, name)], _axis(grid), name=f"{name}_DequantizeLinear")
 
@@ -44,12 +44,12 @@ class QuantizedGraph(GraphBuilder):
         ]
         return self.add("DequantizeLinear", inputs, {"axis": 0} if scale.ndim else {}, name=f"{name}_DequantizeLinear")
 
-    def _parameters(self, grid: Grid, name: str) -> list[ir.Value]:
+    def _parameters(self, grid: QuantParams, name: str) -> list[ir.Value]:
         scale, zero_point = np.asarray(grid.scale, np.float32), np.asarray(grid.zero_point, grid.dtype)
         if grid.axis is None:
             scale, zero_point = scale.reshape(()), zero_point.reshape(())
         return [self.initializer(f"{name}_scale", scale), self.initializer(f"{name}_zero_point", zero_point)]
 
 
-def _axis(grid: Grid) -> dict[str, int]:
+def _axis(grid: QuantParams) -> dict[str, int]:
     return {} if grid.axis is None else {"axis": grid.axis}

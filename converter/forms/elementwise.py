@@ -10,7 +10,7 @@ import onnx_ir as ir
 
 from converter.calibration.observer import Observations
 from converter.forms.float_only import STEPS, reach
-from converter.forms.form import CONTAINER_BITS, Context, Earlier, Form, Offer, Refusal
+from converter.forms.form import CONTAINER_BITS, Context, Earlier, Form, SupportedForm, UnsupportedForm
 from converter.graph.queries import constant, data_inputs, relabel_factor
 from converter.plan.choice import Constant
 from converter.plan.records import OpPlan
@@ -26,27 +26,27 @@ _LARGEST_MULTIPLIER = 4.0
 """Of the integer GlobalAveragePool. The runtime fails at 256; methods may bring the grids apart by some ten times."""
 
 
-def offer_unary(node: ir.Node, context: Context, _: Earlier) -> Offer | Refusal:
+def offer_unary(node: ir.Node, context: Context, _: Earlier) -> SupportedForm | UnsupportedForm:
     """An operator of one input whose kernel reads and writes codes."""
-    return Offer("pointwise", {}, False, *context.cost(node))
+    return SupportedForm("pointwise", {}, False, *context.cost(node))
 
 
-def offer_binary(node: ir.Node, context: Context, _: Earlier) -> Offer | Refusal:
+def offer_binary(node: ir.Node, context: Context, _: Earlier) -> SupportedForm | UnsupportedForm:
     """A sum or a product of two tensors, one of them constant perhaps."""
     if inserted_factors(node) is not None:
-        return Refusal("its factors become scales of the Q behind it", final=True)
+        return UnsupportedForm("its factors become scales of the Q behind it", final=True)
     if relabel_factor(node) is not None:
-        return Offer("relabel", {}, False, context.cost(node)[0], 0.0)
+        return SupportedForm("relabel", {}, False, context.cost(node)[0], 0.0)
     constants = {}
     for index, value in enumerate(node.inputs):
         array = constant(value)
         if array is not None:
             if node.op_type == "Add" and _drowns(array, node, context.seen):
-                return Refusal(
+                return UnsupportedForm(
                     "its constant, a mask perhaps, is so large that no step of the grid would be left for the other operand", final=True
                 )
             constants[index] = Constant(array, None, CONTAINER_BITS, context.target.signed_activations)
-    return Offer("pointwise", constants, False, *context.cost(node))
+    return SupportedForm("pointwise", constants, False, *context.cost(node))
 
 
 def _drowns(array: npt.NDArray[Any], node: ir.Node, seen: Observations) -> bool:
@@ -55,14 +55,14 @@ def _drowns(array: npt.NDArray[Any], node: ir.Node, seen: Observations) -> bool:
     return bool(np.abs(array).max(initial=0.0) > STEPS * reach(stats) > 0.0)
 
 
-def offer_global_average(node: ir.Node, context: Context, _: Earlier) -> Offer | Refusal:
+def offer_global_average(node: ir.Node, context: Context, _: Earlier) -> SupportedForm | UnsupportedForm:
     """Means over maps, where they are not too small beside what is averaged."""
     ((_index, value),) = data_inputs(node)
     before, after = (context.seen.tensors[str(v.name)] for v in (value, node.outputs[0]))
     averaged = int(np.prod(before.shape[2:]))
     if reach(before) > _LARGEST_MULTIPLIER * reach(after) * averaged:
-        return Refusal("its averages are too small beside its inputs for the integer kernel's multiplier")
-    return Offer("pointwise", {}, False, *context.cost(node))
+        return UnsupportedForm("its averages are too small beside its inputs for the integer kernel's multiplier")
+    return SupportedForm("pointwise", {}, False, *context.cost(node))
 
 
 def _simulate(run: Run, node: ir.Node, op: OpPlan) -> None:

@@ -22,14 +22,14 @@ if TYPE_CHECKING:
     from converter.planning.validate import Check
     from converter.verify.simulation import Run
 
-__all__ = ["CONTAINER_BITS", "Context", "Earlier", "Form", "Offer", "Refusal", "Rule"]
+__all__ = ["CONTAINER_BITS", "Context", "Earlier", "Form", "Rule", "SupportedForm", "UnsupportedForm"]
 
 CONTAINER_BITS = 8
 """Of what is multiplied by no weight, such as the constants of Add and Mul: narrower codes would gain nothing."""
 
 
 @dataclass(frozen=True)
-class Offer:
+class SupportedForm:
     """An operator that could run in integer.
 
     Attributes:
@@ -52,7 +52,7 @@ class Offer:
 
 
 @dataclass(frozen=True)
-class Refusal:
+class UnsupportedForm:
     """An operator that stays float.
 
     Attributes:
@@ -106,10 +106,10 @@ class Context:
         return math.prod(self.seen.tensors[name].shape) if name in self.seen.tensors else 0
 
 
-Earlier = Mapping[str, Offer | Refusal]
+Earlier = Mapping[str, SupportedForm | UnsupportedForm]
 """What the operators before could be, by name."""
 
-Rule = Callable[[ir.Node, Context, Earlier], Offer | Refusal]
+Rule = Callable[[ir.Node, Context, Earlier], SupportedForm | UnsupportedForm]
 """Whether an operator could have a form, and at what cost."""
 
 

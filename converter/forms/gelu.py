@@ -10,7 +10,7 @@ import onnx_ir as ir
 import torch
 
 from converter.forms.float_only import STEPS, reach
-from converter.forms.form import Context, Earlier, Form, Offer, Refusal
+from converter.forms.form import Context, Earlier, Form, SupportedForm, UnsupportedForm
 from converter.graph.queries import attributes, data_inputs
 from converter.plan.records import OpPlan, gate_of
 from converter.quantization import integer_arithmetic
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["GELU", "offer_gelu"]
 
 
-def offer_gelu(node: ir.Node, context: Context, _: Earlier) -> Offer | Refusal:
+def offer_gelu(node: ir.Node, context: Context, _: Earlier) -> SupportedForm | UnsupportedForm:
     """A GELU to which x times a fitted sigmoid is as close as rounding its output is."""
     (x,), out = [str(v.name) for _, v in data_inputs(node)], context.seen.tensors[str(node.outputs[0].name)]
 
@@ -34,9 +34,9 @@ def offer_gelu(node: ir.Node, context: Context, _: Earlier) -> Offer | Refusal:
 
     gate, error = fit_gate(context.seen.tensors[x].sample, function)
     if error > (reach(out) / STEPS) ** 2 / 12.0:  # what rounding its output costs anyway
-        return Refusal("on what it reads, x times a sigmoid is not as close to it as a grid of 8 bits")
+        return UnsupportedForm("on what it reads, x times a sigmoid is not as close to it as a grid of 8 bits")
     float_cost, integer_cost = context.cost(node)
-    return Offer("gelu", {}, False, float_cost, integer_cost, gate=gate)
+    return SupportedForm("gelu", {}, False, float_cost, integer_cost, gate=gate)
 
 
 def _emit(writer: Writer, node: ir.Node, op: OpPlan) -> None:
@@ -44,8 +44,8 @@ def _emit(writer: Writer, node: ir.Node, op: OpPlan) -> None:
     x, gate = node.inputs[0], gate_of(op)
     assert x is not None
     new, codes, name = writer.new, writer.codes[x], str(node.name)
-    signed = codes.grid.signed
-    steep = new.dequantize(codes.value, codes.grid.rescaled(gate.slope), f"{name}_gate_input")
+    signed = codes.params.signed
+    steep = new.dequantize(codes.value, codes.params.rescaled(gate.slope), f"{name}_gate_input")
     opened = new.add("Sigmoid", [steep], name=f"{name}_gate_Sigmoid")
     grid = sigmoid_grid(signed=signed)
     gated = new.quantize(opened, grid, f"{name}_gate", (grid.qmin, grid.qmax))
@@ -55,7 +55,7 @@ def _emit(writer: Writer, node: ir.Node, op: OpPlan) -> None:
 
 
 def _simulate(run: Run, node: ir.Node, op: OpPlan) -> None:
-    x, grid = run.read_codes(node.inputs[0]), run.grid(node.inputs[0])
+    x, grid = run.read_codes(node.inputs[0]), run.params_of(node.inputs[0])
     gate, out = gate_of(op), run.written(node)
     assert x is not None and grid is not None and out is not None
     codes = integer_arithmetic.centred(x, grid)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import onnx_ir as ir
 
-from converter.forms.form import Context, Earlier, Form, Offer, Refusal
+from converter.forms.form import Context, Earlier, Form, SupportedForm, UnsupportedForm
 from converter.plan.records import OpPlan
 from converter.quantization.gated_activations import HARD_SIGMOID_OFFSET, gate_grid, offset_grid
 from converter.quantization.parameters import quantize
@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 __all__ = ["HARD_SWISH", "offer_hard_swish"]
 
 
-def offer_hard_swish(node: ir.Node, context: Context, _: Earlier) -> Offer | Refusal:
+def offer_hard_swish(node: ir.Node, context: Context, _: Earlier) -> SupportedForm | UnsupportedForm:
     """Any HardSwish."""
-    return Offer("hardswish", {}, False, *context.cost(node))
+    return SupportedForm("hardswish", {}, False, *context.cost(node))
 
 
 def _emit(writer: Writer, node: ir.Node, op: OpPlan) -> None:
@@ -29,7 +29,7 @@ def _emit(writer: Writer, node: ir.Node, op: OpPlan) -> None:
     x = node.inputs[0]
     assert x is not None
     new, codes, name = writer.new, writer.codes[x], str(node.name)
-    shift, gate = offset_grid(signed=codes.grid.signed), gate_grid(signed=codes.grid.signed)
+    shift, gate = offset_grid(signed=codes.params.signed), gate_grid(signed=codes.params.signed)
     three = new.initializer(f"{name}_offset_quantized", quantize(np.asarray(HARD_SIGMOID_OFFSET, np.float32), shift))
     left = writer.decode(codes, f"{name}_gate_input")
     total = new.add("Add", [left, new.dequantize(three, shift, f"{name}_offset")], name=f"{name}_gate_Add")
@@ -40,7 +40,7 @@ def _emit(writer: Writer, node: ir.Node, op: OpPlan) -> None:
 
 
 def _simulate(run: Run, node: ir.Node, op: OpPlan) -> None:
-    x, grid = run.read_codes(node.inputs[0]), run.grid(node.inputs[0])
+    x, grid = run.read_codes(node.inputs[0]), run.params_of(node.inputs[0])
     assert x is not None and grid is not None
     gate = run.fake_quantize(x + HARD_SIGMOID_OFFSET, gate_grid(signed=grid.signed))
     run.store(node, [x * (gate / 6.0)], op)

@@ -13,7 +13,7 @@ import onnx_ir as ir
 import torch
 
 from converter.forms.float_only import weights_vanish
-from converter.forms.form import Context, Earlier, Form, Offer, Refusal
+from converter.forms.form import Context, Earlier, Form, SupportedForm, UnsupportedForm
 from converter.graph.macs import macs_of
 from converter.graph.queries import attributes, constant
 from converter.plan.choice import Constant
@@ -21,7 +21,7 @@ from converter.plan.constants import bias_of, codes_from_text, weight_codes
 from converter.plan.records import OpPlan
 from converter.quantization import integer_arithmetic
 from converter.quantization.bias import bias_scale, integer_bias
-from converter.quantization.parameters import Grid, dequantize
+from converter.quantization.parameters import QuantParams, dequantize
 from converter.torch_backend import ops as torch_ops
 from converter.transforms.nonuniform.marks import reads_logarithms
 
@@ -35,72 +35,72 @@ __all__ = ["PRODUCT", "WEIGHTED", "offer_conv", "offer_linear"]
 _TOO_SMALL = "some of its weights are too small for any scale"
 
 
-def offer_conv(node: ir.Node, context: Context, _: Earlier) -> Offer | Refusal:
+def offer_conv(node: ir.Node, context: Context, _: Earlier) -> SupportedForm | UnsupportedForm:
     """A convolution in one or two dimensions with constant weights."""
     weight = constant(node.inputs[1])
     macs = macs_of(node, context.shapes)
     if weight is None:
-        return Refusal("its weights are computed", macs)
+        return UnsupportedForm("its weights are computed", macs)
     if len(node.inputs) > 2 and node.inputs[2] is not None and constant(node.inputs[2]) is None:
-        return Refusal("its bias is computed", macs)
+        return UnsupportedForm("its bias is computed", macs)
     if weight.ndim not in (3, 4):
-        return Refusal(f"no integer kernel for a convolution in {weight.ndim - 2} dimensions", macs)
+        return UnsupportedForm(f"no integer kernel for a convolution in {weight.ndim - 2} dimensions", macs)
     if weights_vanish(weight.reshape(len(weight), -1), node, context.seen):
-        return Refusal(_TOO_SMALL, macs)
+        return UnsupportedForm(_TOO_SMALL, macs)
     depthwise = weight.shape[1] == 1 and attributes(node).get("group", 1) == weight.shape[0]
     widest = context.target.depthwise_weight_bits if depthwise else context.dense_weight_bits
     float_cost, integer_cost = context.cost(node)
     weights = Constant(weight, 0, min(context.weight_bits, widest))
-    return Offer("weighted", {1: weights}, False, float_cost, integer_cost, macs)
+    return SupportedForm("weighted", {1: weights}, False, float_cost, integer_cost, macs)
 
 
-def offer_linear(node: ir.Node, context: Context, earlier: Earlier) -> Offer | Refusal:
+def offer_linear(node: ir.Node, context: Context, earlier: Earlier) -> SupportedForm | UnsupportedForm:
     """A matrix product with a constant matrix on the right, or of two computed tensors."""
     weight = constant(node.inputs[1])
     macs = macs_of(node, context.shapes)
     if weight is None:
-        return _offer_product(node, context) if node.op_type == "MatMul" else Refusal("its weights are computed", macs)
+        return _offer_product(node, context) if node.op_type == "MatMul" else UnsupportedForm("its weights are computed", macs)
     if weight.ndim != 2:
-        return Refusal(f"its constant operand has {weight.ndim} dimensions instead of 2", macs)
+        return UnsupportedForm(f"its constant operand has {weight.ndim} dimensions instead of 2", macs)
     attrs = attributes(node)
     if attrs.get("alpha", 1.0) != 1.0 or attrs.get("beta", 1.0) != 1.0 or attrs.get("transA", 0):
-        return Refusal("the integer kernel takes no alpha, beta or transposed input", macs)
+        return UnsupportedForm("the integer kernel takes no alpha, beta or transposed input", macs)
     if len(node.inputs) > 2 and node.inputs[2] is not None:
         bias = constant(node.inputs[2])
         if bias is None:
-            return Refusal("its bias is computed", macs)
+            return UnsupportedForm("its bias is computed", macs)
         if bias.ndim != 1:
-            return Refusal("its bias is not one number per output", macs)
+            return UnsupportedForm("its bias is not one number per output", macs)
     axis = 0 if attrs.get("transB", 0) else 1
     if weights_vanish(weight if axis == 0 else weight.T, node, context.seen):
-        return Refusal(_TOO_SMALL, macs)
+        return UnsupportedForm(_TOO_SMALL, macs)
     float_cost, integer_cost = context.cost(node)
     weights = Constant(weight, axis, min(context.weight_bits, context.dense_weight_bits))
-    return Offer("weighted", {1: weights}, True, float_cost, integer_cost, macs)
+    return SupportedForm("weighted", {1: weights}, True, float_cost, integer_cost, macs)
 
 
-def _offer_product(node: ir.Node, context: Context) -> Offer | Refusal:
+def _offer_product(node: ir.Node, context: Context) -> SupportedForm | UnsupportedForm:
     macs = macs_of(node, context.shapes)
     if constant(node.inputs[0]) is not None:
-        return Refusal("its left operand is a constant", macs)
+        return UnsupportedForm("its left operand is a constant", macs)
     if reads_logarithms(node):
-        return Refusal("an operand lies on a logarithmic grid, whose steps are not equal", macs)
+        return UnsupportedForm("an operand lies on a logarithmic grid, whose steps are not equal", macs)
     if any(v is None or len(context.seen.tensors[str(v.name)].shape) < 2 for v in node.inputs):
-        return Refusal("an operand is not a matrix", macs)
+        return UnsupportedForm("an operand is not a matrix", macs)
     float_cost, integer_cost = context.cost(node)
-    return Offer("product", {}, True, float_cost, integer_cost, macs)
+    return SupportedForm("product", {}, True, float_cost, integer_cost, macs)
 
 
 def _emit(writer: Writer, node: ir.Node, op: OpPlan) -> None:
     grids, bias = dict(op.constants), None
     if 1 in grids:
         assert node.inputs[0] is not None
-        bias, grids[1] = _emit_bias(writer, node, op, writer.codes[node.inputs[0]].grid, grids[1])
+        bias, grids[1] = _emit_bias(writer, node, op, writer.codes[node.inputs[0]].params, grids[1])
     writer.copy_node(node, writer.integer_inputs(node, op, grids, {} if bias is None else {2: bias}))
     writer.encode_outputs(node, op)
 
 
-def _emit_bias(writer: Writer, node: ir.Node, op: OpPlan, x_grid: Grid, weights: Grid) -> tuple[ir.Value | None, Grid]:
+def _emit_bias(writer: Writer, node: ir.Node, op: OpPlan, x_grid: QuantParams, weights: QuantParams) -> tuple[ir.Value | None, QuantParams]:
     value = node.inputs[2] if len(node.inputs) > 2 else None
     array = bias_of(op, constant(value))
     if value is None or array is None:
@@ -111,7 +111,7 @@ def _emit_bias(writer: Writer, node: ir.Node, op: OpPlan, x_grid: Grid, weights:
 
 def _simulate(run: Run, node: ir.Node, op: OpPlan) -> None:
     left, right = node.inputs[0], node.inputs[1]
-    x, x_grid = run.read_codes(left), run.grid(left)
+    x, x_grid = run.read_codes(left), run.params_of(left)
     assert x is not None and x_grid is not None and right is not None
     bias = bias_of(op, constant(node.inputs[2])) if len(node.inputs) > 2 else None
     codes: npt.NDArray[Any] | None = None
@@ -122,7 +122,7 @@ def _simulate(run: Run, node: ir.Node, op: OpPlan) -> None:
             w_grid, codes, _ = integer_bias(bias, x_grid.scale[0], w_grid)
         w = torch.from_numpy(dequantize(weight_codes(op, 1, array, w_grid), w_grid))
     else:
-        computed, grid = run.read_codes(right), run.grid(right)
+        computed, grid = run.read_codes(right), run.params_of(right)
         assert computed is not None and grid is not None
         w, w_grid = computed, grid
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from converter.forms.form import Context, Earlier, Form, Offer, Refusal
+from converter.forms.form import Context, Earlier, Form, SupportedForm, UnsupportedForm
 from converter.graph.operator_sets import MOVEMENT as MOVING
 from converter.graph.queries import attributes, data_inputs
 
@@ -27,17 +27,17 @@ def moves_codes(node: ir.Node) -> bool:
     return node.op_type in MOVING and not _obstacle(node)
 
 
-def offer_movement(node: ir.Node, context: Context, _: Earlier) -> Offer | Refusal:
+def offer_movement(node: ir.Node, context: Context, _: Earlier) -> SupportedForm | UnsupportedForm:
     """An operator that only moves numbers."""
     obstacle = _obstacle(node)
-    return Refusal(obstacle) if obstacle else Offer("movement", {}, False, *context.cost(node))
+    return UnsupportedForm(obstacle) if obstacle else SupportedForm("movement", {}, False, *context.cost(node))
 
 
-def offer_concat(node: ir.Node, context: Context, _: Earlier) -> Offer | Refusal:
+def offer_concat(node: ir.Node, context: Context, _: Earlier) -> SupportedForm | UnsupportedForm:
     """A Concat of computed tensors, whose grids may differ."""
     if len(list(data_inputs(node))) != len(node.inputs):
-        return Refusal("one of its inputs is a constant")
-    return Offer("concat", {}, False, *context.cost(node))
+        return UnsupportedForm("one of its inputs is a constant")
+    return SupportedForm("concat", {}, False, *context.cost(node))
 
 
 MOVEMENT = Form("movement", passes_codes=True)

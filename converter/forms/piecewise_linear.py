@@ -23,11 +23,11 @@ __all__ = ["PIECEWISE_LINEAR"]
 def _emit(writer: Writer, node: ir.Node, op: OpPlan) -> None:
     x, output = node.inputs[0], node.outputs[0]
     assert x is not None
-    writer.clip_codes(output, x, ramp_limits(writer.grid(output), ramp_of(op)))
+    writer.clip_codes(output, x, ramp_limits(writer.params_of(output), ramp_of(op)))
 
 
 def _simulate(run: Run, node: ir.Node, op: OpPlan) -> None:
-    x, grid, out = run.read_codes(node.inputs[0]), run.grid(node.inputs[0]), run.grid(node.outputs[0])
+    x, grid, out = run.read_codes(node.inputs[0]), run.params_of(node.inputs[0]), run.params_of(node.outputs[0])
     assert x is not None and grid is not None and out is not None
     codes = torch.clamp(integer_arithmetic.centred(x, grid) + grid.zero_point[0], *ramp_limits(out, ramp_of(op)))
     run.made[node.outputs[0]] = (codes - out.zero_point[0]) * torch.tensor(out.scale[0], dtype=torch.float32)
@@ -35,7 +35,7 @@ def _simulate(run: Run, node: ir.Node, op: OpPlan) -> None:
 
 def _check(check: Check, node: ir.Node, op: OpPlan) -> None:
     ends = [check.plan.tensors.get(str(v.name)) for v in (node.inputs[0], node.outputs[0]) if v is not None]
-    grids = [fate.grid for fate in ends if fate is not None and fate.grid is not None]
+    grids = [tensor_plan.params for tensor_plan in ends if tensor_plan is not None and tensor_plan.params is not None]
     slope, offset, low, high = op.gate if len(op.gate) == 4 else (0.0, 0.0, 0.0, 0.0)
     if op.writes != "codes" or not (0.05 <= slope <= 1.0 and 0.0 <= offset <= 1.0 and 0.0 <= low < high <= 1.0):
         raise check.refuse(f"the ramp of operator '{node.name}' is a slope of 0.05 to 1, an offset, and a low and a high end within 0 to 1")

@@ -11,7 +11,7 @@ import onnx_ir as ir
 
 from converter.forms.clamp import CLAMP, offer_clamp
 from converter.forms.elementwise import ELEMENTWISE, offer_binary, offer_global_average, offer_unary
-from converter.forms.form import Context, Earlier, Form, Offer, Refusal, Rule
+from converter.forms.form import Context, Earlier, Form, Rule, SupportedForm, UnsupportedForm
 from converter.forms.gelu import GELU, offer_gelu
 from converter.forms.hard_swish import HARD_SWISH, offer_hard_swish
 from converter.forms.layer import PRODUCT, WEIGHTED, offer_conv, offer_linear
@@ -48,12 +48,12 @@ SLOW = ("AveragePool", "MaxPool", "Softmax")
 """Operators whose integer kernel is slower than the float one."""
 
 
-def _slow(node: ir.Node, _: Context, __: Earlier) -> Offer | Refusal:
-    return Refusal(f"the integer kernel for {node.op_type} is several times slower than float")
+def _slow(node: ir.Node, _: Context, __: Earlier) -> SupportedForm | UnsupportedForm:
+    return UnsupportedForm(f"the integer kernel for {node.op_type} is several times slower than float")
 
 
-def _no_kernel(node: ir.Node, context: Context, _: Earlier) -> Offer | Refusal:
-    return Refusal(f"ONNX Runtime's CPU provider has no integer kernel for {node.op_type}", macs_of(node, context.shapes))
+def _no_kernel(node: ir.Node, context: Context, _: Earlier) -> SupportedForm | UnsupportedForm:
+    return UnsupportedForm(f"ONNX Runtime's CPU provider has no integer kernel for {node.op_type}", macs_of(node, context.shapes))
 
 
 RULES: Mapping[str, Rule] = {
@@ -77,6 +77,6 @@ RULES: Mapping[str, Rule] = {
 """By operator type."""
 
 
-def offer_node(node: ir.Node, context: Context, earlier: Earlier) -> Offer | Refusal:
+def offer_node(node: ir.Node, context: Context, earlier: Earlier) -> SupportedForm | UnsupportedForm:
     """The integer form that an operator of this type could have, and its cost, or why there is none."""
     return RULES.get(node.op_type, _no_kernel)(node, context, earlier)

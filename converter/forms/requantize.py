@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import onnx_ir as ir
 
-from converter.forms.form import CONTAINER_BITS, Context, Earlier, Form, Offer, Refusal
+from converter.forms.form import CONTAINER_BITS, Context, Earlier, Form, SupportedForm, UnsupportedForm
 from converter.graph.queries import is_graph_output
 from converter.plan.records import OpPlan
 
@@ -16,13 +16,13 @@ if TYPE_CHECKING:
 __all__ = ["REQUANTIZE", "offer_copy"]
 
 
-def offer_copy(node: ir.Node, context: Context, _: Earlier) -> Offer | Refusal:
+def offer_copy(node: ir.Node, context: Context, _: Earlier) -> SupportedForm | UnsupportedForm:
     """An Identity, where activations that enter layers have fewer bits than their container."""
     # two grids of 8 bits in a row the runtime would merge into one of its own making
     if context.activation_bits == CONTAINER_BITS or is_graph_output(node.outputs[0]):
-        return Refusal("a copy needs no kernel", final=True)
+        return UnsupportedForm("a copy needs no kernel", final=True)
     size = context.size(str(node.outputs[0].name))
-    return Offer("requantize", {}, False, 0.0, context.target.dequantize(size) + context.target.quantize(size))
+    return SupportedForm("requantize", {}, False, 0.0, context.target.dequantize(size) + context.target.quantize(size))
 
 
 def _emit(writer: Writer, node: ir.Node, op: OpPlan) -> None:

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from converter.methods.names import DEFAULT_OBSERVER
 from converter.methods.search_parts import SearchParts
 from converter.plan.choice import Choice, Constant
-from converter.quantization.parameters import affine_grid, symmetric_grid
+from converter.quantization.parameters import affine_params, symmetric_params
 from converter.transforms.equalization.site import Site
 from converter.transforms.nonuniform.quantizer import Spot
 from converter.transforms.sigmoids.piecewise_linear import RampSite
@@ -73,14 +73,14 @@ def choose_by_ranges(
         magnitudes: (float32 [channels, values], bits) to what a symmetric grid shall reach, float64 [channels].
     """
     tensors = {
-        name: affine_grid(*activation_range(stats, problem.bits[name]), bits=problem.bits[name], signed=problem.signed)
+        name: affine_params(*activation_range(stats, problem.bits[name]), bits=problem.bits[name], signed=problem.signed)
         for name, stats in problem.tensors.items()
     }
     constants = {}
     for key, constant in problem.constants.items():
         if constant.signed is not None:
             array = constant.array
-            constants[key] = affine_grid(float(array.min()), float(array.max()), bits=constant.bits, signed=constant.signed)
+            constants[key] = affine_params(float(array.min()), float(array.max()), bits=constant.bits, signed=constant.signed)
         else:
-            constants[key] = symmetric_grid(magnitudes(constant.rows(), constant.bits), bits=constant.bits, axis=constant.axis)
+            constants[key] = symmetric_params(magnitudes(constant.rows(), constant.bits), bits=constant.bits, axis=constant.axis)
     return Choice(tensors, constants)

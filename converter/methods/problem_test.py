@@ -8,7 +8,7 @@ from converter.methods.names import DEFAULT_METHOD, METHOD_NAMES
 from converter.methods.problem import Problem
 from converter.plan.choice import Constant
 from converter.planning.registry import METHODS
-from converter.quantization.parameters import Grid, fake_quantize
+from converter.quantization.parameters import QuantParams, fake_quantize
 
 
 def test_rows_are_the_channels_of_any_axis() -> None:
@@ -34,7 +34,7 @@ def test_every_method_answers_every_question(method: str) -> None:
     assert not any(g.signed or g.axis is not None for g in choice.tensors.values())
     assert (choice.constants["conv", 1].axis, len(choice.constants["conv", 1].scale), choice.constants["conv", 1].bits) == (0, 6, 7)
     assert (choice.constants["gemm", 1].axis, len(choice.constants["gemm", 1].scale)) == (1, 4)
-    assert choice.constants["add", 1] == Grid((float(np.float32(3 / 255)),), (0,), 8, False)
+    assert choice.constants["add", 1] == QuantParams((float(np.float32(3 / 255)),), (0,), 8, False)
     assert float(fake_quantize(np.asarray(-2.5, np.float32), choice.constants["add", 0])[()]) == pytest.approx(-2.5, rel=1e-6)
 
 

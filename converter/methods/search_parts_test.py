@@ -33,7 +33,7 @@ def search(parts: SearchParts, *, block: bool = True) -> Plan:
 
 def traces(plan: Plan) -> dict[str, bool]:
     """Of the parts that show in a plan: whether they do."""
-    image = plan.tensors["image"].grid
+    image = plan.tensors["image"].params
     assert image is not None
     return {
         "granularity": bool(folds_of(plan)),

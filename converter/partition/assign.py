@@ -1,4 +1,4 @@
-"""Place: decide which offered operators run in integer, as a minimum cut, and settle every tensor's fate.
+"""Place: decide which offered operators run in integer, as a minimum cut, and settle every tensor's tensor_plan.
 
 Each operator is integer or float and pays the cost of its form. Each tensor pays
 
@@ -29,7 +29,7 @@ from typing import Literal
 import onnx_ir as ir
 
 from converter.calibration.observer import Observations
-from converter.forms.form import Offer, Refusal
+from converter.forms.form import SupportedForm, UnsupportedForm
 from converter.forms.registry import PASSING
 from converter.graph.queries import constant, consumers, is_float, is_graph_output, relabel_factor, sole_consumer
 from converter.partition.cost_model import predict
@@ -38,11 +38,11 @@ from converter.partition.policy import FOR_ACCURACY, LATENCY, Placed, Placement,
 from converter.plan.choice import Choice
 from converter.plan.records import OpPlan, Plan, TensorPlan, ramp_of
 from converter.quantization.bit_widths import BitWidths
-from converter.quantization.parameters import Grid
+from converter.quantization.parameters import QuantParams
 from converter.targets import Target
 from converter.transforms.sigmoids.piecewise_linear import ramp_grid
 
-__all__ = ["CutGraph", "cut", "cut_graph", "enclosable", "everything", "place", "settle"]
+__all__ = ["CutGraph", "cut", "cut_graph", "everything", "fake_quantizable", "place", "settle"]
 
 Vertex = str | tuple[str, str]
 """``source``, ``sink``, or what it says of which operator or tensor."""
@@ -56,7 +56,7 @@ _COPY = "a copy for layers, which needs no node: it is quantized from float numb
 
 def place(
     model: ir.Model,
-    offers: Mapping[str, Offer | Refusal],
+    offers: Mapping[str, SupportedForm | UnsupportedForm],
     choice: Choice,
     seen: Observations,
     target: Target,
@@ -64,7 +64,7 @@ def place(
     method: str,
     bits: BitWidths,
     placement: Placement = LATENCY,
-    cheaper: Mapping[str, Offer] = MappingProxyType({}),
+    cheaper: Mapping[str, SupportedForm] = MappingProxyType({}),
 ) -> Plan:
     """Turn a method's choice of grids into a complete plan.
 
@@ -82,8 +82,8 @@ def place(
     empty = Plan(method, bits, target.name, {}, {})
     if placement.everything:
         integer = everything(model, offers)
-        enclosed = enclosable(offers) if placement.full else frozenset[str]()
-        return settle(model, offers, choice, integer, empty, enclosed)
+        fake_quantized = fake_quantizable(offers) if placement.full else frozenset[str]()
+        return settle(model, offers, choice, integer, empty, fake_quantized)
     shapes = {name: stats.shape for name, stats in seen.tensors.items()}
     float_cost = predict(model, None, {}, shapes, target).total
 
@@ -111,23 +111,23 @@ def _explained(plan: Plan, fastest: Plan) -> Plan:
     return replace(plan, ops={**plan.ops, **{name: replace(plan.ops[name], reason=FOR_ACCURACY) for name in given_up}})
 
 
-def _worthwhile(plain: Offer | Refusal, rough: Offer, error_cost: float) -> bool:
-    return isinstance(plain, Offer) and plain.integer_cost - rough.integer_cost >= error_cost
+def _worthwhile(plain: SupportedForm | UnsupportedForm, rough: SupportedForm, error_cost: float) -> bool:
+    return isinstance(plain, SupportedForm) and plain.integer_cost - rough.integer_cost >= error_cost
 
 
-def everything(model: ir.Model, offers: Mapping[str, Offer | Refusal]) -> frozenset[str]:
+def everything(model: ir.Model, offers: Mapping[str, SupportedForm | UnsupportedForm]) -> frozenset[str]:
     """Names of all operators that can run in integer."""
-    return _with_copies(model, offers, {n for n, e in offers.items() if isinstance(e, Offer) and e.form != "requantize"})
+    return _with_copies(model, offers, {n for n, e in offers.items() if isinstance(e, SupportedForm) and e.form != "requantize"})
 
 
-def enclosable(offers: Mapping[str, Offer | Refusal]) -> frozenset[str]:
+def fake_quantizable(offers: Mapping[str, SupportedForm | UnsupportedForm]) -> frozenset[str]:
     """Names of all operators that have no integer form, but could read and write codes."""
-    return frozenset(n for n, e in offers.items() if isinstance(e, Refusal) and not e.final)
+    return frozenset(n for n, e in offers.items() if isinstance(e, UnsupportedForm) and not e.final)
 
 
 def cut(
     model: ir.Model,
-    offers: Mapping[str, Offer | Refusal],
+    offers: Mapping[str, SupportedForm | UnsupportedForm],
     seen: Observations,
     target: Target,
     penalty: Mapping[str, float] = MappingProxyType({}),
@@ -146,12 +146,14 @@ def cut(
     """
     _, integer_side = minimum_cut(cut_graph(model, offers, seen, target, penalty, noise), "source", "sink")
     order = (str(n.name) for n in model.graph)
-    return _with_copies(model, offers, {name for name in order if ("op", name) in integer_side and isinstance(offers.get(name), Offer)})
+    return _with_copies(
+        model, offers, {name for name in order if ("op", name) in integer_side and isinstance(offers.get(name), SupportedForm)}
+    )
 
 
 def cut_graph(
     model: ir.Model,
-    offers: Mapping[str, Offer | Refusal],
+    offers: Mapping[str, SupportedForm | UnsupportedForm],
     seen: Observations,
     target: Target,
     penalty: Mapping[str, float] = MappingProxyType({}),
@@ -167,10 +169,10 @@ def cut_graph(
         entry = offers.get(name)
         if _is_copy(node, offers):
             continue
-        if isinstance(entry, Offer):
+        if isinstance(entry, SupportedForm):
             network["source", ("op", name)] = entry.float_cost
             network[("op", name), "sink"] = entry.integer_cost + penalty.get(name, 0.0)
-        elif isinstance(entry, Refusal):
+        elif isinstance(entry, UnsupportedForm):
             network[("op", name), "sink"] = math.inf
     values = [*model.graph.inputs, *(o for n in model.graph for o in n.outputs)]
     for value in values:
@@ -181,12 +183,12 @@ def cut_graph(
         entry = offers.get(str(node.name))
         x = node.inputs[0] if node.inputs else None
         producer = x.producer() if x is not None else None
-        if producer is not None and isinstance(entry, Offer) and entry.form == "absorbed":
+        if producer is not None and isinstance(entry, SupportedForm) and entry.form == "absorbed":
             network[("op", str(node.name)), ("op", str(producer.name))] = math.inf
     return network
 
 
-def _with_copies(model: ir.Model, offers: Mapping[str, Offer | Refusal], integer: set[str]) -> frozenset[str]:
+def _with_copies(model: ir.Model, offers: Mapping[str, SupportedForm | UnsupportedForm], integer: set[str]) -> frozenset[str]:
     """The same operators, and the copies that follow from them."""
     integer = set(integer)
     for node in model.graph:
@@ -195,17 +197,17 @@ def _with_copies(model: ir.Model, offers: Mapping[str, Offer | Refusal], integer
     return frozenset(integer)
 
 
-def _is_copy(node: ir.Node | None, offers: Mapping[str, Offer | Refusal]) -> bool:
+def _is_copy(node: ir.Node | None, offers: Mapping[str, SupportedForm | UnsupportedForm]) -> bool:
     entry = offers.get(str(node.name)) if node is not None else None
-    return isinstance(entry, Offer) and entry.form == "requantize"
+    return isinstance(entry, SupportedForm) and entry.form == "requantize"
 
 
-def _readers(value: ir.Value, offers: Mapping[str, Offer | Refusal]) -> list[ir.Node]:
+def _readers(value: ir.Value, offers: Mapping[str, SupportedForm | UnsupportedForm]) -> list[ir.Node]:
     """The nodes that read a value or a copy of it, once for each use."""
     return [reader for node, _ in consumers(value) for reader in (_readers(node.outputs[0], offers) if _is_copy(node, offers) else [node])]
 
 
-def _copies_codes(copy: ir.Node, offers: Mapping[str, Offer | Refusal], integer: Collection[str]) -> bool:
+def _copies_codes(copy: ir.Node, offers: Mapping[str, SupportedForm | UnsupportedForm], integer: Collection[str]) -> bool:
     """True if what is copied has codes without this copy, and somebody reads the codes of the copy."""
     x = copy.inputs[0]
     producer = x.producer() if x is not None else None
@@ -213,11 +215,13 @@ def _copies_codes(copy: ir.Node, offers: Mapping[str, Offer | Refusal], integer:
         return False
     entry = offers[str(producer.name)]
     others = [node for node, _ in consumers(x) if node is not copy]
-    written = not (isinstance(entry, Offer) and entry.may_write_float) or any(str(n.name) in integer for n in others)
+    written = not (isinstance(entry, SupportedForm) and entry.may_write_float) or any(str(n.name) in integer for n in others)
     return written and any(str(n.name) in integer for n in _readers(copy.outputs[0], offers))
 
 
-def _price_tensor(network: CutGraph, value: ir.Value, offers: Mapping[str, Offer | Refusal], seen: Observations, target: Target) -> None:
+def _price_tensor(
+    network: CutGraph, value: ir.Value, offers: Mapping[str, SupportedForm | UnsupportedForm], seen: Observations, target: Target
+) -> None:
     name = str(value.name)
     size = math.prod(seen.tensors[name].shape) if name in seen.tensors else 0
     quantize, dequantize = target.quantize(size), target.dequantize(size)
@@ -235,33 +239,35 @@ def _price_tensor(network: CutGraph, value: ir.Value, offers: Mapping[str, Offer
         network[every, user] = math.inf
     if is_graph_output(value) or len(users) < len(readers):
         network[every, "sink"] = math.inf
-    if isinstance(entry, Offer) and entry.may_write_float:
+    if isinstance(entry, SupportedForm) and entry.may_write_float:
         # mixed readers pay the DQ on the way from `some` to `all`; what Q costs more than DQ is left for a float producer
         network[some, every] = dequantize
         network[every, made] = dequantize
         network[some, made] = quantize - dequantize
     else:
         network[some, made] = quantize
-        if isinstance(entry, Offer):
+        if isinstance(entry, SupportedForm):
             network[made, every] = dequantize
 
 
-def _price_noise(network: CutGraph, value: ir.Value, offers: Mapping[str, Offer | Refusal], noise: Mapping[str, float]) -> None:
+def _price_noise(
+    network: CutGraph, value: ir.Value, offers: Mapping[str, SupportedForm | UnsupportedForm], noise: Mapping[str, float]
+) -> None:
     """Let the codes of a tensor, and of its copies, cost what they add to the loss."""
     producer, follower = value.producer(), sole_consumer(value)
     entry = offers.get(str(producer.name)) if producer is not None else None
     behind = offers.get(str(follower.name)) if follower is not None else None
-    if isinstance(behind, Offer) and behind.form == "absorbed":
+    if isinstance(behind, SupportedForm) and behind.form == "absorbed":
         return
     copies = [node for node, _ in consumers(value) if _is_copy(node, offers)]
     name = str(value.name)
     for copy in copies:
         _price_codes(network, str(copy.outputs[0].name), [("op", str(n.name)) for n in _readers(copy.outputs[0], offers)], "sink", noise)
-    if isinstance(entry, Offer) and entry.form in PASSING and producer is not None:
+    if isinstance(entry, SupportedForm) and entry.form in PASSING and producer is not None:
         # codes that it was given are as good as before: new errors only if they are made here
         _price_codes(network, name, [("some", name)], ("op", str(producer.name)), noise)
         return
-    writers = [] if not isinstance(entry, Offer) or entry.may_write_float or producer is None else [("op", str(producer.name))]
+    writers = [] if not isinstance(entry, SupportedForm) or entry.may_write_float or producer is None else [("op", str(producer.name))]
     _price_codes(network, name, [("op", str(n.name)) for n, _ in consumers(value) if n not in copies] + writers, "sink", noise)
 
 
@@ -282,61 +288,61 @@ def _price_codes(
 
 def settle(
     model: ir.Model,
-    offers: Mapping[str, Offer | Refusal],
+    offers: Mapping[str, SupportedForm | UnsupportedForm],
     choice: Choice,
     integer: frozenset[str],
     empty: Plan,
-    enclosed: frozenset[str] = frozenset(),
+    fake_quantized: frozenset[str] = frozenset(),
 ) -> Plan:
-    """Write the plan that follows from the set of integer operators, and enclosed ones.
+    """Write the plan that follows from the set of integer operators, and fake_quantized ones.
 
-    It says what each operator writes, and each tensor's fate.
+    It says what each operator writes, and each tensor's tensor_plan.
     """
-    coded = integer | enclosed
+    coded = integer | fake_quantized
     ops: dict[str, OpPlan] = {}
     for node in model.graph:
         name = str(node.name)
         entry = offers.get(name)
-        if isinstance(entry, Refusal):
+        if isinstance(entry, UnsupportedForm):
             ops[name] = (
-                OpPlan(node.op_type, "enclosed", "codes", reason=entry.reason)
-                if name in enclosed
+                OpPlan(node.op_type, "fake-quantized", "codes", reason=entry.reason)
+                if name in fake_quantized
                 else OpPlan(node.op_type, "float", reason=entry.reason)
             )
-        elif isinstance(entry, Offer) and name not in integer:
+        elif isinstance(entry, SupportedForm) and name not in integer:
             ops[name] = OpPlan(node.op_type, "float", reason=_COPY if entry.form == "requantize" else _CHEAPER)
-        elif isinstance(entry, Offer):
+        elif isinstance(entry, SupportedForm):
             grids = {index: choice.constants[name, index] for index in entry.constants}
             ops[name] = OpPlan(node.op_type, "integer", _writes(node, entry, offers, coded), grids, gate=_gate(entry), form=entry.form)
     tensors: dict[str, TensorPlan] = {}
     for value in [*model.graph.inputs, *(o for n in model.graph for o in n.outputs)]:
         if is_float(value) and constant(value) is None and str(value.name) in choice.tensors:
-            tensors[str(value.name)] = _fate(value, offers, choice, ops, tensors)
+            tensors[str(value.name)] = _tensor_plan(value, offers, choice, ops, tensors)
     return empty.with_ops(tensors, ops)
 
 
-def _gate(entry: Offer) -> tuple[float, ...]:
+def _gate(entry: SupportedForm) -> tuple[float, ...]:
     return () if entry.gate is None else tuple(float(number) for number in astuple(entry.gate))
 
 
 def _writes(
-    node: ir.Node, entry: Offer, offers: Mapping[str, Offer | Refusal], integer: frozenset[str]
-) -> Literal["codes", "float", "inside"]:
+    node: ir.Node, entry: SupportedForm, offers: Mapping[str, SupportedForm | UnsupportedForm], integer: frozenset[str]
+) -> Literal["codes", "float", "fused"]:
     output = node.outputs[0]
     follower = sole_consumer(output)
     if follower is not None:
         behind = offers.get(str(follower.name))
-        if isinstance(behind, Offer) and behind.form == "absorbed" and str(follower.name) in integer:
-            return "inside"
+        if isinstance(behind, SupportedForm) and behind.form == "absorbed" and str(follower.name) in integer:
+            return "fused"
     readers = consumers(output)
     if entry.may_write_float and not any(str(user.name) in integer for user, _ in readers):
         return "float"
     return "codes"
 
 
-def _fate(
+def _tensor_plan(
     value: ir.Value,
-    offers: Mapping[str, Offer | Refusal],
+    offers: Mapping[str, SupportedForm | UnsupportedForm],
     choice: Choice,
     ops: Mapping[str, OpPlan],
     tensors: Mapping[str, TensorPlan],
@@ -345,26 +351,26 @@ def _fate(
     producer = value.producer()
     made = ops.get(str(producer.name)) if producer is not None else None
     read = any(ops[str(node.name)].reads_codes for node, _ in consumers(value) if str(node.name) in ops)
-    if made is not None and made.writes == "inside":
+    if made is not None and made.writes == "fused":
         return TensorPlan("float", reason="inside a fused group")
     writes_codes = made is not None and made.writes == "codes"
     if not read and not writes_codes:
         return TensorPlan("float", reason="neither written nor read by an integer operator")
     if writes_codes and producer is not None:
         entry = offers[str(producer.name)]
-        form = entry.form if isinstance(entry, Offer) else ""
+        form = entry.form if isinstance(entry, SupportedForm) else ""
         if form in PASSING:
             (source,) = [str(v.name) for v in producer.inputs if v is not None and is_float(v) and constant(v) is None]
-            grid = tensors[source].grid
+            grid = tensors[source].params
             assert grid is not None
             factor = relabel_factor(producer) if form == "relabel" else None
             return TensorPlan("derived", grid.rescaled(factor), source) if factor else TensorPlan("shared", grid, source)
         if producer.op_type == "Sigmoid" and made is not None:
-            grid = tensors[str(producer.inputs[0].name)].grid if form == "piecewise_linear" and producer.inputs[0] is not None else None
+            grid = tensors[str(producer.inputs[0].name)].params if form == "piecewise_linear" and producer.inputs[0] is not None else None
             return TensorPlan("fixed", _unit_interval(choice.tensors[name]) if grid is None else ramp_grid(grid, ramp_of(made)))
     return TensorPlan("measured", choice.tensors[name])
 
 
-def _unit_interval(like: Grid) -> Grid:
+def _unit_interval(like: QuantParams) -> QuantParams:
     """The grid of the runtime's own Sigmoid: 0 to 1 - 2^-bits in steps of 2^-bits."""
-    return Grid((2.0**-like.bits,), (like.qmin,), like.bits, like.signed)
+    return QuantParams((2.0**-like.bits,), (like.qmin,), like.bits, like.signed)

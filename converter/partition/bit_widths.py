@@ -13,7 +13,7 @@ from collections.abc import Mapping
 
 import onnx_ir as ir
 
-from converter.forms.form import Offer, Refusal
+from converter.forms.form import SupportedForm, UnsupportedForm
 from converter.forms.registry import PASSING
 from converter.graph.operator_sets import LAYERS
 from converter.graph.queries import constant, data_inputs, is_float
@@ -26,7 +26,7 @@ CONTAINER_BITS = 8
 _ENTERED = ("weighted", "product")
 
 
-def tensor_bits(model: ir.Model, offers: Mapping[str, Offer | Refusal], activation_bits: int) -> dict[str, int]:
+def tensor_bits(model: ir.Model, offers: Mapping[str, SupportedForm | UnsupportedForm], activation_bits: int) -> dict[str, int]:
     """Bits of the grid of each computed float tensor, by name: ``activation_bits`` or 8.
 
     Tensors that share codes, because one is the other moved or relabelled, have the same width: the narrower one if any
@@ -41,7 +41,7 @@ def tensor_bits(model: ir.Model, offers: Mapping[str, Offer | Refusal], activati
     narrow: set[ir.Value] = set()
     for node in model.graph:
         entry = offers.get(str(node.name))
-        form = entry.form if isinstance(entry, Offer) else None
+        form = entry.form if isinstance(entry, SupportedForm) else None
         sources = [root[value] for _, value in data_inputs(node)]
         made = [o for o in node.outputs if is_float(o) and constant(o) is None]
         root.update((o, sources[0] if form in PASSING else o) for o in made)
@@ -54,7 +54,7 @@ def tensor_bits(model: ir.Model, offers: Mapping[str, Offer | Refusal], activati
 
 def width_counts(plan: Plan) -> tuple[dict[int, int], dict[int, int]]:
     """How many quantized tensors, and how many integer layers with weights, a plan has of each width, narrowest first."""
-    tensors = Counter(t.grid.bits for t in plan.tensors.values() if t.grid is not None)
+    tensors = Counter(t.params.bits for t in plan.tensors.values() if t.params is not None)
     layers = [op for op in plan.ops.values() if op.op_type in LAYERS and op.runs == "integer"]
     weights = Counter(op.constants[1].bits for op in layers if 1 in op.constants)
     return dict(sorted(tensors.items())), dict(sorted(weights.items()))

@@ -11,7 +11,7 @@ from converter.partition.bit_widths import tensor_bits, width_counts
 from converter.partition.integer_forms import offer
 from converter.plan.records import OpPlan, Plan, TensorPlan
 from converter.quantization.bit_widths import BitWidths
-from converter.quantization.parameters import Grid
+from converter.quantization.parameters import QuantParams
 from converter.targets import TARGETS
 from converter.testing.sketch import Sketch, feeds_for, plan_for
 
@@ -75,9 +75,9 @@ def test_the_outputs_of_a_split_share_its_codes() -> None:
 
 def test_of_an_absorbed_clamp_its_output_counts() -> None:
     s = Sketch()
-    x = s.add("Relu", s.conv(image(s), 8, name="inside"), name="relu")
+    x = s.add("Relu", s.conv(image(s), 8, name="fused"), name="relu")
     found = bits_of(s, s.conv(x, 8, name="last"))
-    assert (found["inside"], found["relu"], found["last"]) == (8, 6, 8)
+    assert (found["fused"], found["relu"], found["last"]) == (8, 6, 8)
 
 
 def test_layers_that_cannot_run_in_integer_ask_for_nothing() -> None:
@@ -115,13 +115,13 @@ def test_the_grid_of_a_sigmoid_is_as_wide_as_its_readers_want() -> None:
     x = image(s)
     into_mul, into_conv = s.add("Mul", x, s.add("Sigmoid", x, name="gate")), s.conv(s.add("Sigmoid", x, name="source"), 8)
     plan = plan_for(s.model(into_mul, into_conv), bits=(8, 5)).plan
-    assert plan.tensors["gate.0"].grid == Grid((2.0**-8,), (-128,), 8, True)
-    assert plan.tensors["source.0"].grid == Grid((2.0**-5,), (-16,), 5, True)
+    assert plan.tensors["gate.0"].params == QuantParams((2.0**-8,), (-128,), 8, True)
+    assert plan.tensors["source.0"].params == QuantParams((2.0**-5,), (-16,), 5, True)
 
 
 def test_widths_are_counted_where_there_are_codes() -> None:
-    narrow, wide = Grid((1.0,), (0,), 6), Grid((1.0,), (0,), 8)
-    weights = Grid((1.0,), (0,), 4, True, 0, True)
+    narrow, wide = QuantParams((1.0,), (0,), 6), QuantParams((1.0,), (0,), 8)
+    weights = QuantParams((1.0,), (0,), 4, True, 0, True)
     tensors = {
         "a": TensorPlan("measured", narrow),
         "b": TensorPlan("shared", narrow, "a"),

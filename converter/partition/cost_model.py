@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from converter.forms.form import Offer, Refusal
+from converter.forms.form import SupportedForm, UnsupportedForm
 from converter.graph.queries import constant, consumers, is_float, is_graph_output
 from converter.plan.records import Plan
 from converter.targets import Target
@@ -33,7 +33,9 @@ class PredictedCost:
     kinds: dict[str, tuple[int, float]]
 
 
-def predict(model: ir.Model, plan: Plan | None, offers: Mapping[str, Offer | Refusal], shapes: Shapes, target: Target) -> PredictedCost:
+def predict(
+    model: ir.Model, plan: Plan | None, offers: Mapping[str, SupportedForm | UnsupportedForm], shapes: Shapes, target: Target
+) -> PredictedCost:
     """Add up what a model costs as planned.
 
     Args:
@@ -50,7 +52,7 @@ def predict(model: ir.Model, plan: Plan | None, offers: Mapping[str, Offer | Ref
         if not any(is_float(o) for o in node.outputs) or constant(node.outputs[0]) is not None:
             continue
         entry = offers.get(name)
-        if plan is not None and name in plan.ops and plan.ops[name].runs == "integer" and isinstance(entry, Offer):
+        if plan is not None and name in plan.ops and plan.ops[name].runs == "integer" and isinstance(entry, SupportedForm):
             sums[f"{kind_of(node)} integer"].append(entry.integer_cost)
         else:
             sums[f"{kind_of(node)} float"].append(operator_costs(node, shapes, target)[0])
@@ -65,8 +67,8 @@ def _add_conversions(sums: dict[str, list[float]], model: ir.Model, plan: Plan, 
     """A Q where codes are read that nobody writes, a DQ where codes are written and numbers read."""
     for value in [*model.graph.inputs, *(o for n in model.graph for o in n.outputs)]:
         name = str(value.name)
-        fate = plan.tensors.get(name)
-        if fate is None or fate.grid is None or not is_float(value):
+        tensor_plan = plan.tensors.get(name)
+        if tensor_plan is None or tensor_plan.params is None or not is_float(value):
             continue
         size = math.prod(shapes.get(name, ()))
         producer = value.producer()

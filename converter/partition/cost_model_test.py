@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from converter.forms.form import Offer
+from converter.forms.form import SupportedForm
 from converter.partition.cost_model import CALL, predict
 from converter.targets import Cost
 from converter.testing.sketch import Planned, Sketch, plan_for
@@ -37,7 +37,7 @@ def predicted(planned: Planned, *, as_float: bool = False) -> dict[str, tuple[in
     offers = dict(planned.offers)
     for name, price in (("conv", 4.0), ("sigmoid", 3.0), ("mul", 1.0)):
         entry = offers[name]
-        assert isinstance(entry, Offer)
+        assert isinstance(entry, SupportedForm)
         offers[name] = replace(entry, integer_cost=price * SIZE)
     cost = predict(planned.model, None if as_float else planned.plan, offers, shapes, target)
     assert cost.total == pytest.approx(sum(each for _, each in cost.kinds.values()))

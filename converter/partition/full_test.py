@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from converter.errors import UsageError
-from converter.forms.form import Refusal
+from converter.forms.form import UnsupportedForm
 from converter.plan.records import OpPlan
 from converter.plan.serialization import plan_from_json, plan_to_json
 from converter.planning.validate import adopt_plan, check_plan
@@ -46,8 +46,8 @@ def test_softmax_and_norms_stand_between_grids(target: str) -> None:
     planned = attention(target=target)
     for op_type in ("Softmax", "LayerNormalization"):
         ((name, op),) = of_type(planned, op_type).items()
-        assert (op.runs, op.writes) == ("enclosed", "codes")
-        assert all(planned.plan.tensors[end].grid is not None for end in ends_of(planned, name))
+        assert (op.runs, op.writes) == ("fake-quantized", "codes")
+        assert all(planned.plan.tensors[end].params is not None for end in ends_of(planned, name))
     assert all(op.runs != "float" for op in planned.plan.ops.values())
 
 
@@ -102,19 +102,19 @@ def test_a_plan_in_full_is_written_read_and_adopted(tmp_path: Path) -> None:
     check_plan(adopt_plan(read, ()), planned.model, planned.offers, planned.target, tmp_path)
 
 
-def test_an_operator_with_an_integer_form_cannot_be_enclosed(tmp_path: Path) -> None:
+def test_an_operator_with_an_integer_form_cannot_be_fake_quantized(tmp_path: Path) -> None:
     planned = attention()
     name = next(iter(of_type(planned, "Conv")))
-    edited = {**planned.plan.ops, name: OpPlan("Conv", "enclosed", "codes")}
-    with pytest.raises(UsageError, match=f"operator '{name}' cannot be enclosed"):
+    edited = {**planned.plan.ops, name: OpPlan("Conv", "fake-quantized", "codes")}
+    with pytest.raises(UsageError, match=f"operator '{name}' cannot be fake_quantized"):
         check_plan(planned.plan.with_ops(planned.plan.tensors, edited), planned.model, planned.offers, planned.target, tmp_path)
 
 
-def test_an_enclosed_operator_needs_grids_on_both_sides(tmp_path: Path) -> None:
+def test_a_fake_quantized_operator_needs_grids_on_both_sides(tmp_path: Path) -> None:
     planned = attention()
     name = next(iter(of_type(planned, "Softmax")))
     for end in ends_of(planned, name):
-        tensors = {t: fate for t, fate in planned.plan.tensors.items() if t != end}
+        tensors = {t: tensor_plan for t, tensor_plan in planned.plan.tensors.items() if t != end}
         with pytest.raises(UsageError, match=f"tensor '{end}' has no grid"):
             check_plan(replace(planned.plan, tensors=tensors), planned.model, planned.offers, planned.target, tmp_path)
 
@@ -125,4 +125,4 @@ def test_a_mask_that_drowns_the_scores_is_never_quantized() -> None:
     planned = plan_for(s.model(s.conv(s.add("Add", s.input("x", 1, CHANNELS, 6, 6), mask), CHANNELS)), full=True)
     ((name, op),) = of_type(planned, "Add").items()
     entry = planned.offers[name]
-    assert op.runs == "float" and isinstance(entry, Refusal) and entry.final
+    assert op.runs == "float" and isinstance(entry, UnsupportedForm) and entry.final

@@ -10,7 +10,7 @@ import onnx_ir as ir
 
 from converter.calibration.observer import Observations
 from converter.forms.float_only import flaws_of
-from converter.forms.form import Context, Offer, Refusal
+from converter.forms.form import Context, SupportedForm, UnsupportedForm
 from converter.forms.movement import moves_codes
 from converter.forms.registry import offer_node
 from converter.graph.macs import macs_of
@@ -35,14 +35,14 @@ _CURVES = {
 _SEPARATE = ("pointwise", "hardswish", "gelu")
 """Forms of operators without weights, which lose nothing but time in float."""
 
-_ROUNDED_LATER = Refusal("its result is rounded on a grid that is not uniform, and on no other before", final=True)
+_ROUNDED_LATER = UnsupportedForm("its result is rounded on a grid that is not uniform, and on no other before", final=True)
 _LATER = ("power-of-two", "twin")
 
 
 def offer(
     model: ir.Model, seen: Observations, target: Target, *, activation_bits: int, weight_bits: int, excluded: Collection[str] = ()
-) -> dict[str, Offer | Refusal]:
-    """Offer or refuse each operator that works on float tensors, by node name, in graph order.
+) -> dict[str, SupportedForm | UnsupportedForm]:
+    """The integer form of each operator that works on float tensors, by node name, in graph order.
 
     Args:
         model: canonical float model.
@@ -54,7 +54,7 @@ def offer(
     """
     shapes = {name: stats.shape for name, stats in seen.tensors.items()}
     context = Context(seen, target, activation_bits, weight_bits, shapes)
-    result: dict[str, Offer | Refusal] = {}
+    result: dict[str, SupportedForm | UnsupportedForm] = {}
     flaws = flaws_of(model, seen)
     rounded_later, curved = entering(model, _LATER), entering(model, (*_LATER, "log2", "log-sqrt2"))
     for node in model.graph:
@@ -62,16 +62,16 @@ def offer(
             continue
         name = str(node.name)
         if name in excluded:
-            result[name] = Refusal(EXCLUDED, macs_of(node, shapes), final=True)
+            result[name] = UnsupportedForm(EXCLUDED, macs_of(node, shapes), final=True)
         elif curve_of(node):
-            result[name] = Refusal(_CURVES[curve_of(node)], final=True)
+            result[name] = UnsupportedForm(_CURVES[curve_of(node)], final=True)
         elif not list(data_inputs(node)):
-            result[name] = Refusal("none of its float inputs is computed", final=True)
+            result[name] = UnsupportedForm("none of its float inputs is computed", final=True)
         elif flaw := next((flaws[n] for n in _tensors(node) if n in flaws), ""):
-            result[name] = Refusal(flaw, macs_of(node, shapes), final=True)
+            result[name] = UnsupportedForm(flaw, macs_of(node, shapes), final=True)
         else:
             entry = _on_target(offer_node(node, context, result), node)
-            if isinstance(entry, Offer):
+            if isinstance(entry, SupportedForm):
                 result[name] = _ROUNDED_LATER if name in rounded_later and entry.form in _SEPARATE else entry
             else:  # what it reads or writes is on a grid of its own, which one around the operator would undo
                 result[name] = replace(entry, final=entry.final or name in curved or reads_curve(node))
@@ -83,9 +83,9 @@ def _tensors(node: ir.Node) -> list[str]:
     return [str(v.name) for _, v in data_inputs(node)] + [str(o.name) for o in node.outputs if is_float(o)]
 
 
-def _on_target(entry: Offer | Refusal, node: ir.Node) -> Offer | Refusal:
-    if isinstance(entry, Offer) and math.isinf(entry.integer_cost):
-        return Refusal(f"the target has no integer kernel for {node.op_type}", entry.macs)
+def _on_target(entry: SupportedForm | UnsupportedForm, node: ir.Node) -> SupportedForm | UnsupportedForm:
+    if isinstance(entry, SupportedForm) and math.isinf(entry.integer_cost):
+        return UnsupportedForm(f"the target has no integer kernel for {node.op_type}", entry.macs)
     return entry
 
 

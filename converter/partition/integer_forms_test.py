@@ -9,7 +9,7 @@ import onnx_ir as ir
 import pytest
 
 from converter.calibration.observer import observe
-from converter.forms.form import Offer, Refusal
+from converter.forms.form import SupportedForm, UnsupportedForm
 from converter.forms.registry import PASSING
 from converter.graph.queries import relabel_factor
 from converter.partition.integer_forms import offer, passes_codes
@@ -29,13 +29,13 @@ PRICED = replace(
 """Prices for arithmetic by hand."""
 
 
-def offers_of(model: ir.Model, target: str | Target = "arm64", **rest: Any) -> dict[str, Offer | Refusal]:
+def offers_of(model: ir.Model, target: str | Target = "arm64", **rest: Any) -> dict[str, SupportedForm | UnsupportedForm]:
     seen = observe(model, feeds_for(model), threads=1)
     bits = {name: rest.pop(name, 8) for name in ("activation_bits", "weight_bits")}
     return offer(model, seen, TARGETS[target] if isinstance(target, str) else target, **bits, **rest)
 
 
-def last(build: Callable[[Sketch], str], target: str = "arm64") -> Offer | Refusal:
+def last(build: Callable[[Sketch], str], target: str = "arm64") -> SupportedForm | UnsupportedForm:
     """What becomes of the last node of a graph."""
     sketch = Sketch()
     model = sketch.model(build(sketch))
@@ -106,7 +106,7 @@ REFUSALS: dict[str, tuple[Callable[[Sketch], str], str]] = {
 @pytest.mark.parametrize(("build", "reason"), REFUSALS.values(), ids=REFUSALS)
 def test_what_the_runtime_would_not_run_in_integer_is_refused_with_the_reason(build: Callable[[Sketch], str], reason: str) -> None:
     entry = last(build)
-    assert isinstance(entry, Refusal)
+    assert isinstance(entry, UnsupportedForm)
     assert reason in entry.reason
 
 
@@ -115,11 +115,11 @@ def test_a_relu_whose_input_others_read_too_is_refused() -> None:
     x = sketch.conv(image(sketch), 4)
     model = sketch.model(sketch.add("Relu", x, name="relu"), sketch.add("Sigmoid", x))
     entry = offers_of(model)["relu"]
-    assert isinstance(entry, Refusal) and "read by others too" in entry.reason
+    assert isinstance(entry, UnsupportedForm) and "read by others too" in entry.reason
     sketch = Sketch()
     x = sketch.conv(image(sketch), 4)
     entry = offers_of(sketch.model(sketch.add("Relu", x, name="relu"), x))["relu"]
-    assert isinstance(entry, Refusal) and "read by others too" in entry.reason
+    assert isinstance(entry, UnsupportedForm) and "read by others too" in entry.reason
 
 
 OFFERED: dict[str, tuple[Callable[[Sketch], str], str]] = {
@@ -152,7 +152,7 @@ OFFERED: dict[str, tuple[Callable[[Sketch], str], str]] = {
 @pytest.mark.parametrize(("build", "form"), OFFERED.values(), ids=OFFERED)
 def test_what_the_runtime_runs_in_integer_is_offered(build: Callable[[Sketch], str], form: str) -> None:
     entry = last(build)
-    assert isinstance(entry, Offer)
+    assert isinstance(entry, SupportedForm)
     assert entry.form == form
 
 
@@ -164,7 +164,7 @@ def test_weights_get_no_more_bits_than_the_target_has(target: str, group: int, o
     sketch = Sketch()
     model = sketch.model(sketch.conv(image(sketch, 8), 8, group=group, outputs=outputs, name="conv"))
     entry = offers_of(model, target, weight_bits=asked)["conv"]
-    assert isinstance(entry, Offer)
+    assert isinstance(entry, SupportedForm)
     assert (entry.constants[1].bits, entry.constants[1].axis, entry.constants[1].signed) == (bits, 0, None)
 
 
@@ -183,11 +183,11 @@ def test_a_copy_is_offered_where_its_grid_is_narrow() -> None:
     model = sketch.model(sketch.add("Erf", sketch.add("Identity", x, name="copy")), sketch.add("Identity", x, name="output"))
     narrow = offers_of(model, PRICED, activation_bits=7)
     copy = narrow["copy"]
-    assert isinstance(copy, Offer) and (copy.form, copy.float_cost) == ("requantize", 0.0)
+    assert isinstance(copy, SupportedForm) and (copy.form, copy.float_cost) == ("requantize", 0.0)
     assert copy.integer_cost == pytest.approx(144 * (2.75 + 1.37))
-    assert isinstance(narrow["output"], Refusal)
+    assert isinstance(narrow["output"], UnsupportedForm)
     refused = offers_of(model)["copy"]
-    assert isinstance(refused, Refusal) and "a copy needs no kernel" in refused.reason
+    assert isinstance(refused, UnsupportedForm) and "a copy needs no kernel" in refused.reason
 
 
 PASSED_ON: dict[str, tuple[Callable[[Sketch], str], bool]] = {
@@ -207,13 +207,13 @@ def test_who_passes_codes_on(build: Callable[[Sketch], str], passes: bool) -> No
     (node,) = sketch.model(build(sketch)).graph
     assert passes_codes(node) == passes
     entry = offers_of(sketch.model(str(node.outputs[0].name)))[str(node.name)]
-    assert (isinstance(entry, Offer) and entry.form in PASSING) == passes
+    assert (isinstance(entry, SupportedForm) and entry.form in PASSING) == passes
 
 
 @pytest.mark.parametrize(("transposed", "axis"), [(0, 1), (1, 0)])
 def test_the_channels_of_a_gemm_are_its_outputs(transposed: int, axis: int) -> None:
     entry = last(lambda s: s.add("Gemm", s.input("x", 3, 4), s.normal(*((5, 4) if transposed else (4, 5))), transB=transposed))
-    assert isinstance(entry, Offer) and entry.may_write_float
+    assert isinstance(entry, SupportedForm) and entry.may_write_float
     assert entry.constants[1].axis == axis
     assert entry.constants[1].rows().shape == (5, 4)
 
@@ -246,7 +246,7 @@ def test_multiply_accumulates_by_hand() -> None:
 def test_what_multiplies_and_stays_float_is_counted(case: str, reason: str) -> None:
     model, macs = MULTIPLYING[case]()
     entry = offers_of(model)["it"]
-    assert isinstance(entry, Refusal)
+    assert isinstance(entry, UnsupportedForm)
     assert (entry.macs, reason in entry.reason) == (macs, True)
 
 
@@ -255,7 +255,7 @@ def test_costs_by_hand() -> None:
     x = sketch.conv(image(sketch, 4), 4, size=1, name="conv")
     model = sketch.model(sketch.add("GlobalAveragePool", sketch.add("Sigmoid", x, name="sigmoid"), name="pool"))
     found = offers_of(model, PRICED)
-    entries = {name: entry for name, entry in found.items() if isinstance(entry, Offer)}
+    entries = {name: entry for name, entry in found.items() if isinstance(entry, SupportedForm)}
     assert entries["conv"].float_cost == pytest.approx(144 * 1.0 + 576 * 0.36)
     assert entries["conv"].integer_cost == pytest.approx(144 * 1.0 + 576 * 0.14)
     assert (entries["sigmoid"].float_cost, entries["sigmoid"].integer_cost) == (7.0 + 144 * 8.0, 144 * 4.0)
@@ -265,7 +265,7 @@ def test_costs_by_hand() -> None:
 def test_excluded_operators_are_refused() -> None:
     sketch = Sketch()
     model = sketch.model(sketch.conv(image(sketch), 4, name="conv"))
-    assert offers_of(model, excluded={"conv"})["conv"] == Refusal("excluded by the user", 4 * 36 * 36, final=True)
+    assert offers_of(model, excluded={"conv"})["conv"] == UnsupportedForm("excluded by the user", 4 * 36 * 36, final=True)
 
 
 def test_operators_on_integers_and_constants_are_no_ones_business() -> None:
@@ -293,7 +293,7 @@ def test_what_the_target_has_no_integer_kernel_for_stays_float() -> None:
     target = replace(TARGETS["arm64"], costs=costs | {"Conv": Cost(costs["Conv"].float)})
     seen = observe(model, feeds_for(model), threads=1)
     (entry,) = offer(model, seen, target, activation_bits=8, weight_bits=8).values()
-    assert entry == Refusal("the target has no integer kernel for Conv", 8 * 64 * 72)
+    assert entry == UnsupportedForm("the target has no integer kernel for Conv", 8 * 64 * 72)
 
 
 def test_nobody_reads_or_writes_codes_of_what_is_not_finite() -> None:
@@ -303,8 +303,8 @@ def test_nobody_reads_or_writes_codes_of_what_is_not_finite() -> None:
     masked = sketch.add("Add", scores, sketch.constant(np.triu(np.full((6, 6), -np.inf), 1)), name="masked")
     model = sketch.model(sketch.add("MatMul", sketch.add("Softmax", masked), scores, name="product"))
     found = offers_of(model)
-    assert isinstance(found["layer"], Offer) and isinstance(found["product"], Offer)
-    assert found["masked"] == Refusal("of a tensor that it reads or writes, not all of its numbers are finite", final=True)
+    assert isinstance(found["layer"], SupportedForm) and isinstance(found["product"], SupportedForm)
+    assert found["masked"] == UnsupportedForm("of a tensor that it reads or writes, not all of its numbers are finite", final=True)
 
 
 def test_what_is_divided_by_must_not_become_zero_on_a_grid() -> None:
@@ -316,8 +316,8 @@ def test_what_is_divided_by_must_not_become_zero_on_a_grid() -> None:
     plain = sketch.add("Add", mean, sketch.constant(100.0), name="plain")
     model = sketch.model(*(sketch.add("Div", x, sketch.add("Identity", y)) for y in (guarded, plain)), sketch.add("Div", x, guarded))
     found = offers_of(model)
-    assert isinstance(found["guarded"], Refusal) and found["guarded"].final and "become zero" in found["guarded"].reason
-    assert isinstance(found["plain"], Offer)
+    assert isinstance(found["guarded"], UnsupportedForm) and found["guarded"].final and "become zero" in found["guarded"].reason
+    assert isinstance(found["plain"], SupportedForm)
 
 
 def test_a_guard_stays_that_the_samples_did_not_need() -> None:
@@ -329,9 +329,12 @@ def test_a_guard_stays_that_the_samples_did_not_need() -> None:
         length = sketch.add("Add", sketch.add("ReduceL2", x, sketch.constant([1], np.int64)), sketch.constant(guard), name=name)
         outputs.append(sketch.add("Div", x, sketch.add("Sqrt", length, name=f"root of {name}")))
     found = offers_of(sketch.model(*outputs))
-    assert isinstance(found["tiny"], Refusal) and found["tiny"].final and isinstance(found["ordinary"], Offer)
+    assert isinstance(found["tiny"], UnsupportedForm) and found["tiny"].final and isinstance(found["ordinary"], SupportedForm)
     refusals = {name: found[f"root of {name}"] for name in ("tiny", "ordinary")}
-    assert {name: isinstance(entry, Refusal) and entry.final for name, entry in refusals.items()} == {"tiny": True, "ordinary": False}
+    assert {name: isinstance(entry, UnsupportedForm) and entry.final for name, entry in refusals.items()} == {
+        "tiny": True,
+        "ordinary": False,
+    }
 
 
 @pytest.mark.parametrize(("exponent", "refused"), [(-0.5, True), (0.5, True), (-1.0, True), (2.0, False), (3.0, False)])
@@ -339,7 +342,7 @@ def test_whole_powers_take_zero_as_any_other_number(exponent: float, refused: bo
     sketch = Sketch()
     x = sketch.add("Add", sketch.add("Relu", image(sketch, 4)), sketch.constant(1e-6), name="sum")
     found = offers_of(sketch.model(sketch.add("Pow", x, sketch.constant(exponent))))
-    assert isinstance(found["sum"], Refusal) == refused
+    assert isinstance(found["sum"], UnsupportedForm) == refused
 
 
 @pytest.mark.parametrize("op_type", ["Conv", "MatMul"])
@@ -355,12 +358,12 @@ def test_weights_that_no_scale_is_small_enough_for_stay_float_where_they_count(o
         sketch.add(op_type, x, sketch.constant(dead), name="dead"),
     ]
     found = offers_of(sketch.model(*outputs))
-    assert isinstance(found["dead"], Offer)
-    assert isinstance(found["counts"], Refusal) and "too small for any scale" in found["counts"].reason
+    assert isinstance(found["dead"], SupportedForm)
+    assert isinstance(found["counts"], UnsupportedForm) and "too small for any scale" in found["counts"].reason
 
 
 def test_numbers_that_no_scale_is_small_enough_for_stay_float() -> None:
     sketch = Sketch()
     x = sketch.add("Mul", image(sketch), sketch.constant(1e-18), name="tiny")
     found = offers_of(sketch.model(sketch.add("Mul", sketch.add("Add", x, x, name="sum"), sketch.constant(1e18))))
-    assert isinstance(found["sum"], Refusal) and found["sum"].final
+    assert isinstance(found["sum"], UnsupportedForm) and found["sum"].final

@@ -13,14 +13,14 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from converter.forms.form import Offer, Refusal
+from converter.forms.form import SupportedForm, UnsupportedForm
 from converter.partition.assign import cut, cut_graph, settle
 from converter.partition.cost_model import predict
 from converter.partition.max_flow import minimum_cut
 from converter.plan.choice import Choice
 from converter.plan.records import Plan
 from converter.quantization.bit_widths import BitWidths
-from converter.quantization.parameters import Grid
+from converter.quantization.parameters import QuantParams
 from converter.targets.costs import operator_costs
 from converter.testing.assignments import cost_of
 from converter.testing.priced_networks import TOO_DEAR, Priced, digest, random_network
@@ -28,13 +28,13 @@ from converter.testing.priced_networks import TOO_DEAR, Priced, digest, random_n
 
 def predicted(case: Priced, integer: frozenset[str]) -> float:
     """What a settled plan costs, by the report's own account, without the call, what is float in any case, and errors."""
-    grid = Grid((1.0,), (0,), 8, case.target.signed_activations)
-    constants = {(n, i): grid for n, e in case.offers.items() if isinstance(e, Offer) for i in e.constants}
+    grid = QuantParams((1.0,), (0,), 8, case.target.signed_activations)
+    constants = {(n, i): grid for n, e in case.offers.items() if isinstance(e, SupportedForm) for i in e.constants}
     plan = settle(
         case.model, case.offers, Choice(dict.fromkeys(case.seen.tensors, grid), constants), integer, Plan("", BitWidths(), "", {}, {})
     )
     shapes = {name: stats.shape for name, stats in case.seen.tensors.items()}
-    refused = [node for node in case.model.graph if isinstance(case.offers.get(str(node.name)), Refusal)]
+    refused = [node for node in case.model.graph if isinstance(case.offers.get(str(node.name)), UnsupportedForm)]
     always = case.target.call + sum(operator_costs(node, shapes, case.target)[0] for node in refused)
     return predict(case.model, plan, case.offers, shapes, case.target).total - always
 
@@ -51,7 +51,7 @@ def _with_examples(test: Callable[[int], None]) -> Callable[[int], None]:
 def test_no_assignment_is_cheaper_than_that_of_the_cut_which_costs_what_the_cut_does(seed: int) -> None:
     case = random_network(seed)
     arguments = case.model, case.offers, case.seen
-    free = [name for name, entry in case.offers.items() if isinstance(entry, Offer)]
+    free = [name for name, entry in case.offers.items() if isinstance(entry, SupportedForm)]
     assignments = (frozenset(chosen) for size in range(len(free) + 1) for chosen in itertools.combinations(free, size))
     cheapest = min(cost_of(each, *arguments, case.penalty, case.noise, case.target) for each in assignments)
     found = cut(*arguments, case.target, case.penalty, case.noise)

@@ -94,7 +94,7 @@ def added_loss(plan: Plan, noises: Mapping[str, float], errors: Mapping[str, flo
         noises: of tensors' grids, by the tensors' names.
         errors: of integer forms of operators, by their names.
     """
-    grids = sum(noises.get(name, 0.0) for name, tensor in plan.tensors.items() if tensor.fate in ("measured", "fixed"))
+    grids = sum(noises.get(name, 0.0) for name, tensor in plan.tensors.items() if tensor.kind in ("measured", "fixed"))
     return grids + sum(errors.get(name, 0.0) for name, op in plan.ops.items() if op.runs == "integer")
 
 

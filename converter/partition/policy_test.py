@@ -6,7 +6,7 @@ from converter.errors import UsageError
 from converter.partition.policy import LATENCY, Placed, Placement, added_loss, affordable, parse_placement, penalties
 from converter.plan.records import OpPlan, Plan, TensorPlan
 from converter.quantization.bit_widths import BitWidths
-from converter.quantization.parameters import Grid
+from converter.quantization.parameters import QuantParams
 
 
 @pytest.mark.parametrize(
@@ -37,7 +37,7 @@ def test_penalties_by_hand() -> None:
 
 def test_what_a_plan_adds_to_the_loss_by_hand() -> None:
     """Grids of tensors that have one of their own, and integer forms; not what shares a grid, nor what runs in float."""
-    grid = Grid((1.0,), (0,))
+    grid = QuantParams((1.0,), (0,))
     tensors = {
         "read": TensorPlan("measured", grid),
         "gate": TensorPlan("fixed", grid),

@@ -159,7 +159,7 @@ def codes_are_kept_apart(planned: Planned, proto: onnx.ModelProto) -> None:
     makers = {o: n for n in proto.graph.node for o in n.output}
     copies = [n for n in planned.model.graph if n.op_type == "Identity"]
     for copy in copies:
-        grid = planned.plan.tensors[str(copy.outputs[0].name)].grid
+        grid = planned.plan.tensors[str(copy.outputs[0].name)].params
         if grid is None:
             assert not any(planned.plan.ops[str(node.name)].runs == "integer" for node, _ in consumers(copy.outputs[0]))
             continue
@@ -169,7 +169,7 @@ def codes_are_kept_apart(planned: Planned, proto: onnx.ModelProto) -> None:
         q = makers[clip.input[0]]
         assert q.op_type == "QuantizeLinear" and float(stored[q.input[1]]) == np.float32(grid.scale[0])
         original = planned.plan.tensors[str(copy.inputs[0].name if copy.inputs[0] is not None else "")]
-        assert original.grid is None or original.grid.bits == 8
+        assert original.params is None or original.params.bits == 8
     assert not any(n.op_type == "Identity" for n in proto.graph.node)
 
 
@@ -231,7 +231,7 @@ def test_a_copy_of_float_numbers_is_quantized_from_them() -> None:
     ops, tensors = planned.plan.ops, planned.plan.tensors
     assert (ops["layer"].runs, ops["sum"].runs, ops["norm.0_entering_Identity"].runs) == ("integer", "integer", "float")
     assert "needs no node" in ops["norm.0_entering_Identity"].reason
-    assert [tensors[n].grid.bits for n in ("norm.0", "norm.0_entering")] == [8, 6]  # type: ignore[union-attr]
+    assert [tensors[n].params.bits for n in ("norm.0", "norm.0_entering")] == [8, 6]  # type: ignore[union-attr]
     proto = emitted(planned)
     sources = {n.input[0] for n in proto.graph.node if n.op_type == "QuantizeLinear"}
     assert "norm.0" in sources and not any("norm.0" in name for name in sources - {"norm.0"})

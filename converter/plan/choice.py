@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from converter.quantization.parameters import Grid
+from converter.quantization.parameters import QuantParams
 
 __all__ = ["Choice", "Constant"]
 
@@ -48,8 +48,8 @@ class Choice:
         blind: (layers that no gradient reached, layers judged), where a method looks at gradients.
     """
 
-    tensors: dict[str, Grid]
-    constants: dict[tuple[str, int], Grid]
+    tensors: dict[str, QuantParams]
+    constants: dict[tuple[str, int], QuantParams]
     errors: dict[str, float] = field(default_factory=dict)
     noises: dict[str, float] = field(default_factory=dict)
     blind: tuple[int, int] = (0, 0)

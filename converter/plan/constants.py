@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from converter.plan.records import OpPlan
-from converter.quantization.parameters import Grid, quantize
+from converter.quantization.parameters import QuantParams, quantize
 
 __all__ = ["bias_of", "codes_from_text", "codes_to_text", "weight_codes"]
 
@@ -39,7 +39,7 @@ def codes_from_text(text: str, shape: tuple[int, ...]) -> npt.NDArray[np.int8]:
     return np.frombuffer(raw, np.int8).reshape(shape)
 
 
-def weight_codes(op: OpPlan, index: int, array: npt.NDArray[Any], grid: Grid) -> npt.NDArray[np.int8 | np.uint8]:
+def weight_codes(op: OpPlan, index: int, array: npt.NDArray[Any], grid: QuantParams) -> npt.NDArray[np.int8 | np.uint8]:
     """Codes of a constant operand: those of the plan, or the nearest.
 
     Args:

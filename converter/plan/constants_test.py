@@ -10,10 +10,10 @@ from hypothesis.extra import numpy as arrays
 
 from converter.plan.constants import bias_of, codes_from_text, codes_to_text, weight_codes
 from converter.plan.records import OpPlan
-from converter.quantization.parameters import symmetric_grid
+from converter.quantization.parameters import symmetric_params
 
 WEIGHT = np.asarray([[0.4, -1.0, 0.2], [2.0, 0.1, -0.7]], np.float32)
-GRID = symmetric_grid(np.asarray([1.0, 2.0]), bits=4, axis=0)
+GRID = symmetric_params(np.asarray([1.0, 2.0]), bits=4, axis=0)
 CODES = np.asarray([[3, -7, 2], [7, 0, -3]], np.int8)
 
 
@@ -45,7 +45,7 @@ def test_codes_of_the_plan_come_first() -> None:
 
 
 def test_a_channel_whose_grid_was_widened_goes_to_the_nearest() -> None:
-    wider = symmetric_grid(np.asarray([1.0, 5.0]), bits=4, axis=0)
+    wider = symmetric_params(np.asarray([1.0, 5.0]), bits=4, axis=0)
     op = OpPlan("Gemm", "integer", constants={1: GRID}, codes=codes_to_text(CODES))
     assert weight_codes(op, 1, WEIGHT, wider).tolist() == [[3, -7, 2], [3, 0, -1]]
 

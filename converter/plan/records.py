@@ -1,10 +1,10 @@
-"""The plan: which tensor gets which grid, which operator runs in integer. Plain data; :mod:`converter.plan.serialization` saves it.
+"""The plan: quantization parameters of each tensor, and which operators run in integer. Plain data; :mod:`.serialization` saves it.
 
-A tensor's fate is one of five: ``measured`` (a method chose its grid from observations), ``fixed`` (the grid is known
-in advance), ``shared`` (it uses the grid of another tensor), ``derived`` (another tensor's grid times a constant) and
-``float`` (with a reason). An operator's is ``integer``, ``enclosed`` or ``float``. An integer operator writes either
-codes or float numbers. An enclosed one is computed in float, but all that it reads and writes is quantized, as a
-machine without float needs it.
+A tensor's parameters are of one of five kinds: ``measured`` (a method chose them from observations), ``fixed`` (known in
+advance), ``shared`` (those of another tensor), ``derived`` (another tensor's with the scale times a constant) and
+``float`` (none, with a reason). An operator runs in ``integer``, ``fake-quantized`` or in ``float``. An integer operator writes
+either codes or float numbers. A fake-quantized one is computed in float, but all that it reads and writes is quantized, as
+a machine without float needs it.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ from typing import Literal
 
 from converter.quantization.bit_widths import BitWidths
 from converter.quantization.gated_activations import Gate
-from converter.quantization.parameters import Grid
+from converter.quantization.parameters import QuantParams
 from converter.transforms.sigmoids.piecewise_linear import Ramp
 from converter.transforms.transform import Transform
 
-__all__ = ["EXCLUDED", "Fate", "OpPlan", "Plan", "TensorPlan", "gate_of", "ramp_of", "ramps_of"]
+__all__ = ["EXCLUDED", "Kind", "OpPlan", "Plan", "TensorPlan", "gate_of", "ramp_of", "ramps_of"]
 
 EXCLUDED = "excluded by the user"
 """Reason of an operator that ``--exclude`` keeps in float."""
 
-Fate = Literal["measured", "fixed", "shared", "derived", "float"]
+Kind = Literal["measured", "fixed", "shared", "derived", "float"]
 
 
 @dataclass(frozen=True)
@@ -31,14 +31,14 @@ class TensorPlan:
     """What becomes of one float tensor.
 
     Attributes:
-        fate: see the module's text.
-        grid: None exactly when the fate is ``float``.
-        source: the tensor whose grid is shared or derived from, else an empty string.
+        kind: see the module's text.
+        params: None exactly when the kind is ``float``.
+        source: the tensor whose parameters are shared or derived from, else an empty string.
         reason: why it stays float, else an empty string.
     """
 
-    fate: Fate
-    grid: Grid | None = None
+    kind: Kind
+    params: QuantParams | None = None
     source: str = ""
     reason: str = ""
 
@@ -49,8 +49,8 @@ class OpPlan:
 
     Attributes:
         op_type: ONNX operator.
-        runs: ``integer``, ``enclosed`` or ``float``; see the module's text.
-        writes: ``codes`` (its output is quantized), ``float``, or ``inside`` (its output exists only within a fused group).
+        runs: ``integer``, ``fake-quantized`` or ``float``; see the module's text.
+        writes: ``codes`` (its output is quantized), ``float``, or ``fused`` (its output exists only within a fused group).
         constants: grid of each constant float operand that is stored as integers, by input index.
         form: name of its integer form, see :mod:`converter.forms`; empty if it is computed in float.
         reason: why it is computed in float, else an empty string.
@@ -62,9 +62,9 @@ class OpPlan:
     """
 
     op_type: str
-    runs: Literal["integer", "enclosed", "float"]
-    writes: Literal["codes", "float", "inside"] = "float"
-    constants: dict[int, Grid] = field(default_factory=dict)
+    runs: Literal["integer", "fake-quantized", "float"]
+    writes: Literal["codes", "float", "fused"] = "float"
+    constants: dict[int, QuantParams] = field(default_factory=dict)
     reason: str = ""
     codes: str = ""
     bias: tuple[float, ...] = ()
@@ -85,8 +85,8 @@ class Plan:
         method: name of the method that chose the grids.
         bits: of weights and of what enters layers.
         target: name of the target it was placed for.
-        tensors: fate of each float tensor, by name in the canonical graph.
-        ops: fate of each operator, by node name in the canonical graph.
+        tensors: what becomes of each float tensor, by name in the canonical graph.
+        ops: what becomes of each operator, by node name in the canonical graph.
         transforms: applied to the canonical graph beforehand, in order; tensors and operators are those of the changed graph.
     """
 

@@ -25,7 +25,7 @@ from converter.transforms.transform import Transform
 __all__ = ["plan_from_json", "plan_to_json"]
 
 FORMAT = "bridgequant-plan"
-VERSION = 1
+VERSION = 2
 
 _TRANSFORMS = (Equalization, NonuniformQuantization, ConstantGates)
 """In the order in which they are applied. Each has one field, which is called like its key."""
@@ -72,8 +72,10 @@ def plan_from_json(text: str, where: Path) -> Plan:
     hint = "write one with --plan-out and edit that"
     try:
         record = json.loads(text)
-        if not isinstance(record, dict) or record.get("format") != FORMAT or record.get("version") != VERSION:
+        if not isinstance(record, dict) or record.get("format") != FORMAT or record.get("version") not in (1, VERSION):
             raise UsageError(f"not a plan of format {FORMAT} version {VERSION}", where=f"--plan-in {where}", hint=hint)
+        if record["version"] == 1:
+            record = _modern(record)
         given = {name: _read(kind, record[name], name) for name, kind in _types(Plan).items() if name not in ("bits", "transforms")}
         return Plan(**given, bits=_bits(record), transforms=_transforms(record))
     except json.JSONDecodeError as error:
@@ -82,6 +84,25 @@ def plan_from_json(text: str, where: Path) -> Plan:
         raise UsageError("the plan is nested too deeply", where=f"--plan-in {where}", hint=hint) from None
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise UsageError(f"the plan is damaged: {type(error).__name__} {error}", where=f"--plan-in {where}", hint=hint) from None
+
+
+_OLD_KEYS = {"fate": "kind", "grid": "params"}
+_OLD_VALUES = {("runs", "enclosed"): "fake-quantized", ("writes", "inside"): "fused"}
+
+
+def _modern(record: Mapping[str, Any]) -> dict[str, Any]:
+    """A plan of version 1 in the words of version 2."""
+
+    def renamed(entry: Any) -> Any:
+        if not isinstance(entry, Mapping):
+            return entry
+        return {
+            _OLD_KEYS.get(key, key): _OLD_VALUES.get((key, value), value) if isinstance(value, str) else value
+            for key, value in entry.items()
+        }
+
+    parts = {part: record[part] for part in ("tensors", "ops", "curves") if isinstance(record.get(part), Mapping)}
+    return {**record, **{part: {name: renamed(entry) for name, entry in entries.items()} for part, entries in parts.items()}}
 
 
 def _bits(record: Mapping[str, Any]) -> BitWidths:
@@ -130,6 +151,6 @@ def _record(kind: Any, record: Mapping[str, Any], name: str) -> Any:
             raise ValueError(f"'{name}' has no '{key}'")
         if key not in record:
             raise KeyError(key)
-    if kind is TensorPlan and (record["fate"] == "float") != (record.get("grid") is None):
-        raise ValueError(f"fate '{record['fate']}' with grid {record.get('grid')}")
+    if kind is TensorPlan and (record["kind"] == "float") != (record.get("params") is None):
+        raise ValueError(f"kind '{record['kind']}' with params {record.get('params')}")
     return kind(**{key: _read(types[key], value, key) for key, value in record.items()})

@@ -13,10 +13,12 @@ from converter.errors import UsageError
 from converter.plan.records import OpPlan, Plan, TensorPlan
 from converter.plan.serialization import plan_from_json, plan_to_json
 from converter.quantization.bit_widths import BitWidths
-from converter.quantization.parameters import SMALLEST_SCALE, Grid
+from converter.quantization.parameters import SMALLEST_SCALE, QuantParams, affine_params
 from converter.testing.plans import folds_of
 from converter.transforms.equalization.site import Fold
 from converter.transforms.equalization.transform import Equalization
+from converter.transforms.nonuniform.quantizer import Curve
+from converter.transforms.nonuniform.transform import NonuniformQuantization
 
 NAMES = st.text(st.characters(codec="utf-8"), max_size=12)
 SCALES = st.floats(SMALLEST_SCALE, 2.0**100, width=32)
@@ -24,13 +26,13 @@ HERE = Path("plan.json")
 
 
 @st.composite
-def grids(draw: st.DrawFn) -> Grid:
+def grids(draw: st.DrawFn) -> QuantParams:
     bits, signed, narrow = draw(st.integers(4, 8)), draw(st.booleans()), draw(st.booleans())
     axis = draw(st.none() | st.integers(0, 3))
     scale = draw(st.lists(SCALES, min_size=1, max_size=1 if axis is None else 4))
     lowest = (-(2 ** (bits - 1)) + narrow) if signed else 0
     highest = lowest - narrow + 2**bits - 1 if signed else 2**bits - 1
-    return Grid(tuple(scale), tuple(draw(st.integers(lowest, highest)) for _ in scale), bits, signed, axis, narrow)
+    return QuantParams(tuple(scale), tuple(draw(st.integers(lowest, highest)) for _ in scale), bits, signed, axis, narrow)
 
 
 FLOATS = st.builds(lambda reason: TensorPlan("float", None, "", reason), NAMES)
@@ -39,7 +41,7 @@ OPS = st.builds(
     OpPlan,
     NAMES,
     st.sampled_from(["integer", "float"]),
-    st.sampled_from(["codes", "float", "inside"]),
+    st.sampled_from(["codes", "float", "fused"]),
     st.dictionaries(st.integers(0, 5), grids(), max_size=2),
     NAMES,
 )
@@ -65,8 +67,8 @@ def test_a_plan_reads_back_exactly_and_in_order(plan: Plan) -> None:
 
 
 def example() -> Plan:
-    grid = Grid((0.5,), (3,), 8, False)
-    weights = Grid((0.25, 0.125), (0, 0), 7, True, axis=0, narrow=True)
+    grid = QuantParams((0.5,), (3,), 8, False)
+    weights = QuantParams((0.25, 0.125), (0, 0), 7, True, axis=0, narrow=True)
     tensors = {"x": TensorPlan("measured", grid), "y": TensorPlan("shared", grid, "x"), "z": TensorPlan("float", reason="not read")}
     ops = {"conv": OpPlan("Conv", "integer", "codes", {1: weights}), "softmax": OpPlan("Softmax", "float", reason="slow")}
     return Plan("mse", BitWidths(7, 8), "x86", tensors, ops)
@@ -77,14 +79,14 @@ def test_the_text_is_readable() -> None:
         plan_to_json(example())
         == """{
  "format": "bridgequant-plan",
- "version": 1,
+ "version": 2,
  "method": "mse",
  "bits": "W7A8",
  "target": "x86",
  "tensors": {
   "x": {
-   "fate": "measured",
-   "grid": {
+   "kind": "measured",
+   "params": {
     "scale": [0.5],
     "zero_point": [3],
     "bits": 8,
@@ -92,8 +94,8 @@ def test_the_text_is_readable() -> None:
    }
   },
   "y": {
-   "fate": "shared",
-   "grid": {
+   "kind": "shared",
+   "params": {
     "scale": [0.5],
     "zero_point": [3],
     "bits": 8,
@@ -102,7 +104,7 @@ def test_the_text_is_readable() -> None:
    "source": "x"
   },
   "z": {
-   "fate": "float",
+   "kind": "float",
    "reason": "not read"
   }
  },
@@ -134,6 +136,22 @@ def test_the_text_is_readable() -> None:
     )
 
 
+def test_files_of_version_1_are_read() -> None:
+    """It had other words for the same."""
+    params = affine_params(0, 1, bits=8, signed=False)
+    curve, one = Curve("log-int-softmax", 4, params=params), TensorPlan("measured", params)
+    ops = {"a": OpPlan("Conv", "integer", "fused"), "b": OpPlan("Softmax", "fake-quantized", "codes")}
+    plan = Plan("mse", BitWidths(), "x86", {"x": one}, ops, (NonuniformQuantization({"x": curve}),))
+    text = (
+        plan_to_json(plan)
+        .replace('"version": 2', '"version": 1')
+        .replace('"params"', '"grid"')
+        .replace('"kind": "measured"', '"fate": "measured"')
+    )
+    text = text.replace('"fused"', '"inside"').replace('"fake-quantized"', '"enclosed"')
+    assert plan_from_json(text, HERE) == plan
+
+
 def test_names_that_look_like_lists_are_left_alone() -> None:
     plan = Plan("m", BitWidths(), "t", {"[\n  1,\n  2\n]": TensorPlan("float", reason="[ 1, 2 ]")}, {})
     assert plan_from_json(plan_to_json(plan), HERE) == plan
@@ -161,36 +179,36 @@ def drop(*path: str) -> Callable[[dict[str, Any]], None]:
     ("damage", "message"),
     [
         (change("format", to="other"), "not a plan of format"),
-        (change("version", to=2), "not a plan of format"),
+        (change("version", to=3), "not a plan of format"),
         (drop("method"), "'method'"),
         (change("target", to=7), "'target' is 7"),
         (change("tensors", to=[]), "'tensors' is not an object"),
         (change("ops", to={"conv": 3}), "'ops' is not an object"),
-        (drop("tensors", "x", "fate"), "'fate'"),
-        (change("tensors", "x", "fate", to="guessed"), "fate 'guessed'"),
-        (change("tensors", "x", "fate", to=["float"]), "fate"),
-        (drop("tensors", "x", "grid"), "fate 'measured' with grid None"),
-        (change("tensors", "z", "grid", to={}), "fate 'float' with grid"),
+        (drop("tensors", "x", "kind"), "'kind'"),
+        (change("tensors", "x", "kind", to="guessed"), "kind 'guessed'"),
+        (change("tensors", "x", "kind", to=["float"]), "kind"),
+        (drop("tensors", "x", "params"), "kind 'measured' with params None"),
+        (change("tensors", "z", "params", to={}), "kind 'float' with params"),
         (change("tensors", "x", "source", to=None), "'source' is None"),
-        (drop("tensors", "x", "grid", "scale"), "'scale'"),
-        (change("tensors", "x", "grid", "scale", to=0.5), "lists"),
-        (change("tensors", "x", "grid", "scale", to=["0.5"]), "'0.5' where a number belongs"),
-        (change("tensors", "x", "grid", "scale", to=[True]), "True where a number belongs"),
-        (change("tensors", "x", "grid", "scale", to=[0.0]), "too small"),
-        (change("tensors", "x", "grid", "scale", to=[float("nan")]), "not a number"),
-        (change("tensors", "x", "grid", "scale", to=[float("inf")]), "too large"),
-        (change("tensors", "x", "grid", "scale", to=[10**400]), "OverflowError"),
-        (change("tensors", "x", "grid", "zero_point", to=[1.5]), "1.5 where a number belongs"),
-        (change("tensors", "x", "grid", "zero_point", to=[float("inf")]), "inf where a number belongs"),
-        (change("tensors", "x", "grid", "zero_point", to=[300]), "zero point outside"),
-        (change("tensors", "x", "grid", "zero_point", to=[0, 0]), "2 zero points"),
-        (change("tensors", "x", "grid", "bits", to=16), "4 to 8"),
-        (change("tensors", "x", "grid", "bits", to="8"), "'8' where a number belongs"),
-        (change("tensors", "x", "grid", "signed", to=0), "true or false"),
-        (change("tensors", "x", "grid", "axis", to="0"), "'0' where a number belongs"),
-        (change("tensors", "x", "grid", "scales", to=[1.0]), "no 'scales'"),
+        (drop("tensors", "x", "params", "scale"), "'scale'"),
+        (change("tensors", "x", "params", "scale", to=0.5), "lists"),
+        (change("tensors", "x", "params", "scale", to=["0.5"]), "'0.5' where a number belongs"),
+        (change("tensors", "x", "params", "scale", to=[True]), "True where a number belongs"),
+        (change("tensors", "x", "params", "scale", to=[0.0]), "too small"),
+        (change("tensors", "x", "params", "scale", to=[float("nan")]), "not a number"),
+        (change("tensors", "x", "params", "scale", to=[float("inf")]), "too large"),
+        (change("tensors", "x", "params", "scale", to=[10**400]), "OverflowError"),
+        (change("tensors", "x", "params", "zero_point", to=[1.5]), "1.5 where a number belongs"),
+        (change("tensors", "x", "params", "zero_point", to=[float("inf")]), "inf where a number belongs"),
+        (change("tensors", "x", "params", "zero_point", to=[300]), "zero point outside"),
+        (change("tensors", "x", "params", "zero_point", to=[0, 0]), "2 zero points"),
+        (change("tensors", "x", "params", "bits", to=16), "4 to 8"),
+        (change("tensors", "x", "params", "bits", to="8"), "'8' where a number belongs"),
+        (change("tensors", "x", "params", "signed", to=0), "true or false"),
+        (change("tensors", "x", "params", "axis", to="0"), "'0' where a number belongs"),
+        (change("tensors", "x", "params", "scales", to=[1.0]), "no 'scales'"),
         (change("tensors", "x", "note", to="mine"), "no 'note'"),
-        (drop("tensors", "x", "grid", "bits"), "'bits'"),
+        (drop("tensors", "x", "params", "bits"), "'bits'"),
         (change("ops", "conv", "runs", to="both"), "runs 'both'"),
         (change("ops", "conv", "writes", to="bytes"), "writes 'bytes'"),
         (drop("ops", "conv", "op_type"), "'op_type'"),

@@ -10,7 +10,7 @@ from types import MappingProxyType
 import onnx_ir as ir
 
 from converter.calibration.observer import Observations, output_values
-from converter.forms.form import Offer, Refusal
+from converter.forms.form import SupportedForm, UnsupportedForm
 from converter.methods.names import DEFAULT_OBSERVER
 from converter.methods.problem import Problem
 from converter.methods.ranges import minmax
@@ -39,7 +39,7 @@ from converter.transforms.transform import GraphFacts, Transform
 __all__ = ["Planned", "adopted", "find_losses", "make_plan"]
 
 Look = Callable[[ir.Model], Observations]
-Offers = dict[str, Offer | Refusal]
+Offers = dict[str, SupportedForm | UnsupportedForm]
 
 _FOR_LOSSES = 8
 """Samples that tell what the outputs are."""
@@ -195,7 +195,7 @@ def _problem(
     losses: Mapping[str, OutputLoss],
 ) -> tuple[Problem, Offers]:
     offers = _offers(model, seen, target, options, excluded)
-    constants = {(n, i): c for n, o in offers.items() if isinstance(o, Offer) for i, c in o.constants.items()}
+    constants = {(n, i): c for n, o in offers.items() if isinstance(o, SupportedForm) for i, c in o.constants.items()}
     bits = tensor_bits(model, offers, options.widths.activations)
     sites, spots = _exact_sites(model, seen, offers, options), find_spots(model, excluded)
     ramp_sites = find_ramp_sites(model, offers, _shapes(seen), target)
@@ -237,7 +237,9 @@ def _exact_sites(model: ir.Model, seen: Observations, offers: Offers, options: O
     """
     sites = find_sites(model, _shapes(seen))
     makers = {str(value.name): str(node.name) for node in model.graph for value in node.outputs}
-    return {n: s for n, s in sites.items() if not s.inserted or not (options.full or isinstance(offers.get(makers.get(n, "")), Offer))}
+    return {
+        n: s for n, s in sites.items() if not s.inserted or not (options.full or isinstance(offers.get(makers.get(n, "")), SupportedForm))
+    }
 
 
 def _name(options: Options) -> str:
@@ -253,7 +255,7 @@ def _placed(
     target: Target,
     options: Options,
     method: str,
-    cheaper: Mapping[str, Offer] = MappingProxyType({}),
+    cheaper: Mapping[str, SupportedForm] = MappingProxyType({}),
 ) -> Plan:
     best = _placement(options)
     return place(model, offers, choice, seen, target, method=method, bits=options.widths, placement=best, cheaper=cheaper)

@@ -9,14 +9,14 @@ from pathlib import Path
 import onnx_ir as ir
 
 from converter.errors import UsageError
-from converter.forms.form import Offer, Refusal
+from converter.forms.form import SupportedForm, UnsupportedForm
 from converter.forms.registry import FORMS, PASSING
 from converter.graph.operator_sets import MOVEMENT
 from converter.graph.queries import constant, data_inputs, is_float, relabel_factor, sole_consumer
 from converter.partition.bit_widths import tensor_bits
 from converter.plan.choice import Constant
 from converter.plan.records import EXCLUDED, OpPlan, Plan
-from converter.quantization.parameters import Grid
+from converter.quantization.parameters import QuantParams
 from converter.targets import Target
 from converter.transforms.equalization.apply import channel_grid, inserted_factors
 from converter.transforms.transform import GraphFacts
@@ -25,7 +25,7 @@ __all__ = ["Check", "adopt_plan", "apply_transforms", "check_plan", "with_forms"
 
 _GIVEN = "float in the plan that was given"
 _HINT = "write a plan with --plan-out for this model and edit that"
-Offers = Mapping[str, Offer | Refusal]
+Offers = Mapping[str, SupportedForm | UnsupportedForm]
 
 
 def adopt_plan(plan: Plan, excluded: Collection[str]) -> Plan:
@@ -97,10 +97,10 @@ class Check:
         Raises:
             UsageError: it has not.
         """
-        fate = self.plan.tensors.get(name)
-        if fate is None or fate.grid is None:
+        tensor_plan = self.plan.tensors.get(name)
+        if tensor_plan is None or tensor_plan.params is None:
             raise self.refuse(f"tensor '{name}' has no grid but is {role}")
-        if fate.grid.signed != self.target.signed_activations or fate.grid.axis is not None or fate.grid.narrow:
+        if tensor_plan.params.signed != self.target.signed_activations or tensor_plan.params.axis is not None or tensor_plan.params.narrow:
             kind = "signed" if self.target.signed_activations else "unsigned"
             raise self.refuse(f"tensor '{name}' needs a per-tensor grid with {kind} codes on target '{self.target.name}'")
 
@@ -127,25 +127,25 @@ def check_plan(plan: Plan, model: ir.Model, offers: Offers, target: Target, wher
             raise check.refuse(f"the plan does not fit the model: tensor '{name}' is unknown")
     widest = tensor_bits(model, offers, plan.bits.activations)
     for name, tensor in plan.tensors.items():
-        if tensor.grid is not None and tensor.grid.bits > widest.get(name, 8):
+        if tensor.params is not None and tensor.params.bits > widest.get(name, 8):
             limit = f"can have {widest[name]} bits at most in {plan.bits}"
-            raise check.refuse(f"tensor '{name}' enters a layer and {limit}, the plan says {tensor.grid.bits}")
+            raise check.refuse(f"tensor '{name}' enters a layer and {limit}, the plan says {tensor.params.bits}")
     for name, op in plan.ops.items():
         node, entry = nodes[name], offers.get(name)
         if op.op_type != node.op_type:
             raise check.refuse(f"operator '{name}' is {node.op_type}, the plan says {op.op_type}")
         if op.runs == "float":
             continue
-        if op.runs == "enclosed":
-            _check_enclosed(node, op, entry, check)
+        if op.runs == "fake-quantized":
+            _check_fake_quantized(node, op, entry, check)
             continue
-        if not isinstance(entry, Offer):
-            reason = entry.reason if isinstance(entry, Refusal) else "it works on no float tensor"
+        if not isinstance(entry, SupportedForm):
+            reason = entry.reason if isinstance(entry, UnsupportedForm) else "it works on no float tensor"
             raise check.refuse(f"operator '{name}' cannot run in integer: {reason}")
         _check_integer(node, op, entry, check)
 
 
-def _check_integer(node: ir.Node, op: OpPlan, entry: Offer, check: Check) -> None:
+def _check_integer(node: ir.Node, op: OpPlan, entry: SupportedForm, check: Check) -> None:
     name = str(node.name)
     if set(op.constants) != set(entry.constants):
         raise check.refuse(f"operator '{name}' needs grids for its constant inputs {sorted(entry.constants)}")
@@ -168,17 +168,17 @@ def _check_integer(node: ir.Node, op: OpPlan, entry: Offer, check: Check) -> Non
             if is_float(output) and constant(output) is None and (output.uses() or output.is_graph_output()):
                 check.tensor(str(output.name), f"written by the integer operator '{name}'")
                 _check_follows(output, node, op, check)
-    elif op.writes == "inside":
+    elif op.writes == "fused":
         _check_inside(node, check)
     elif not entry.may_write_float:
         raise check.refuse(f"operator '{name}' cannot write float numbers from its integer kernel")
 
 
-def _check_enclosed(node: ir.Node, op: OpPlan, entry: Offer | Refusal | None, check: Check) -> None:
+def _check_fake_quantized(node: ir.Node, op: OpPlan, entry: SupportedForm | UnsupportedForm | None, check: Check) -> None:
     name = str(node.name)
-    if op.writes != "codes" or op.constants or not isinstance(entry, Refusal) or entry.final:
-        reason = f": {entry.reason}" if isinstance(entry, Refusal) and entry.final else ", or not in that way"
-        raise check.refuse(f"operator '{name}' cannot be enclosed{reason}")
+    if op.writes != "codes" or op.constants or not isinstance(entry, UnsupportedForm) or entry.final:
+        reason = f": {entry.reason}" if isinstance(entry, UnsupportedForm) and entry.final else ", or not in that way"
+        raise check.refuse(f"operator '{name}' cannot be fake_quantized{reason}")
     for _, value in data_inputs(node):
         check.tensor(str(value.name), f"read as codes by operator '{name}'")
     for output in node.outputs:
@@ -187,7 +187,7 @@ def _check_enclosed(node: ir.Node, op: OpPlan, entry: Offer | Refusal | None, ch
 
 
 def _check_inserted(value: ir.Value, check: Check) -> None:
-    node, grid = value.producer(), check.plan.tensors[str(value.name)].grid
+    node, grid = value.producer(), check.plan.tensors[str(value.name)].params
     if node is None or grid is None or inserted_factors(node) is None:
         return
     try:
@@ -196,7 +196,7 @@ def _check_inserted(value: ir.Value, check: Check) -> None:
         raise check.refuse(f"tensor '{value.name}' cannot have one scale per channel: {error}") from None
 
 
-def _check_constant(what: str, grid: Grid, constant_: Constant, check: Check) -> None:
+def _check_constant(what: str, grid: QuantParams, constant_: Constant, check: Check) -> None:
     channels = 1 if constant_.axis is None else constant_.array.shape[constant_.axis]
     if grid.axis != constant_.axis or len(grid.scale) != channels:
         raise check.refuse(f"{what} needs a grid with {channels} scales along axis {constant_.axis}")
@@ -211,18 +211,18 @@ def _check_constant(what: str, grid: Grid, constant_: Constant, check: Check) ->
 def _check_follows(output: ir.Value, node: ir.Node, op: OpPlan, check: Check) -> None:
     """Movements keep their input's grid and multiplications by a constant rescale it; nothing else shares or derives one."""
     plan = check.plan
-    fate = plan.tensors[str(output.name)]
+    tensor_plan = plan.tensors[str(output.name)]
     factor = relabel_factor(node) if op.form == "relabel" else None
     if op.form not in PASSING:
-        if fate.fate == "derived":
+        if tensor_plan.kind == "derived":
             raise check.refuse(f"tensor '{output.name}' cannot be derived: operator '{node.name}' does not multiply by a positive constant")
-        if fate.fate == "shared":
+        if tensor_plan.kind == "shared":
             raise check.refuse(f"tensor '{output.name}' cannot be shared: operator '{node.name}' does more than move data")
         return
     source = next(str(v.name) for _, v in data_inputs(node))
-    before = plan.tensors[source].grid
+    before = plan.tensors[source].params
     wanted = before.rescaled(factor) if before is not None and factor is not None else before
-    if fate.grid != wanted or (fate.fate == "derived") != (op.form == "relabel"):
+    if tensor_plan.params != wanted or (tensor_plan.kind == "derived") != (op.form == "relabel"):
         rule = f"must share the grid of '{source}'" if op.form == "movement" else f"must have the grid of '{source}' times {factor:g}"
         raise check.refuse(f"tensor '{output.name}' {rule}")
 
@@ -231,5 +231,5 @@ def _check_inside(node: ir.Node, check: Check) -> None:
     follower = sole_consumer(node.outputs[0])
     name = str(follower.name) if follower is not None else ""
     behind = check.offers.get(name)
-    if not isinstance(behind, Offer) or behind.form != "absorbed" or check.plan.ops[name].runs != "integer":
+    if not isinstance(behind, SupportedForm) or behind.form != "absorbed" or check.plan.ops[name].runs != "integer":
         raise check.refuse(f"operator '{node.name}' writes inside a group, but no integer Relu or Clip ends the group: change both")

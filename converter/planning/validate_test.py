@@ -119,7 +119,7 @@ def test_what_lies_in_float_is_computed_in_float(written: tuple[Path, Path, Reco
             op["runs"] = "float"
         for tensor in plan["tensors"].values():
             tensor.clear()
-            tensor["fate"] = "float"
+            tensor["kind"] = "float"
 
     model = onnx.load_from_string(converted(written, tmp_path, all_float))
     assert not {"QuantizeLinear", "DequantizeLinear"} & {n.op_type for n in model.graph.node}
@@ -134,7 +134,7 @@ def logits(path: Path, feed: dict[str, Any]) -> Any:
 
 def test_an_edited_grid_is_used(written: tuple[Path, Path, Record], tmp_path: Path) -> None:
     scale = 0.0625
-    model = onnx.load_from_string(converted(written, tmp_path, lambda plan: plan["tensors"]["image"]["grid"].update(scale=[scale])))
+    model = onnx.load_from_string(converted(written, tmp_path, lambda plan: plan["tensors"]["image"]["params"].update(scale=[scale])))
     scales = {i.name: onnx.numpy_helper.to_array(i) for i in model.graph.initializer}
     assert scales[next(n for n in model.graph.node if n.input[0] == "image").input[1]] == scale
 
@@ -153,12 +153,12 @@ def drop_tensor(plan: Record) -> None:
 
 
 def shift_movement(plan: Record) -> None:
-    name = next(n for n, t in plan["tensors"].items() if t["fate"] == "shared")
-    plan["tensors"][name]["grid"]["scale"] = [0.5]
+    name = next(n for n, t in plan["tensors"].items() if t["kind"] == "shared")
+    plan["tensors"][name]["params"]["scale"] = [0.5]
 
 
 def share_computed(plan: Record) -> None:
-    plan["tensors"][f"{first(plan, 'Mul', writes='codes')}_output_0"].update(fate="shared", source="image")
+    plan["tensors"][f"{first(plan, 'Mul', writes='codes')}_output_0"].update(kind="shared", source="image")
 
 
 EDITS: dict[str, tuple[Edit, str]] = {
@@ -173,17 +173,17 @@ EDITS: dict[str, tuple[Edit, str]] = {
     "missing operator": (lambda p: p["ops"].pop(first(p, "Conv")), "is missing"),
     "wrong type": (lambda p: p["ops"][first(p, "Conv")].update(op_type="Gemm"), "is Conv"),
     "runs": (lambda p: p["ops"][first(p, "Conv")].update(runs="int4"), "int4"),
-    "unknown tensor": (lambda p: p["tensors"].update(nothing={"fate": "float"}), "tensor 'nothing' is unknown"),
+    "unknown tensor": (lambda p: p["tensors"].update(nothing={"kind": "float"}), "tensor 'nothing' is unknown"),
     "missing tensor": (drop_tensor, "tensor 'image' has no grid"),
-    "float tensor": (lambda p: p["tensors"].update(image={"fate": "float"}), "tensor 'image' has no grid"),
-    "unsigned": (lambda p: p["tensors"]["image"]["grid"].update(signed=False, zero_point=[0]), "signed codes"),
-    "per channel activation": (lambda p: p["tensors"]["image"]["grid"].update(scale=[0.1] * 3, zero_point=[0] * 3, axis=1), "per-tensor"),
-    "zero scale": (lambda p: p["tensors"]["image"]["grid"].update(scale=[0.0]), "scale"),
-    "negative scale": (lambda p: p["tensors"]["image"]["grid"].update(scale=[-1.0]), "scale"),
-    "nan scale": (lambda p: p["tensors"]["image"]["grid"].update(scale=[float("nan")]), "scale"),
-    "text scale": (lambda p: p["tensors"]["image"]["grid"].update(scale="0.1"), "scale"),
-    "zero point": (lambda p: p["tensors"]["image"]["grid"].update(zero_point=[1000]), "zero point"),
-    "bits of a grid": (lambda p: p["tensors"]["image"]["grid"].update(bits=16), "bits"),
+    "float tensor": (lambda p: p["tensors"].update(image={"kind": "float"}), "tensor 'image' has no grid"),
+    "unsigned": (lambda p: p["tensors"]["image"]["params"].update(signed=False, zero_point=[0]), "signed codes"),
+    "per channel activation": (lambda p: p["tensors"]["image"]["params"].update(scale=[0.1] * 3, zero_point=[0] * 3, axis=1), "per-tensor"),
+    "zero scale": (lambda p: p["tensors"]["image"]["params"].update(scale=[0.0]), "scale"),
+    "negative scale": (lambda p: p["tensors"]["image"]["params"].update(scale=[-1.0]), "scale"),
+    "nan scale": (lambda p: p["tensors"]["image"]["params"].update(scale=[float("nan")]), "scale"),
+    "text scale": (lambda p: p["tensors"]["image"]["params"].update(scale="0.1"), "scale"),
+    "zero point": (lambda p: p["tensors"]["image"]["params"].update(zero_point=[1000]), "zero point"),
+    "bits of a grid": (lambda p: p["tensors"]["image"]["params"].update(bits=16), "bits"),
     "moved grid": (shift_movement, "must share the grid"),
     "shared behind a layer": (share_computed, "does more than move data"),
     "integer LayerNorm": (lambda p: p["ops"][first(p, "LayerNormalization")].update(runs="integer"), "LayerNormalization"),
@@ -195,7 +195,7 @@ EDITS: dict[str, tuple[Edit, str]] = {
     "weight axis": (lambda p: p["ops"][first(p, "Conv")]["constants"]["1"].update(axis=1), "scales along axis"),
     "weight zero point": (lambda p: p["ops"][first(p, "Conv")]["constants"]["1"]["zero_point"].__setitem__(0, 3), "zero points 0"),
     "clamp without its group": (lambda p: p["ops"][first(p, "Relu")].update(runs="float"), "inside a group"),
-    "group without its clamp": (lambda p: p["ops"][first(p, "Conv", writes="codes")].update(writes="inside"), "inside a group"),
+    "group without its clamp": (lambda p: p["ops"][first(p, "Conv", writes="codes")].update(writes="fused"), "inside a group"),
     "cannot write float": (lambda p: p["ops"][first(p, "Conv", writes="codes")].update(writes="float"), "cannot write float"),
 }
 
@@ -221,8 +221,8 @@ def test_a_copy_can_be_set_to_float(narrow: tuple[Path, Path, Record], tmp_path:
 
 def narrower(plan: Record) -> None:
     for name, tensor in plan["tensors"].items():
-        if tensor["fate"] == "measured" and name.endswith("_entering"):
-            tensor["grid"].update(bits=4, zero_point=[0])
+        if tensor["kind"] == "measured" and name.endswith("_entering"):
+            tensor["params"].update(bits=4, zero_point=[0])
 
 
 def test_tensors_may_be_narrower_than_asked(narrow: tuple[Path, Path, Record], tmp_path: Path) -> None:
@@ -236,8 +236,8 @@ def test_tensors_may_be_narrower_than_asked(narrow: tuple[Path, Path, Record], t
 def test_what_enters_a_layer_cannot_be_wider_than_asked(suffix: str, narrow: tuple[Path, Path, Record], tmp_path: Path) -> None:
     """Wider activations could saturate beside 8-bit weights, and two 8-bit grids in a row would be merged."""
     tensors: Record = narrow[2]["tensors"]
-    name = next(n for n, t in tensors.items() if n.endswith(suffix) and t["fate"] == "measured" and t["grid"]["bits"] == 6)
-    error = refusal(narrow, tmp_path, lambda plan: plan["tensors"][name]["grid"].update(bits=8), bits="W6A6")
+    name = next(n for n, t in tensors.items() if n.endswith(suffix) and t["kind"] == "measured" and t["params"]["bits"] == 6)
+    error = refusal(narrow, tmp_path, lambda plan: plan["tensors"][name]["params"].update(bits=8), bits="W6A6")
     assert f"tensor '{name}' enters a layer and can have 6 bits at most in W6A6, the plan says 8" in str(error)
 
 
@@ -316,7 +316,7 @@ def scaled_plan(plan: Record, step: float) -> None:
     plan["folds"] = {tensor: {"scale": [0.25, 4.0] * 4}}
     plan["ops"][f"{tensor}_scaled_Mul"] = {"op_type": "Mul", "runs": "float"}
     grid = {"scale": [step], "zero_point": [0], "bits": 8, "signed": True}
-    plan["tensors"][f"{tensor}_scaled"] = {"fate": "measured", "grid": grid}
+    plan["tensors"][f"{tensor}_scaled"] = {"kind": "measured", "params": grid}
 
 
 def test_a_plan_with_an_inserted_fold_is_followed(written: tuple[Path, Path, Record], tmp_path: Path) -> None:

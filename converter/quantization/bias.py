@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from converter.quantization.parameters import Grid
+from converter.quantization.parameters import QuantParams
 
 __all__ = ["bias_scale", "integer_bias"]
 
@@ -21,7 +21,9 @@ def bias_scale(input_scale: float, weight_scale: npt.ArrayLike) -> npt.NDArray[n
     return np.float32(input_scale) * np.asarray(weight_scale, np.float32)
 
 
-def integer_bias(bias: npt.NDArray[Any], input_scale: float, weights: Grid) -> tuple[Grid, npt.NDArray[np.int32], npt.NDArray[np.float32]]:
+def integer_bias(
+    bias: npt.NDArray[Any], input_scale: float, weights: QuantParams
+) -> tuple[QuantParams, npt.NDArray[np.int32], npt.NDArray[np.float32]]:
     """Quantize a bias.
 
     A channel whose bias would not fit int32, such as a dead one with tiny weights, gets a coarser weight scale.

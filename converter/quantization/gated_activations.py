@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from converter.quantization.parameters import FloatArray, Grid, quantize
+from converter.quantization.parameters import FloatArray, QuantParams, quantize
 
 __all__ = ["HARD_SIGMOID_OFFSET", "Gate", "clamp_codes", "fit_gate", "gate_grid", "offset_grid", "sigmoid_grid"]
 
@@ -34,15 +34,15 @@ class Gate:
     height: float
     base: int
 
-    def read_grid(self, *, signed: bool) -> Grid:
+    def read_grid(self, *, signed: bool) -> QuantParams:
         """The grid with which the product reads the sigmoid's codes."""
         grid = sigmoid_grid(signed=signed)
         return replace(grid.rescaled(self.height), zero_point=(grid.zero_point[0] + self.base,))
 
 
-def sigmoid_grid(*, signed: bool) -> Grid:
+def sigmoid_grid(*, signed: bool) -> QuantParams:
     """The grid of the runtime's own Sigmoid: 0 to 255/256 in steps of 1/256."""
-    return Grid((2.0**-8,), (-128 if signed else 0,), 8, signed)
+    return QuantParams((2.0**-8,), (-128 if signed else 0,), 8, signed)
 
 
 def fit_gate(x: FloatArray, gelu: Callable[[FloatArray], FloatArray]) -> tuple[Gate, float]:
@@ -78,7 +78,7 @@ def _base(product: FloatArray, values: FloatArray, wanted: FloatArray) -> int:
     return int(np.clip(np.rint(-offset / height), 0, _MOST_BASE)) if height > 0.0 else 0
 
 
-def gate_grid(*, signed: bool) -> Grid:
+def gate_grid(*, signed: bool) -> QuantParams:
     """The grid of relu6(x + 3) inside an integer HardSwish: 0 to 6 over all codes of the container.
 
     It enters no layer, so it has 8 bits whatever the width of x is, and its container alone keeps it within its limits.
@@ -86,16 +86,16 @@ def gate_grid(*, signed: bool) -> Grid:
     return _from_zero(6.0, signed=signed)
 
 
-def offset_grid(*, signed: bool) -> Grid:
+def offset_grid(*, signed: bool) -> QuantParams:
     """A grid on which the constant 3 is exact: the highest code of the container."""
     return _from_zero(HARD_SIGMOID_OFFSET, signed=signed)
 
 
-def _from_zero(highest: float, *, signed: bool) -> Grid:
-    return Grid((float(np.float32(highest / 255)),), (-128 if signed else 0,), 8, signed)
+def _from_zero(highest: float, *, signed: bool) -> QuantParams:
+    return QuantParams((float(np.float32(highest / 255)),), (-128 if signed else 0,), 8, signed)
 
 
-def clamp_codes(op_type: str, limits: Sequence[float | None], grid: Grid) -> tuple[int, int]:
+def clamp_codes(op_type: str, limits: Sequence[float | None], grid: QuantParams) -> tuple[int, int]:
     """Lowest and highest code that a Relu's or Clip's output can have on a per-tensor grid.
 
     Args:

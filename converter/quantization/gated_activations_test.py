@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from converter.quantization.gated_activations import Gate, clamp_codes, fit_gate, gate_grid, offset_grid, sigmoid_grid
-from converter.quantization.parameters import FloatArray, Grid, affine_grid, dequantize, quantize
+from converter.quantization.parameters import FloatArray, QuantParams, affine_params, dequantize, quantize
 
-SIGNED = Grid((0.1,), (-10,), 8, True)
+SIGNED = QuantParams((0.1,), (-10,), 8, True)
 
 
 @pytest.mark.parametrize("signed", [True, False])
@@ -46,7 +46,7 @@ def test_clamps_as_codes_by_hand(op_type: str, limits: list[float | None], expec
 
 @given(low=st.floats(-5, 5), width=st.floats(0, 5), grid_low=st.floats(-4, 0), grid_high=st.floats(0, 4), signed=st.booleans())
 def test_clamping_codes_equals_clamping_numbers(low: float, width: float, grid_low: float, grid_high: float, signed: bool) -> None:
-    grid = affine_grid(grid_low, grid_high, bits=8, signed=signed)
+    grid = affine_params(grid_low, grid_high, bits=8, signed=signed)
     x = np.linspace(-6, 6, 1001, dtype=np.float32)
     lowest, highest = clamp_codes("Clip", [low, low + width], grid)
     clamped = np.clip(x, np.float32(low), np.float32(low + width))

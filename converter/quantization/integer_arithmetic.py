@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from converter.quantization.parameters import Grid
+from converter.quantization.parameters import QuantParams
 
 __all__ = ["add", "centred", "global_average", "multiply", "requantize", "sum_of_products"]
 
@@ -24,7 +24,7 @@ Tensor = torch.Tensor
 _EXACT_IN_FLOAT32 = 2**24
 
 
-def centred(x: Tensor, grid: Grid) -> Tensor:
+def centred(x: Tensor, grid: QuantParams) -> Tensor:
     """Centred codes of a tensor that lies on the grid already; float32, same shape."""
     scale, _ = grid.per_channel(x.ndim)
     return torch.round(x / torch.from_numpy(scale))
@@ -44,7 +44,7 @@ def sum_of_products(kernel: Callable[[Tensor, Tensor], Tensor], x: Tensor, w: Te
     return kernel(x.double(), w.double())
 
 
-def requantize(sums: Tensor, multiplier: Tensor, out: Grid | None, scale: Tensor) -> Tensor:
+def requantize(sums: Tensor, multiplier: Tensor, out: QuantParams | None, scale: Tensor) -> Tensor:
     """Sums to the output's grid, or to real numbers.
 
     Args:
@@ -64,14 +64,14 @@ def requantize(sums: Tensor, multiplier: Tensor, out: Grid | None, scale: Tensor
     return torch.clamp(codes, out.qmin - zero, out.qmax - zero) * float(np.float32(out.scale[0]))
 
 
-def multiply(a: Tensor, b: Tensor, grids: tuple[Grid, Grid], out: Grid) -> Tensor:
+def multiply(a: Tensor, b: Tensor, grids: tuple[QuantParams, QuantParams], out: QuantParams) -> Tensor:
     """Product of two tensors of centred codes on the output's grid; real numbers, float32."""
     ratio = np.float32(np.float32(grids[0].scale[0]) * np.float32(grids[1].scale[0])) / np.float32(out.scale[0])
     codes = torch.round(a * b * float(ratio) + out.zero_point[0])
     return (torch.clamp(codes, out.qmin, out.qmax) - out.zero_point[0]) * float(np.float32(out.scale[0]))
 
 
-def add(a: Tensor, b: Tensor, grids: tuple[Grid, Grid], out: Grid) -> Tensor:
+def add(a: Tensor, b: Tensor, grids: tuple[QuantParams, QuantParams], out: QuantParams) -> Tensor:
     """Sum of two tensors of centred codes on the output's grid; real numbers, float32.
 
     The runtime's kernel starts from the three zero points' share and adds one operand, then the other, each in a fused
@@ -86,7 +86,7 @@ def add(a: Tensor, b: Tensor, grids: tuple[Grid, Grid], out: Grid) -> Tensor:
     return (torch.clamp(codes, out.qmin, out.qmax) - out.zero_point[0]) * float(step)
 
 
-def global_average(x: Tensor, grid: Grid, out: Grid) -> Tensor:
+def global_average(x: Tensor, grid: QuantParams, out: QuantParams) -> Tensor:
     """Mean over all but the first two axes of a tensor of centred codes, on the output's grid; real numbers, float32."""
     axes = tuple(range(2, x.ndim))
     count = np.float32(np.prod([x.shape[i] for i in axes]))

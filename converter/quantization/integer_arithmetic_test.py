@@ -14,7 +14,7 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 
 from converter.quantization.integer_arithmetic import add, centred, global_average, multiply, requantize, sum_of_products
-from converter.quantization.parameters import Grid, affine_grid, dequantize
+from converter.quantization.parameters import QuantParams, affine_params, dequantize
 from converter.runtime.session import open_session
 from converter.torch_backend import ops as torch_ops
 from converter.verify.simulation import fake_quantize_tensor
@@ -23,11 +23,13 @@ Codes = npt.NDArray[Any]
 SIGNED = pytest.mark.parametrize("signed", [True, False], ids=["int8", "uint8"])
 
 
-def random_grid(generator: np.random.Generator, signed: bool) -> Grid:
-    return affine_grid(-generator.uniform(0, 4), generator.uniform(0.1, 6), bits=8, signed=signed)
+def random_grid(generator: np.random.Generator, signed: bool) -> QuantParams:
+    return affine_params(-generator.uniform(0, 4), generator.uniform(0.1, 6), bits=8, signed=signed)
 
 
-def run_kernel(op_type: str, inputs: Sequence[Codes], grids: Sequence[Grid], out: Grid, folder: Path, **attributes: Any) -> Codes:
+def run_kernel(
+    op_type: str, inputs: Sequence[Codes], grids: Sequence[QuantParams], out: QuantParams, folder: Path, **attributes: Any
+) -> Codes:
     """Run DQ, operator, Q in the runtime, which must replace them by its integer kernel."""
     initializers, nodes, infos = [], [], []
     for i, grid in enumerate([*grids, out]):
@@ -49,15 +51,15 @@ def run_kernel(op_type: str, inputs: Sequence[Codes], grids: Sequence[Grid], out
     return np.asarray(result)
 
 
-def all_codes(grid: Grid) -> Codes:
+def all_codes(grid: QuantParams) -> Codes:
     return np.arange(grid.qmin, grid.qmax + 1).astype(grid.dtype)
 
 
-def centred_codes(codes: Codes, grid: Grid) -> torch.Tensor:
+def centred_codes(codes: Codes, grid: QuantParams) -> torch.Tensor:
     return torch.from_numpy(codes.astype(np.float32) - grid.zero_point[0])
 
 
-def codes_of(real: torch.Tensor, grid: Grid) -> Codes:
+def codes_of(real: torch.Tensor, grid: QuantParams) -> Codes:
     return np.rint(real.numpy() / np.float32(grid.scale[0])).astype(np.int32) + grid.zero_point[0]
 
 
@@ -90,7 +92,10 @@ def test_broadcast_additions_agree(shapes: tuple[tuple[int, ...], tuple[int, ...
 def test_global_averages_agree(signed: bool, tmp_path: Path) -> None:
     generator = np.random.default_rng(7)
     for _ in range(40):
-        grid, out = random_grid(generator, signed), affine_grid(-generator.uniform(0, 1), generator.uniform(0.1, 1), bits=8, signed=signed)
+        grid, out = (
+            random_grid(generator, signed),
+            affine_params(-generator.uniform(0, 1), generator.uniform(0.1, 1), bits=8, signed=signed),
+        )
         x = generator.choice(all_codes(grid), (1, 64, *generator.integers(1, 20, 2)))
         got = codes_of(global_average(centred_codes(x, grid), grid, out), out)
         np.testing.assert_array_equal(got, run_kernel("GlobalAveragePool", [x], [grid], out, tmp_path))
@@ -98,7 +103,7 @@ def test_global_averages_agree(signed: bool, tmp_path: Path) -> None:
 
 def test_a_global_average_by_hand() -> None:
     x = torch.tensor([[[[1.0, 2.0], [4.0, 4.0]]]])
-    grid, out = Grid((0.5,), (0,), 8, True), Grid((0.25,), (3,), 8, True)
+    grid, out = QuantParams((0.5,), (0,), 8, True), QuantParams((0.25,), (3,), 8, True)
     # 11 codes of 0.5 over 4 places: 1.375, that is 5.5 steps of 0.25, and half goes to even
     assert global_average(x, grid, out).item() == 1.5
 
@@ -109,7 +114,7 @@ def test_functions_of_one_code_agree(op_type: str, attributes: dict[str, float],
     generator = np.random.default_rng(8)
     for _ in range(40):
         grid = random_grid(generator, signed)
-        out = Grid((2.0**-8,), (-128 if signed else 0,), 8, signed) if op_type == "Sigmoid" else random_grid(generator, signed)
+        out = QuantParams((2.0**-8,), (-128 if signed else 0,), 8, signed) if op_type == "Sigmoid" else random_grid(generator, signed)
         (real,) = torch_ops.apply(op_type, [torch.from_numpy(dequantize(all_codes(grid), grid))], attributes)
         got = codes_of(fake_quantize_tensor(real, out), out)
         np.testing.assert_array_equal(got, run_kernel(op_type, [all_codes(grid)], [grid], out, tmp_path, **attributes))
@@ -126,7 +131,7 @@ def test_concatenation_of_different_grids_agrees(signed: bool, tmp_path: Path) -
 
 
 def test_centred_codes_are_whole_numbers_again() -> None:
-    grid = affine_grid(-1.3, 2.9, bits=8, signed=False)
+    grid = affine_params(-1.3, 2.9, bits=8, signed=False)
     real = torch.from_numpy(dequantize(all_codes(grid), grid))
     np.testing.assert_array_equal(centred(real, grid).numpy(), np.arange(256) - grid.zero_point[0])
 
@@ -143,7 +148,7 @@ def test_sums_of_products_are_exact(largest: float) -> None:
 
 def test_requantization_by_hand() -> None:
     sums = torch.tensor([3.0, 5.0, -7.0, 1000.0, 2.0**24 + 1], dtype=torch.float64)
-    out = Grid((0.5,), (-10,), 8, True)
+    out = QuantParams((0.5,), (-10,), 8, True)
     # half a code per unit: 1.5 -> 2, 2.5 -> 2, -3.5 -> -4, clipped at 127 + 10 codes
     assert requantize(sums[:4], torch.tensor(0.5), out, torch.tensor(0.0)).tolist() == [1.0, 1.0, -2.0, 68.5]
     # without an output grid the sum becomes a float32 number first: 2^24 + 1 has none

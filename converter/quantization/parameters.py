@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["SMALLEST_SCALE", "FloatArray", "Grid", "affine_grid", "dequantize", "fake_quantize", "quantize", "symmetric_grid"]
+__all__ = ["SMALLEST_SCALE", "FloatArray", "QuantParams", "affine_params", "dequantize", "fake_quantize", "quantize", "symmetric_params"]
 
 FloatArray = npt.NDArray[np.floating[Any]]
 
@@ -25,7 +25,7 @@ _SMALLEST_ALLOWED = 2.0**-60
 
 
 @dataclass(frozen=True)
-class Grid:
+class QuantParams:
     """A uniform grid.
 
     Attributes:
@@ -86,7 +86,7 @@ class Grid:
         """The highest real number of a per-tensor grid."""
         return self.scale[0] * (self.qmax - self.zero_point[0])
 
-    def rescaled(self, factor: float) -> Grid:
+    def rescaled(self, factor: float) -> QuantParams:
         """The grid whose numbers are those of this one times a positive factor.
 
         Raises:
@@ -110,7 +110,7 @@ def _safe(scale: npt.ArrayLike) -> list[float]:
     return [float(s) for s in np.maximum(numbers, SMALLEST_SCALE).astype(np.float32).ravel()]
 
 
-def affine_grid(low: float, high: float, *, bits: int, signed: bool) -> Grid:
+def affine_params(low: float, high: float, *, bits: int, signed: bool) -> QuantParams:
     """Per-tensor asymmetric grid over [low, high], widened to contain zero exactly.
 
     Constant or empty ranges (``low`` above ``high``) get a safe grid that still represents the constant.
@@ -125,20 +125,20 @@ def affine_grid(low: float, high: float, *, bits: int, signed: bool) -> Grid:
     qmax = qmin + 2**bits - 1
     (scale,) = _safe((high - low) / (qmax - qmin))
     zero_point = int(np.clip(np.rint(qmin - low / scale), qmin, qmax))
-    return Grid((scale,), (zero_point,), bits, signed)
+    return QuantParams((scale,), (zero_point,), bits, signed)
 
 
-def symmetric_grid(magnitude: npt.ArrayLike, *, bits: int, axis: int | None = None) -> Grid:
+def symmetric_params(magnitude: npt.ArrayLike, *, bits: int, axis: int | None = None) -> QuantParams:
     """Signed grid about zero that reaches the given magnitude(s): one per channel if ``axis`` is given.
 
     Channels that are zero throughout get a safe scale.
     """
     highest = 2 ** (bits - 1) - 1
     scale = _safe(np.asarray(magnitude, np.float64) / highest)
-    return Grid(tuple(scale), (0,) * len(scale), bits, True, axis, narrow=True)
+    return QuantParams(tuple(scale), (0,) * len(scale), bits, True, axis, narrow=True)
 
 
-def quantize(x: FloatArray, grid: Grid) -> npt.NDArray[np.int8 | np.uint8]:
+def quantize(x: FloatArray, grid: QuantParams) -> npt.NDArray[np.int8 | np.uint8]:
     """Real numbers to codes in the grid's container; same shape."""
     scale, zero_point = grid.per_channel(x.ndim)
     with np.errstate(over="ignore"):  # far beyond the range: infinity is clipped like any other number
@@ -146,12 +146,12 @@ def quantize(x: FloatArray, grid: Grid) -> npt.NDArray[np.int8 | np.uint8]:
     return np.asarray(np.clip(codes, grid.qmin, grid.qmax)).astype(grid.dtype)
 
 
-def dequantize(codes: npt.NDArray[Any], grid: Grid) -> npt.NDArray[np.float32]:
+def dequantize(codes: npt.NDArray[Any], grid: QuantParams) -> npt.NDArray[np.float32]:
     """Codes to real numbers, float32; same shape."""
     scale, zero_point = grid.per_channel(codes.ndim)
     return np.asarray((codes.astype(np.int32) - zero_point).astype(np.float32) * scale)
 
 
-def fake_quantize(x: FloatArray, grid: Grid) -> npt.NDArray[np.float32]:
+def fake_quantize(x: FloatArray, grid: QuantParams) -> npt.NDArray[np.float32]:
     """Real numbers to the nearest ones on the grid, float32; same shape."""
     return dequantize(quantize(x, grid), grid)

@@ -9,7 +9,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from converter.quantization.parameters import SMALLEST_SCALE, Grid, affine_grid, dequantize, fake_quantize, quantize, symmetric_grid
+from converter.quantization.parameters import (
+    SMALLEST_SCALE,
+    QuantParams,
+    affine_params,
+    dequantize,
+    fake_quantize,
+    quantize,
+    symmetric_params,
+)
 
 ENDS = st.floats(-1e6, 1e6, width=32)
 BITS = st.integers(4, 8)
@@ -17,27 +25,27 @@ VALUES = hnp.arrays(np.float32, hnp.array_shapes(min_dims=0, max_dims=3, max_sid
 
 
 @st.composite
-def affine_grids(draw: st.DrawFn) -> Grid:
+def affine_grids(draw: st.DrawFn) -> QuantParams:
     low, high = sorted([draw(ENDS), draw(ENDS)])
-    return affine_grid(low, high, bits=draw(BITS), signed=draw(st.booleans()))
+    return affine_params(low, high, bits=draw(BITS), signed=draw(st.booleans()))
 
 
 @st.composite
-def channels_and_grid(draw: st.DrawFn) -> tuple[npt.NDArray[np.float32], Grid]:
+def channels_and_grid(draw: st.DrawFn) -> tuple[npt.NDArray[np.float32], QuantParams]:
     x = draw(hnp.arrays(np.float32, hnp.array_shapes(min_dims=1, max_dims=4, max_side=4), elements=st.floats(-100, 100, width=32)))
     axis = draw(st.integers(0, x.ndim - 1))
     magnitude = np.abs(x).max(axis=tuple(i for i in range(x.ndim) if i != axis))
-    return x, symmetric_grid(magnitude, bits=draw(BITS), axis=axis)
+    return x, symmetric_params(magnitude, bits=draw(BITS), axis=axis)
 
 
 @given(grid=affine_grids())
-def test_codes_survive_the_round_trip(grid: Grid) -> None:
+def test_codes_survive_the_round_trip(grid: QuantParams) -> None:
     codes = np.arange(grid.qmin, grid.qmax + 1).astype(grid.dtype)
     np.testing.assert_array_equal(quantize(dequantize(codes, grid), grid), codes)
 
 
 @given(grid=affine_grids(), x=VALUES)
-def test_codes_keep_shape_container_and_limits(grid: Grid, x: npt.NDArray[np.float32]) -> None:
+def test_codes_keep_shape_container_and_limits(grid: QuantParams, x: npt.NDArray[np.float32]) -> None:
     codes = quantize(x, grid)
     assert isinstance(codes, np.ndarray) and isinstance(dequantize(codes, grid), np.ndarray)
     assert codes.shape == x.shape == dequantize(codes, grid).shape
@@ -47,13 +55,13 @@ def test_codes_keep_shape_container_and_limits(grid: Grid, x: npt.NDArray[np.flo
 
 
 @given(grid=affine_grids())
-def test_zero_is_exact(grid: Grid) -> None:
+def test_zero_is_exact(grid: QuantParams) -> None:
     assert fake_quantize(np.zeros(1, np.float32), grid)[0] == 0.0
     assert grid.lowest <= 0.0 <= grid.highest
 
 
 @given(grid=affine_grids(), a=ENDS, b=ENDS)
-def test_rounding_is_monotone(grid: Grid, a: float, b: float) -> None:
+def test_rounding_is_monotone(grid: QuantParams, a: float, b: float) -> None:
     low, high = fake_quantize(np.asarray(sorted([a, b]), np.float32), grid)
     assert low <= high
 
@@ -61,7 +69,7 @@ def test_rounding_is_monotone(grid: Grid, a: float, b: float) -> None:
 @given(low=ENDS, high=ENDS, share=st.floats(0, 1), bits=BITS, signed=st.booleans())
 def test_the_error_inside_the_range_is_half_a_step(low: float, high: float, share: float, bits: int, signed: bool) -> None:
     low, high = min(low, high), max(low, high)
-    grid = affine_grid(low, high, bits=bits, signed=signed)
+    grid = affine_params(low, high, bits=bits, signed=signed)
     x = np.float32(low + share * (high - low))
     error = abs(float(fake_quantize(np.asarray(x), grid)[()]) - float(x))
     # float32 itself resolves x to one part in 2^23, and the division by the scale adds as much
@@ -69,7 +77,7 @@ def test_the_error_inside_the_range_is_half_a_step(low: float, high: float, shar
 
 
 @given(case=channels_and_grid())
-def test_per_channel_grids_round_every_channel_to_half_its_own_step(case: tuple[npt.NDArray[np.float32], Grid]) -> None:
+def test_per_channel_grids_round_every_channel_to_half_its_own_step(case: tuple[npt.NDArray[np.float32], QuantParams]) -> None:
     x, grid = case
     assert grid.axis is not None and grid.narrow and set(grid.zero_point) == {0}
     rounded = np.moveaxis(fake_quantize(x, grid), grid.axis, 0)
@@ -78,7 +86,7 @@ def test_per_channel_grids_round_every_channel_to_half_its_own_step(case: tuple[
 
 
 @given(case=channels_and_grid())
-def test_symmetric_grids_are_symmetric(case: tuple[npt.NDArray[np.float32], Grid]) -> None:
+def test_symmetric_grids_are_symmetric(case: tuple[npt.NDArray[np.float32], QuantParams]) -> None:
     x, grid = case
     np.testing.assert_array_equal(quantize(-x, grid), -quantize(x, grid))
 
@@ -96,23 +104,23 @@ def test_symmetric_grids_are_symmetric(case: tuple[npt.NDArray[np.float32], Grid
     ],
 )
 def test_affine_grids_by_hand(low: float, high: float, bits: int, signed: bool, scale: float, zero_point: int) -> None:
-    assert affine_grid(low, high, bits=bits, signed=signed) == Grid((float(np.float32(scale)),), (zero_point,), bits, signed)
+    assert affine_params(low, high, bits=bits, signed=signed) == QuantParams((float(np.float32(scale)),), (zero_point,), bits, signed)
 
 
 @pytest.mark.filterwarnings("error")
 def test_numbers_far_beyond_the_range_are_clipped_without_a_warning() -> None:
-    grid = Grid((2.0**-40,), (3,), 8, False)
+    grid = QuantParams((2.0**-40,), (3,), 8, False)
     assert quantize(np.array([-3e38, 3e38], np.float32), grid).tolist() == [0, 255]
 
 
 def test_values_half_way_round_to_even() -> None:
-    grid = Grid((1.0,), (0,), 8, True)
+    grid = QuantParams((1.0,), (0,), 8, True)
     halves = np.asarray([0.5, 1.5, 2.5, -0.5, -1.5, 126.5, 127.5, -200.0], np.float32)
     assert quantize(halves, grid).tolist() == [0, 2, 2, 0, -2, 126, 127, -128]
 
 
 def test_the_narrow_grid_leaves_out_the_lowest_code() -> None:
-    grid = symmetric_grid(1.27, bits=8)
+    grid = symmetric_params(1.27, bits=8)
     assert (grid.qmin, grid.qmax, grid.confined) == (-127, 127, True)
     assert quantize(np.asarray([-1.28, -1.27, 1.27], np.float32), grid).tolist() == [-127, -127, 127]
 
@@ -120,14 +128,14 @@ def test_the_narrow_grid_leaves_out_the_lowest_code() -> None:
 @pytest.mark.parametrize(("low", "high"), [(0.0, 0.0), (3.0, 3.0), (-7.5, -7.5), (1e-30, 1e-30), (-1e-42, 1e-42), (np.inf, -np.inf)])
 @pytest.mark.parametrize("signed", [True, False])
 def test_constant_and_empty_ranges_get_a_safe_grid(low: float, high: float, signed: bool) -> None:
-    grid = affine_grid(low, high, bits=8, signed=signed)
+    grid = affine_params(low, high, bits=8, signed=signed)
     assert grid.scale[0] >= SMALLEST_SCALE
     if np.isfinite(low):
         assert abs(float(fake_quantize(np.asarray(low, np.float32), grid)[()]) - low) <= max(1e-6 * abs(low), SMALLEST_SCALE)
 
 
 def test_dead_channels_get_a_safe_scale() -> None:
-    grid = symmetric_grid(np.asarray([0.0, 1e-42, 127.0]), bits=8, axis=0)
+    grid = symmetric_params(np.asarray([0.0, 1e-42, 127.0]), bits=8, axis=0)
     assert grid.scale == (SMALLEST_SCALE, SMALLEST_SCALE, 1.0)
     product = np.float32(grid.scale[0]) * np.float32(grid.scale[1])
     assert product >= np.finfo(np.float32).tiny
@@ -136,9 +144,9 @@ def test_dead_channels_get_a_safe_scale() -> None:
 @pytest.mark.parametrize("ends", [(np.nan, 1.0), (0.0, np.nan), (0.0, np.inf), (-np.inf, 0.0)])
 def test_no_grid_covers_a_range_that_is_not_finite(ends: tuple[float, float]) -> None:
     with pytest.raises(ValueError, match="not finite"):
-        affine_grid(*ends, bits=8, signed=True)
+        affine_params(*ends, bits=8, signed=True)
     with pytest.raises(ValueError, match="not finite"):
-        symmetric_grid(np.asarray([1.0, ends[0] + ends[1]]), bits=8, axis=0)
+        symmetric_params(np.asarray([1.0, ends[0] + ends[1]]), bits=8, axis=0)
 
 
 @pytest.mark.parametrize(
@@ -161,11 +169,11 @@ def test_no_grid_covers_a_range_that_is_not_finite(ends: tuple[float, float]) ->
 def test_unsound_grids_are_refused(fields: dict[str, Any], message: str) -> None:
     sound: dict[str, Any] = {"scale": (1.0,), "zero_point": (0,), "bits": 8, "signed": True}
     with pytest.raises(ValueError, match=message):
-        Grid(**{**sound, **fields})
+        QuantParams(**{**sound, **fields})
 
 
 @given(grid=affine_grids(), factor=st.floats(2.0**-20, 2.0**20))
-def test_a_rescaled_grid_has_the_same_codes_for_rescaled_numbers(grid: Grid, factor: float) -> None:
+def test_a_rescaled_grid_has_the_same_codes_for_rescaled_numbers(grid: QuantParams, factor: float) -> None:
     codes = np.arange(grid.qmin, grid.qmax + 1).astype(grid.dtype)
     rescaled = grid.rescaled(factor)
     np.testing.assert_allclose(dequantize(codes, rescaled), dequantize(codes, grid).astype(np.float64) * factor, rtol=3e-7)
@@ -173,9 +181,9 @@ def test_a_rescaled_grid_has_the_same_codes_for_rescaled_numbers(grid: Grid, fac
 
 def test_a_grid_is_never_rescaled_wrongly_in_silence() -> None:
     with pytest.raises(ValueError, match="too small"):
-        Grid((1e-6,), (0,), 8, True).rescaled(1e-20)
+        QuantParams((1e-6,), (0,), 8, True).rescaled(1e-20)
 
 
 @pytest.mark.parametrize(("bits", "signed", "confined"), [(8, True, False), (8, False, False), (7, True, True), (4, False, True)])
 def test_grids_narrower_than_their_container_say_so(bits: int, signed: bool, confined: bool) -> None:
-    assert Grid((1.0,), (0,), bits, signed).confined is confined
+    assert QuantParams((1.0,), (0,), bits, signed).confined is confined

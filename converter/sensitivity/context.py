@@ -100,8 +100,8 @@ def readings_of(model: ir.Model, plan: Plan) -> dict[tuple[str, int], Reading]:
         for index, value in enumerate(node.inputs):
             if value is None or not is_float(value) or constant(value) is not None:
                 continue
-            fate = plan.tensors.get(str(value.name))
-            if fate is None or fate.grid is None:
+            tensor_plan = plan.tensors.get(str(value.name))
+            if tensor_plan is None or tensor_plan.params is None:
                 continue
             maker = plan.ops.get(str(made[str(value.name)].name)) if str(value.name) in made else None
             coded = maker is not None and maker.writes == "codes"
@@ -113,8 +113,8 @@ def readings_of(model: ir.Model, plan: Plan) -> dict[tuple[str, int], Reading]:
 
 def _root(name: str, plan: Plan, made: Mapping[str, ir.Node]) -> Reading:
     factor = 1.0
-    while plan.tensors[name].fate in ("shared", "derived"):
-        if plan.tensors[name].fate == "derived":
+    while plan.tensors[name].kind in ("shared", "derived"):
+        if plan.tensors[name].kind == "derived":
             factor *= relabel_factor(made[name]) or 1.0
         name = plan.tensors[name].source
     return Reading(name, factor)

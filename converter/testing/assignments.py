@@ -10,7 +10,7 @@ from types import MappingProxyType
 import onnx_ir as ir
 
 from converter.calibration.observer import Observations
-from converter.forms.form import Offer, Refusal
+from converter.forms.form import SupportedForm, UnsupportedForm
 from converter.forms.registry import PASSING
 from converter.targets import TARGETS, Target
 
@@ -22,7 +22,7 @@ TARGET = replace(TARGETS["arm64"], quantize_node=0.0, quantize_element=float(Q),
 def cost_of(
     integer: frozenset[str],
     model: ir.Model,
-    offers: dict[str, Offer | Refusal],
+    offers: dict[str, SupportedForm | UnsupportedForm],
     seen: Observations,
     penalty: Mapping[str, float] = MappingProxyType({}),
     noise: Mapping[str, float] = MappingProxyType({}),
@@ -33,7 +33,7 @@ def cost_of(
     makers = {str(n.outputs[0].name): n for n in model.graph}
     for node in model.graph:
         entry = offers[str(node.name)]
-        if isinstance(entry, Offer):
+        if isinstance(entry, SupportedForm):
             total += entry.integer_cost if node.name in integer else entry.float_cost
             maker = makers.get(str(node.inputs[0].name)) if node.inputs[0] is not None else None
             if entry.form == "absorbed" and node.name in integer and (maker is None or maker.name not in integer):
@@ -47,19 +47,24 @@ def cost_of(
             total += target.quantize(math.prod(stats.shape)) if any(readers) else 0
             continue
         entry = offers[str(maker.name)]
-        free = isinstance(entry, Offer) and entry.may_write_float and not any(readers)
+        free = isinstance(entry, SupportedForm) and entry.may_write_float and not any(readers)
         total += target.dequantize(math.prod(stats.shape)) if not all(readers) and not free else 0
     return total
 
 
 def has_codes(
-    tensor: str, read: bool, maker: ir.Node | None, integer: frozenset[str], model: ir.Model, offers: dict[str, Offer | Refusal]
+    tensor: str,
+    read: bool,
+    maker: ir.Node | None,
+    integer: frozenset[str],
+    model: ir.Model,
+    offers: dict[str, SupportedForm | UnsupportedForm],
 ) -> bool:
     """Whether somebody rounds a tensor: not inside a fused group, nor who only moves codes."""
     readers = [str(n.name) for n in model.graph if any(v is not None and v.name == tensor for v in n.inputs)]
-    if any(isinstance(e := offers[n], Offer) and e.form == "absorbed" for n in readers):
+    if any(isinstance(e := offers[n], SupportedForm) and e.form == "absorbed" for n in readers):
         return False
     entry = None if maker is None else offers[str(maker.name)]
-    if maker is None or not isinstance(entry, Offer) or maker.name not in integer:
+    if maker is None or not isinstance(entry, SupportedForm) or maker.name not in integer:
         return read
     return entry.form not in PASSING and (read or not entry.may_write_float)

@@ -85,7 +85,9 @@ def networks(draw: st.DrawFn, steps: dict[str, Step]) -> tuple[Sketch, tuple[str
 def codes_of(planned: Planned, proto: onnx.ModelProto) -> dict[str, str]:
     """The name in the emitted graph of what readers take for each tensor's codes."""
     present = {o for n in proto.graph.node for o in n.output}
-    tensors = [name for name, fate in planned.plan.tensors.items() if fate.grid is not None and fate.fate != "derived"]
+    tensors = [
+        name for name, tensor_plan in planned.plan.tensors.items() if tensor_plan.params is not None and tensor_plan.kind != "derived"
+    ]
     return {t: next(w for w in (f"{t}_Clip_output", f"{t}_QuantizeLinear_output") if w in present) for t in tensors}
 
 
@@ -110,6 +112,6 @@ def codes_stay_in_their_grids(planned: Planned, activation_bits: int, *, optimis
     session = open_session(exposed(proto, list(names.values())), threads=1, optimise=optimise, settings=settings_for(planned.target))
     values = run_session(session, far_feed(planned, seed), list(names.values()))
     for tensor, name in names.items():
-        grid = planned.plan.tensors[tensor].grid
+        grid = planned.plan.tensors[tensor].params
         assert grid is not None and grid.bits in (activation_bits, 8) and values[name].dtype == grid.dtype
         assert grid.qmin <= values[name].min() and values[name].max() <= grid.qmax, f"{tensor}: {grid.bits} bits"

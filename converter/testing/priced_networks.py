@@ -11,7 +11,7 @@ import numpy as np
 import onnx_ir as ir
 
 from converter.calibration.observer import Observations, TensorStats
-from converter.forms.form import Offer, Refusal
+from converter.forms.form import SupportedForm, UnsupportedForm
 from converter.partition.assign import cut
 from converter.partition.cost_model import predict
 from converter.partition.integer_forms import offer
@@ -35,7 +35,7 @@ class Priced:
     model: ir.Model
     target: Target
     seen: Observations
-    offers: dict[str, Offer | Refusal]
+    offers: dict[str, SupportedForm | UnsupportedForm]
     penalty: Mapping[str, float]
     noise: Mapping[str, float]
 
@@ -56,7 +56,7 @@ def random_network(seed: int) -> Priced:
     offers = offer(model, seen, target, activation_bits=8, weight_bits=8)
     typical = predict(model, None, {}, shapes, target).total / 20
     errors = typical * 10.0 ** generator.uniform(-9.0, 1.0, (2, len(shapes))) * (seed % 2)  # every other network has none
-    penalty = {name: float(error) for name, error in zip(offers, errors[0], strict=False) if isinstance(offers[name], Offer)}
+    penalty = {name: float(error) for name, error in zip(offers, errors[0], strict=False) if isinstance(offers[name], SupportedForm)}
     return Priced(model, target, seen, offers, penalty, dict(zip(shapes, map(float, errors[1]), strict=True)))
 
 

@@ -17,7 +17,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from converter.calibration.observer import Observations, observe
 from converter.emit.builder import emit
-from converter.forms.form import Offer, Refusal
+from converter.forms.form import SupportedForm, UnsupportedForm
 from converter.methods.problem import Problem
 from converter.partition.assign import place, settle
 from converter.partition.bit_widths import CONTAINER_BITS, tensor_bits
@@ -107,7 +107,7 @@ class Planned:
 
     model: ir.Model
     seen: Observations
-    offers: dict[str, Offer | Refusal]
+    offers: dict[str, SupportedForm | UnsupportedForm]
     plan: Plan
     target: Target
 
@@ -135,13 +135,13 @@ def plan_for(
         fork_entering(model, excluded)
     seen = observe(model, feeds or feeds_for(model), threads=1)
     offers = offer(model, seen, chosen, activation_bits=bits[1], weight_bits=bits[0], excluded=excluded)
-    constants = {(n, i): c for n, o in offers.items() if isinstance(o, Offer) for i, c in o.constants.items()}
+    constants = {(n, i): c for n, o in offers.items() if isinstance(o, SupportedForm) for i, c in o.constants.items()}
     widths = tensor_bits(model, offers, bits[1])
     choice = METHODS[method].choose(Problem(seen.tensors, constants, widths, chosen.signed_activations))
     if cheapest or full:
         best = FULL if full else parse_placement(placement)
         return Planned(model, seen, offers, place(model, offers, choice, seen, chosen, method=method, bits=label, placement=best), chosen)
-    names = frozenset(n for n, o in offers.items() if isinstance(o, Offer)) if integer is None else frozenset(integer)
+    names = frozenset(n for n, o in offers.items() if isinstance(o, SupportedForm)) if integer is None else frozenset(integer)
     return Planned(model, seen, offers, settle(model, offers, choice, names, Plan(method, label, target, {}, {})), chosen)
 
 

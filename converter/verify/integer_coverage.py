@@ -11,7 +11,7 @@ from typing import Any
 
 import onnx
 
-from converter.forms.form import Offer, Refusal
+from converter.forms.form import SupportedForm, UnsupportedForm
 from converter.plan.records import Plan
 from converter.runtime.session import Feed, open_session, run_session
 
@@ -56,7 +56,7 @@ class Census:
 def take_census(
     model: onnx.ModelProto,
     plan: Plan,
-    offers: Mapping[str, Offer | Refusal],
+    offers: Mapping[str, SupportedForm | UnsupportedForm],
     feed: Feed,
     settings: Mapping[str, str],
     folder: Path,

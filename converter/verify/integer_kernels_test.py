@@ -241,10 +241,10 @@ def test_a_clamp_inside_a_wider_grid_becomes_an_integer_clip(target: str, tmp_pa
     planned = plan_for(built(FORMS["relu in the grid"][0]), target)
     (name,) = [n for n, op in planned.plan.ops.items() if op.op_type == "Relu"]
     relu = f"{name}.0"
-    fate = planned.plan.tensors[relu]
-    assert fate.grid is not None
-    wide = type(fate.grid)(fate.grid.scale, (fate.grid.zero_point[0] + 40,), 8, fate.grid.signed)
-    plan = planned.plan.with_ops({**planned.plan.tensors, relu: type(fate)("measured", wide)}, planned.plan.ops)
+    tensor_plan = planned.plan.tensors[relu]
+    assert tensor_plan.params is not None
+    wide = type(tensor_plan.params)(tensor_plan.params.scale, (tensor_plan.params.zero_point[0] + 40,), 8, tensor_plan.params.signed)
+    plan = planned.plan.with_ops({**planned.plan.tensors, relu: type(tensor_plan)("measured", wide)}, planned.plan.ops)
     changed = type(planned)(planned.model, planned.seen, planned.offers, plan, planned.target)
     proto = emitted(changed)
     found = kernels_of(proto, planned.target, tmp_path)
@@ -285,7 +285,7 @@ def test_dead_channels_still_give_their_bias() -> None:
     planned = plan_for(built(dead_channels))
     feed = feeds_for(planned.model, 1)[0]
     wanted, got = (run_session(open_session(m, threads=1), feed)["dead.0"] for m in (ir.to_proto(planned.model), emitted(planned)))
-    grid = planned.plan.tensors["dead.0"].grid
+    grid = planned.plan.tensors["dead.0"].params
     assert grid is not None
     for channel in (1, 2, 3, 5, 6):
         assert np.abs(got[0, channel] - wanted[0, channel]).max() <= 0.51 * grid.scale[0]

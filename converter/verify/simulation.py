@@ -13,7 +13,7 @@ import torch
 from converter.forms.registry import FORMS
 from converter.graph.queries import attributes, constant
 from converter.plan.records import OpPlan, Plan
-from converter.quantization.parameters import Grid, fake_quantize
+from converter.quantization.parameters import QuantParams, fake_quantize
 from converter.torch_backend import ops as torch_ops
 from converter.torch_backend.float_regions import Region, order_by_regions
 from converter.torch_backend.runtime_kernels import Sessions, runtime_operator, runtime_region
@@ -24,14 +24,14 @@ __all__ = ["fake_quantize_tensor", "simulate", "simulate_all"]
 Tensor = torch.Tensor
 
 
-def fake_quantize_tensor(x: Tensor, grid: Grid) -> Tensor:
+def fake_quantize_tensor(x: Tensor, grid: QuantParams) -> Tensor:
     """The nearest numbers on a grid, rounding half to even; float32, same shape."""
     scale, zero_point = (torch.from_numpy(a) for a in grid.per_channel(x.ndim))
     codes = torch.clamp(torch.round(x / scale) + zero_point, grid.qmin, grid.qmax)
     return (codes - zero_point) * scale
 
 
-def _quantize_per_channel(x: Tensor, grid: Grid, read_as: Grid) -> Tensor:
+def _quantize_per_channel(x: Tensor, grid: QuantParams, read_as: QuantParams) -> Tensor:
     """Codes on a grid with one scale per channel, read with the single scale of another; float32, same shape."""
     scale, zero_point = (torch.from_numpy(a) for a in grid.per_channel(x.ndim))
     codes = torch.clamp(torch.round(x / scale) + zero_point, grid.qmin, grid.qmax)
@@ -126,9 +126,9 @@ class Run:
             else:
                 self.floating(node, op)
 
-    def grid(self, value: ir.Value | None) -> Grid | None:
-        fate = self.plan.tensors.get(str(value.name)) if self.plan is not None and value is not None else None
-        return None if fate is None else fate.grid
+    def params_of(self, value: ir.Value | None) -> QuantParams | None:
+        tensor_plan = self.plan.tensors.get(str(value.name)) if self.plan is not None and value is not None else None
+        return None if tensor_plan is None else tensor_plan.params
 
     def read(self, value: ir.Value | None) -> Tensor | None:
         if value is None:
@@ -146,7 +146,7 @@ class Run:
     def read_codes(self, value: ir.Value | None) -> Tensor | None:
         """What an integer operator sees: the tensor on its grid, if it has one."""
         x = self.read(value)
-        grid = self.grid(value) if value is not None else None
+        grid = self.params_of(value) if value is not None else None
         node = value.producer() if value is not None else None
         if node is not None and grid is not None and inserted_factors(node) is not None:
             source = self.read(node.inputs[0])
@@ -156,7 +156,7 @@ class Run:
 
     def store(self, node: ir.Node, outputs: list[Tensor], op: OpPlan | None) -> None:
         for value, x in zip(node.outputs, outputs, strict=False):
-            grid = self.grid(value) if op is not None and op.writes == "codes" else None
+            grid = self.params_of(value) if op is not None and op.writes == "codes" else None
             self.made[value] = x if grid is None else fake_quantize_tensor(x, grid)
 
     def floating(self, node: ir.Node, op: OpPlan | None) -> None:
@@ -169,10 +169,10 @@ class Run:
         constants = [i for i, v in enumerate(node.inputs) if constant(v) is not None]
         return runtime_operator(node.op_type, inputs, attributes(node), len(node.outputs), constants=constants, sessions=self.sessions)
 
-    def integer_inputs(self, node: ir.Node, op: OpPlan) -> tuple[list[Tensor | None], list[Grid | None]]:
+    def integer_inputs(self, node: ir.Node, op: OpPlan) -> tuple[list[Tensor | None], list[QuantParams | None]]:
         """What an integer operator reads, and on which grids; constants rounded."""
         inputs = [self.read_codes(v) for v in node.inputs]
-        grids = [self.grid(v) for v in node.inputs]
+        grids = [self.params_of(v) for v in node.inputs]
         for index, grid in op.constants.items():
             array = constant(node.inputs[index])
             assert array is not None
@@ -186,14 +186,14 @@ class Run:
         except torch_ops.UnknownOperatorError:
             return self.compute(node, inputs)
 
-    def fake_quantize(self, x: Tensor, grid: Grid) -> Tensor:
+    def fake_quantize(self, x: Tensor, grid: QuantParams) -> Tensor:
         """See :func:`fake_quantize_tensor`."""
         return fake_quantize_tensor(x, grid)
 
-    def written(self, node: ir.Node) -> Grid | None:
+    def written(self, node: ir.Node) -> QuantParams | None:
         """The grid of the codes that an integer operator writes, its own or that of the clamp behind it."""
         output = node.outputs[0]
         op = self.op(node)
-        if op is not None and op.writes == "inside":
-            return self.grid(output.consumers()[0].outputs[0])
-        return self.grid(output) if op is not None and op.writes == "codes" else None
+        if op is not None and op.writes == "fused":
+            return self.params_of(output.consumers()[0].outputs[0])
+        return self.params_of(output) if op is not None and op.writes == "codes" else None

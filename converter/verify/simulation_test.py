@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from converter.canonicalise import canonicalise
-from converter.quantization.parameters import Grid, affine_grid, fake_quantize
+from converter.quantization.parameters import QuantParams, affine_params, fake_quantize
 from converter.runtime.session import open_session, run_session
 from converter.testing.models import hybrid_model
 from converter.testing.sketch import TARGET_NAMES, Sketch, emitted, feeds_for, parity, plan_for, settings_for
@@ -78,7 +78,11 @@ def test_a_convolution_by_hand() -> None:
 
 def test_rounding_in_torch_equals_rounding_in_numpy() -> None:
     x = np.linspace(-3, 3, 20001, dtype=np.float32)
-    for grid in (affine_grid(-1.3, 2.1, bits=8, signed=True), affine_grid(0, 2.1, bits=5, signed=False), Grid((0.5,), (3,), 8, False)):
+    for grid in (
+        affine_params(-1.3, 2.1, bits=8, signed=True),
+        affine_params(0, 2.1, bits=5, signed=False),
+        QuantParams((0.5,), (3,), 8, False),
+    ):
         np.testing.assert_array_equal(fake_quantize_tensor(torch.from_numpy(x), grid).numpy(), fake_quantize(x, grid))
 
 

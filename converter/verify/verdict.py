@@ -13,7 +13,7 @@ import onnx
 import onnx_ir as ir
 
 from converter.errors import ModelError, VerificationError
-from converter.forms.form import Offer, Refusal
+from converter.forms.form import SupportedForm, UnsupportedForm
 from converter.load.files import temporary_folder
 from converter.load.model import Source
 from converter.plan.records import Plan
@@ -81,7 +81,7 @@ def verify(
     canonical: ir.Model,
     emitted: ir.Model,
     plan: Plan,
-    offers: Mapping[str, Offer | Refusal],
+    offers: Mapping[str, SupportedForm | UnsupportedForm],
     feeds: Sequence[Feed],
     target: Target,
     *,

@@ -388,9 +388,9 @@ def test_operators_that_torch_may_lack_are_simulated_too(op_type: str, tmp_path:
 
 def test_the_plan_that_is_verified_is_the_plan_that_was_emitted(case: Case) -> None:
     """A plan with one other grid describes another computation."""
-    name, fate = next((n, t) for n, t in case.planned.plan.tensors.items() if n == "image")
-    assert fate.grid is not None
-    tensors = {**case.planned.plan.tensors, name: replace(fate, grid=fate.grid.rescaled(0.25))}
+    name, tensor_plan = next((n, t) for n, t in case.planned.plan.tensors.items() if n == "image")
+    assert tensor_plan.params is not None
+    tensors = {**case.planned.plan.tensors, name: replace(tensor_plan, params=tensor_plan.params.rescaled(0.25))}
     other = replace(case.planned, plan=case.planned.plan.with_ops(tensors, case.planned.plan.ops))
     with pytest.raises(VerificationError, match="does not compute what was planned"):
         Case(case.source, other, case.feeds).verify(case.emitted())

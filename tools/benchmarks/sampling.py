@@ -26,10 +26,10 @@ from converter.methods.judging.layer_readers import Reader
 from converter.methods.judging.layer_search import ranked_activations
 from converter.methods.judging.output_error import Judge, activation_errors, judge_of
 from converter.methods.judging.range_candidates import covering, scale_candidates
-from converter.methods.judging.tensor_error import Witness, grid_errors
+from converter.methods.judging.tensor_error import TensorSample, grid_errors
 from converter.options import Options
 from converter.planning.make import find_losses
-from converter.quantization.parameters import Grid
+from converter.quantization.parameters import QuantParams
 from converter.runtime.session import Feed
 from converter.sensitivity.context import Reading, stack
 from converter.sensitivity.curvature import LayerSample, capture, layers_of
@@ -75,7 +75,7 @@ def compare_layer(sample: LayerSample, everything: LayerSample, bits: int) -> La
     numbers = every.left.reshape(-1)
     kept = numbers[torch.randperm(len(numbers), generator=torch.Generator().manual_seed(0))[:_PLAIN_NUMBERS]]
     start = _nearest(kept, [covering(low * a, high * b, bits, True) for a in _RANGES for b in _RANGES])
-    guard = Witness(torch.arange(len(kept)), kept[None], torch.ones_like(kept)[None])
+    guard = TensorSample(torch.arange(len(kept)), kept[None], torch.ones_like(kept)[None])
     begun = time.process_time()
     reader = Reader(sample.name, 0, Reading(sample.operands[0], 1.0))
     chosen = ranked_activations([reader], {sample.name: few}, {(sample.name, 1): few.right}, start, low, high, guard=guard)[0]
@@ -88,9 +88,9 @@ def compare_layer(sample: LayerSample, everything: LayerSample, bits: int) -> La
     return LayerResult(sample.name, error / best if best > 0 else 1.0, between - begun, done - between)
 
 
-def _nearest(numbers: torch.Tensor, grids: Sequence[Grid]) -> Grid:
+def _nearest(numbers: torch.Tensor, grids: Sequence[QuantParams]) -> QuantParams:
     """The grid of least plain error, from which the method starts as well."""
-    return grids[int(grid_errors(Witness(torch.arange(len(numbers)), numbers[None], torch.ones_like(numbers)[None]), grids).argmin())]
+    return grids[int(grid_errors(TensorSample(torch.arange(len(numbers)), numbers[None], torch.ones_like(numbers)[None]), grids).argmin())]
 
 
 def _unthinned(sample: LayerSample) -> Judge:

@@ -18,7 +18,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from converter.calibration.observer import Observations, observe
 from converter.emit.builder import emit
-from converter.forms.form import Offer
+from converter.forms.form import SupportedForm
 from converter.methods.problem import Problem
 from converter.methods.ranges import minmax
 from converter.partition.assign import settle
@@ -249,10 +249,10 @@ def floats(model: ir.Model) -> onnx.ModelProto:
 def integers(model: ir.Model, seen: Observations, target: Target) -> tuple[onnx.ModelProto, frozenset[str]]:
     """The model with all that is offered in integer, as the converter writes it for a target; and the names of what is offered."""
     offers = offer(model, seen, target, activation_bits=8, weight_bits=8)
-    constants = {(n, i): c for n, o in offers.items() if isinstance(o, Offer) for i, c in o.constants.items()}
+    constants = {(n, i): c for n, o in offers.items() if isinstance(o, SupportedForm) for i, c in o.constants.items()}
     widths = dict.fromkeys(seen.tensors, 8)
     choice = minmax.choose(Problem(seen.tensors, constants, widths, target.signed_activations))
-    names = frozenset(n for n, o in offers.items() if isinstance(o, Offer))
+    names = frozenset(n for n, o in offers.items() if isinstance(o, SupportedForm))
     plan = settle(model, offers, choice, names, Plan("minmax", BitWidths(), target.name, {}, {}))
     proto: onnx.ModelProto = ir.to_proto(emit(model, plan, {}))
     return proto, names

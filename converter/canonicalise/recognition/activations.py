@@ -27,7 +27,7 @@ import onnx_ir as ir
 import torch
 from torch.nn import functional
 
-from converter.canonicalise.recognition.subgraphs import Cone, cones, evaluate, is_pointwise
+from converter.canonicalise.recognition.subgraphs import Subgraph, evaluate, is_pointwise, subgraphs
 from converter.graph.builder import GraphBuilder
 from converter.graph.queries import constant
 
@@ -57,7 +57,7 @@ _CORE = _POINTS.abs() <= _EDGE
 _UNBOUNDED = 1e29
 _LINEAR = {"Add", "Sub", "Mul", "Div", "Neg", "Identity"}
 
-Replacement = Callable[[GraphBuilder, Cone], ir.Value]
+Replacement = Callable[[GraphBuilder, Subgraph], ir.Value]
 
 
 def fuse_activations(model: ir.Model) -> list[str]:
@@ -66,27 +66,31 @@ def fuse_activations(model: ir.Model) -> list[str]:
     return [*_fuse(builder, _recognise_exact), *_fuse(builder, _recognise_doubled)]
 
 
-def _fuse(builder: GraphBuilder, recognise: Callable[[torch.Tensor, Cone], Replacement | None]) -> list[str]:
+def _fuse(builder: GraphBuilder, recognise: Callable[[torch.Tensor, Subgraph], Replacement | None]) -> list[str]:
     graph, changed = builder.graph, []
     position = {node: i for i, node in enumerate(graph)}
     for node in list(graph):
         if node.graph is not graph or not _scalar_function(node):
             continue
-        found = [(cone, build) for cone in cones(node.outputs[0], position, _scalar_function) if (build := _recognise(cone, recognise))]
+        found = [
+            (subgraph, build)
+            for subgraph in subgraphs(node.outputs[0], position, _scalar_function)
+            if (build := _recognise(subgraph, recognise))
+        ]
         if not found:
             continue
-        cone, build = found[-1]  # the largest: factors and offsets in front belong to a HardSigmoid
-        changed.append(str(cone.output.name))
-        builder.replace(cone.output, build(builder, cone), reversed(cone.nodes))
+        subgraph, build = found[-1]  # the largest: factors and offsets in front belong to a HardSigmoid
+        changed.append(str(subgraph.output.name))
+        builder.replace(subgraph.output, build(builder, subgraph), reversed(subgraph.nodes))
         position = {n: i for i, n in enumerate(graph)}
     return changed
 
 
-def _recognise(cone: Cone, recognise: Callable[[torch.Tensor, Cone], Replacement | None]) -> Replacement | None:
-    if all(n.op_type in _LINEAR for n in cone.nodes) or _is_canonical(cone) or not _keeps_shape(cone):
+def _recognise(subgraph: Subgraph, recognise: Callable[[torch.Tensor, Subgraph], Replacement | None]) -> Replacement | None:
+    if all(n.op_type in _LINEAR for n in subgraph.nodes) or _is_canonical(subgraph) or not _keeps_shape(subgraph):
         return None
-    y = evaluate(cone, _POINTS)
-    return recognise(y, cone) if y is not None and y.shape == _POINTS.shape else None
+    y = evaluate(subgraph, _POINTS)
+    return recognise(y, subgraph) if y is not None and y.shape == _POINTS.shape else None
 
 
 def _scalar_function(node: ir.Node) -> bool:
@@ -94,16 +98,16 @@ def _scalar_function(node: ir.Node) -> bool:
     return is_pointwise(node) and all(a.size == 1 for a in constants)
 
 
-def _is_canonical(cone: Cone) -> bool:
-    if len(cone.nodes) == 1:
-        return cone.nodes[0].op_type not in ("Max", "Clip")
-    return [n.op_type for n in cone.nodes] == ["Sigmoid", "Mul"]
+def _is_canonical(subgraph: Subgraph) -> bool:
+    if len(subgraph.nodes) == 1:
+        return subgraph.nodes[0].op_type not in ("Max", "Clip")
+    return [n.op_type for n in subgraph.nodes] == ["Sigmoid", "Mul"]
 
 
-def _keeps_shape(cone: Cone) -> bool:
+def _keeps_shape(subgraph: Subgraph) -> bool:
     """False if a constant of higher rank could give the output more dimensions than the source has."""
-    ranks = [a.ndim for n in cone.nodes for a in (constant(v) for v in n.inputs) if a is not None]
-    shape = cone.source.shape
+    ranks = [a.ndim for n in subgraph.nodes for a in (constant(v) for v in n.inputs) if a is not None]
+    shape = subgraph.source.shape
     return max(ranks, default=0) <= (1 if shape is None else len(shape))
 
 
@@ -129,7 +133,7 @@ def _same_hard_swish(y: torch.Tensor) -> bool:
     return bool(torch.where(left, y == 0, near).all())
 
 
-def _recognise_exact(y: torch.Tensor, cone: Cone) -> Replacement | None:
+def _recognise_exact(y: torch.Tensor, subgraph: Subgraph) -> Replacement | None:
     x = _POINTS
     if _same(y, functional.gelu(x)):
         return _operator("Gelu", {"approximate": "none"})
@@ -143,7 +147,7 @@ def _recognise_exact(y: torch.Tensor, cone: Cone) -> Replacement | None:
         return _operator("Sigmoid", {})
     if torch.equal(y, torch.relu(x)):
         return _operator("Relu", {})
-    return _recognise_clipped_line(y) if len(cone.nodes) > 1 else None
+    return _recognise_clipped_line(y) if len(subgraph.nodes) > 1 else None
 
 
 def _recognise_clipped_line(y: torch.Tensor) -> Replacement | None:
@@ -164,8 +168,8 @@ def _recognise_clipped_line(y: torch.Tensor) -> Replacement | None:
     return _operator("HardSigmoid", {"alpha": slope, "beta": offset}) if slope > 0 and bool(clipped.all()) else None
 
 
-def _recognise_doubled(y: torch.Tensor, cone: Cone) -> Replacement | None:
-    if any(n.op_type == "Gelu" for n in cone.nodes):  # already found
+def _recognise_doubled(y: torch.Tensor, subgraph: Subgraph) -> Replacement | None:
+    if any(n.op_type == "Gelu" for n in subgraph.nodes):  # already found
         return None
     for approximate in ("none", "tanh"):
         if _same(y, 2 * functional.gelu(_POINTS, approximate=approximate)):
@@ -174,34 +178,40 @@ def _recognise_doubled(y: torch.Tensor, cone: Cone) -> Replacement | None:
 
 
 def _operator(op_type: str, attrs: dict[str, object]) -> Replacement:
-    def build(builder: GraphBuilder, cone: Cone) -> ir.Value:
-        return builder.add(op_type, [cone.source], attrs, name=f"{cone.output.name}_{op_type}", like=cone.output, before=cone.nodes[-1])
+    def build(builder: GraphBuilder, subgraph: Subgraph) -> ir.Value:
+        return builder.add(
+            op_type, [subgraph.source], attrs, name=f"{subgraph.output.name}_{op_type}", like=subgraph.output, before=subgraph.nodes[-1]
+        )
 
     return build
 
 
 def _clip(low: float, high: float) -> Replacement:
-    def build(builder: GraphBuilder, cone: Cone) -> ir.Value:
-        limits = [_number(builder, cone, end, value) for end, value in (("min", low), ("max", high))]
-        return builder.add("Clip", [cone.source, *limits], name=f"{cone.output.name}_Clip", like=cone.output, before=cone.nodes[-1])
+    def build(builder: GraphBuilder, subgraph: Subgraph) -> ir.Value:
+        limits = [_number(builder, subgraph, end, value) for end, value in (("min", low), ("max", high))]
+        return builder.add(
+            "Clip", [subgraph.source, *limits], name=f"{subgraph.output.name}_Clip", like=subgraph.output, before=subgraph.nodes[-1]
+        )
 
     return build
 
 
-def _silu(builder: GraphBuilder, cone: Cone) -> ir.Value:
-    anchor, name = cone.nodes[-1], cone.output.name
-    gate = builder.add("Sigmoid", [cone.source], name=f"{name}_Sigmoid", like=cone.output, before=anchor)
-    return builder.add("Mul", [cone.source, gate], name=f"{name}_Mul", like=cone.output, before=anchor)
+def _silu(builder: GraphBuilder, subgraph: Subgraph) -> ir.Value:
+    anchor, name = subgraph.nodes[-1], subgraph.output.name
+    gate = builder.add("Sigmoid", [subgraph.source], name=f"{name}_Sigmoid", like=subgraph.output, before=anchor)
+    return builder.add("Mul", [subgraph.source, gate], name=f"{name}_Mul", like=subgraph.output, before=anchor)
 
 
 def _doubled_gelu(approximate: str) -> Replacement:
-    def build(builder: GraphBuilder, cone: Cone) -> ir.Value:
-        anchor, name = cone.nodes[-1], cone.output.name
-        gelu = builder.add("Gelu", [cone.source], {"approximate": approximate}, name=f"{name}_Gelu", like=cone.output, before=anchor)
-        return builder.add("Mul", [gelu, _number(builder, cone, "two", 2.0)], name=f"{name}_Mul", like=cone.output, before=anchor)
+    def build(builder: GraphBuilder, subgraph: Subgraph) -> ir.Value:
+        anchor, name = subgraph.nodes[-1], subgraph.output.name
+        gelu = builder.add(
+            "Gelu", [subgraph.source], {"approximate": approximate}, name=f"{name}_Gelu", like=subgraph.output, before=anchor
+        )
+        return builder.add("Mul", [gelu, _number(builder, subgraph, "two", 2.0)], name=f"{name}_Mul", like=subgraph.output, before=anchor)
 
     return build
 
 
-def _number(builder: GraphBuilder, cone: Cone, what: str, value: float) -> ir.Value:
-    return builder.initializer(f"{cone.output.name}_{what}", np.asarray(value, np.float32))
+def _number(builder: GraphBuilder, subgraph: Subgraph, what: str, value: float) -> ir.Value:
+    return builder.initializer(f"{subgraph.output.name}_{what}", np.asarray(value, np.float32))

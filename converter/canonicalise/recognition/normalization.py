@@ -17,7 +17,7 @@ import numpy as np
 import onnx_ir as ir
 import torch
 
-from converter.canonicalise.recognition.subgraphs import Cone, cones, evaluate, is_pointwise
+from converter.canonicalise.recognition.subgraphs import Subgraph, evaluate, is_pointwise, subgraphs
 from converter.graph.builder import GraphBuilder
 from converter.graph.queries import attributes, constant
 
@@ -43,13 +43,13 @@ def fuse_normalizations(model: ir.Model) -> list[str]:
     for node in list(graph):
         if node.graph is not graph or not _pointwise_by_rows(node):
             continue
-        for cone in reversed(list(cones(node.outputs[0], order, _allowed))):  # the largest may begin with the maximum
-            if not any(n.op_type in {*_REDUCTIONS, "LayerNormalization"} for n in cone.nodes) or not _keeps_shape(cone):
+        for subgraph in reversed(list(subgraphs(node.outputs[0], order, _allowed))):  # the largest may begin with the maximum
+            if not any(n.op_type in {*_REDUCTIONS, "LayerNormalization"} for n in subgraph.nodes) or not _keeps_shape(subgraph):
                 continue
-            new = _as_layer_norm(builder, cone) or _as_softmax(builder, cone)
+            new = _as_layer_norm(builder, subgraph) or _as_softmax(builder, subgraph)
             if new is not None:
-                changed.append(str(cone.output.name))
-                builder.replace(cone.output, new, reversed(cone.nodes))
+                changed.append(str(subgraph.output.name))
+                builder.replace(subgraph.output, new, reversed(subgraph.nodes))
                 order = {n: i for i, n in enumerate(graph)}
                 break
     return changed
@@ -78,35 +78,35 @@ def _is_last_axis(node: ir.Node, axis: int) -> bool:
     return axis == -1 or (shape is not None and axis == len(shape) - 1)
 
 
-def _vectors(cone: Cone) -> list[np.ndarray]:
+def _vectors(subgraph: Subgraph) -> list[np.ndarray]:
     """The constants of more than one element."""
-    arrays = [constant(v) for n in cone.nodes for v in n.inputs]
+    arrays = [constant(v) for n in subgraph.nodes for v in n.inputs]
     return [a for a in arrays if a is not None and a.size > 1]
 
 
-def _keeps_shape(cone: Cone) -> bool:
+def _keeps_shape(subgraph: Subgraph) -> bool:
     """False if a constant could give the output another shape than the source has."""
-    source = cone.source.shape
-    width = _width(cone)
-    ranks = [a.ndim for n in cone.nodes for a in (constant(v) for v in n.inputs) if a is not None]
-    return max(ranks, default=0) <= (1 if source is None else len(source)) and all(a.size == width for a in _vectors(cone))
+    source = subgraph.source.shape
+    width = _width(subgraph)
+    ranks = [a.ndim for n in subgraph.nodes for a in (constant(v) for v in n.inputs) if a is not None]
+    return max(ranks, default=0) <= (1 if source is None else len(source)) and all(a.size == width for a in _vectors(subgraph))
 
 
-def _width(cone: Cone) -> int | None:
+def _width(subgraph: Subgraph) -> int | None:
     """Length of the last axis, from shapes or from the constants; None if nothing tells it."""
-    for value in (cone.source, cone.output):
+    for value in (subgraph.source, subgraph.output):
         if value.shape and isinstance(value.shape[-1], int):
             return value.shape[-1]
-    return max((a.size for a in _vectors(cone)), default=None)
+    return max((a.size for a in _vectors(subgraph)), default=None)
 
 
-def _run(cone: Cone, rows: torch.Tensor) -> torch.Tensor | None:
-    """Evaluate the cone on [rows, width], where every reduction runs over the last axis."""
-    ranks = {len(v.shape) for v in (cone.source, *(n.outputs[0] for n in cone.nodes)) if v.shape is not None} or {2}
+def _run(subgraph: Subgraph, rows: torch.Tensor) -> torch.Tensor | None:
+    """Evaluate the subgraph on [rows, width], where every reduction runs over the last axis."""
+    ranks = {len(v.shape) for v in (subgraph.source, *(n.outputs[0] for n in subgraph.nodes)) if v.shape is not None} or {2}
     rank = max(ranks)
     if rank < 2 or len(ranks) > 1:
         return None
-    y = evaluate(cone, rows.reshape(*[1] * (rank - 2), *rows.shape))
+    y = evaluate(subgraph, rows.reshape(*[1] * (rank - 2), *rows.shape))
     return None if y is None or y.numel() != rows.numel() else y.reshape(rows.shape)
 
 
@@ -130,9 +130,9 @@ def _norm_probe(width: int, *, outliers: bool) -> torch.Tensor:
     return torch.cat([_probe(width), faint, peaks, -peaks, torch.tensor([[0.5], [0.0]]).expand(_FLAT, width)])
 
 
-def _epsilons(cone: Cone) -> Iterator[float]:
-    """What the cone may add to the variance: its small constants, or nothing."""
-    for node in cone.nodes:
+def _epsilons(subgraph: Subgraph) -> Iterator[float]:
+    """What the subgraph may add to the variance: its small constants, or nothing."""
+    for node in subgraph.nodes:
         if node.op_type == "LayerNormalization":
             yield float(attributes(node).get("epsilon", 1e-5))
         for array in (constant(v) for v in node.inputs):
@@ -141,25 +141,30 @@ def _epsilons(cone: Cone) -> Iterator[float]:
     yield 0.0
 
 
-def _as_layer_norm(builder: GraphBuilder, cone: Cone) -> ir.Value | None:
-    if not any(n.op_type in ("ReduceMean", "LayerNormalization") for n in cone.nodes):
+def _as_layer_norm(builder: GraphBuilder, subgraph: Subgraph) -> ir.Value | None:
+    if not any(n.op_type in ("ReduceMean", "LayerNormalization") for n in subgraph.nodes):
         return None
-    width = _width(cone)
+    width = _width(subgraph)
     if width is None or width < _NARROWEST:
         return None
-    x = _norm_probe(width, outliers=any(n.op_type not in _SMOOTH for n in cone.nodes))
-    y = _run(cone, x)
+    x = _norm_probe(width, outliers=any(n.op_type not in _SMOOTH for n in subgraph.nodes))
+    y = _run(subgraph, x)
     if y is None or not bool(torch.isfinite(y[:-_FLAT]).all()):
         return None
-    for epsilon in _epsilons(cone):
+    for epsilon in _epsilons(subgraph):
         weights = _gamma_and_beta(x, y, epsilon)
         if weights is None:
             continue
-        name = str(cone.output.name)
+        name = str(subgraph.output.name)
         values = [builder.initializer(f"{name}_{what}", w.numpy().astype(np.float32)) for what, w in weights.items()]
         attrs = {"axis": -1, "epsilon": epsilon}
         return builder.add(
-            "LayerNormalization", [cone.source, *values], attrs, name=f"{name}_LayerNormalization", like=cone.output, before=cone.nodes[-1]
+            "LayerNormalization",
+            [subgraph.source, *values],
+            attrs,
+            name=f"{name}_LayerNormalization",
+            like=subgraph.output,
+            before=subgraph.nodes[-1],
         )
     return None
 
@@ -176,12 +181,14 @@ def _gamma_and_beta(x: torch.Tensor, y: torch.Tensor, epsilon: float) -> dict[st
     return {"gamma": gamma, "beta": beta} if bool(near.all()) and bool((gamma != 0).any()) else None
 
 
-def _as_softmax(builder: GraphBuilder, cone: Cone) -> ir.Value | None:
-    if not any(n.op_type == "Exp" for n in cone.nodes):
+def _as_softmax(builder: GraphBuilder, subgraph: Subgraph) -> ir.Value | None:
+    if not any(n.op_type == "Exp" for n in subgraph.nodes):
         return None
-    rows = _probe(_width(cone) or _DEFAULT_WIDTH)
+    rows = _probe(_width(subgraph) or _DEFAULT_WIDTH)
     x = torch.cat([rows, rows - 60.0, rows + 60.0, 5 * rows])  # the shift brings out anything added to the sum
-    y, expected = _run(cone, x), torch.softmax(x, 1)
+    y, expected = _run(subgraph, x), torch.softmax(x, 1)
     if y is None or not bool(((y - expected).abs() <= 1e-6 * expected).all()):
         return None
-    return builder.add("Softmax", [cone.source], {"axis": -1}, name=f"{cone.output.name}_Softmax", like=cone.output, before=cone.nodes[-1])
+    return builder.add(
+        "Softmax", [subgraph.source], {"axis": -1}, name=f"{subgraph.output.name}_Softmax", like=subgraph.output, before=subgraph.nodes[-1]
+    )

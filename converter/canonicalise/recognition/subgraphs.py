@@ -1,4 +1,4 @@
-"""Cones: groups of nodes with a single computed input and a single output, and what they compute."""
+"""Subgraphs: groups of nodes with a single computed input and a single output, and what they compute."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ import torch
 from converter.graph.queries import attributes, constant, data_inputs, is_float, is_graph_output
 from converter.torch_backend import ops as torch_ops
 
-__all__ = ["Cone", "cones", "evaluate", "is_pointwise"]
+__all__ = ["Subgraph", "evaluate", "is_pointwise", "subgraphs"]
 
 _LARGEST = 14
 _WIDEST = 3
 
 
 @dataclass(frozen=True)
-class Cone:
+class Subgraph:
     """A group of nodes that computes ``output`` from ``source`` and constants alone.
 
     Attributes:
@@ -33,15 +33,15 @@ class Cone:
     nodes: tuple[ir.Node, ...]
 
 
-def cones(output: ir.Value, order: dict[ir.Node, int], allowed: Callable[[ir.Node], bool]) -> Iterator[Cone]:
-    """All cones that end in ``output``, from the smallest to the largest.
+def subgraphs(output: ir.Value, order: dict[ir.Node, int], allowed: Callable[[ir.Node], bool]) -> Iterator[Subgraph]:
+    """All subgraphs that end in ``output``, from the smallest to the largest.
 
-    A tensor inside a cone is read inside that cone only, and is not an output of the model.
+    A tensor inside a subgraph is read inside that subgraph only, and is not an output of the model.
 
     Args:
-        output: the tensor that leaves the cone.
+        output: the tensor that leaves the subgraph.
         order: topological position of each node.
-        allowed: says which nodes may belong to a cone.
+        allowed: says which nodes may belong to a subgraph.
     """
     node = output.producer()
     members: dict[ir.Node, None] = {}
@@ -51,7 +51,7 @@ def cones(output: ir.Value, order: dict[ir.Node, int], allowed: Callable[[ir.Nod
         members[node] = None
         frontier = list(dict.fromkeys(v for m in members for _, v in data_inputs(m) if v.producer() not in members))
         if len(frontier) == 1:
-            yield Cone(frontier[0], output, tuple(sorted(members, key=order.__getitem__)))
+            yield Subgraph(frontier[0], output, tuple(sorted(members, key=order.__getitem__)))
         producers = [p for p in (v.producer() for v in frontier) if p is not None and p in order]
         if not producers or len(frontier) > _WIDEST:
             return
@@ -69,13 +69,13 @@ def is_pointwise(node: ir.Node) -> bool:
     return all(v is None or constant(v) is not None or is_float(v) for v in node.inputs)
 
 
-def evaluate(cone: Cone, x: torch.Tensor) -> torch.Tensor | None:
-    """The cone's output for a given source tensor, or None if an operator in it is not known.
+def evaluate(subgraph: Subgraph, x: torch.Tensor) -> torch.Tensor | None:
+    """The subgraph's output for a given source tensor, or None if an operator in it is not known.
 
     Constants of one element count as numbers, whatever their rank.
     """
-    values: dict[ir.Value, torch.Tensor] = {cone.source: x}
-    for node in cone.nodes:
+    values: dict[ir.Value, torch.Tensor] = {subgraph.source: x}
+    for node in subgraph.nodes:
         inputs: list[torch.Tensor | None] = []
         for value in node.inputs:
             array = constant(value)
@@ -89,4 +89,4 @@ def evaluate(cone: Cone, x: torch.Tensor) -> torch.Tensor | None:
             values[node.outputs[0]] = torch_ops.apply(node.op_type, inputs, attributes(node))[0]
         except torch_ops.UnknownOperatorError:
             return None
-    return values[cone.output]
+    return values[subgraph.output]

@@ -4,18 +4,18 @@ import onnx_ir as ir
 import pytest
 import torch
 
-from converter.canonicalise.recognition.subgraphs import Cone, cones, evaluate, is_pointwise
+from converter.canonicalise.recognition.subgraphs import Subgraph, evaluate, is_pointwise, subgraphs
 from converter.testing.rewrites import Draft, weights
 
 
-def all_cones(draft: Draft, output: str, *more: str) -> list[Cone]:
+def all_cones(draft: Draft, output: str, *more: str) -> list[Subgraph]:
     graph = ir.from_proto(draft.model(output, *more)).graph
     order = {node: i for i, node in enumerate(graph)}
     producer = next(n for n in graph if n.outputs[0].name == output)
-    return list(cones(producer.outputs[0], order, is_pointwise))
+    return list(subgraphs(producer.outputs[0], order, is_pointwise))
 
 
-def described(found: list[Cone]) -> list[tuple[str, list[str]]]:
+def described(found: list[Subgraph]) -> list[tuple[str, list[str]]]:
     return [(str(c.source.name), [n.op_type for n in c.nodes]) for c in found]
 
 
@@ -53,8 +53,8 @@ def test_two_sources_make_no_cone() -> None:
 
 def test_evaluation_takes_constants_in() -> None:
     draft = Draft(x=(1, 4))
-    cone = all_cones(draft, draft.add("Mul", draft.add("Add", "x", 1.0), 3.0))[-1]
-    y = evaluate(cone, torch.tensor([1.0, 2.0], dtype=torch.float64))
+    subgraph = all_cones(draft, draft.add("Mul", draft.add("Add", "x", 1.0), 3.0))[-1]
+    y = evaluate(subgraph, torch.tensor([1.0, 2.0], dtype=torch.float64))
     assert y is not None
     assert y.tolist() == [6.0, 9.0]
     assert y.dtype == torch.float64
@@ -63,7 +63,7 @@ def test_evaluation_takes_constants_in() -> None:
 def test_what_torch_has_no_rule_for_is_not_evaluated() -> None:
     draft = Draft(x=(1, 4))
     graph = ir.from_proto(draft.model(draft.add("Unique", "x"))).graph
-    assert evaluate(Cone(graph[0].inputs[0], graph[0].outputs[0], (graph[0],)), torch.zeros(3)) is None
+    assert evaluate(Subgraph(graph[0].inputs[0], graph[0].outputs[0], (graph[0],)), torch.zeros(3)) is None
 
 
 def test_integers_are_not_pointwise() -> None:

@@ -15,8 +15,8 @@ import torch
 from converter.methods.judging.layer_readers import Reader
 from converter.methods.judging.output_error import Judge, activation_errors, on_grid, thinned, weight_errors
 from converter.methods.judging.range_candidates import scale_candidates, shortlist, with_moved_ends
-from converter.methods.judging.tensor_error import Witness, grid_errors, thinned_witness
-from converter.quantization.parameters import SMALLEST_SCALE, Grid
+from converter.methods.judging.tensor_error import TensorSample, grid_errors, thinned_sample
+from converter.quantization.parameters import SMALLEST_SCALE, QuantParams
 
 __all__ = ["best_weights", "ranked_activations", "ranked_again"]
 
@@ -35,14 +35,14 @@ def ranked_activations(
     readers: Sequence[Reader],
     judges: Mapping[str, Judge],
     others: Mapping[tuple[str, int], Tensor],
-    start: Grid,
+    start: QuantParams,
     low: float,
     high: float,
     *,
     asymmetric: bool = True,
-    witness: Witness | None = None,
-    guard: Witness | None = None,
-) -> list[Grid]:
+    tensor_sample: TensorSample | None = None,
+    guard: TensorSample | None = None,
+) -> list[QuantParams]:
     """The best grids for a tensor by the error of all layers that read it, best first.
 
     Args:
@@ -53,23 +53,25 @@ def ranked_activations(
         low: least number observed.
         high: greatest number observed.
         asymmetric: False leaves the symmetric scheme alone.
-        witness: of the tensor, if others than layers read it too.
+        tensor_sample: of the tensor, if others than layers read it too.
         guard: the tensor at more places than the layers show, for grids that are far worse there to be kept out.
     """
     candidates = scale_candidates(low, high, start.bits, start.signed, asymmetric=asymmetric)
     if not asymmetric:
-        kept = shortlist(candidates, _errors(readers, judges, others, candidates, witness))
-        return ranked_again(readers, judges, others, kept, witness)
-    candidates = _sparing([start, *candidates], None if guard is None else thinned_witness(guard))
+        kept = shortlist(candidates, _errors(readers, judges, others, candidates, tensor_sample))
+        return ranked_again(readers, judges, others, kept, tensor_sample)
+    candidates = _sparing([start, *candidates], None if guard is None else thinned_sample(guard))
     steps = {r.name: _coarse_step(judges[r.name].left.shape) for r in readers}
     coarse = {name: thinned(judges[name], step) for name, step in steps.items()}
     thin = {(r.name, 1 - r.operand): others[r.name, 1 - r.operand][:, :: steps[r.name] if r.operand else 1] for r in readers}
-    kept = shortlist(candidates, _errors(readers, coarse, thin, candidates, None if witness is None else thinned_witness(witness)))
+    kept = shortlist(
+        candidates, _errors(readers, coarse, thin, candidates, None if tensor_sample is None else thinned_sample(tensor_sample))
+    )
     finalists = _sparing(list(dict.fromkeys([start, *kept, *with_moved_ends(kept[0])])), guard)
-    return ranked_again(readers, judges, others, finalists, witness)
+    return ranked_again(readers, judges, others, finalists, tensor_sample)
 
 
-def _sparing(grids: list[Grid], guard: Witness | None) -> list[Grid]:
+def _sparing(grids: list[QuantParams], guard: TensorSample | None) -> list[QuantParams]:
     """The grids that are not far worse than the first at the tensor itself.
 
     A layer is judged at few places, and numbers that are rare there and large may all be elsewhere.
@@ -89,21 +91,21 @@ def ranked_again(
     readers: Sequence[Reader],
     judges: Mapping[str, Judge],
     others: Mapping[tuple[str, int], Tensor],
-    grids: Sequence[Grid],
-    witness: Witness | None = None,
-) -> list[Grid]:
+    grids: Sequence[QuantParams],
+    tensor_sample: TensorSample | None = None,
+) -> list[QuantParams]:
     """The best of a few grids anew, after the layers' other operands have changed."""
-    return shortlist(grids, _errors(readers, judges, others, grids, witness))
+    return shortlist(grids, _errors(readers, judges, others, grids, tensor_sample))
 
 
 def _errors(
     readers: Sequence[Reader],
     judges: Mapping[str, Judge],
     others: Mapping[tuple[str, int], Tensor],
-    grids: Sequence[Grid],
-    witness: Witness | None,
+    grids: Sequence[QuantParams],
+    tensor_sample: TensorSample | None,
 ) -> Tensor:
-    total = torch.zeros(len(grids), dtype=torch.float64) if witness is None else grid_errors(witness, grids)
+    total = torch.zeros(len(grids), dtype=torch.float64) if tensor_sample is None else grid_errors(tensor_sample, grids)
     for reader in readers:
         other = others[reader.name, 1 - reader.operand]
         total += activation_errors(judges[reader.name], reader.operand, other, grids, reader.reading.factor)
@@ -138,7 +140,7 @@ def best_weights(judge: Judge, left: Tensor, bits: int, factors: Doubles = _WEIG
     return best[1][:, 0], best[2]
 
 
-def quantized_operand(judge: Judge, operand: int, grid: Grid | None, factor: float) -> Tensor:
+def quantized_operand(judge: Judge, operand: int, grid: QuantParams | None, factor: float) -> Tensor:
     """An operand as the layer will read it."""
     x = judge.right if operand else judge.left
     return x if grid is None else on_grid(x, grid, factor)

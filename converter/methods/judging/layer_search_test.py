@@ -12,8 +12,8 @@ from converter.methods.judging.layer_readers import Reader
 from converter.methods.judging.layer_search import best_weights, ranked_activations
 from converter.methods.judging.output_error import Judge, activation_errors, judge_of, on_grid, thinned, weight_errors
 from converter.methods.judging.range_candidates import covering, scale_candidates
-from converter.methods.judging.tensor_error import Witness
-from converter.quantization.parameters import Grid, fake_quantize
+from converter.methods.judging.tensor_error import TensorSample
+from converter.quantization.parameters import QuantParams, fake_quantize
 from converter.sensitivity.context import Reading
 from converter.sensitivity.curvature import LayerSample
 
@@ -26,7 +26,7 @@ def layer(seed: int = 0, spread: float = 1.0) -> Judge:
     return Judge(left, right, left @ right, torch.rand(1, 64, 5, generator=generator))
 
 
-def error_by_hand(judge: Judge, grid: Grid) -> float:
+def error_by_hand(judge: Judge, grid: QuantParams) -> float:
     """The same error with NumPy, in float64."""
     left = fake_quantize(judge.left[0].numpy(), grid).astype(np.float64)
     off = left @ judge.right[0].numpy().astype(np.float64) - judge.target[0].numpy()
@@ -123,12 +123,12 @@ def test_a_grid_that_cuts_off_what_the_sampled_places_did_not_show_is_kept_out()
     judge = Judge(left, right, left @ right, torch.ones(1, 64, 4))
     reader = Reader("layer", 0, Reading("x", 1.0))
     everywhere = torch.cat([left.reshape(1, -1), torch.full((1, 16), 40.0)], 1)
-    witness = Witness(torch.arange(everywhere.shape[1]), everywhere, torch.ones_like(everywhere))
+    tensor_sample = TensorSample(torch.arange(everywhere.shape[1]), everywhere, torch.ones_like(everywhere))
     start, low, high = covering(-4.0, 40.0, 8, True), -4.0, 40.0
 
-    def reach(guard: Witness | None) -> float:
+    def reach(guard: TensorSample | None) -> float:
         grids = ranked_activations([reader], {"layer": judge}, {("layer", 1): right}, start, low, high, guard=guard)
         return grids[0].highest
 
     assert reach(None) < 6.0
-    assert reach(witness) > 35.0
+    assert reach(tensor_sample) > 35.0

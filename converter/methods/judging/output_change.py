@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from converter.methods.judging.output_error import on_grids
 from converter.methods.problem import Problem
-from converter.quantization.parameters import Grid
+from converter.quantization.parameters import QuantParams
 from converter.sensitivity.output_loss import OutputLoss
 from converter.torch_backend.network import run_samples
 
@@ -29,7 +29,7 @@ _RUIN = 5.0
 _FEWEST = 8
 
 
-def ruins_outputs(problem: Problem, found: Mapping[str, Grid], simple: Mapping[str, Grid]) -> bool:
+def ruins_outputs(problem: Problem, found: Mapping[str, QuantParams], simple: Mapping[str, QuantParams]) -> bool:
     """Whether grids that were found by gradients change the network's outputs far more than simple ones do.
 
     Gradients are taken at the float network. Where a softmax is saturated there are none, and what its scores lose is not seen.

@@ -12,7 +12,7 @@ import torch
 from converter.calibration.observer import TensorStats
 from converter.methods.judging.output_change import affordable_samples, output_change, ruins_outputs
 from converter.methods.problem import Problem
-from converter.quantization.parameters import Grid, affine_grid
+from converter.quantization.parameters import QuantParams, affine_params
 from converter.sensitivity.context import Reading, Study, stack
 from converter.sensitivity.output_loss import OutputLoss
 from converter.testing.sketch import Sketch, feeds_for
@@ -53,17 +53,17 @@ def test_what_is_infinite_has_to_stay_so_and_the_rest_is_compared() -> None:
 @pytest.mark.parametrize(
     ("found", "ruined"),
     [
-        (affine_grid(-4.0, 4.0, bits=8, signed=True), False),
-        (affine_grid(-6.0, 6.0, bits=8, signed=True), False),  # steps half as wide again: 2.25 times the error
-        (affine_grid(-12.0, 12.0, bits=8, signed=True), True),  # nine times
-        (affine_grid(-0.1, 0.1, bits=8, signed=True), True),
+        (affine_params(-4.0, 4.0, bits=8, signed=True), False),
+        (affine_params(-6.0, 6.0, bits=8, signed=True), False),  # steps half as wide again: 2.25 times the error
+        (affine_params(-12.0, 12.0, bits=8, signed=True), True),  # nine times
+        (affine_params(-0.1, 0.1, bits=8, signed=True), True),
     ],
 )
-def test_grids_that_leave_far_more_error_than_simple_ones_ruin_the_outputs(found: Grid, ruined: bool) -> None:
+def test_grids_that_leave_far_more_error_than_simple_ones_ruin_the_outputs(found: QuantParams, ruined: bool) -> None:
     sketch = Sketch()
     model = sketch.model(sketch.add("MatMul", sketch.add("Neg", sketch.input("x", 4, 16), name="neg"), sketch.normal(16, 8), name="layer"))
     losses = {str(model.graph.outputs[0].name): OutputLoss("values")}
     study = Study(network_of(model), stack(feeds_for(model, 16)), {("layer", 0): Reading("neg.0", 1.0)}, (), (), 0, losses=losses)
-    problem, simple = Problem({}, {}, {}, True, study=study), affine_grid(-4.0, 4.0, bits=8, signed=True)
+    problem, simple = Problem({}, {}, {}, True, study=study), affine_params(-4.0, 4.0, bits=8, signed=True)
     assert ruins_outputs(problem, {"neg.0": found}, {"neg.0": simple}) == ruined
     assert not ruins_outputs(replace(problem, study=None), {"neg.0": found}, {"neg.0": simple})

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import torch
 
-from converter.quantization.parameters import Grid
+from converter.quantization.parameters import QuantParams
 from converter.sensitivity.context import Reading
 from converter.sensitivity.curvature import LayerSample
 from converter.torch_backend.network import Hook, Step
@@ -63,13 +63,13 @@ def thinned(judge: Judge, step: int) -> Judge:
     return Judge(judge.left[:, ::step], judge.right, judge.target[:, ::step], judge.importance[:, ::step] * step)
 
 
-def on_grid(x: Tensor, grid: Grid, factor: float = 1.0) -> Tensor:
+def on_grid(x: Tensor, grid: QuantParams, factor: float = 1.0) -> Tensor:
     """The nearest numbers on a per-tensor grid times a factor."""
     scale, zero = grid.scale[0] * factor, grid.zero_point[0]
     return torch.clamp(torch.div(x, scale).round_(), grid.qmin - zero, grid.qmax - zero).mul_(scale)  # few copies: tensors may be large
 
 
-def on_grids(readings: Mapping[tuple[str, int], Reading], grids: Mapping[str, Grid], steps: Collection[str] | None = None) -> Hook:
+def on_grids(readings: Mapping[tuple[str, int], Reading], grids: Mapping[str, QuantParams], steps: Collection[str] | None = None) -> Hook:
     """Puts some tensors on their grids wherever they are read through them, or only where some steps do; all else stays float.
 
     Args:
@@ -87,7 +87,7 @@ def on_grids(readings: Mapping[tuple[str, int], Reading], grids: Mapping[str, Gr
     return hook
 
 
-def activation_errors(judge: Judge, operand: int, other: Tensor, grids: Sequence[Grid], factor: float = 1.0) -> Tensor:
+def activation_errors(judge: Judge, operand: int, other: Tensor, grids: Sequence[QuantParams], factor: float = 1.0) -> Tensor:
     """Errors of a layer with each of many per-tensor grids on one operand; float64 [candidates].
 
     Args:

@@ -12,12 +12,12 @@ from dataclasses import dataclass
 
 import torch
 
-from converter.quantization.parameters import Grid
+from converter.quantization.parameters import QuantParams
 from converter.sensitivity.context import Study
 from converter.sensitivity.curvature import backward, or_even
 from converter.torch_backend.workers import in_order
 
-__all__ = ["Witness", "grid_errors", "thinned_witness", "witnesses_of"]
+__all__ = ["TensorSample", "grid_errors", "tensor_samples_of", "thinned_sample"]
 
 Tensor = torch.Tensor
 
@@ -32,7 +32,7 @@ _AT_ONCE = 1 << 20
 
 
 @dataclass(frozen=True, eq=False)
-class Witness:
+class TensorSample:
     """A tensor at some of its elements.
 
     Attributes:
@@ -48,11 +48,11 @@ class Witness:
     blind: bool = False
 
 
-def witnesses_of(study: Study, names: Sequence[str], feed: Mapping[str, Tensor]) -> dict[str, Witness]:
+def tensor_samples_of(study: Study, names: Sequence[str], feed: Mapping[str, Tensor]) -> dict[str, TensorSample]:
     """Run the float network forwards and backwards and keep some elements of some tensors.
 
     Args:
-        study: with a network that can be differentiated; for another there are no witnesses.
+        study: with a network that can be differentiated; for another there are no samples of tensors.
         names: of the tensors.
         feed: samples by input name, the sample axis in front.
     """
@@ -61,7 +61,7 @@ def witnesses_of(study: Study, names: Sequence[str], feed: Mapping[str, Tensor])
         return {}
     total = next(iter(feed.values())).shape[0]
 
-    def run(start: int) -> dict[str, Witness]:
+    def run(start: int) -> dict[str, TensorSample]:
         chunk = {name: value[start : start + study.network.chunk] for name, value in feed.items()}
         values, squares = backward(study.network, (), chunk, study.losses, names, _PROBES, _seeded(study.seed + start))
         generator = _seeded(study.seed)  # the same places of all samples
@@ -75,21 +75,21 @@ def _seeded(seed: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def _sampled(values: Tensor, squares: Tensor, total: int, generator: torch.Generator) -> Witness:
+def _sampled(values: Tensor, squares: Tensor, total: int, generator: torch.Generator) -> TensorSample:
     flat = values.reshape(values.shape[0], -1)
     count = flat.shape[1]
     places = torch.randperm(count, generator=generator)[:_MOST_ELEMENTS]
-    return Witness(places, flat[:, places], squares.reshape(flat.shape)[:, places] * (count / (len(places) * total)))
+    return TensorSample(places, flat[:, places], squares.reshape(flat.shape)[:, places] * (count / (len(places) * total)))
 
 
-def _joined(parts: Sequence[Witness]) -> Witness:
+def _joined(parts: Sequence[TensorSample]) -> TensorSample:
     values = torch.cat([p.values for p in parts])
-    return Witness(parts[0].places, values, *or_even(torch.cat([p.importance for p in parts]), lambda: values))
+    return TensorSample(parts[0].places, values, *or_even(torch.cat([p.importance for p in parts]), lambda: values))
 
 
-def grid_errors(witness: Witness, grids: Sequence[Grid]) -> Tensor:
+def grid_errors(tensor_sample: TensorSample, grids: Sequence[QuantParams]) -> Tensor:
     """Weighted error of a tensor on each of many per-tensor grids of one width and container; float64 [candidates]."""
-    x, weights = witness.values.reshape(-1), witness.importance.reshape(-1)
+    x, weights = tensor_sample.values.reshape(-1), tensor_sample.importance.reshape(-1)
     scale = torch.tensor([g.scale[0] for g in grids])[:, None]
     zero = torch.tensor([float(g.zero_point[0]) for g in grids])[:, None]
     low, high = grids[0].qmin - zero, grids[0].qmax - zero
@@ -102,7 +102,7 @@ def grid_errors(witness: Witness, grids: Sequence[Grid]) -> Tensor:
     return torch.cat(parts)
 
 
-def thinned_witness(witness: Witness) -> Witness:
+def thinned_sample(tensor_sample: TensorSample) -> TensorSample:
     """One number in so many, at other places of each sample: few places may hold all large numbers."""
-    values, importance = (x.reshape(1, -1)[:, ::_COARSE] for x in (witness.values, witness.importance))
-    return Witness(witness.places, values, importance * _COARSE, witness.blind)
+    values, importance = (x.reshape(1, -1)[:, ::_COARSE] for x in (tensor_sample.values, tensor_sample.importance))
+    return TensorSample(tensor_sample.places, values, importance * _COARSE, tensor_sample.blind)

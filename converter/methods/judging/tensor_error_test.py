@@ -6,18 +6,18 @@ import numpy as np
 import pytest
 import torch
 
-from converter.methods.judging.tensor_error import Witness, grid_errors, thinned_witness, witnesses_of
-from converter.quantization.parameters import Grid, fake_quantize
+from converter.methods.judging.tensor_error import TensorSample, grid_errors, tensor_samples_of, thinned_sample
+from converter.quantization.parameters import QuantParams, fake_quantize
 from converter.sensitivity.context import Study, stack
 from converter.sensitivity.output_loss import OutputLoss
 from converter.testing.sketch import Sketch
 from converter.torch_backend.network import network_of
 
-GRIDS = [Grid((0.1,), (3,), 8, True), Grid((0.25,), (-20,), 8, True), Grid((0.02,), (0,), 8, True)]
+GRIDS = [QuantParams((0.1,), (3,), 8, True), QuantParams((0.25,), (-20,), 8, True), QuantParams((0.02,), (0,), 8, True)]
 
 
-def witness_of(values: torch.Tensor, importance: torch.Tensor | None = None) -> Witness:
-    return Witness(torch.arange(values.shape[1]), values, torch.ones_like(values) if importance is None else importance)
+def witness_of(values: torch.Tensor, importance: torch.Tensor | None = None) -> TensorSample:
+    return TensorSample(torch.arange(values.shape[1]), values, torch.ones_like(values) if importance is None else importance)
 
 
 def test_the_importance_is_the_squared_slope_of_the_loss() -> None:
@@ -30,10 +30,10 @@ def test_the_importance_is_the_squared_slope_of_the_loss() -> None:
     inputs = np.random.default_rng(0).normal(size=(3, 1, 6)).astype(np.float32)
     feed = stack([{"x": one} for one in inputs])
     study = Study(network_of(model), feed, {}, (), (), 0, losses={str(model.graph.outputs[0].name): OutputLoss("values", powers=(0.25,))})
-    (witness,) = witnesses_of(study, ["middle.0"], feed).values()
-    order = witness.places.numpy()
-    np.testing.assert_allclose(witness.values.numpy(), 2.0 * inputs[:, 0, order], rtol=1e-6)
-    np.testing.assert_allclose(witness.importance.numpy(), np.broadcast_to(np.square(weight[order, 0]) / 0.25 / 3, (3, 6)), rtol=1e-5)
+    (tensor_sample,) = tensor_samples_of(study, ["middle.0"], feed).values()
+    order = tensor_sample.places.numpy()
+    np.testing.assert_allclose(tensor_sample.values.numpy(), 2.0 * inputs[:, 0, order], rtol=1e-6)
+    np.testing.assert_allclose(tensor_sample.importance.numpy(), np.broadcast_to(np.square(weight[order, 0]) / 0.25 / 3, (3, 6)), rtol=1e-5)
 
 
 def test_errors_are_those_of_rounding_number_by_number() -> None:
@@ -48,7 +48,7 @@ def test_errors_are_those_of_rounding_number_by_number() -> None:
 def test_thinning_takes_other_places_of_each_sample() -> None:
     values = torch.zeros(16, 1152)
     values[:, 5] = 1.0
-    thin = thinned_witness(witness_of(values))
+    thin = thinned_sample(witness_of(values))
     assert 0 < float(thin.values.sum()) < 16
     assert float(thin.importance.sum()) == pytest.approx(float(values.numel()), rel=0.01)
 
@@ -57,4 +57,4 @@ def test_a_network_that_cannot_be_differentiated_has_no_witnesses() -> None:
     sketch = Sketch()
     model = sketch.model(sketch.add("Relu", sketch.input("x", 1, 6), name="relu"))
     study = Study(network_of(model), {}, {}, (), (), 0, values={})
-    assert witnesses_of(study, ["relu.0"], {"x": torch.zeros(2, 1, 6)}) == {}
+    assert tensor_samples_of(study, ["relu.0"], {"x": torch.zeros(2, 1, 6)}) == {}

@@ -16,7 +16,7 @@ from converter.methods.published.symmetric import centred_grid
 from converter.options import Options
 from converter.plan.records import Plan
 from converter.planning.make import make_plan
-from converter.quantization.parameters import Grid
+from converter.quantization.parameters import QuantParams
 from converter.sensitivity.context import Reading
 from converter.targets import TARGETS
 from converter.testing.hybrid_plans import hybrid, planned, quality
@@ -109,7 +109,7 @@ def test_scales_take_turns_as_in_a_replica_of_one_layer(bits: int) -> None:
         column = columns[int(np.argmax([np.mean([cosine(left[i] @ c, y[i]) for i in range(4)]) for c in columns]))]
         scores = [np.mean([cosine(rounded(x[i], top / span, bits, -top - 1) @ column, y[i]) for i in range(4)]) for span in spans_of_x]
         reach = spans_of_x[int(np.argmax(scores))]
-    grid = plan.tensors["x"].grid
+    grid = plan.tensors["x"].params
     assert grid is not None and grid.scale[0] == pytest.approx(reach / top, rel=1e-5)
     codes = np.rint(w / plan.ops["layer"].constants[1].scale[0]).clip(-top, top)
     assert cosine(codes, column) == pytest.approx(1.0, abs=1e-9)  # the same but for a factor
@@ -119,14 +119,14 @@ def test_scales_take_turns_as_in_a_replica_of_one_layer(bits: int) -> None:
 def test_all_measured_grids_have_zero_in_the_middle_and_the_result_is_of_use() -> None:
     model = hybrid(activation_bits=6)
     result, minmax = planned(model, "easyquant", "W6A6"), planned(model, "minmax", "W6A6")
-    measured = {n: t.grid for n, t in result.plan.tensors.items() if t.fate == "measured" and t.grid is not None}
+    measured = {n: t.params for n, t in result.plan.tensors.items() if t.kind == "measured" and t.params is not None}
     assert len(measured) > 10 and {g.zero_point for g in measured.values()} == {(0,)}
     narrow = [n for n, grid in measured.items() if grid.bits == 6]
     assert any(measured[n] != symmetric(minmax.plan, n) for n in narrow)
     assert quality(model, result) > 15.0
 
 
-def symmetric(plan: Plan, name: str) -> Grid | None:
+def symmetric(plan: Plan, name: str) -> QuantParams | None:
     """The grid about zero over what min-max saw."""
-    grid = plan.tensors[name].grid
+    grid = plan.tensors[name].params
     return None if grid is None else centred_grid(max(-grid.lowest, grid.highest), grid.bits, grid.signed)

@@ -33,7 +33,7 @@ from converter.methods.published.carry_over import completed
 from converter.methods.published.repq_vit import operand_grid
 from converter.methods.ranges import minmax
 from converter.plan.choice import Choice
-from converter.quantization.parameters import SMALLEST_SCALE, Grid, affine_grid
+from converter.quantization.parameters import SMALLEST_SCALE, QuantParams, affine_params
 from converter.torch_backend.network import run_samples
 from converter.transforms.nonuniform.quantizer import Curve, Spot
 from converter.transforms.nonuniform.transform import NonuniformQuantization
@@ -64,7 +64,7 @@ def curves(problem: Problem) -> Proposal:
         if spot.kind == "attention" and spot.scores in draft.tensors:
             found[name] = _attention_map(problem, draft, spot)
         elif spot.kind == "normalization":
-            found[name] = Curve("power-of-two", grid=_norm_grid(problem, name, rows.get(name)))
+            found[name] = Curve("power-of-two", params=_norm_grid(problem, name, rows.get(name)))
     return Proposal(NonuniformQuantization(found) if found else None, draft)
 
 
@@ -73,7 +73,7 @@ def choose(problem: Problem) -> Choice:
     return completed(problem, _draft(problem) if problem.draft is None else problem.draft)
 
 
-def power_of_two_factors(values: npt.NDArray[np.float32], grid: Grid) -> npt.NDArray[np.int64]:
+def power_of_two_factors(values: npt.NDArray[np.float32], grid: QuantParams) -> npt.NDArray[np.int64]:
     """The exponent of each channel's factor, 0 to 3, of least squared error; int64 [channels].
 
     Args:
@@ -95,7 +95,7 @@ def omse_range(stats: TensorStats, bits: int) -> tuple[float, float]:
     best = (np.inf, (stats.minimum, stats.maximum))
     for i in range(_SHRINKS):
         low, high = stats.minimum * (1.0 - i / 100), stats.maximum * (1.0 - i / 100)
-        grid = affine_grid(low, high, bits=bits, signed=False)
+        grid = affine_params(low, high, bits=bits, signed=False)
         codes = np.clip(np.rint(x / grid.scale[0]) + grid.zero_point[0], 0, grid.qmax)
         error = float(np.square((codes - grid.zero_point[0]) * grid.scale[0] - x).sum())
         best = min(best, (error, (low, high)))
@@ -124,10 +124,10 @@ def _attention_map(problem: Problem, draft: Choice, spot: Spot) -> Curve:
     ((reader, index),) = spot.readers
     low, high = _RANGES[problem.observer](problem.tensors[spot.scores], 8)
     grid = scores_grid(low, high, signed=problem.signed)
-    return Curve("log-int-softmax", _ATTENTION_BITS, grid=grid, partner=operand_grid(problem, draft, reader, index, spot))
+    return Curve("log-int-softmax", _ATTENTION_BITS, params=grid, partner=operand_grid(problem, draft, reader, index, spot))
 
 
-def scores_grid(low: float, high: float, *, signed: bool) -> Grid:
+def scores_grid(low: float, high: float, *, signed: bool) -> QuantParams:
     """8 bits over the scores, or over the highest of them if they go too far: far below the highest, a softmax gives zero.
 
     A grid has a code for zero, so scores above 255 are cut off.
@@ -135,9 +135,9 @@ def scores_grid(low: float, high: float, *, signed: bool) -> Grid:
     low, high = min(low, 0.0), max(high, 0.0)
     reach = 255 * _LARGEST_STEP
     if high - low <= reach:
-        return affine_grid(low, high, bits=8, signed=signed)
+        return affine_params(low, high, bits=8, signed=signed)
     bottom = min(0.0, high - reach)  # a grid has a code for zero
-    return affine_grid(bottom, bottom + reach, bits=8, signed=signed)
+    return affine_params(bottom, bottom + reach, bits=8, signed=signed)
 
 
 def _rows(problem: Problem, names: Sequence[str]) -> dict[str, npt.NDArray[np.float32]]:
@@ -156,12 +156,12 @@ def _rows(problem: Problem, names: Sequence[str]) -> dict[str, npt.NDArray[np.fl
     return {name: np.concatenate(rows) for name, rows in parts.items()}
 
 
-def _norm_grid(problem: Problem, name: str, values: npt.NDArray[np.float32] | None) -> Grid:
+def _norm_grid(problem: Problem, name: str, values: npt.NDArray[np.float32] | None) -> QuantParams:
     """The scale of the whole range for every channel's largest factor; that factor throughout where no values are known."""
     stats = problem.tensors[name]
-    whole = affine_grid(stats.minimum, stats.maximum, bits=_NORM_BITS, signed=problem.signed)
+    whole = affine_params(stats.minimum, stats.maximum, bits=_NORM_BITS, signed=problem.signed)
     channels = stats.shape[-1]
     exponents = np.full(channels, len(FACTORS) - 1) if values is None else power_of_two_factors(values, whole)
     scales = np.maximum(whole.scale[0] / FACTORS[-1] * 2.0**exponents, SMALLEST_SCALE)
     scale = tuple(float(np.float32(s)) for s in scales)
-    return Grid(scale, whole.zero_point * channels, _NORM_BITS, problem.signed, axis=len(stats.shape) - 1)
+    return QuantParams(scale, whole.zero_point * channels, _NORM_BITS, problem.signed, axis=len(stats.shape) - 1)

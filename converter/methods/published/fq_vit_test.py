@@ -17,7 +17,7 @@ from converter.methods.problem import Problem
 from converter.methods.published.fq_vit import FACTORS, choose, omse_range, percentile_range, power_of_two_factors, scores_grid
 from converter.options import Options
 from converter.planning.make import make_plan
-from converter.quantization.parameters import Grid, affine_grid, fake_quantize
+from converter.quantization.parameters import QuantParams, affine_params, fake_quantize
 from converter.runtime.session import open_session, run_session
 from converter.testing.hybrid_plans import BY_SIZE, hybrid, planned, quality
 from converter.testing.plans import curves_of
@@ -30,17 +30,17 @@ from converter.verify.verdict import sqnr
 def test_channels_of_an_eighth_of_the_range_get_an_eighth_of_the_scale() -> None:
     generator = np.random.default_rng(0)
     x = (generator.uniform(-1.0, 1.0, (4000, 4)) * [0.12, 0.24, 0.49, 1.0]).astype(np.float32)
-    assert power_of_two_factors(x, affine_grid(-1.0, 1.0, bits=8, signed=True)).tolist() == [0, 1, 2, 3]
+    assert power_of_two_factors(x, affine_params(-1.0, 1.0, bits=8, signed=True)).tolist() == [0, 1, 2, 3]
 
 
 @pytest.mark.parametrize("signed", [True, False])
 def test_the_factor_is_the_best_of_four_scans(signed: bool) -> None:
     x = (np.random.default_rng(1).standard_normal((300, 6)) * [0.05, 0.1, 0.3, 0.5, 0.9, 1.0]).astype(np.float32)
-    whole = affine_grid(float(x.min()), float(x.max()), bits=8, signed=signed)
+    whole = affine_params(float(x.min()), float(x.max()), bits=8, signed=signed)
     chosen = power_of_two_factors(x, whole)
     for channel in range(6):
         column = x[:, channel]
-        grids = [Grid((float(np.float32(whole.scale[0] * f / 8)),), whole.zero_point, 8, signed) for f in FACTORS]
+        grids = [QuantParams((float(np.float32(whole.scale[0] * f / 8)),), whole.zero_point, 8, signed) for f in FACTORS]
         errors = [float(np.square(fake_quantize(column, g).astype(np.float64) - column).sum()) for g in grids]
         assert errors[chosen[channel]] == pytest.approx(min(errors), rel=1e-4)
 
@@ -55,7 +55,7 @@ def test_omse_is_the_best_of_ninety_shrunken_ranges() -> None:
     low, high = omse_range(stats(x), 4)
     errors = {}
     for i in range(90):
-        grid = affine_grid(float(x.min()) * (1 - i / 100), float(x.max()) * (1 - i / 100), bits=4, signed=False)
+        grid = affine_params(float(x.min()) * (1 - i / 100), float(x.max()) * (1 - i / 100), bits=4, signed=False)
         errors[i] = float(np.square(fake_quantize(x.astype(np.float32), grid) - x).sum())
     best = min(errors, key=lambda i: errors[i])
     assert best > 0
@@ -66,9 +66,9 @@ def test_the_observer_decides_what_ranges_grids_cover() -> None:
     x = np.random.default_rng(2).laplace(size=4000)
     problem = Problem({"x": stats(x)}, {}, {"x": 4}, True)
     whole, percentile, omse = (choose(replace(problem, observer=observer)).tensors["x"] for observer in OBSERVERS)
-    assert choose(problem).tensors["x"] == whole == affine_grid(float(x.min()), float(x.max()), bits=4, signed=True)
-    assert percentile == affine_grid(*percentile_range(stats(x), 4), bits=4, signed=True)
-    assert omse == affine_grid(*omse_range(stats(x), 4), bits=4, signed=True)
+    assert choose(problem).tensors["x"] == whole == affine_params(float(x.min()), float(x.max()), bits=4, signed=True)
+    assert percentile == affine_params(*percentile_range(stats(x), 4), bits=4, signed=True)
+    assert omse == affine_params(*omse_range(stats(x), 4), bits=4, signed=True)
     assert whole.scale > percentile.scale > omse.scale
 
 
@@ -112,9 +112,9 @@ def test_every_layer_norm_reads_powers_of_two_and_attention_has_four_bits() -> N
     kinds = [c.kind for c in curves_of(result.plan).values()]
     assert sorted(kinds) == ["log-int-softmax", "power-of-two", "power-of-two"]
     for curve in curves_of(result.plan).values():
-        if curve.grid is not None and curve.kind == "power-of-two":
-            ratios = np.log2(np.asarray(curve.grid.scale) / min(curve.grid.scale))
-            assert set(np.round(ratios, 6)) <= {0.0, 1.0, 2.0, 3.0} and len(set(curve.grid.zero_point)) == 1
+        if curve.params is not None and curve.kind == "power-of-two":
+            ratios = np.log2(np.asarray(curve.params.scale) / min(curve.params.scale))
+            assert set(np.round(ratios, 6)) <= {0.0, 1.0, 2.0, 3.0} and len(set(curve.params.zero_point)) == 1
         else:
             assert curve.bits == 4 and curve.partner is not None
     assert not any(n.op_type == "Softmax" for n in result.model.graph)
@@ -148,15 +148,15 @@ def test_a_residual_stream_in_front_of_a_norm_is_rounded_once_and_goes_on_so(fla
     makers = {str(o.name): n for n in result.model.graph for o in n.outputs}
     assert len(curves_of(result.plan)) == 2
     for name, curve in curves_of(result.plan).items():
-        assert curve.grid is not None and len(set(curve.grid.scale)) == len(FACTORS)
+        assert curve.params is not None and len(set(curve.params.scale)) == len(FACTORS)
         (barrier,) = {node for node, _ in makers[name].outputs[0].uses()}
         assert curve_of(barrier) == "power-of-two"
         assert result.plan.ops[str(makers[name].name)].runs == "float"
-        assert name not in result.plan.tensors or result.plan.tensors[name].grid is None
+        assert name not in result.plan.tensors or result.plan.tensors[name].params is None
         rounded = next(n for n in result.model.graph if n.op_type == "DequantizeLinear" and str(n.name).startswith(name))
         assert {node.op_type for node, _ in rounded.outputs[0].uses()} == {"LayerNormalization", "Add"}
     norms = [str(n.name) for n in result.model.graph if n.op_type == "LayerNormalization"]
-    assert norms and all(result.plan.ops[name].runs == "float" for name in norms)  # an enclosed one would read one scale again
+    assert norms and all(result.plan.ops[name].runs == "float" for name in norms)  # a fake-quantized one would read one scale again
     emitted = ir.to_proto(emit(result.model, result.plan, {}))
     got = run_session(open_session(emitted, threads=1, settings=settings_for(BY_SIZE)), feeds[0])
     assert all(sqnr(value, got[name]) > 60.0 for name, value in simulate(result.model, result.plan, feeds[0]).items())

@@ -35,7 +35,7 @@ from converter.methods.protocol import Proposal
 from converter.methods.published.carry_over import completed
 from converter.methods.published.symmetric import centred_grid, choose_centred
 from converter.plan.choice import Choice
-from converter.quantization.parameters import Grid
+from converter.quantization.parameters import QuantParams
 from converter.transforms.nonuniform.quantizer import Curve, Spot, halves, low_copy
 from converter.transforms.nonuniform.transform import NonuniformQuantization
 
@@ -56,8 +56,8 @@ _SPLITS = 20
 class Twin:
     """Two grids about zero that share the codes of one: below ``bound`` the first, from it on the second."""
 
-    low: Grid
-    high: Grid
+    low: QuantParams
+    high: QuantParams
     bound: float
 
 
@@ -65,7 +65,7 @@ class Twin:
 class _State:
     """Answers so far: grids by root tensor, twin grids by the tensor that is read, weights by layer."""
 
-    tensors: dict[str, Grid]
+    tensors: dict[str, QuantParams]
     twins: dict[str, Twin]
     scales: dict[str, Tensor] = field(default_factory=dict)
     weights: dict[str, Tensor] = field(default_factory=dict)

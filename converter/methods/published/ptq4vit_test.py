@@ -89,10 +89,10 @@ def test_both_halves_run_in_integer_with_the_same_weights(target: str) -> None:
     assert {(n, c.kind, c.bound) for n, c in curves_of(result.plan).items()} == {("gelu.0", "twin", 0.0)}
     ops = result.plan.ops
     assert ops["gelu"].runs == "float"  # one grid in front of the split would be all that is left of the finer half
-    assert "gelu.0" not in result.plan.tensors or result.plan.tensors["gelu.0"].grid is None
+    assert "gelu.0" not in result.plan.tensors or result.plan.tensors["gelu.0"].params is None
     assert ops["behind"].runs == ops[low_copy("behind")].runs == "integer"
     assert ops["behind"].constants[1] == ops[low_copy("behind")].constants[1]
-    low, high = (result.plan.tensors[half].grid for half in halves("gelu.0"))
+    low, high = (result.plan.tensors[half].params for half in halves("gelu.0"))
     assert low is not None and high is not None and low.lowest == pytest.approx(-GELU_DEPTH, rel=1e-3) and high.scale > low.scale
     session = open_session(ir.to_proto(emit(result.model, result.plan, {})), threads=1, settings=settings_for(TARGETS[target]))
     floats = open_session(ir.to_proto(model), threads=1)

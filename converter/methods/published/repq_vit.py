@@ -24,7 +24,7 @@ from converter.methods.problem import Problem, choose_by_ranges
 from converter.methods.protocol import Proposal
 from converter.methods.published.carry_over import completed
 from converter.plan.choice import Choice
-from converter.quantization.parameters import Grid, affine_grid
+from converter.quantization.parameters import QuantParams, affine_params
 from converter.transforms.equalization.site import Fold
 from converter.transforms.equalization.transform import Equalization
 from converter.transforms.nonuniform.quantizer import Curve, Spot
@@ -87,7 +87,7 @@ def _draft(problem: Problem) -> Choice:
         scale, zero_point = (float(np.median(numbers)) for numbers in channel_grids(values[name], problem.bits[name]))
         lowest, highest = tensors[name].qmin, tensors[name].qmax
         zero = int(np.clip(np.rint(zero_point) + lowest, lowest, highest))
-        tensors[_root(problem, name)] = Grid((float(np.float32(scale)),), (zero,), problem.bits[name], problem.signed)
+        tensors[_root(problem, name)] = QuantParams((float(np.float32(scale)),), (zero,), problem.bits[name], problem.signed)
     return Choice(tensors, choice.constants)
 
 
@@ -106,7 +106,7 @@ def _behind_softmax(problem: Problem, draft: Choice, spot: Spot) -> Curve:
     )
 
 
-def operand_grid(problem: Problem, draft: Choice, reader: str, index: int, spot: Spot) -> Grid:
+def operand_grid(problem: Problem, draft: Choice, reader: str, index: int, spot: Spot) -> QuantParams:
     """The grid of the other operand of a product, as it will be moved and relabelled on its way there."""
     reading = problem.study.readings.get((reader, 1 - index)) if problem.study is not None else None
     if reading is None:
@@ -164,7 +164,7 @@ def _range(stats: TensorStats, bits: int) -> tuple[float, float]:
     best: tuple[float, tuple[float, float]] = (np.inf, (stats.minimum, stats.maximum))
     for percentile in _PERCENTILES:
         low, high = (float(v) for v in np.percentile(stats.sample, (100.0 - percentile, percentile)))
-        grid = affine_grid(low, high, bits=bits, signed=False)
+        grid = affine_params(low, high, bits=bits, signed=False)
         codes = np.clip(np.rint(stats.sample / grid.scale[0]) + grid.zero_point[0], 0, grid.qmax)
         error = float(np.square((codes - grid.zero_point[0]) * grid.scale[0] - stats.sample).sum())
         best = min(best, (error, (low, high)))

@@ -68,7 +68,7 @@ def test_one_scale_and_zero_point_remain_behind_each_layer_norm(result: tuple[ir
     model, found = result
     folded = apply_folds(model, find_sites(model), folds_of(found.plan))
     for name in folds_of(found.plan):
-        grid = found.plan.tensors[name].grid
+        grid = found.plan.tensors[name].params
         assert grid is not None and len(grid.scale) == 1
         values = values_of(folded, FEEDS[:8], [name])[name]
         scale, zero_point = channel_grids(values.reshape(-1, values.shape[-1]), grid.bits)

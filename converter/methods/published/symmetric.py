@@ -7,15 +7,15 @@ import numpy as np
 from converter.methods.problem import Problem, choose_by_ranges
 from converter.methods.ranges.minmax import magnitudes
 from converter.plan.choice import Choice
-from converter.quantization.parameters import SMALLEST_SCALE, Grid
+from converter.quantization.parameters import SMALLEST_SCALE, QuantParams
 
 __all__ = ["centred_grid", "choose_centred"]
 
 
-def centred_grid(reach: float, bits: int, signed: bool) -> Grid:
+def centred_grid(reach: float, bits: int, signed: bool) -> QuantParams:
     """The grid whose highest code stands for ``reach`` and whose middle code stands for zero."""
     scale = float(np.float32(max(reach / (2 ** (bits - 1) - 1), SMALLEST_SCALE)))
-    return Grid((scale,), (0 if signed else 2 ** (bits - 1),), bits, signed)
+    return QuantParams((scale,), (0 if signed else 2 ** (bits - 1),), bits, signed)
 
 
 def choose_centred(problem: Problem) -> Choice:

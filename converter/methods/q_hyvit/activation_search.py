@@ -25,7 +25,7 @@ from converter.methods.judging.output_change import affordable_samples, output_c
 from converter.methods.judging.output_error import on_grids
 from converter.methods.judging.range_candidates import covering
 from converter.methods.problem import Problem
-from converter.quantization.parameters import Grid
+from converter.quantization.parameters import QuantParams
 from converter.sensitivity.context import Study
 from converter.sensitivity.curvature import pulled_back
 from converter.torch_backend.network import Network, Step, run, run_samples, section
@@ -114,7 +114,7 @@ def _pointwise(step: Step, network: Network, made: Collection[str]) -> bool:
     return step.op_type in ACTIVATION and bool(computed) and all(n in made for n in computed) and all(c.numel() == 1 for c in constants)
 
 
-def activation_grids(problem: Problem, study: Study, start: Mapping[str, Grid], names: Collection[str]) -> dict[str, Grid]:
+def activation_grids(problem: Problem, study: Study, start: Mapping[str, QuantParams], names: Collection[str]) -> dict[str, QuantParams]:
     """Grids of least estimated change of the loss, for those of the tensors that only activation functions read.
 
     Args:
@@ -129,7 +129,7 @@ def activation_grids(problem: Problem, study: Study, start: Mapping[str, Grid], 
     ranges = {a.source: (problem.tensors[a.source].minimum, problem.tensors[a.source].maximum) for a in found}
     histograms = _histograms(study, found, ranges)
 
-    def best(activation: Activation) -> Grid:
+    def best(activation: Activation) -> QuantParams:
         name = activation.source
         return _best(study.network, activation, histograms[name], *ranges[name], start[name])
 
@@ -139,13 +139,15 @@ def activation_grids(problem: Problem, study: Study, start: Mapping[str, Grid], 
 
 
 @torch.no_grad()
-def _confirmed(problem: Problem, study: Study, start: Mapping[str, Grid], grids: Mapping[str, Grid]) -> dict[str, Grid]:
+def _confirmed(
+    problem: Problem, study: Study, start: Mapping[str, QuantParams], grids: Mapping[str, QuantParams]
+) -> dict[str, QuantParams]:
     """Those of some grids with which the network's answers are about as good as with the ones given; found by halves."""
     count = affordable_samples(problem, _TRIED)
     few = {name: value[:count] for name, value in study.feed.items()}
     wanted = run_samples(study.network, few) if grids else {}
 
-    def change(chosen: Mapping[str, Grid]) -> float:
+    def change(chosen: Mapping[str, QuantParams]) -> float:
         got = run_samples(study.network, few, hook=on_grids(study.readings, chosen))
         return output_change(wanted, got, study.losses)
 
@@ -190,7 +192,7 @@ def _sums(values: Tensor, gradient: Tensor | None, low: float, high: float) -> t
     return sums[0], sums[1]
 
 
-def _best(network: Network, activation: Activation, histogram: _Histogram, low: float, high: float, start: Grid) -> Grid:
+def _best(network: Network, activation: Activation, histogram: _Histogram, low: float, high: float, start: QuantParams) -> QuantParams:
     lows = _PARTS if low < 0.0 else (1.0,)
     highs = _PARTS if high > 0.0 else (1.0,)
     grids = list(dict.fromkeys([start, *(covering(low * a, high * b, start.bits, start.signed) for a in lows for b in highs)]))
@@ -206,7 +208,7 @@ def _function(network: Network, activation: Activation) -> Callable[[Tensor], Te
     return lambda values: run(part, {activation.source: values.float()})[activation.output].double().reshape(values.shape)
 
 
-def _errors(function: Callable[[Tensor], Tensor], histogram: _Histogram, low: float, high: float, grids: Sequence[Grid]) -> Tensor:
+def _errors(function: Callable[[Tensor], Tensor], histogram: _Histogram, low: float, high: float, grids: Sequence[QuantParams]) -> Tensor:
     """Twice what each grid is expected to change the loss by, on average over the samples; float64 [grids]."""
     width = (high - low) / _BINS
     edges = low + width * torch.arange(_BINS + 1, dtype=torch.float64)

@@ -17,7 +17,7 @@ from converter.methods.judging.range_candidates import covering
 from converter.methods.problem import Problem
 from converter.methods.q_hyvit import activation_search
 from converter.methods.q_hyvit.activation_search import activation_grids, activations_of
-from converter.quantization.parameters import Grid, fake_quantize
+from converter.quantization.parameters import QuantParams, fake_quantize
 from converter.sensitivity.context import Reading, Study, stack
 from converter.testing.sketch import Sketch, feeds_for, losses_of
 from converter.torch_backend.network import network_of, run_samples
@@ -45,7 +45,7 @@ def network(shape: Shape, width: float = 4.0, strength: float = 30.0, seed: int 
     return s.model(s.add("Flatten", s.add("GlobalAveragePool", s.add("Mul", y, s.constant(strength))))), x
 
 
-def found(model: ir.Model, x: str, samples: int = 16) -> tuple[dict[str, Grid], Study, tuple[float, float]]:
+def found(model: ir.Model, x: str, samples: int = 16) -> tuple[dict[str, QuantParams], Study, tuple[float, float]]:
     feeds = feeds_for(model, samples)
     seen = observe(model, feeds, threads=1)
     problem = Problem(seen.tensors, {}, dict.fromkeys(seen.tensors, 8), True)
@@ -111,7 +111,7 @@ def test_the_scores_change_less_than_on_the_range_and_on_the_grid_of_least_plain
     assert np.mean(ratios) < 0.75
 
 
-def changed(study: Study, x: str, grid: Grid) -> float:
+def changed(study: Study, x: str, grid: QuantParams) -> float:
     """Divergence of the scores with one tensor on a grid."""
     (plain,) = run_samples(study.network, study.feed).values()
     (got,) = run_samples(study.network, study.feed, hook=on_grids(study.readings, {x: grid})).values()

@@ -8,7 +8,7 @@ from functools import partial
 import torch
 
 from converter.methods.judging.output_error import on_grids
-from converter.quantization.parameters import Grid
+from converter.quantization.parameters import QuantParams
 from converter.sensitivity.context import Section, Study
 from converter.torch_backend.network import Hook, Network, Step, run_samples, section
 from converter.torch_backend.workers import in_order
@@ -25,10 +25,10 @@ def search_section(
     study: Study,
     block: Section,
     importance: Mapping[str, Tensor],
-    ranked: Mapping[str, Sequence[Grid]],
-    grids: Mapping[str, Grid],
+    ranked: Mapping[str, Sequence[QuantParams]],
+    grids: Mapping[str, QuantParams],
     constants: Mapping[str, Tensor],
-) -> dict[str, Grid]:
+) -> dict[str, QuantParams]:
     """Choose among the best grids of each activation that the block's layers read.
 
     Args:
@@ -99,7 +99,7 @@ def _samples(feed: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name: value[:_SAMPLES] for name, value in feed.items()}
 
 
-def _roots(study: Study, order: Sequence[str], ranked: Mapping[str, Sequence[Grid]]) -> list[str]:
+def _roots(study: Study, order: Sequence[str], ranked: Mapping[str, Sequence[QuantParams]]) -> list[str]:
     """Roots that the block's layers read, in the order in which they are first read."""
     found = [study.readings[name, i].root for name in order for i in (0, 1) if (name, i) in study.readings]
     return [root for root in dict.fromkeys(found) if root in ranked]

@@ -11,14 +11,14 @@ import pytest
 import torch
 
 from converter.methods.q_hyvit.bridge_search import search_section
-from converter.quantization.parameters import Grid, fake_quantize
+from converter.quantization.parameters import QuantParams, fake_quantize
 from converter.sensitivity.context import Reading, Section, Study
 from converter.testing.sketch import Sketch
 from converter.torch_backend.network import network_of
 
 Array = npt.NDArray[Any]
 SAMPLES = 6
-GRIDS = [Grid((scale,), (0,)) for scale in (0.4, 0.02, 0.05, 0.002)]
+GRIDS = [QuantParams((scale,), (0,)) for scale in (0.4, 0.02, 0.05, 0.002)]
 """Too coarse, right, nearly right, and so fine that most is cut off; the layers are said to like the worst one best."""
 
 
@@ -35,7 +35,7 @@ def study(seed: int) -> tuple[Study, dict[str, Array]]:
     return Study(network, {x: torch.from_numpy(values)}, readings, (), (), 0), {**weights, "x": values}
 
 
-def expected(arrays: Mapping[str, Array], importance: Array) -> dict[str, Grid]:
+def expected(arrays: Mapping[str, Array], importance: Array) -> dict[str, QuantParams]:
     """The grid of x that leaves y nearest, then that of what is between the layers, with x on the grid that it got."""
 
     def error(y: Array) -> float:

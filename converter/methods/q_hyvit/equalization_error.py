@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from converter.methods.judging.range_candidates import scale_candidates
-from converter.methods.judging.tensor_error import Witness, grid_errors
+from converter.methods.judging.tensor_error import TensorSample, grid_errors
 from converter.methods.problem import Problem
 from converter.sensitivity.context import Study
 from converter.torch_backend.network import run_samples
@@ -60,26 +60,26 @@ def folded_extremes(extremes: Extremes, member: Member, shape: tuple[int, ...], 
     return (extremes[0] - shift) / scale, (extremes[1] - shift) / scale
 
 
-def folded_witness(witness: Witness, member: Member, shape: tuple[int, ...], fold: Fold) -> Witness:
+def folded_witness(tensor_sample: TensorSample, member: Member, shape: tuple[int, ...], fold: Fold) -> TensorSample:
     """The tensor behind a fold; its error counts for as much as the same error did before it was rescaled."""
-    scale, shift = (factors[witness.places] for factors in _factors(member, shape, fold))
-    return replace(witness, values=(witness.values - shift) / scale, importance=witness.importance * scale.square())
+    scale, shift = (factors[tensor_sample.places] for factors in _factors(member, shape, fold))
+    return replace(tensor_sample, values=(tensor_sample.values - shift) / scale, importance=tensor_sample.importance * scale.square())
 
 
-def least_error(problem: Problem, name: str, site: Site, witness: Witness, extremes: Extremes, fold: Fold) -> float:
+def least_error(problem: Problem, name: str, site: Site, tensor_sample: TensorSample, extremes: Extremes, fold: Fold) -> float:
     """Weighted error of a tensor behind a fold, on the best of a few grids that go by its extremes.
 
     Args:
         problem: says how wide the grid is.
         name: of the tensor, a member of the site.
         site: to be folded.
-        witness: of the tensor as it is now.
+        tensor_sample: of the tensor as it is now.
         extremes: of the tensor as it is now.
         fold: to be judged.
     """
     (member,) = (m for m in site.members if m.tensor == name)
     shape = problem.tensors[name].shape
-    folded = folded_witness(witness, member, shape, fold)
+    folded = folded_witness(tensor_sample, member, shape, fold)
     low, high = folded_extremes(extremes, member, shape, fold)
     grids = scale_candidates(float(low.min()), float(high.max()), problem.bits[name], problem.signed)[3::_EVERY]
     return float(grid_errors(folded, grids).min())

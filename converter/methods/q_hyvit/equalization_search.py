@@ -20,7 +20,7 @@ from converter.graph.operator_sets import LAYERS
 from converter.methods.judging.layer_search import best_weights
 from converter.methods.judging.output_error import Judge, activation_errors
 from converter.methods.judging.range_candidates import scale_candidates
-from converter.methods.judging.tensor_error import Witness
+from converter.methods.judging.tensor_error import TensorSample
 from converter.methods.problem import Problem
 from converter.methods.q_hyvit.equalization_error import Extremes, channel_ranges, extremes_of, folded_extremes, folded_witness, least_error
 from converter.sensitivity.context import Study
@@ -78,7 +78,7 @@ def judged_tensors(problem: Problem, study: Study) -> list[str]:
 
 
 def choose_folds(
-    problem: Problem, judges: Mapping[str, Judge], feed: Mapping[str, Tensor], witnesses: Mapping[str, Witness] | None = None
+    problem: Problem, judges: Mapping[str, Judge], feed: Mapping[str, Tensor], tensor_samples: Mapping[str, TensorSample] | None = None
 ) -> dict[str, Fold]:
     """The folds that lessen the weighted error of the layers behind them, and of the other tensors that they rescale.
 
@@ -87,11 +87,11 @@ def choose_folds(
         judges: of the layers.
         feed: samples that give the channels' ranges. They should not be those of the judges: a channel that happens to be
             silent on a few samples would seem to need next to no range, and be cut off on others.
-        witnesses: of tensors that no layer reads, where they can be judged.
+        tensor_samples: of tensors that no layer reads, where they can be judged.
     """
     study = problem.study
     assert study is not None
-    seen = dict(witnesses or {})
+    seen = dict(tensor_samples or {})
     sites = problem.sites
     steps = {s.name: s for s in study.network.steps}
     uses = {name: _uses(problem, study, site, judges, steps) for name, site in sites.items()}
@@ -134,7 +134,7 @@ class _Rescaled:
     powers: tuple[float, ...]
 
 
-def _best_fold(problem: Problem, rescaled: _Rescaled, seen: Mapping[str, Witness], extremes: Mapping[str, Extremes]) -> Fold | None:
+def _best_fold(problem: Problem, rescaled: _Rescaled, seen: Mapping[str, TensorSample], extremes: Mapping[str, Extremes]) -> Fold | None:
     """The best candidate if it is worthwhile."""
     study = problem.study
     assert study is not None

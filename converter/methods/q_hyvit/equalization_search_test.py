@@ -11,7 +11,7 @@ import torch
 
 from converter.calibration.observer import observe
 from converter.methods.judging.output_error import judge_of
-from converter.methods.judging.tensor_error import witnesses_of
+from converter.methods.judging.tensor_error import tensor_samples_of
 from converter.methods.problem import Problem
 from converter.methods.q_hyvit.equalization_search import choose_folds, judged_tensors
 from converter.plan.choice import Constant
@@ -120,8 +120,8 @@ def witnessed(model: ir.Model, extra: dict[tuple[str, int], Reading], *, look: b
     problem = replace(problem, study=study)
     others = stack(feeds_of(6, 1, model))
     samples, _ = capture(study.network, study.weights, others, study.losses, seed=0)
-    witnesses = witnesses_of(study, judged_tensors(problem, study), others) if look else {}
-    folds = choose_folds(problem, {n: judge_of(s) for n, s in samples.items()}, study.feed, witnesses)
+    tensor_samples = tensor_samples_of(study, judged_tensors(problem, study), others) if look else {}
+    folds = choose_folds(problem, {n: judge_of(s) for n, s in samples.items()}, study.feed, tensor_samples)
     return {name: fold.scale for name, fold in folds.items()}
 
 

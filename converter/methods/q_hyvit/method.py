@@ -20,7 +20,7 @@ from converter.methods.judging.layer_readers import Reader, captured, layers_rea
 from converter.methods.judging.layer_search import best_weights, quantized_operand, ranked_activations, ranked_again
 from converter.methods.judging.output_change import ruins_outputs
 from converter.methods.judging.output_error import Judge, judge_of, weight_errors
-from converter.methods.judging.tensor_error import Witness, grid_errors, witnesses_of
+from converter.methods.judging.tensor_error import TensorSample, grid_errors, tensor_samples_of
 from converter.methods.problem import Problem
 from converter.methods.protocol import Proposal
 from converter.methods.q_hyvit.activation_search import activation_grids
@@ -33,7 +33,7 @@ from converter.methods.ranges import mse
 from converter.plan.choice import Choice
 from converter.plan.constants import codes_to_text
 from converter.plan.records import Plan, ramps_of
-from converter.quantization.parameters import Grid
+from converter.quantization.parameters import QuantParams
 from converter.sensitivity.context import Section, Study
 from converter.torch_backend.network import Step
 from converter.torch_backend.workers import in_order
@@ -57,7 +57,7 @@ _EASY_BITS = 8
 class _State:
     """Grids so far: of activations by root tensor, weights by layer as scales and as rounded matrices."""
 
-    tensors: dict[str, Grid]
+    tensors: dict[str, QuantParams]
     scales: dict[str, Tensor]
     weights: dict[str, Tensor]
 
@@ -69,8 +69,8 @@ def fold(problem: Problem) -> Proposal:
         return Proposal(None)
     seen, unseen = _halves(study.feed)
     samples, _ = captured(replace(study, feed=unseen), layers_read(study), rows=_FOLD_ROWS)
-    witnesses = witnesses_of(study, judged_tensors(problem, study), unseen)
-    folds = choose_folds(problem, {name: judge_of(sample) for name, sample in samples.items()}, seen, witnesses)
+    tensor_samples = tensor_samples_of(study, judged_tensors(problem, study), unseen)
+    folds = choose_folds(problem, {name: judge_of(sample) for name, sample in samples.items()}, seen, tensor_samples)
     return Proposal(Equalization(folds) if folds else None)
 
 
@@ -89,25 +89,27 @@ def choose(problem: Problem) -> Choice:
     state = _State(dict(start.tensors), {}, {n: j.right for n, j in judges.items() if samples[n].weighted})
     shared = _shared(study, readers)
     roots = list(dict.fromkeys(r.root for r in study.readings.values()))
-    witnesses = witnesses_of(study, roots, {name: value[:_WITNESS_SAMPLES] for name, value in study.feed.items()})
-    loose = [n for n in witnesses if n not in readers]
+    tensor_samples = tensor_samples_of(study, roots, {name: value[:_WITNESS_SAMPLES] for name, value in study.feed.items()})
+    loose = [n for n in tensor_samples if n not in readers]
     settled = activation_grids(problem, study, start.tensors, loose) if problem.parts.activations else {}
-    left = {n: witnesses[n] for n in loose if n not in settled} if problem.parts.trials else {}
+    left = {n: tensor_samples[n] for n in loose if n not in settled} if problem.parts.trials else {}
     settled |= loose_grids(problem, study, start.tensors, left)
     state.tensors.update(settled)
-    ranked: dict[str, list[Grid]] = {}
+    ranked: dict[str, list[QuantParams]] = {}
     for number in range(_ROUNDS):
         _choose_weights(problem, study, judges, state)
-        best = in_order(partial(_ranked, problem, study, judges, state, dict(ranked), witnesses, shared), readers.items(), study.workers)
+        best = in_order(
+            partial(_ranked, problem, study, judges, state, dict(ranked), tensor_samples, shared), readers.items(), study.workers
+        )
         for done, (root, grids) in enumerate(zip(readers, best, strict=True), number * len(readers)):
             ranked[root] = grids
             problem.progress(done, _ROUNDS * len(readers) + len(sections))
         state.tensors.update({root: grids[0] for root, grids in ranked.items()})
-    roomy = [n for n in witnesses if n in state.tensors and n not in settled] if problem.parts.room else []
+    roomy = [n for n in tensor_samples if n in state.tensors and n not in settled] if problem.parts.room else []
     for root in roomy:
-        state.tensors[root] = _with_room(problem, root, state.tensors[root], witnesses[root])
+        state.tensors[root] = _with_room(problem, root, state.tensors[root], tensor_samples[root])
         if root in ranked:
-            ranked[root] = list(dict.fromkeys(_with_room(problem, root, grid, witnesses[root]) for grid in ranked[root]))
+            ranked[root] = list(dict.fromkeys(_with_room(problem, root, grid, tensor_samples[root]) for grid in ranked[root]))
     for done, section in enumerate(sections, _ROUNDS * len(readers)):
         problem.progress(done, _ROUNDS * len(readers) + len(sections))
         state.tensors.update(search_section(study, section, importance, ranked, state.tensors, _constants(study, state)))
@@ -120,7 +122,7 @@ def choose(problem: Problem) -> Choice:
         return Choice(state.tensors, constants)  # errors of layers' outputs say nothing about the loss
     known = {name: judge for name, judge in judges.items() if not samples[name].blind}
     blind = (len(judges) - len(known), len(judges))
-    return Choice(state.tensors, constants, _errors(known, state), _noises(witnesses, state.tensors), blind)
+    return Choice(state.tensors, constants, _errors(known, state), _noises(tensor_samples, state.tensors), blind)
 
 
 def _tensors(study: Study, section: Section) -> set[str]:
@@ -129,9 +131,9 @@ def _tensors(study: Study, section: Section) -> set[str]:
     return {name for step in steps for name in step.inputs + step.outputs}
 
 
-def _with_room(problem: Problem, root: str, grid: Grid, witness: Witness) -> Grid:
+def _with_room(problem: Problem, root: str, grid: QuantParams, tensor_sample: TensorSample) -> QuantParams:
     stats = problem.tensors[root]
-    return with_room(grid, witness, stats.minimum, stats.maximum, asymmetric=problem.parts.scheme)
+    return with_room(grid, tensor_sample, stats.minimum, stats.maximum, asymmetric=problem.parts.scheme)
 
 
 def _shared(study: Study, readers: Mapping[str, list[Reader]]) -> frozenset[str]:
@@ -156,12 +158,12 @@ def _errors(judges: Mapping[str, Judge], state: _State) -> dict[str, float]:
     }
 
 
-def _noises(witnesses: Mapping[str, Witness], grids: Mapping[str, Grid]) -> dict[str, float]:
+def _noises(tensor_samples: Mapping[str, TensorSample], grids: Mapping[str, QuantParams]) -> dict[str, float]:
     """The same for the grid of each tensor that the study knows."""
     return {
-        name: float(grid_errors(witness, [grids[name]])[0]) / 2
-        for name, witness in witnesses.items()
-        if name in grids and not witness.blind
+        name: float(grid_errors(tensor_sample, [grids[name]])[0]) / 2
+        for name, tensor_sample in tensor_samples.items()
+        if name in grids and not tensor_sample.blind
     }
 
 
@@ -169,7 +171,7 @@ def refine(problem: Problem, plan: Plan) -> Plan:
     """Choose the codes of weights, and biases, anew, each layer given what comes before it, as far as that is switched on."""
     study = problem.study
     assert study is not None
-    grids = {name: fate.grid for name, fate in plan.tensors.items() if fate.grid is not None}
+    grids = {name: tensor_plan.params for name, tensor_plan in plan.tensors.items() if tensor_plan.params is not None}
     # those that turned out not to be worth it run in float
     weights = {name: plan.ops[name].constants[1] for name in study.weights if 1 in plan.ops[name].constants}
     coarse, parts = any(grid.bits < _EASY_BITS for grid in weights.values()), problem.parts
@@ -215,16 +217,16 @@ def _ranked(
     study: Study,
     judges: Mapping[str, Judge],
     state: _State,
-    before: Mapping[str, list[Grid]],
-    witnesses: Mapping[str, Witness],
+    before: Mapping[str, list[QuantParams]],
+    tensor_samples: Mapping[str, TensorSample],
     shared: frozenset[str],
     item: tuple[str, list[Reader]],
-) -> list[Grid]:
+) -> list[QuantParams]:
     """The best grids of all, or of those that were best in the round before."""
     root, users = item
     others = {(u.name, 1 - u.operand): _operand(state, study, judges, u.name, 1 - u.operand) for u in users}
     if root in before:
-        return ranked_again(users, judges, others, before[root], witnesses.get(root) if root in shared else None)
+        return ranked_again(users, judges, others, before[root], tensor_samples.get(root) if root in shared else None)
     stats, start = problem.tensors[root], state.tensors[root]
     return ranked_activations(
         users,
@@ -234,8 +236,8 @@ def _ranked(
         stats.minimum,
         stats.maximum,
         asymmetric=problem.parts.scheme,
-        witness=witnesses.get(root) if root in shared else None,
-        guard=witnesses.get(root),
+        tensor_sample=tensor_samples.get(root) if root in shared else None,
+        guard=tensor_samples.get(root),
     )
 
 

@@ -65,7 +65,14 @@ def test_a_bridge_block_is_judged_by_its_output() -> None:
     model = hybrid(activation_bits=6)
     alone = planned(model, "q-hyvit", "W6A6").plan
     whole = planned(model, "q-hyvit", "W6A6", (Section(tuple(str(n.name) for n in model.graph), ("logits",)),)).plan
-    assert sum(fate.grid != alone.tensors[name].grid for name, fate in whole.tensors.items() if fate.fate == "measured") >= 3
+    assert (
+        sum(
+            tensor_plan.params != alone.tensors[name].params
+            for name, tensor_plan in whole.tensors.items()
+            if tensor_plan.kind == "measured"
+        )
+        >= 3
+    )
 
 
 @pytest.mark.slow
@@ -206,7 +213,7 @@ def test_what_grids_of_tensors_add_to_the_loss_is_told_beforehand(bits: str, mon
     (plain,) = run_samples(network, feed).values()
     shown = 0.0
     for root in {reading.root for reading in readings.values()}:
-        grid = result.plan.tensors[root].grid
+        grid = result.plan.tensors[root].params
         assert grid is not None
         (got,) = run_samples(network, feed, hook=on_grids(readings, {root: grid})).values()
         shown += divergence(plain, got)
@@ -239,7 +246,7 @@ def test_a_tensor_that_something_else_reads_too_is_not_cut_for_the_layer_alone()
     loud = sketch.add("Mul", x, sketch.constant(np.asarray([40.0] + [1.0] * 7).reshape(1, 8, 1, 1)), name="stream")
     blind = generator.normal(size=(8, 8, 1, 1)) * 0.3
     blind[:, 0] = 0.0
-    inside = sketch.add("Conv", loud, sketch.constant(blind), name="inside")
+    inside = sketch.add("Conv", loud, sketch.constant(blind), name="fused")
     pooled = sketch.add("GlobalAveragePool", sketch.add("Relu", sketch.add("Add", loud, inside, name="sum")))
     flat = sketch.add("Reshape", pooled, sketch.constant([1, 8], np.int64))
     scores = sketch.add("Gemm", flat, sketch.normal(8, 5), sketch.normal(5), name="scores")
@@ -247,9 +254,9 @@ def test_a_tensor_that_something_else_reads_too_is_not_cut_for_the_layer_alone()
     seen = observe(model, FEEDS[:8], threads=1)
     planned_ = planned(model, "q-hyvit", "W6A6")
     stream = next(name for name, stats in seen.tensors.items() if stats.maximum == max(s.maximum for s in seen.tensors.values()))
-    fate = planned_.plan.tensors[stream]
-    assert fate.grid is not None
-    assert fate.grid.highest > 0.6 * seen.tensors[stream].maximum
+    tensor_plan = planned_.plan.tensors[stream]
+    assert tensor_plan.params is not None
+    assert tensor_plan.params.highest > 0.6 * seen.tensors[stream].maximum
 
 
 @pytest.mark.parametrize(("placement", "margin"), [("balanced:1e6", 0.0), ("latency", 0.99)], ids=["too dear", "too little saved"])

@@ -16,9 +16,9 @@ import torch
 from converter.methods.judging.output_change import affordable_samples
 from converter.methods.judging.output_error import on_grids
 from converter.methods.judging.range_candidates import covering, scale_candidates, shortlist, with_moved_ends
-from converter.methods.judging.tensor_error import Witness, grid_errors, thinned_witness
+from converter.methods.judging.tensor_error import TensorSample, grid_errors, thinned_sample
 from converter.methods.problem import Problem
-from converter.quantization.parameters import Grid
+from converter.quantization.parameters import QuantParams
 from converter.sensitivity.context import Study
 from converter.torch_backend.network import run_samples
 from converter.torch_backend.workers import in_order
@@ -50,7 +50,7 @@ class _Proposal:
     """A grid for a tensor, and by how much squared gradients think that it lessens the loss."""
 
     root: str
-    grid: Grid
+    params: QuantParams
     gain: float
 
 
@@ -62,29 +62,31 @@ class _Trial:
     expected: Mapping[str, Tensor]
 
 
-def loose_grids(problem: Problem, study: Study, start: Mapping[str, Grid], witnesses: Mapping[str, Witness]) -> dict[str, Grid]:
+def loose_grids(
+    problem: Problem, study: Study, start: Mapping[str, QuantParams], tensor_samples: Mapping[str, TensorSample]
+) -> dict[str, QuantParams]:
     """What the outputs decide for the tensors where they were asked, the grid given if that is best.
 
     Args:
         problem: for what was observed.
         study: of the network.
         start: grids by tensor.
-        witnesses: of the tensors that no layer reads.
+        tensor_samples: of the tensors that no layer reads.
     """
 
-    def propose(item: tuple[str, Witness]) -> _Proposal:
-        root, witness = item
-        return _proposal(root, witness, start[root], problem.tensors[root].minimum, problem.tensors[root].maximum)
+    def propose(item: tuple[str, TensorSample]) -> _Proposal:
+        root, tensor_sample = item
+        return _proposal(root, tensor_sample, start[root], problem.tensors[root].minimum, problem.tensors[root].maximum)
 
-    proposals = sorted(in_order(propose, witnesses.items(), study.workers), key=lambda p: -p.gain)[:_TRIALS]
+    proposals = sorted(in_order(propose, tensor_samples.items(), study.workers), key=lambda p: -p.gain)[:_TRIALS]
     proposals = [p for p in proposals if p.gain > 0.0]
     if not proposals:
         return {}
     count = affordable_samples(problem, _TRIAL_SAMPLES)
     few, more = (_trial(study, slice(each)) for each in (count, 2 * count))
 
-    def tested(proposal: _Proposal) -> Grid:
-        best = _best(study, few, proposal.root, _between(start[proposal.root], proposal.grid), 1.0)
+    def tested(proposal: _Proposal) -> QuantParams:
+        best = _best(study, few, proposal.root, _between(start[proposal.root], proposal.params), 1.0)
         around = [covering(best.lowest * f, best.highest * f, best.bits, best.signed) for f in _AROUND]
         # on more samples: on the few the best looks better than it is
         return _best(study, more, proposal.root, [best, *around], _DOUBT)
@@ -92,7 +94,7 @@ def loose_grids(problem: Problem, study: Study, start: Mapping[str, Grid], witne
     return dict(zip((p.root for p in proposals), in_order(tested, proposals, study.workers), strict=True))
 
 
-def _between(start: Grid, proposal: Grid) -> list[Grid]:
+def _between(start: QuantParams, proposal: QuantParams) -> list[QuantParams]:
     """From one grid to the other, by their ranges."""
     steps = []
     for part in _PARTS:
@@ -102,11 +104,11 @@ def _between(start: Grid, proposal: Grid) -> list[Grid]:
     return [start, *steps, proposal]
 
 
-def _proposal(root: str, witness: Witness, start: Grid, low: float, high: float) -> _Proposal:
+def _proposal(root: str, tensor_sample: TensorSample, start: QuantParams, low: float, high: float) -> _Proposal:
     candidates = [start, *scale_candidates(low, high, start.bits, start.signed)]
-    kept = shortlist(candidates, grid_errors(thinned_witness(witness), candidates))
+    kept = shortlist(candidates, grid_errors(thinned_sample(tensor_sample), candidates))
     finalists = list(dict.fromkeys([start, *kept, *with_moved_ends(kept[0])]))
-    errors = grid_errors(witness, finalists)
+    errors = grid_errors(tensor_sample, finalists)
     best = int(errors.argmin())
     return _Proposal(root, finalists[best], float(errors[0] - errors[best]))
 
@@ -116,14 +118,14 @@ def _trial(study: Study, samples: slice) -> _Trial:
     return _Trial(feed, run_samples(study.network, feed))
 
 
-def _best(study: Study, trial: _Trial, root: str, grids: Sequence[Grid], doubt: float) -> Grid:
+def _best(study: Study, trial: _Trial, root: str, grids: Sequence[QuantParams], doubt: float) -> QuantParams:
     """The first of some grids, or another that leaves so much less, as a factor, of the first one's error, and least of all."""
     errors = [_output_error(study, trial, root, grid) for grid in grids]
     best = min(range(len(grids)), key=errors.__getitem__)
     return grids[best if errors[best] < doubt * errors[0] else 0]
 
 
-def _output_error(study: Study, trial: _Trial, root: str, grid: Grid) -> float:
+def _output_error(study: Study, trial: _Trial, root: str, grid: QuantParams) -> float:
     """Squared error of the outputs over their squares, with one tensor on a grid and all else float."""
     got = run_samples(study.network, trial.feed, hook=on_grids(study.readings, {root: grid}))
     floats = {name: value for name, value in trial.expected.items() if value.is_floating_point()}

@@ -11,10 +11,10 @@ import torch
 
 from converter.calibration.observer import observe
 from converter.methods.judging.range_candidates import covering
-from converter.methods.judging.tensor_error import witnesses_of
+from converter.methods.judging.tensor_error import tensor_samples_of
 from converter.methods.problem import Problem
 from converter.methods.q_hyvit.output_trials import loose_grids
-from converter.quantization.parameters import Grid, fake_quantize
+from converter.quantization.parameters import QuantParams, fake_quantize
 from converter.sensitivity.context import Reading, Study, stack
 from converter.testing.sketch import Sketch, feeds_for, losses_of
 from converter.torch_backend.network import network_of
@@ -34,7 +34,7 @@ def study_of(model: ir.Model, stream: str, feeds: list[dict[str, np.ndarray]]) -
     return Study(network_of(model), stack(feeds), {("moved", 0): Reading(stream, 1.0)}, (), (), 0, losses=losses_of(model, "values"))
 
 
-def searched(gain: np.ndarray, loud: float, start: Grid) -> tuple[Grid, np.ndarray, np.ndarray]:
+def searched(gain: np.ndarray, loud: float, start: QuantParams) -> tuple[QuantParams, np.ndarray, np.ndarray]:
     """The grid found for numbers of which the first is so many times as large; what it and the first grid leave of errors."""
     model, stream = scored(gain)
     feeds = feeds_for(model, 16)
@@ -43,7 +43,7 @@ def searched(gain: np.ndarray, loud: float, start: Grid) -> tuple[Grid, np.ndarr
     seen = observe(model, feeds, threads=1)
     problem = Problem(seen.tensors, {}, dict.fromkeys(seen.tensors, BITS), True)
     study = study_of(model, stream, feeds)
-    found = loose_grids(problem, study, {stream: start}, witnesses_of(study, [stream], study.feed))
+    found = loose_grids(problem, study, {stream: start}, tensor_samples_of(study, [stream], study.feed))
     grid = found.get(stream, start)
     numbers = np.concatenate([f["x"] for f in feeds])
     errors = [np.square((fake_quantize(numbers, g) - numbers) * gain).sum() for g in (grid, start)]
@@ -70,4 +70,4 @@ def test_nothing_is_changed_where_nothing_can_be_differentiated() -> None:
     seen = observe(model, feeds, threads=1)
     problem = Problem(seen.tensors, {}, dict.fromkeys(seen.tensors, BITS), True)
     study = replace(study_of(model, stream, feeds), values={stream: torch.zeros(4, 1, 8)})
-    assert loose_grids(problem, study, {stream: covering(-9, 9, BITS, True)}, witnesses_of(study, [stream], study.feed)) == {}
+    assert loose_grids(problem, study, {stream: covering(-9, 9, BITS, True)}, tensor_samples_of(study, [stream], study.feed)) == {}

@@ -13,8 +13,8 @@ from dataclasses import replace
 import numpy as np
 
 from converter.methods.judging.range_candidates import covering
-from converter.methods.judging.tensor_error import Witness, grid_errors
-from converter.quantization.parameters import Grid
+from converter.methods.judging.tensor_error import TensorSample, grid_errors
+from converter.quantization.parameters import QuantParams
 
 __all__ = ["with_room"]
 
@@ -28,23 +28,23 @@ _BEYOND = 1.15
 """Times the observed range."""
 
 
-def with_room(grid: Grid, witness: Witness, low: float, high: float, *, asymmetric: bool = True) -> Grid:
+def with_room(grid: QuantParams, tensor_sample: TensorSample, low: float, high: float, *, asymmetric: bool = True) -> QuantParams:
     """The widest of a grid and wider ones, up to a little beyond the observed range, that errs little more.
 
     Args:
         grid: with one scale for the whole tensor.
-        witness: the tensor at some of its elements, and what they count.
+        tensor_sample: the tensor at some of its elements, and what they count.
         low: least number observed.
         high: greatest.
         asymmetric: False leaves the zero point where it is.
     """
     grids = [grid, *_wider(grid, min(low, grid.lowest), max(high, grid.highest), asymmetric)]
-    errors = grid_errors(witness, grids)
+    errors = grid_errors(tensor_sample, grids)
     most = _MORE * float(errors.min())
     return next(wider for wider, error in zip(reversed(grids), reversed(errors.tolist()), strict=True) if error <= most or wider is grid)
 
 
-def _wider(grid: Grid, low: float, high: float, asymmetric: bool) -> list[Grid]:
+def _wider(grid: QuantParams, low: float, high: float, asymmetric: bool) -> list[QuantParams]:
     ends = [((1.0 - p) * grid.lowest + p * low, (1.0 - p) * grid.highest + p * high) for p in _PARTS]
     ends.append((_BEYOND * low, _BEYOND * high))
     if asymmetric:

@@ -7,13 +7,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from converter.methods.judging.range_candidates import covering
-from converter.methods.judging.tensor_error import Witness, grid_errors
+from converter.methods.judging.tensor_error import TensorSample, grid_errors
 from converter.methods.q_hyvit.range_margin import with_room
-from converter.quantization.parameters import Grid
+from converter.quantization.parameters import QuantParams
 
 
-def witness_of(values: torch.Tensor, importance: torch.Tensor | None = None) -> Witness:
-    return Witness(torch.arange(values.shape[1]), values, torch.ones_like(values) if importance is None else importance)
+def witness_of(values: torch.Tensor, importance: torch.Tensor | None = None) -> TensorSample:
+    return TensorSample(torch.arange(values.shape[1]), values, torch.ones_like(values) if importance is None else importance)
 
 
 def noise(seed: int, tails: float = 1.0) -> torch.Tensor:
@@ -26,9 +26,9 @@ def noise(seed: int, tails: float = 1.0) -> torch.Tensor:
 def test_it_is_never_narrower_and_errs_little_more(seed: int, bits: int, part: float, tails: float, asymmetric: bool) -> None:
     x = noise(seed, tails)
     low, high = float(x.min()), float(x.max())
-    grid, witness = covering(part * low, part * high, bits, True), witness_of(x)
-    wider = with_room(grid, witness, low, high, asymmetric=asymmetric)
-    before, after = grid_errors(witness, [grid, wider]).tolist()
+    grid, tensor_sample = covering(part * low, part * high, bits, True), witness_of(x)
+    wider = with_room(grid, tensor_sample, low, high, asymmetric=asymmetric)
+    before, after = grid_errors(tensor_sample, [grid, wider]).tolist()
     assert wider.scale[0] >= 0.999 * grid.scale[0]
     assert after <= 1.25 * before
     assert asymmetric or wider.zero_point == grid.zero_point
@@ -63,5 +63,5 @@ def test_what_nobody_looks_at_gets_all_the_room() -> None:
     assert grid == covering(1.15 * float(x.min()), 1.15 * float(x.max()), 8, True)
 
 
-def _error(grid: Grid, x: torch.Tensor) -> float:
+def _error(grid: QuantParams, x: torch.Tensor) -> float:
     return float(grid_errors(witness_of(x), [grid])[0])

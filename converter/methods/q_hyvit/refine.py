@@ -24,7 +24,7 @@ from converter.methods.judging.output_error import on_grid
 from converter.methods.q_hyvit.bias_correction import Places, certain_mean, channels_last, places_that_matter
 from converter.methods.q_hyvit.sigmoid_search import ramp_hook
 from converter.methods.q_hyvit.weight_correction import corrected_weights
-from converter.quantization.parameters import Grid
+from converter.quantization.parameters import QuantParams
 from converter.sensitivity.context import Study
 from converter.sensitivity.curvature import layer_matrix, layer_rows
 from converter.torch_backend.network import Hook, Network, Step, run_samples
@@ -55,8 +55,8 @@ class Refined:
 
 def reconstruct(
     study: Study,
-    grids: Mapping[str, Grid],
-    weight_grids: Mapping[str, Grid],
+    grids: Mapping[str, QuantParams],
+    weight_grids: Mapping[str, QuantParams],
     ramps: Mapping[str, Ramp] = MappingProxyType({}),
     *,
     correction: bool,
@@ -141,13 +141,13 @@ def _readings(network: Network) -> dict[str, int]:
     return count
 
 
-def _read(study: Study, grids: Mapping[str, Grid], step: Step, index: int, value: Tensor) -> Tensor:
+def _read(study: Study, grids: Mapping[str, QuantParams], step: Step, index: int, value: Tensor) -> Tensor:
     reading = study.readings.get((step.name, index))
     return value if reading is None or reading.root not in grids else on_grid(value, grids[reading.root], reading.factor)
 
 
 def _weights(
-    step: Step, network: Network, grid: Grid, real: Tensor | None, coded: Tensor, seed: int, *, rounding: bool, biased: bool
+    step: Step, network: Network, grid: QuantParams, real: Tensor | None, coded: Tensor, seed: int, *, rounding: bool, biased: bool
 ) -> tuple[Tensor | None, dict[str, Tensor]]:
     """Codes, int8 in the weight's shape, if they are chosen anew; the weight on its grid, and the bias if it changes with it, by name.
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from converter.canonicalise import canonicalise
 from converter.methods.q_hyvit.refine import compensated_rounding, matrix_to_weight, reconstruct
 from converter.methods.q_hyvit.sigmoid_search import ramp_hook
-from converter.quantization.parameters import Grid
+from converter.quantization.parameters import QuantParams
 from converter.sensitivity.context import Study, study_of
 from converter.sensitivity.curvature import layer_matrix
 from converter.testing.models import hybrid_model
@@ -22,7 +22,7 @@ from converter.testing.sketch import losses_of, plan_for
 from converter.torch_backend.network import run_samples
 from converter.transforms.sigmoids.piecewise_linear import Ramp
 
-Asked = tuple[Study, dict[str, Grid], dict[str, Grid]]
+Asked = tuple[Study, dict[str, QuantParams], dict[str, QuantParams]]
 
 
 def error(left: torch.Tensor, right: torch.Tensor, codes: torch.Tensor, scale: torch.Tensor) -> float:
@@ -74,7 +74,7 @@ def study() -> Asked:
     model = canonicalise(hybrid_model(), feeds[:1]).model
     plan = plan_for(model, bits=(4, 8), feeds=feeds).plan
     study = replace(study_of(model, plan, feeds, (), 0), losses=losses_of(model))
-    grids = {name: fate.grid for name, fate in plan.tensors.items() if fate.grid is not None}
+    grids = {name: tensor_plan.params for name, tensor_plan in plan.tensors.items() if tensor_plan.params is not None}
     return study, grids, {name: plan.ops[name].constants[1] for name in study.weights}
 
 

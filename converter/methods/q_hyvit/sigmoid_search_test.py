@@ -16,7 +16,7 @@ from converter.methods.problem import Problem
 from converter.methods.q_hyvit.sigmoid_search import choose_ramps, loss_changes, ramp_hook
 from converter.methods.search_parts import SearchParts
 from converter.plan.choice import Choice
-from converter.quantization.parameters import affine_grid
+from converter.quantization.parameters import affine_params
 from converter.sensitivity.context import Reading, Study, stack
 from converter.testing.sketch import Sketch, feeds_for, losses_of
 from converter.torch_backend.network import network_of, run_samples
@@ -46,7 +46,7 @@ def problem(strength: float, *, classes: bool = True, width: float = 2.0) -> tup
     seen = observe(model, feeds, threads=1)
     study = Study(network_of(model), stack(feeds), {}, (), (), 0, losses=losses_of(model, "scores" if classes else "values"))
     named = {gates[site.read]: site for site in sites.values()}
-    grids = {site.read: affine_grid(-8.0, 8.0, bits=8, signed=True) for site in sites.values()}
+    grids = {site.read: affine_params(-8.0, 8.0, bits=8, signed=True) for site in sites.values()}
     return Problem(seen.tensors, {}, {}, True, ramp_sites=named, study=study), Choice(grids, {})
 
 
@@ -57,7 +57,7 @@ def test_all_sigmoids_become_ramps_where_the_scores_hardly_move() -> None:
 
 def test_where_inputs_are_small_ramps_are_level() -> None:
     asked, choice = problem(0.01, width=0.02)
-    grids = Choice({name: affine_grid(-0.2, 0.2, bits=8, signed=True) for name in choice.tensors}, {})
+    grids = Choice({name: affine_params(-0.2, 0.2, bits=8, signed=True) for name in choice.tensors}, {})
     ramps = choose_ramps(asked, grids)
     assert set(ramps) == set(asked.ramp_sites)
     assert all(ramp.shape.is_level and 0.45 < ramp.shape.offset < 0.55 for ramp in ramps.values())
@@ -75,7 +75,7 @@ def test_values_change_no_more_by_ramps_than_by_grids(reach: float, all_of_them:
     assert asked.study is not None
     network, feed, first = asked.study.network, asked.study.feed, asked.study.network.steps[0]
     study = replace(asked.study, readings={(first.name, 0): Reading("x", 1.0)})
-    choice = Choice({**choice.tensors, "x": affine_grid(-reach, reach, bits=8, signed=True)}, {})
+    choice = Choice({**choice.tensors, "x": affine_params(-reach, reach, bits=8, signed=True)}, {})
     ramps = choose_ramps(replace(asked, study=study), choice)
     hooks = (None, ramp_hook(shapes(ramps)), on_grids(study.readings, choice.tensors))
     (plain,), (ramped,), (rounded,) = (run_samples(network, feed, hook=hook).values() for hook in hooks)
@@ -164,7 +164,7 @@ def test_no_ramps_without_what_they_need(why: str) -> None:
         "no grid": asked,
     }[why]
     if why == "no grid":  # a grid that ends before the line is zero
-        choice = Choice({name: affine_grid(-0.5, 0.5, bits=8, signed=True) for name in choice.tensors}, {})
+        choice = Choice({name: affine_params(-0.5, 0.5, bits=8, signed=True) for name in choice.tensors}, {})
     assert choose_ramps(changed, choice) == {}
 
 

@@ -12,7 +12,7 @@ from converter.calibration.observer import TensorStats
 from converter.methods.problem import Problem
 from converter.methods.ranges import minmax, mse
 from converter.plan.choice import Constant
-from converter.quantization.parameters import Grid, affine_grid, fake_quantize
+from converter.quantization.parameters import QuantParams, affine_params, fake_quantize
 from converter.testing.one_layer import solve
 
 SHAPES = st.sampled_from(["normal", "laplace", "positive", "outlier", "constant", "two clusters"])
@@ -31,7 +31,7 @@ def draw(kind: str, seed: int) -> npt.NDArray[np.float32]:
     return np.asarray(x * 10.0 ** generator.uniform(-3, 3), np.float32)
 
 
-def squared_error(x: npt.NDArray[np.float32], grid: Grid) -> float:
+def squared_error(x: npt.NDArray[np.float32], grid: QuantParams) -> float:
     return float(np.square(fake_quantize(x, grid).astype(np.float64) - x).sum())
 
 
@@ -45,7 +45,7 @@ def test_the_error_is_never_larger_than_that_of_minmax(kind: str, seed: int, bit
     # the two formulas for the error differ in float32 rounding of the values on the grid
     assert squared_error(x, best.tensors["x"]) <= squared_error(x, plain.tensors["x"]) * (1 + 1e-6)
     for row in range(10):
-        pair = [Grid((c.constants["w", 1].scale[row],), (0,), bits, True, narrow=True) for c in (best, plain)]
+        pair = [QuantParams((c.constants["w", 1].scale[row],), (0,), bits, True, narrow=True) for c in (best, plain)]
         assert squared_error(weights.rows()[row], pair[0]) <= squared_error(weights.rows()[row], pair[1]) * (1 + 1e-6) + 1e-30
 
 
@@ -56,7 +56,7 @@ def test_no_other_coarse_candidate_is_better(kind: str, bits: int) -> None:
     x = draw(kind, 3)
     factors = np.arange(0.1, 1.01, 0.1)
     candidates = [
-        affine_grid(min(float(x.min()), 0.0) * a, max(float(x.max()), 0.0) * b, bits=bits, signed=True)
+        affine_params(min(float(x.min()), 0.0) * a, max(float(x.max()), 0.0) * b, bits=bits, signed=True)
         for a, b in itertools.product(factors, factors)
     ]
     best = min(squared_error(x, grid) for grid in candidates)
@@ -74,7 +74,7 @@ def test_an_outlier_is_clipped_when_that_pays() -> None:
 
 def test_a_sample_that_lies_on_its_own_grid_is_kept_exactly() -> None:
     grid = solve(mse.choose, np.arange(-128, 128)).tensors["x"]
-    assert grid == Grid((1.0,), (0,), 8, True)
+    assert grid == QuantParams((1.0,), (0,), 8, True)
 
 
 def test_weight_factors_by_hand() -> None:

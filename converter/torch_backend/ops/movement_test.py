@@ -79,7 +79,7 @@ def test_slice(starts: tuple[int, ...], ends: tuple[int, ...], axes: tuple[int, 
 
 @pytest.mark.parametrize("axis", [0, 1, -1])
 @pytest.mark.parametrize(
-    "index", [np.asarray(1, np.int64), ints(-1, 0, 1), np.asarray([[0, -2], [1, 1]], np.int32)], ids=["one", "some", "grid"]
+    "index", [np.asarray(1, np.int64), ints(-1, 0, 1), np.asarray([[0, -2], [1, 1]], np.int32)], ids=["one", "some", "params"]
 )
 def test_gather(axis: int, index: Array) -> None:
     check_operator("Gather", [X, index], axis=axis)

@@ -70,7 +70,7 @@ def test_weights_of_places_outside_can_be_left_out(factors: tuple[float, float])
 
 
 @pytest.mark.parametrize("mode", ["nearest", "linear"])
-@pytest.mark.parametrize("region", [(0, 0, 0.1, 0.2, 1, 1, 0.8, 0.9), (0, 0, -0.3, 0, 1, 1, 1.2, 1)], ids=["inside", "beyond"])
+@pytest.mark.parametrize("region", [(0, 0, 0.1, 0.2, 1, 1, 0.8, 0.9), (0, 0, -0.3, 0, 1, 1, 1.2, 1)], ids=["fused", "beyond"])
 def test_a_region_with_one_number_around_it(region: tuple[float, ...], mode: str) -> None:
     attrs: dict[str, Any] = {"mode": mode, "coordinate_transformation_mode": "tf_crop_and_resize", "extrapolation_value": 7.5}
     check_operator("Resize", [X, np.asarray(region, np.float32), None, ints(2, 3, 7, 4)], **attrs)

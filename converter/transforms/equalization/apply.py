@@ -13,7 +13,7 @@ import onnx_ir as ir
 from converter.graph.builder import GraphBuilder
 from converter.graph.marks import INSERTED
 from converter.graph.queries import constant
-from converter.quantization.parameters import Grid
+from converter.quantization.parameters import QuantParams
 from converter.transforms.equalization.site import Fold, Scaling, Shifting, Site, Uptake, check_fold
 
 __all__ = ["Fold", "apply_folds", "channel_grid", "inserted_factors", "scaled_name"]
@@ -35,7 +35,7 @@ def inserted_factors(node: ir.Node | None) -> npt.NDArray[np.float32] | None:
     return factors.reshape(-1).astype(np.float32)
 
 
-def channel_grid(node: ir.Node, grid: Grid) -> Grid:
+def channel_grid(node: ir.Node, grid: QuantParams) -> QuantParams:
     """The grid per channel, on axis 1, of what an inserted multiplication reads; ``grid`` is that of what it makes.
 
     Raises:

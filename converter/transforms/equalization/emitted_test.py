@@ -9,8 +9,8 @@ import onnx
 import onnx_ir as ir
 import pytest
 
-from converter.forms.form import Refusal
-from converter.quantization.parameters import Grid
+from converter.forms.form import UnsupportedForm
+from converter.quantization.parameters import QuantParams
 from converter.runtime.session import open_session, run_session
 from converter.testing.oldest_runtime import OLDEST, run_oldest
 from converter.testing.sketch import TARGET_NAMES, Planned, Sketch, emitted, feeds_for, kernels_of, plan_for, settings_for
@@ -86,7 +86,7 @@ def test_fewer_bits_are_kept_inside_their_grid(target: str) -> None:
     model, tensor = network("silu")
     folded = apply_folds(model, find_sites(model), {tensor: Fold(SCALES)})
     planned = plan_for(folded, target, bits=(6, 6))
-    grid = planned.plan.tensors[f"{tensor}_scaled"].grid
+    grid = planned.plan.tensors[f"{tensor}_scaled"].params
     assert grid is not None and grid.bits == 6
     proto = emitted(planned)
     (quantize,) = per_channel(proto)
@@ -119,7 +119,7 @@ def test_the_multiplication_is_never_an_integer_operator() -> None:
     planned = planned_with_fold("silu", "arm64")
     (name,) = [n for n in planned.offers if n.endswith("_scaled_Mul")]
     entry = planned.offers[name]
-    assert isinstance(entry, Refusal) and "scales of the Q" in entry.reason
+    assert isinstance(entry, UnsupportedForm) and "scales of the Q" in entry.reason
     assert planned.plan.ops[name].runs == "float"
 
 
@@ -127,7 +127,7 @@ def test_the_grid_of_each_channel() -> None:
     model, tensor = network("silu")
     folded = apply_folds(model, find_sites(model), {tensor: Fold((0.5, 2.0) * (C // 2))})
     node = folded.graph.node(f"{tensor}_scaled_Mul")
-    grid = channel_grid(node, Grid((0.25,), (-3,)))
+    grid = channel_grid(node, QuantParams((0.25,), (-3,)))
     assert (grid.axis, grid.scale[:2], grid.zero_point) == (1, (0.125, 0.5), (-3,) * C)
     with pytest.raises(ValueError, match="too small"):
-        channel_grid(node, Grid((2.0**-60,), (0,)))
+        channel_grid(node, QuantParams((2.0**-60,), (0,)))

@@ -19,7 +19,7 @@ import onnx_ir as ir
 from converter.graph.builder import GraphBuilder
 from converter.graph.marks import NONUNIFORM, TWIN_SUM, mark_makers
 from converter.graph.operator_sets import BARRIER
-from converter.quantization.parameters import Grid
+from converter.quantization.parameters import QuantParams
 from converter.transforms.nonuniform.marks import source_of
 from converter.transforms.nonuniform.quantizer import Curve, Spot, check_curve, halves, low_copy
 
@@ -105,11 +105,11 @@ class _Sheet:
 def _written(sheet: _Sheet, value: ir.Value, curve: Curve) -> ir.Value:
     if curve.kind in ("log2", "log-sqrt2"):
         return _logarithmic(sheet, value, curve)
-    assert curve.grid is not None
+    assert curve.params is not None
     softmax = source_of(value)
     assert softmax is not None and softmax.inputs[0] is not None
     at_softmax = _Sheet(sheet.builder, softmax, str(softmax.name), sheet.kind)
-    new = _integer_softmax(at_softmax, softmax.inputs[0], curve.grid, curve.bits)
+    new = _integer_softmax(at_softmax, softmax.inputs[0], curve.params, curve.bits)
     old = softmax.outputs[0]
     sheet.builder.replace(old, new, [softmax])
     return new if value is old else value
@@ -153,7 +153,7 @@ def _within(sheet: _Sheet, rounded: ir.Value, numbers: ir.Value, levels: float) 
     return sheet.add("Where", inside, numbers, 0.0)
 
 
-def _uniform(sheet: _Sheet, x: ir.Value, grid: Grid) -> ir.Value:
+def _uniform(sheet: _Sheet, x: ir.Value, grid: QuantParams) -> ir.Value:
     """Q and DQ; the barrier in front keeps the runtime from joining the Q with what is there."""
     scale, zero_point = np.asarray(grid.scale, np.float32), np.asarray(grid.zero_point, grid.dtype)
     axis = None if grid.axis is None else len(x.shape or ()) - 1
@@ -167,7 +167,7 @@ def _uniform(sheet: _Sheet, x: ir.Value, grid: Grid) -> ir.Value:
     return sheet.add("DequantizeLinear", codes, sheet.constant(scale), sheet.constant(zero_point), axis=axis)
 
 
-def _integer_softmax(sheet: _Sheet, scores: ir.Value, grid: Grid, bits: int) -> ir.Value:
+def _integer_softmax(sheet: _Sheet, scores: ir.Value, grid: QuantParams, bits: int) -> ir.Value:
     """Log-Int-Softmax: integer exponentials of the scores' codes, and 2^-round(log2(sum / exponential)) of them.
 
     FQ-ViT, arXiv 2111.13824, section 3.4, with the integer exponential of I-BERT, arXiv 2101.01321, algorithm 2. The integers
@@ -207,10 +207,10 @@ def _rounded_logarithm(sheet: _Sheet, x: ir.Value) -> ir.Value:
 
 def _for_all_readers(builder: GraphBuilder, value: ir.Value, curve: Curve) -> None:
     """What a normalization reads is what all others read: a residual connection goes on with the rounded numbers."""
-    assert curve.grid is not None
+    assert curve.params is not None
     uses = list(value.uses())
     first = min((node for node, _ in uses), key=list(builder.graph).index)
-    rounded = _uniform(_Sheet(builder, first, str(value.name), curve.kind), value, curve.grid)
+    rounded = _uniform(_Sheet(builder, first, str(value.name), curve.kind), value, curve.params)
     for node, index in uses:
         node.replace_input_with(index, rounded)
 

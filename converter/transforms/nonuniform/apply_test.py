@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from converter.quantization.parameters import Grid, fake_quantize
+from converter.quantization.parameters import QuantParams, fake_quantize
 from converter.runtime.session import open_session, run_session
 from converter.testing.sketch import Sketch, emitted, feeds_for, parity, plan_for
 from converter.transforms.nonuniform.apply import apply_curves
@@ -78,7 +78,7 @@ def test_zero_is_next_to_nothing() -> None:
 def test_the_partner_lies_on_its_grid_and_the_product_stays_float(moved: bool) -> None:
     model, name = attention(moved=moved)
     feed = feeds_for(model, 1)[0]
-    partner = Grid((0.25,), (1,), 4, True)
+    partner = QuantParams((0.25,), (1,), 4, True)
     changed = apply_curves(model, find_spots(model), {name: Curve("log2", 4, partner=partner)})
     weights = np.exp(feed["scores"] - feed["scores"].max(-1, keepdims=True))
     weights /= weights.sum(-1, keepdims=True)
@@ -96,12 +96,12 @@ def test_where_everything_is_quantized_no_grid_is_laid_over_one_that_is_not_unif
     curve = Curve(kind, 4, bound=0.25 if kind == "twin" else 0.0)
     planned = plan_for(apply_curves(model, find_spots(model), {name: curve}), full=True)
     ops, tensors = planned.plan.ops, planned.plan.tensors
-    assert ops["softmax"].runs == "float" and tensors["softmax.0"].grid is None
+    assert ops["softmax"].runs == "float" and tensors["softmax.0"].params is None
     assert ops["mix"].runs == ("integer" if kind == "twin" else "float")
     assert parity(planned, emitted(planned)) > 40.0
 
 
-def integer_softmax(x: Array, grid: Grid, bits: int) -> Array:
+def integer_softmax(x: Array, grid: QuantParams, bits: int) -> Array:
     """Log-Int-Softmax in Python integers, one number at a time (FQ-ViT, section 3.4; I-BERT, algorithm 2)."""
     step, (b, c) = float(np.float32(grid.scale[0])), (0.96963238 / 0.35815147, 1.0 / 0.35815147)
     codes = [int(np.clip(np.rint(np.float32(v) / np.float32(step)) + grid.zero_point[0], grid.qmin, grid.qmax)) for v in x]
@@ -127,8 +127,8 @@ def test_the_softmax_by_integer_exponentials_equals_that_of_python_integers(scal
     feed = feeds_for(model, 1)[0]
     feed["scores"] = (feed["scores"] * 20.0 * scale).astype(np.float32)
     feed["v"] = np.broadcast_to(np.eye(6, 4, dtype=np.float32), (1, 2, 6, 4)).copy()
-    grid = Grid((scale,), (5,), 8, True)
-    changed = apply_curves(model, find_spots(model), {name: Curve("log-int-softmax", 4, grid=grid)})
+    grid = QuantParams((scale,), (5,), 8, True)
+    changed = apply_curves(model, find_spots(model), {name: Curve("log-int-softmax", 4, params=grid)})
     wanted = np.stack([integer_softmax(row, grid, 4) for row in feed["scores"].reshape(-1, 6)]).reshape(1, 2, 6, 6)
     np.testing.assert_array_equal(runs(changed, feed), wanted[..., :4].astype(np.float32))
     assert not any(node.op_type == "Softmax" for node in changed.graph)
@@ -157,7 +157,7 @@ def test_a_twin_grid_is_exact_in_float_and_runs_in_integer_on_both_halves(kind: 
     planned = plan_for(changed)
     integer = [op for op in planned.plan.ops.values() if op.runs == "integer" and 1 in op.constants]
     assert len(integer) == 2
-    assert {planned.plan.tensors[half].fate for half in halves("gelu.0")} == {"measured"}
+    assert {planned.plan.tensors[half].kind for half in halves("gelu.0")} == {"measured"}
     assert parity(planned, emitted(planned)) > 60.0
 
 
@@ -178,8 +178,8 @@ def test_powers_of_two_stand_in_front_of_a_float_layer_norm() -> None:
     x = sketch.add("Erf", sketch.input("x", 1, 7, 6), name="erf")
     model = sketch.model(sketch.add("LayerNormalization", x, sketch.normal(6), sketch.normal(6), axis=-1, name="norm"))
     feed = feeds_for(model, 1)[0]
-    grid = Grid(tuple(0.02 * 2.0**a for a in (0, 1, 2, 3, 0, 1)), (3,) * 6, 6, True, 2)
-    changed = apply_curves(model, find_spots(model), {"erf.0": Curve("power-of-two", grid=grid)})
+    grid = QuantParams(tuple(0.02 * 2.0**a for a in (0, 1, 2, 3, 0, 1)), (3,) * 6, 6, True, 2)
+    changed = apply_curves(model, find_spots(model), {"erf.0": Curve("power-of-two", params=grid)})
     (q,) = [n for n in changed.graph if n.op_type == "QuantizeLinear"]
     assert q.outputs[0].dtype == ir.DataType.INT8
     values = {str(v.name): v for node in model.graph for v in node.outputs}
@@ -198,11 +198,11 @@ def test_powers_of_two_stand_in_front_of_a_float_layer_norm() -> None:
     ("tensor", "curve", "complaint"),
     [
         ("nowhere", Curve("log2"), "no place"),
-        ("softmax.0", Curve("power-of-two", grid=Grid((1.0,), (0,), axis=1)), "cannot stand there"),
+        ("softmax.0", Curve("power-of-two", params=QuantParams((1.0,), (0,), axis=1)), "cannot stand there"),
         ("softmax.0", Curve("log2", 9), "9 bits"),
         ("softmax.0", Curve("log2", scale=0.0), "of use"),
         ("softmax.0", Curve("log-int-softmax"), "one scale"),
-        ("softmax.0", Curve("twin", partner=Grid((1.0,), (0,))), "partner"),
+        ("softmax.0", Curve("twin", partner=QuantParams((1.0,), (0,))), "partner"),
     ],
 )
 def test_what_does_not_fit_is_refused(tensor: str, curve: Curve, complaint: str) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from converter.quantization.parameters import Grid
+from converter.quantization.parameters import QuantParams
 
 __all__ = ["KINDS", "Curve", "CurveKind", "Spot", "SpotKind", "check_curve", "halves", "low_copy"]
 
@@ -48,8 +48,8 @@ class Curve:
     bits: int = 8
     scale: float = 1.0
     bound: float = 0.0
-    grid: Grid | None = None
-    partner: Grid | None = None
+    params: QuantParams | None = None
+    partner: QuantParams | None = None
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ def check_curve(curve: Curve, spot: Spot) -> None:
     if not (math.isfinite(curve.scale) and curve.scale > 0.0 and math.isfinite(curve.bound)):
         raise ValueError(f"{what} has a scale or bound that is not a number of use")
     wanted = {"power-of-two": "one scale per channel", "log-int-softmax": "one scale"}.get(curve.kind, "")
-    if bool(wanted) != (curve.grid is not None) or (curve.grid is not None and (curve.grid.axis is None) != (wanted == "one scale")):
+    if bool(wanted) != (curve.params is not None) or (curve.params is not None and (curve.params.axis is None) != (wanted == "one scale")):
         raise ValueError(f"{what} needs {f'a grid with {wanted}' if wanted else 'no other grid'}")
     if curve.partner is not None and (not curve.kind.startswith("log") or curve.partner.axis is not None):
         raise ValueError(f"{what} has a grid for a partner that cannot have one")

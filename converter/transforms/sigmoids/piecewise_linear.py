@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from converter.quantization.parameters import FloatArray, Grid
+from converter.quantization.parameters import FloatArray, QuantParams
 
 __all__ = ["PricedRamp", "Ramp", "RampSite", "fit_level", "fit_ramp", "gating_error", "ramp", "ramp_grid", "ramp_limits"]
 
@@ -123,7 +123,7 @@ def _sigmoid(x: FloatArray) -> FloatArray:
     return result
 
 
-def ramp_grid(grid: Grid, shape: Ramp) -> Grid | None:
+def ramp_grid(grid: QuantParams, shape: Ramp) -> QuantParams | None:
     """The grid on which the input's codes, clamped, are the ramp; None where its zero point is no code.
 
     Args:
@@ -133,10 +133,10 @@ def ramp_grid(grid: Grid, shape: Ramp) -> Grid | None:
     scale = float(np.float32(np.float32(grid.scale[0]) * np.float32(shape.slope)))
     zero_point = grid.zero_point[0] - round(shape.offset / scale)
     container = np.iinfo(grid.dtype)
-    return Grid((scale,), (zero_point,), 8, grid.signed) if container.min <= zero_point <= container.max else None
+    return QuantParams((scale,), (zero_point,), 8, grid.signed) if container.min <= zero_point <= container.max else None
 
 
-def ramp_limits(grid: Grid, shape: Ramp) -> tuple[int, int]:
+def ramp_limits(grid: QuantParams, shape: Ramp) -> tuple[int, int]:
     """Lowest and highest code of a ramp on its own grid."""
     low, high = (round(end / grid.scale[0]) + grid.zero_point[0] for end in (shape.low, shape.high))
     return min(max(low, grid.qmin), grid.qmax), max(min(high, grid.qmax), grid.qmin)

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from converter.errors import UsageError
-from converter.forms.form import Offer
+from converter.forms.form import SupportedForm
 from converter.partition.assign import settle
 from converter.partition.sigmoid_forms import find_ramp_sites, ramp_offers
 from converter.plan.choice import Choice
@@ -19,7 +19,7 @@ from converter.plan.records import Plan
 from converter.plan.serialization import plan_from_json, plan_to_json
 from converter.planning.validate import adopt_plan, check_plan
 from converter.quantization.bit_widths import BitWidths
-from converter.quantization.parameters import Grid, affine_grid, dequantize, quantize
+from converter.quantization.parameters import QuantParams, affine_params, dequantize, quantize
 from converter.targets import Cost
 from converter.testing.sketch import TARGET_NAMES, Planned, Sketch, emitted, kernels_of, parity, plan_for
 from converter.transforms.sigmoids.piecewise_linear import Ramp, fit_level, fit_ramp, gating_error, ramp, ramp_grid, ramp_limits
@@ -68,7 +68,7 @@ def test_no_other_level_is_closer_to_silu(deviation: float, nudge: float) -> Non
 @given(low=st.floats(-20.0, -3.0), high=st.floats(3.0, 20.0), signed=st.booleans())
 def test_clamped_codes_on_the_ramps_grid_are_the_ramp(low: float, high: float, signed: bool) -> None:
     """To half a step for the offset, and half a step for the ends."""
-    grid = affine_grid(low, high, bits=8, signed=signed)
+    grid = affine_params(low, high, bits=8, signed=signed)
     made = ramp_grid(grid, WIDE)
     assert made is not None
     codes = quantize(np.linspace(low, high, 300).astype(np.float32), grid)
@@ -77,7 +77,7 @@ def test_clamped_codes_on_the_ramps_grid_are_the_ramp(low: float, high: float, s
 
 
 def test_there_is_no_grid_where_the_zero_of_the_line_lies_beyond_the_codes() -> None:
-    assert ramp_grid(Grid((0.004,), (0,)), WIDE) is None  # the line is zero at -2.6, the lowest code is -0.5
+    assert ramp_grid(QuantParams((0.004,), (0,)), WIDE) is None  # the line is zero at -2.6, the lowest code is -0.5
 
 
 def gated(target: str) -> Planned:
@@ -92,7 +92,7 @@ def ramped(planned: Planned) -> Planned:
     shapes = {name: stats.shape for name, stats in planned.seen.tensors.items()}
     sites = find_ramp_sites(planned.model, planned.offers, shapes, planned.target)
     offers = planned.offers | ramp_offers(planned.model, planned.offers, dict.fromkeys(sites, WIDE), shapes, planned.target)
-    grids = {name: fate.grid for name, fate in planned.plan.tensors.items() if fate.grid is not None}
+    grids = {name: tensor_plan.params for name, tensor_plan in planned.plan.tensors.items() if tensor_plan.params is not None}
     constants = {(name, index): grid for name, op in planned.plan.ops.items() for index, grid in op.constants.items()}
     integer = frozenset(name for name, op in planned.plan.ops.items() if op.runs == "integer")
     empty = Plan("minmax", BitWidths(), planned.target.name, {}, {})
@@ -121,7 +121,7 @@ def test_sites_are_sigmoids_that_gate_what_they_read() -> None:
     planned = plan_for(model)
     shapes = {name: stats.shape for name, stats in planned.seen.tensors.items()}
     costs = {"Sigmoid": Cost({"element": 8.0}, {"element": 4.0}), "SigmoidRamp": Cost({"element": 8.0}, {"element": 0.45})}
-    offers = {n: replace(o, integer_cost=4.0 * CHANNELS * 36) if isinstance(o, Offer) else o for n, o in planned.offers.items()}
+    offers = {n: replace(o, integer_cost=4.0 * CHANNELS * 36) if isinstance(o, SupportedForm) else o for n, o in planned.offers.items()}
     sites = find_ramp_sites(model, offers, shapes, replace(planned.target, costs=costs))
     assert [site.read for site in sites.values()] == [x]
     (site,) = sites.values()
