@@ -59,7 +59,7 @@ def test_case_1_a_gain_needs_known_sizes() -> None:
     ids=lambda v: v if isinstance(v, str) else "",
 )
 def test_case_1_other_poolings_stay(attrs: dict[str, Any], why: str) -> None:
-    draft = Draft(x=(1, 2, 16, 16))
+    draft = Draft(x=(1, 2, 64, 64))
     assert rewrite(spell_out_averages_on_arm64, draft.model(draft.add("AveragePool", "x", **attrs)))[1] == []
 
 

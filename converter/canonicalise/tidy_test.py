@@ -80,7 +80,7 @@ def test_case_3_softmax_over_several_axes_stays() -> None:
     assert tidied(draft, softmax_of_flat(draft, 2)) == ["Flatten", "Softmax", "Shape", "Reshape"]
 
 
-@pytest.mark.parametrize("fused", [0, 1])
+@pytest.mark.parametrize("inside", [0, 1])
 def test_case_3_a_flat_tensor_that_is_seen_stays(inside: int) -> None:
     draft = Draft(x=("n", 2, "h", "w"))
     output = softmax_of_flat(draft, 3)

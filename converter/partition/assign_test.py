@@ -328,7 +328,7 @@ def test_fates_by_hand() -> None:
 
 
 @pytest.mark.parametrize(
-    ("target", "params"), [("arm64", QuantParams((2.0**-8,), (-128,), 8, True)), ("x86", QuantParams((2.0**-8,), (0,), 8, False))]
+    ("target", "grid"), [("arm64", QuantParams((2.0**-8,), (-128,), 8, True)), ("x86", QuantParams((2.0**-8,), (0,), 8, False))]
 )
 def test_a_sigmoid_has_the_runtimes_own_grid(target: str, grid: QuantParams) -> None:
     sketch = Sketch()

@@ -75,9 +75,9 @@ def test_the_outputs_of_a_split_share_its_codes() -> None:
 
 def test_of_an_absorbed_clamp_its_output_counts() -> None:
     s = Sketch()
-    x = s.add("Relu", s.conv(image(s), 8, name="fused"), name="relu")
+    x = s.add("Relu", s.conv(image(s), 8, name="inside"), name="relu")
     found = bits_of(s, s.conv(x, 8, name="last"))
-    assert (found["fused"], found["relu"], found["last"]) == (8, 6, 8)
+    assert (found["inside"], found["relu"], found["last"]) == (8, 6, 8)
 
 
 def test_layers_that_cannot_run_in_integer_ask_for_nothing() -> None:

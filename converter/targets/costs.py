@@ -50,9 +50,13 @@ def form_costs(kind: str, found: Mapping[str, float], target: Target) -> tuple[f
 
 
 def cheaper_form(kind: str, found: Mapping[str, float], target: Target) -> float:
-    """The cost of the form that costs less: for decisions that are made before it is known what runs in integer."""
+    """The cost among integer operators, in the form that costs less: a float one needs a DQ in front and a Q behind.
+
+    For decisions that are made before it is known what runs in integer.
+    """
     floats, integers = form_costs(kind, found, target)
-    return floats if integers is None else min(floats, integers)
+    between = floats + target.dequantize(round(found.get("input", 0.0))) + target.quantize(round(found.get("element", 0.0)))
+    return between if integers is None else min(between, integers)
 
 
 def price(prices: Prices, found: Mapping[str, float]) -> float:

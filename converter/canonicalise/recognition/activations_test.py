@@ -236,14 +236,14 @@ def unchanged(draft: Draft, *outputs: str) -> None:
     assert op_types(result) == [n.op_type for n in draft.nodes]
 
 
-@pytest.mark.parametrize("fused", range(3))
+@pytest.mark.parametrize("inside", range(3))
 def test_a_group_whose_inside_is_an_output_of_the_model_is_left_alone(inside: int) -> None:
     draft = Draft(x=(1, 8))
     output = spelled_gelu(draft, "x")
     unchanged(draft, output, draft.nodes[inside].output[0])
 
 
-@pytest.mark.parametrize("fused", range(3))
+@pytest.mark.parametrize("inside", range(3))
 def test_a_group_whose_inside_is_read_elsewhere_is_left_alone(inside: int) -> None:
     draft = Draft(x=(1, 8))
     output = spelled_gelu(draft, "x")

@@ -179,7 +179,7 @@ def test_two_axes_are_left_alone() -> None:
     unchanged(draft, draft.add("Div", centred, draft.add("Sqrt", draft.add("Add", variance, 1e-5))))
 
 
-@pytest.mark.parametrize("fused", range(6))
+@pytest.mark.parametrize("inside", range(6))
 @pytest.mark.parametrize("how", ["output", "reader"])
 def test_a_tensor_inside_that_is_seen_outside_is_left_alone(inside: int, how: str) -> None:
     draft = Draft(x=(2, 3, WIDTH))
@@ -188,7 +188,7 @@ def test_a_tensor_inside_that_is_seen_outside_is_left_alone(inside: int, how: st
     unchanged(draft, output, seen if how == "output" else draft.add("Transpose", seen))
 
 
-@pytest.mark.parametrize("fused", range(4))
+@pytest.mark.parametrize("inside", range(4))
 def test_a_softmax_whose_inside_is_an_output_is_left_alone(inside: int) -> None:
     draft = Draft(x=(2, WIDTH))
     output = softmax(draft, "x")

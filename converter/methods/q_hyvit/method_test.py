@@ -246,7 +246,7 @@ def test_a_tensor_that_something_else_reads_too_is_not_cut_for_the_layer_alone()
     loud = sketch.add("Mul", x, sketch.constant(np.asarray([40.0] + [1.0] * 7).reshape(1, 8, 1, 1)), name="stream")
     blind = generator.normal(size=(8, 8, 1, 1)) * 0.3
     blind[:, 0] = 0.0
-    inside = sketch.add("Conv", loud, sketch.constant(blind), name="fused")
+    inside = sketch.add("Conv", loud, sketch.constant(blind), name="inside")
     pooled = sketch.add("GlobalAveragePool", sketch.add("Relu", sketch.add("Add", loud, inside, name="sum")))
     flat = sketch.add("Reshape", pooled, sketch.constant([1, 8], np.int64))
     scores = sketch.add("Gemm", flat, sketch.normal(8, 5), sketch.normal(5), name="scores")
