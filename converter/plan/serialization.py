@@ -17,18 +17,13 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 from converter.errors import UsageError
 from converter.plan.records import Plan, TensorPlan
 from converter.quantization.bit_widths import BitWidths
-from converter.transforms.equalization.transform import Equalization
-from converter.transforms.nonuniform.transform import NonuniformQuantization
-from converter.transforms.sigmoids.transform import ConstantGates
+from converter.transforms.registry import TRANSFORMS
 from converter.transforms.transform import Transform
 
 __all__ = ["plan_from_json", "plan_to_json"]
 
 FORMAT = "bridgequant-plan"
 VERSION = 2
-
-_TRANSFORMS = (Equalization, NonuniformQuantization, ConstantGates)
-"""In the order in which they are applied. Each has one field, which is called like its key."""
 
 _WORDS = {str: "a text", int: "a number", float: "a number", bool: "true or false"}
 
@@ -113,7 +108,7 @@ def _bits(record: Mapping[str, Any]) -> BitWidths:
 
 
 def _transforms(record: Mapping[str, Any]) -> tuple[Transform, ...]:
-    return tuple(_read(kind, {kind.key: record[kind.key]}, kind.key) for kind in _TRANSFORMS if record.get(kind.key, {}) != {})
+    return tuple(_read(kind, {kind.key: record[kind.key]}, kind.key) for kind in TRANSFORMS if record.get(kind.key, {}) != {})
 
 
 @cache
