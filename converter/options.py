@@ -23,6 +23,7 @@ if TYPE_CHECKING:  # it loads NumPy and Pillow, and --help shall be answered at 
 __all__ = ["Options"]
 
 _MOST_THREADS = 256
+_MOST_SAMPLES = 100_000
 _CALIBRATION, _PLAN = "calibration", "plan and report"
 
 
@@ -84,11 +85,15 @@ class Options:
     plan_in: Path | None = flag(None, "use this plan, perhaps edited, instead of making one", "FILE", kind=Path, group=_PLAN)
 
     def __post_init__(self) -> None:
+        self._settle_types()
         find_target(self.target)
         parse_placement(self.placement)
         object.__setattr__(self, "bits", self.widths)
-        if self.samples < 1:
-            raise UsageError(f"{self.samples} samples are too few", where="--samples", hint="give 1 or more")
+        if not 1 <= self.samples <= _MOST_SAMPLES:
+            few = self.samples < 1
+            raise UsageError(
+                f"{self.samples} samples are too {'few' if few else 'many'}", where="--samples", hint=f"give 1 to {_MOST_SAMPLES}"
+            )
         if not 0 <= self.threads <= _MOST_THREADS:
             hint = f"give 0 (automatic) to {_MOST_THREADS}"
             raise UsageError(f"{self.threads} threads make no sense", where="--threads", hint=hint)
@@ -104,6 +109,21 @@ class Options:
             if self.method not in OBSERVING:
                 hint = f"leave it out, or give --method {' or '.join(OBSERVING)}"
                 raise UsageError(f"the method {self.method} has no choice of observers", where="--observer", hint=hint)
+
+    def _settle_types(self) -> None:
+        """Take what a program would write: texts for paths, and one pattern for several."""
+        for name in ("samples", "threads", "seed"):
+            if not isinstance(getattr(self, name), int):
+                raise UsageError(f"{getattr(self, name)!r} is not a whole number", where=f"--{name}", hint="give a number")
+        settled: dict[str, Any] = {"target": str(self.target), "plan_in": None if self.plan_in is None else Path(self.plan_in)}
+        if isinstance(self.exclude, str):
+            settled["exclude"] = (self.exclude,)
+        if isinstance(self.preprocess, str):
+            from converter.calibration.preprocess import parse_preprocess
+
+            settled["preprocess"] = parse_preprocess(self.preprocess)
+        for name, value in settled.items():
+            object.__setattr__(self, name, value)
 
     @property
     def widths(self) -> BitWidths:

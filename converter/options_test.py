@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from converter.calibration.preprocess import Preprocess
 from converter.errors import UsageError
 from converter.methods.names import DEFAULT_METHOD, METHOD_NAMES, MethodName
 from converter.options import Options
@@ -26,11 +28,26 @@ def test_bits_are_a_text_or_widths(bits: str | BitWidths) -> None:
     assert Options(bits=bits).bits == Options(bits=bits).widths == BitWidths(4, 6)
 
 
+def test_texts_stand_for_paths_and_one_pattern_for_several() -> None:
+    given: Any = {"exclude": "Conv", "plan_in": "plan.json", "preprocess": "imagenet"}
+    options = Options(**given)
+    assert (options.exclude, options.plan_in) == (("Conv",), Path("plan.json"))
+    assert isinstance(options.preprocess, Preprocess)
+
+
+def test_a_target_may_be_a_path(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="cannot be read"):
+        Options(target=tmp_path / "missing.toml")  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize(
     "options",
     [
         {"samples": 0},
         {"samples": -1},
+        {"samples": 10**20},
+        {"samples": "4"},
+        {"seed": 1.5},
         {"threads": -1},
         {"threads": 100_000},
         {"seed": -1},

@@ -108,8 +108,16 @@ def convert(
 
 
 def _files(named: Mapping[str, object]) -> dict[str, Path]:
-    """Those that are paths."""
-    return {role: Path(path) for role, path in named.items() if isinstance(path, (str, Path))}
+    """Those that are paths.
+
+    Raises:
+        UsageError: one cannot be a path.
+    """
+    found = {role: Path(path) for role, path in named.items() if isinstance(path, (str, Path))}
+    for role, path in found.items():
+        if "\0" in str(path):
+            raise UsageError("the path holds a character that no path can", where=role, hint="check the path")
+    return found
 
 
 def _converted(source: Source, output: Path | None, options: Options, given: Plan | None, dry_run: bool, progress: Progress) -> Report:

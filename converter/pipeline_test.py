@@ -397,6 +397,14 @@ def test_latencies_are_compared_on_a_machine_of_the_target_or_when_asked_for(
     assert report.latency is None or math.isfinite(report.latency.ratio)
 
 
+@pytest.mark.parametrize("role", ["IN", "OUT", "--calib"])
+def test_a_path_that_cannot_be_one_is_refused(source: Path, tmp_path: Path, role: str) -> None:
+    paths = {"IN": str(source), "OUT": str(tmp_path / "out.onnx"), "--calib": str(tmp_path)} | {role: "a\0b"}
+    with pytest.raises(UsageError, match="no path can") as caught:
+        convert(paths["IN"], paths["OUT"], options(calib=paths["--calib"]))
+    assert caught.value.where == role
+
+
 # Folds
 
 

@@ -171,7 +171,7 @@ def _identity(path: Path | None) -> tuple[int, int] | None:
     """What changes when a file is replaced."""
     try:
         status = os.stat(os.devnull if path is None else path)
-    except OSError:
+    except (OSError, ValueError):  # no such file, or no name of one
         return None
     return status.st_ino, status.st_mtime_ns
 

@@ -294,7 +294,7 @@ def settle(
     empty: Plan,
     fake_quantized: frozenset[str] = frozenset(),
 ) -> Plan:
-    """Write the plan that follows from the set of integer operators, and fake_quantized ones.
+    """Write the plan that follows from the set of integer operators, and that of fake-quantized ones.
 
     It says what each operator writes, and each tensor's tensor_plan.
     """

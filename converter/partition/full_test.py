@@ -106,7 +106,7 @@ def test_an_operator_with_an_integer_form_cannot_be_fake_quantized(tmp_path: Pat
     planned = attention()
     name = next(iter(of_type(planned, "Conv")))
     edited = {**planned.plan.ops, name: OpPlan("Conv", "fake-quantized", "codes")}
-    with pytest.raises(UsageError, match=f"operator '{name}' cannot be fake_quantized"):
+    with pytest.raises(UsageError, match=f"operator '{name}' cannot be fake-quantized"):
         check_plan(planned.plan.with_ops(planned.plan.tensors, edited), planned.model, planned.offers, planned.target, tmp_path)
 
 

@@ -71,6 +71,9 @@ def plan_from_json(text: str, where: Path) -> Plan:
             raise UsageError(f"not a plan of format {FORMAT} version {VERSION}", where=f"--plan-in {where}", hint=hint)
         if record["version"] == 1:
             record = _modern(record)
+        known = {"format", "version", *_types(Plan), *(kind.key for kind in TRANSFORMS)} - {"transforms"}
+        for key in record.keys() - known:
+            raise ValueError(f"the plan has no '{key}'")
         given = {name: _read(kind, record[name], name) for name, kind in _types(Plan).items() if name not in ("bits", "transforms")}
         return Plan(**given, bits=_bits(record), transforms=_transforms(record))
     except json.JSONDecodeError as error:
@@ -91,6 +94,8 @@ def _modern(record: Mapping[str, Any]) -> dict[str, Any]:
     def renamed(entry: Any) -> Any:
         if not isinstance(entry, Mapping):
             return entry
+        if any(new in entry for old, new in _OLD_KEYS.items() if old in entry):
+            raise ValueError("an entry has words of both versions")
         return {
             _OLD_KEYS.get(key, key): _OLD_VALUES.get((key, value), value) if isinstance(value, str) else value
             for key, value in entry.items()

@@ -181,6 +181,7 @@ def drop(*path: str) -> Callable[[dict[str, Any]], None]:
         (change("format", to="other"), "not a plan of format"),
         (change("version", to=3), "not a plan of format"),
         (drop("method"), "'method'"),
+        (change("curvs", to={}), "no 'curvs'"),
         (change("target", to=7), "'target' is 7"),
         (change("tensors", to=[]), "'tensors' is not an object"),
         (change("ops", to={"conv": 3}), "'ops' is not an object"),

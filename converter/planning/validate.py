@@ -178,7 +178,7 @@ def _check_fake_quantized(node: ir.Node, op: OpPlan, entry: SupportedForm | Unsu
     name = str(node.name)
     if op.writes != "codes" or op.constants or not isinstance(entry, UnsupportedForm) or entry.final:
         reason = f": {entry.reason}" if isinstance(entry, UnsupportedForm) and entry.final else ", or not in that way"
-        raise check.refuse(f"operator '{name}' cannot be fake_quantized{reason}")
+        raise check.refuse(f"operator '{name}' cannot be fake-quantized{reason}")
     for _, value in data_inputs(node):
         check.tensor(str(value.name), f"read as codes by operator '{name}'")
     for output in node.outputs:
@@ -232,4 +232,4 @@ def _check_inside(node: ir.Node, check: Check) -> None:
     name = str(follower.name) if follower is not None else ""
     behind = check.offers.get(name)
     if not isinstance(behind, SupportedForm) or behind.form != "absorbed" or check.plan.ops[name].runs != "integer":
-        raise check.refuse(f"operator '{node.name}' writes inside a group, but no integer Relu or Clip ends the group: change both")
+        raise check.refuse(f"operator '{node.name}' is fused into a group, but no integer Relu or Clip ends the group: change both")

@@ -194,8 +194,8 @@ EDITS: dict[str, tuple[Edit, str]] = {
     ),
     "weight axis": (lambda p: p["ops"][first(p, "Conv")]["constants"]["1"].update(axis=1), "scales along axis"),
     "weight zero point": (lambda p: p["ops"][first(p, "Conv")]["constants"]["1"]["zero_point"].__setitem__(0, 3), "zero points 0"),
-    "clamp without its group": (lambda p: p["ops"][first(p, "Relu")].update(runs="float"), "inside a group"),
-    "group without its clamp": (lambda p: p["ops"][first(p, "Conv", writes="codes")].update(writes="fused"), "inside a group"),
+    "clamp without its group": (lambda p: p["ops"][first(p, "Relu")].update(runs="float"), "fused into a group"),
+    "group without its clamp": (lambda p: p["ops"][first(p, "Conv", writes="codes")].update(writes="fused"), "fused into a group"),
     "cannot write float": (lambda p: p["ops"][first(p, "Conv", writes="codes")].update(writes="float"), "cannot write float"),
 }
 

@@ -28,7 +28,7 @@
 
 from __future__ import annotations
 
-import math
+import sys
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -64,7 +64,7 @@ def read_target(path: Path, where: str) -> Target:
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not text"
         raise UsageError(f"the target cannot be read: {reason}", where=where, hint="check the path") from None
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:  # TOMLDecodeError among them, and what tomllib's own parser runs into
         raise UsageError(f"the target is not TOML: {error}", where=where, hint=_HINT) from None
     return _Reader(where).target(content)
 
@@ -136,7 +136,7 @@ class _Reader:
         return tuple(found)
 
     def number(self, found: Any, what: str) -> float:
-        if isinstance(found, bool) or not isinstance(found, int | float) or not 0.0 <= found < math.inf:
+        if isinstance(found, bool) or not isinstance(found, int | float) or not 0.0 <= found <= sys.float_info.max:
             self.wrong(f"{what} is {found!r}, which is not a cost: 0 or more")
         return float(found)
 

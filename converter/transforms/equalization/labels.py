@@ -48,10 +48,6 @@ class Classes:
         """Say that the factors are one."""
         self.join(labels, np.zeros(1, np.int64))
 
-    def is_free(self, labels: Labels) -> bool:
-        """True if not all are pinned."""
-        return bool(self.resolve(labels).any())
-
     def count(self, labels: Labels) -> int:
         """How many different factors there are."""
         return int(np.unique(np.abs(self.resolve(labels))).size)
