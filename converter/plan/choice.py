@@ -46,6 +46,7 @@ class Choice:
         errors: what the constants of an operator's integer form add to the loss, by its name, 0 or more; methods need not say.
         noises: what a tensor's grid adds to the loss, by its name.
         blind: (layers that no gradient reached, layers judged), where a method looks at gradients.
+        given_up: the method's own ranges changed the outputs far more than those of MSE, which are given instead.
     """
 
     tensors: dict[str, QuantParams]
@@ -53,3 +54,4 @@ class Choice:
     errors: dict[str, float] = field(default_factory=dict)
     noises: dict[str, float] = field(default_factory=dict)
     blind: tuple[int, int] = (0, 0)
+    given_up: bool = False

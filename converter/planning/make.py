@@ -147,11 +147,15 @@ def _made(
 
 def _judged_by(problem: Problem, choice: Choice) -> str:
     """By which loss, for the report."""
+    if problem.study is None:
+        return ""
     blind, judged = choice.blind
-    loss = "" if problem.study is None else problem.study.loss
-    if not blind or problem.study is None or problem.study.values is not None:
-        return loss
-    return "; ".join([*filter(None, [loss]), f"{blind} of {judged} layers by the error of their own outputs, as no gradient reaches them"])
+    said = [problem.study.loss] if problem.study.loss else []
+    if blind and problem.study.values is None:
+        said.append(f"{blind} of {judged} layers by the error of their own outputs, as no gradient reaches them")
+    if choice.given_up:
+        said.append("ranges of MSE, as those that gradients chose changed the outputs far more")
+    return "; ".join(said)
 
 
 def find_losses(model: ir.Model, feeds: Sequence[Feed], options: Options) -> dict[str, OutputLoss]:

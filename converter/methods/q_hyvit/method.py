@@ -113,7 +113,8 @@ def choose(problem: Problem) -> Choice:
     for done, section in enumerate(sections, _ROUNDS * len(readers)):
         problem.progress(done, _ROUNDS * len(readers) + len(sections))
         state.tensors.update(search_section(study, section, importance, ranked, state.tensors, _constants(study, state)))
-    if ruins_outputs(problem, state.tensors, start.tensors):
+    given_up = ruins_outputs(problem, state.tensors, start.tensors)
+    if given_up:
         state.tensors = dict(start.tensors)
     _choose_weights(problem, study, judges, state)
     found = {(name, 1): tuple(float(s) for s in scales.reshape(-1)) for name, scales in state.scales.items()}
@@ -122,7 +123,7 @@ def choose(problem: Problem) -> Choice:
         return Choice(state.tensors, constants)  # errors of layers' outputs say nothing about the loss
     known = {name: judge for name, judge in judges.items() if not samples[name].blind}
     blind = (len(judges) - len(known), len(judges))
-    return Choice(state.tensors, constants, _errors(known, state), _noises(tensor_samples, state.tensors), blind)
+    return Choice(state.tensors, constants, _errors(known, state), _noises(tensor_samples, state.tensors), blind, given_up)
 
 
 def _tensors(study: Study, section: Section) -> set[str]:

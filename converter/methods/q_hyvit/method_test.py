@@ -237,6 +237,15 @@ def test_accuracy_is_bought_where_the_loss_is_not_tolerable_and_time_can_be_spar
     assert quality(model, made["latency"]) > quality(model, made["balanced:0"]) + 0.5
 
 
+def test_an_answer_that_ruins_the_outputs_is_given_up_for_that_of_mse_and_the_report_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = hybrid()
+    kept = planned(model, "q-hyvit", "W8A8")
+    monkeypatch.setattr(q_hyvit, "ruins_outputs", lambda *_: True)
+    given_up = planned(model, "q-hyvit", "W8A8")
+    assert "ranges of MSE" in given_up.loss and "ranges of MSE" not in kept.loss
+    assert {n: t.params for n, t in given_up.plan.tensors.items()} != {n: t.params for n, t in kept.plan.tensors.items()}
+
+
 def test_a_tensor_that_something_else_reads_too_is_not_cut_for_the_layer_alone() -> None:
     """A channel that a layer ignores, and a residual connection does not."""
     generator = np.random.default_rng(0)
