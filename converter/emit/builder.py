@@ -232,7 +232,7 @@ class Writer:
         if node.op_type != "Identity" or self._op(node) is None or node.outputs[0].is_graph_output():
             return False
         tensor_plan = self._tensor_plan(node.outputs[0])
-        return tensor_plan is None or tensor_plan.params is None or tensor_plan.params.confined
+        return tensor_plan is None or tensor_plan.params is None or tensor_plan.params.reduced_range
 
     def requantize(self, node: ir.Node, op: OpPlan | None) -> None:
         """A copy is what its original is, on a grid of its own if it has one; without ``op`` to those who read float numbers."""

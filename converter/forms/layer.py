@@ -146,7 +146,7 @@ def _simulate(run: Run, node: ir.Node, op: OpPlan) -> None:
 
 def _check(check: Check, node: ir.Node, op: OpPlan) -> None:
     """Codes and biases that the plan prescribes."""
-    if op.gate:
+    if op.coefficients:
         raise check.refuse(f"operator '{node.name}' has no gate")
     if op.codes:
         array, grid = constant(node.inputs[1]), op.constants[1]

@@ -8,7 +8,7 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from converter.calibration.observer import observe
+from converter.calibration.observer import collect_statistics
 from converter.forms.form import SupportedForm, UnsupportedForm
 from converter.forms.registry import PASSING
 from converter.graph.queries import relabel_factor
@@ -30,7 +30,7 @@ PRICED = replace(
 
 
 def offers_of(model: ir.Model, target: str | Target = "arm64", **rest: Any) -> dict[str, SupportedForm | UnsupportedForm]:
-    seen = observe(model, feeds_for(model), threads=1)
+    seen = collect_statistics(model, feeds_for(model), threads=1)
     bits = {name: rest.pop(name, 8) for name in ("activation_bits", "weight_bits")}
     return offer(model, seen, TARGETS[target] if isinstance(target, str) else target, **bits, **rest)
 
@@ -291,7 +291,7 @@ def test_what_the_target_has_no_integer_kernel_for_stays_float() -> None:
     model = sketch.model(sketch.conv(sketch.input("x", 1, 8, 8, 8), 8, name="layer"))
     costs = dict(TARGETS["arm64"].costs)
     target = replace(TARGETS["arm64"], costs=costs | {"Conv": Cost(costs["Conv"].float)})
-    seen = observe(model, feeds_for(model), threads=1)
+    seen = collect_statistics(model, feeds_for(model), threads=1)
     (entry,) = offer(model, seen, target, activation_bits=8, weight_bits=8).values()
     assert entry == UnsupportedForm("the target has no integer kernel for Conv", 8 * 64 * 72)
 

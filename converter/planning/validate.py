@@ -64,7 +64,7 @@ def _form(node: ir.Node, op: OpPlan) -> str:
     if node.op_type in ("Conv", "Gemm", "MatMul"):
         return "weighted" if 1 in op.constants else "product"
     if node.op_type == "Sigmoid":
-        return "piecewise_linear" if op.gate else "pointwise"
+        return "piecewise_linear" if op.coefficients else "pointwise"
     if relabel_factor(node) is not None:
         return "relabel"
     alone = {"HardSwish": "hardswish", "Gelu": "gelu", "Relu": "absorbed", "Clip": "absorbed", "Identity": "requantize", "Concat": "concat"}

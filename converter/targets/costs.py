@@ -118,7 +118,7 @@ def _unfolded(node: ir.Node, macs: int, written: Sequence[Sequence[int]], weight
     pointwise = math.prod(weight[2:]) == 1 and all(s == 1 for s in attrs.get("strides", ()))
     column = 0.0 if pointwise else macs * groups / weight[0]
     if node.op_type == "ConvTranspose":
-        return {"column": column}  # folded, not unfolded: the same matrix, behind the product
+        return {"column": column}  # equalized, not unfolded: the same matrix, behind the product
     size = math.prod(written[0])
     channels = weight[0] if weight[1] == 1 else weight[0] // groups
     return {
