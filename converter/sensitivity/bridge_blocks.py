@@ -7,12 +7,14 @@ another arrangement than a map does.
 
 Operators of that kind that hang together make up a region. In a region where tokens that come from elsewhere meet the
 map in a product, map and tokens cross: each crossing is a block. Elsewhere all regions that give back maps of one size
-are one block, since they follow each other in one stage; and one that gives no map back is a block of its own. The layers
-in front of a region belong to the block, and what leads from it to where its result meets the map that went past it.
+are one block, since they follow each other in one stage; and one that gives no map back is a block of its own, which may
+be a whole vision transformer. The layers in front of a region belong to the block, and what leads from it to where its
+result meets the map that went past it. Blocks that would share operators are one.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -102,13 +104,13 @@ def find_structure(model: ir.Model, shapes: Mapping[str, Sequence[int]]) -> Stru
     """
     places = places_of(model, shapes)
     regrouped = {name for name, held in places.items() if held and not is_map(held, shapes.get(name, ()))}
-    graph = _node_graph(model)
-    regions = [_region(nodes, model, places, regrouped, shapes) for nodes in _connected(model, regrouped)]
-    regions = [r for r in regions if any(_is_layer(n) for n in r.nodes)]
+    parts = [nodes for nodes in _connected(model, regrouped) if any(_is_layer(n) for n in nodes)]
+    regions = [_region(nodes, model, places, regrouped, shapes) for nodes in parts]
     order = {node: i for i, node in enumerate(model.graph)}
-    groups = _grouped(regions)
-    found = [_block(group, graph, order, places, regrouped) for group in groups]
-    blocks = tuple(sorted(found, key=lambda b: next(i for n, i in order.items() if str(n.name) == b.nodes[0])))
+    apart = _apart(_grouped(regions), model, regrouped)
+    found = [_block(group, sorted(nodes, key=order.__getitem__)) for group, nodes in apart]
+    position = {str(node.name): i for node, i in order.items()}
+    blocks = tuple(sorted(found, key=lambda b: position[b.nodes[0]]))
     inside = {name: i for i, block in enumerate(blocks) for name in block.nodes}
     layers = [Layer(str(n.name), n.op_type, constant(n.inputs[1]) is None, inside.get(str(n.name))) for n in model.graph if _is_layer(n)]
     return Structure(blocks, tuple(layers))
@@ -116,14 +118,6 @@ def find_structure(model: ir.Model, shapes: Mapping[str, Sequence[int]]) -> Stru
 
 def _is_layer(node: ir.Node) -> bool:
     return node.op_type in LAYERS and constant(node.inputs[0]) is None
-
-
-def _node_graph(model: ir.Model) -> networkx.DiGraph:
-    graph = networkx.DiGraph()
-    graph.add_nodes_from(model.graph)
-    for node in model.graph:
-        graph.add_edges_from((node, reader) for value in node.outputs for reader, _ in consumers(value))
-    return graph
 
 
 def _names(values: Iterable[ir.Value | None]) -> list[str]:
@@ -155,17 +149,29 @@ def _region(
     shapes: Mapping[str, Sequence[int]],
 ) -> _Region:
     back = any(n in places and places[n] and n not in regrouped for node in nodes for n in _names(node.outputs))
-    crossing = any(_crosses(node, places) for node in nodes if node.op_type == "MatMul")
+    order = list(model.graph)
+    behind, before = nodes | _behind(nodes, order), _before(nodes, order)
+    crossing = any(_crosses(node, places, behind, before) for node in nodes if node.op_type == "MatMul")
     size, join = _join(nodes, model, shapes) if back else (None, None)
     return _Region(nodes, crossing, size, join)
 
 
-def _crosses(node: ir.Node, places: Mapping[str, Places]) -> bool:
-    """A product in which the places of a map meet numbers that hold none, or in which they are summed over."""
-    computed = [bool(places.get(str(v.name))) for v in node.inputs if v is not None and constant(v) is None]
-    if not any(computed):
+def _crosses(node: ir.Node, places: Mapping[str, Places], behind: Collection[ir.Node], before: Collection[ir.Node]) -> bool:
+    """A product in which places meet numbers that hold none, or in which they are summed over.
+
+    Not where those numbers were summed over in the region itself, as in linear attention.
+
+    Args:
+        node: the product.
+        places: of all tensors.
+        behind: the operators that the region leads to, and its own.
+        before: the operators that lead to the region.
+    """
+    computed = [v for v in node.inputs if v is not None and constant(v) is None]
+    if not any(places.get(str(v.name)) for v in computed):
         return False
-    return not all(computed) or not places.get(str(node.outputs[0].name))
+    foreign = any(not places.get(str(v.name)) and v.producer() not in behind for v in computed)
+    return foreign or (not places.get(str(node.outputs[0].name)) and node not in before)
 
 
 def _join(nodes: frozenset[ir.Node], model: ir.Model, shapes: Mapping[str, Sequence[int]]) -> tuple[tuple[int, int] | None, ir.Node | None]:
@@ -197,17 +203,32 @@ def _grouped(regions: Sequence[_Region]) -> list[list[_Region]]:
     return list(groups.values())
 
 
-def _block(
-    group: Sequence[_Region],
-    graph: networkx.DiGraph,
-    order: Mapping[ir.Node, int],
-    places: Mapping[str, Places],
-    regrouped: Collection[str],
-) -> Block:
-    nodes = {n for region in group for n in region.nodes}
-    nodes |= _in_front(nodes) | _behind(nodes, regrouped) | {region.join for region in group if region.join is not None}
-    nodes = _convex(nodes, graph)
-    ordered = sorted(nodes, key=order.__getitem__)
+def _apart(groups: list[list[_Region]], model: ir.Model, regrouped: Collection[str]) -> list[tuple[list[_Region], set[ir.Node]]]:
+    """Groups with the operators of their blocks; those that would share operators are one group, as of streams that exchange tokens.
+
+    A layer between two blocks belongs to the one behind it.
+    """
+    while True:
+        whole = _operators(groups, list(model.graph), regrouped)
+        shared = networkx.Graph()
+        shared.add_nodes_from(range(len(groups)))
+        shared.add_edges_from((i, j) for i, j in itertools.combinations(range(len(groups)), 2) if whole[i] & whole[j])
+        joined = [[region for i in sorted(part) for region in groups[i]] for part in networkx.connected_components(shared)]
+        if len(joined) == len(groups):
+            return list(zip(groups, whole, strict=True))
+        groups = joined
+
+
+def _operators(groups: Sequence[Sequence[_Region]], order: Sequence[ir.Node], regrouped: Collection[str]) -> list[set[ir.Node]]:
+    inner = [{n for region in group for n in region.nodes} for group in groups]
+    joins = [{region.join for region in group if region.join is not None} for group in groups]
+    cores = [_convex(nodes | _in_front(nodes) | join, order) for nodes, join in zip(inner, joins, strict=True)]
+    taken = [{n for other in cores if other is not core for n in other} for core in cores]
+    return [_convex(c | (_readers(i, regrouped) - t), order) for i, c, t in zip(inner, cores, taken, strict=True)]
+
+
+def _block(group: Sequence[_Region], ordered: Sequence[ir.Node]) -> Block:
+    nodes = set(ordered)
     made = {str(v.name) for n in ordered for v in n.outputs}
     inputs = dict.fromkeys(
         str(v.name) for n in ordered for v in n.inputs if v is not None and is_float(v) and constant(v) is None and str(v.name) not in made
@@ -218,9 +239,9 @@ def _block(
         for v in n.outputs
         if is_float(v) and (v.is_graph_output() or any(r not in nodes for r, _ in consumers(v)))
     ]
-    size = group[0].size
+    size = next((region.size for region in group if region.size is not None), None)
     kind: Kind = "one way" if size is None else "round trip"
-    if group[0].crossing:
+    if any(region.crossing for region in group):
         kind = "map to tokens" if size is None else "tokens to map"
     return Block(kind, tuple(str(n.name) for n in ordered), tuple(inputs), tuple(outputs), size)
 
@@ -244,17 +265,30 @@ def _in_front(nodes: Collection[ir.Node]) -> set[ir.Node]:
     return found
 
 
-def _behind(nodes: Collection[ir.Node], regrouped: Collection[str]) -> set[ir.Node]:
+def _readers(nodes: Collection[ir.Node], regrouped: Collection[str]) -> set[ir.Node]:
     """The layers that read a map that is given back."""
     given = [v for n in nodes for v in n.outputs if str(v.name) not in regrouped]
     return {reader for value in given for reader, _ in consumers(value) if reader not in nodes and _is_layer(reader)}
 
 
-def _convex(nodes: set[ir.Node], graph: networkx.DiGraph) -> set[ir.Node]:
+def _convex(nodes: set[ir.Node], order: Sequence[ir.Node]) -> set[ir.Node]:
     """With everything that lies on a path from one to another."""
-    behind: set[ir.Node] = set()
-    before: set[ir.Node] = set()
-    for node in nodes:
-        behind |= networkx.descendants(graph, node)
-        before |= networkx.ancestors(graph, node)
-    return nodes | (behind & before)
+    return nodes | (_behind(nodes, order) & _before(nodes, order))
+
+
+def _behind(nodes: Collection[ir.Node], order: Sequence[ir.Node]) -> set[ir.Node]:
+    """The operators to which a path leads from one of the nodes."""
+    found: set[ir.Node] = set()
+    for node in order:
+        if any(v is not None and (v.producer() in nodes or v.producer() in found) for v in node.inputs):
+            found.add(node)
+    return found
+
+
+def _before(nodes: Collection[ir.Node], order: Sequence[ir.Node]) -> set[ir.Node]:
+    """The operators from which a path leads to one of the nodes."""
+    found: set[ir.Node] = set()
+    for node in reversed(order):
+        if any(reader in nodes or reader in found for value in node.outputs for reader, _ in consumers(value)):
+            found.add(node)
+    return found

@@ -155,30 +155,146 @@ def test_the_small_hybrid_network_has_one_round_trip() -> None:
     check_blocks(model, structure)
 
 
-def plain(build: Callable[[Sketch], str]) -> Structure:
+def structure_of(build: Callable[[Sketch], str]) -> Structure:
+    """Of a network in a few operators, blocks checked."""
     sketch = Sketch()
     model = sketch.model(build(sketch))
-    return find_structure(model, {n: s.shape for n, s in collect_statistics(model, feeds_for(model, 1), threads=1).tensors.items()})
+    shapes = {n: s.shape for n, s in collect_statistics(model, feeds_for(model, 1), threads=1).tensors.items()}
+    structure = find_structure(model, shapes)
+    check_blocks(model, structure)
+    return structure
+
+
+def integers(s: Sketch, *numbers: int) -> str:
+    return s.constant(list(numbers), np.int64)
+
+
+def to_tokens(s: Sketch, x: str, channels: int, places: int) -> str:
+    return s.add("Transpose", s.add("Reshape", x, integers(s, 1, channels, places)), perm=[0, 2, 1])
+
+
+def to_map(s: Sketch, x: str, channels: int, size: int) -> str:
+    return s.add("Reshape", s.add("Transpose", x, perm=[0, 2, 1]), integers(s, 1, channels, size, size))
+
+
+def attend(s: Sketch, queries: str, x: str, channels: int = 8) -> str:
+    q = s.add("MatMul", queries, s.normal(channels, channels))
+    k, v = (s.add("MatMul", x, s.normal(channels, channels)) for _ in range(2))
+    scores = s.add("Softmax", s.add("MatMul", q, s.add("Transpose", k, perm=[0, 2, 1])))
+    return s.add("Add", queries, s.add("MatMul", scores, v))
+
+
+def self_attend(s: Sketch, x: str) -> str:
+    return attend(s, x, x)
+
+
+def products_inside(structure: Structure) -> bool:
+    return all(layer.block is not None for layer in structure.layers if layer.product)
 
 
 def test_a_plain_convolutional_network_has_no_bridge() -> None:
-    structure = plain(lambda s: s.conv(s.add("Relu", s.conv(s.input("x", 1, 8, 6, 6), 8)), 8))
+    structure = structure_of(lambda s: s.conv(s.add("Relu", s.conv(s.input("x", 1, 8, 6, 6), 8)), 8))
     assert structure.blocks == () and len(structure.layers) == 2
 
 
-def test_a_plain_vision_transformer_is_one_way() -> None:
+def test_a_first_layer_on_every_second_row_and_column_is_no_bridge() -> None:
+    def build(s: Sketch) -> str:
+        x = s.input("x", 1, 3, 8, 8)
+        starts = [integers(s, i, j) for i in (0, 1) for j in (0, 1)]
+        parts = [s.add("Slice", x, start, integers(s, 8, 8), integers(s, 2, 3), integers(s, 2, 2)) for start in starts]
+        return s.conv(s.add("Concat", *parts, axis=1), 12)
+
+    assert structure_of(build).blocks == ()
+
+
+@pytest.mark.parametrize("token", [False, True], ids=["", "with a class token"])
+def test_a_plain_vision_transformer_is_one_way(token: bool) -> None:
     def build(s: Sketch) -> str:
         x = s.conv(s.input("x", 1, 8, 12, 12), 8, size=1, strides=[2, 2])
-        x = s.add("Transpose", s.add("Reshape", x, s.constant([1, 8, 36], np.int64)), perm=[0, 2, 1])
-        q, k, v = (s.add("MatMul", x, s.normal(8, 8)) for _ in range(3))
-        scores = s.add("Softmax", s.add("MatMul", q, s.add("Transpose", k, perm=[0, 2, 1])))
-        return s.add("Add", x, s.add("MatMul", scores, v))
+        x = to_tokens(s, x, 8, 36)
+        x = s.add("Concat", s.normal(1, 1, 8), x, axis=1) if token else x
+        for _ in range(2):
+            x = self_attend(s, x)
+        pooled = s.add("Gather", x, s.constant(0, np.int64), axis=1) if token else s.add("ReduceMean", x, integers(s, 1), keepdims=0)
+        return s.add("Gemm", s.add("LayerNormalization", pooled, s.normal(8)), s.normal(8, 3))
 
-    assert kinds(plain(build)) == {"one way": 1}
+    structure = structure_of(build)
+    assert kinds(structure) == {"one way": 1} and products_inside(structure)
+    assert [layer.block for layer in structure.layers] == [0] * 11 + [None]  # all but the classifier
+
+
+def test_attention_in_shifted_windows_before_and_after_patches_are_merged_is_one_way() -> None:
+    def in_windows(s: Sketch, x: str, count: int, channels: int) -> str:
+        around = s.add("Concat", s.add("Slice", x, integers(s, 1), integers(s, 99), integers(s, 1)), front(s, x), axis=1)
+        split = s.add("Reshape", around, integers(s, 1, count, 2, count, 2, channels))
+        windows = s.add("Reshape", s.add("Transpose", split, perm=[0, 1, 3, 2, 4, 5]), integers(s, count**2, 4, channels))
+        back = s.add("Reshape", attend(s, windows, windows, channels), integers(s, 1, count, count, 2, 2, channels))
+        return s.add("Reshape", s.add("Transpose", back, perm=[0, 1, 3, 2, 4, 5]), integers(s, 1, 2 * count, 2 * count, channels))
+
+    def front(s: Sketch, x: str) -> str:
+        return s.add("Slice", x, integers(s, 0), integers(s, 1), integers(s, 1))
+
+    def build(s: Sketch) -> str:
+        x = s.add("Transpose", s.conv(s.input("x", 1, 4, 8, 8), 4), perm=[0, 2, 3, 1])
+        x = in_windows(s, x, 4, 4)
+        starts = [integers(s, i, j) for j in (0, 1) for i in (0, 1)]
+        parts = [s.add("Slice", x, start, integers(s, 8, 8), integers(s, 1, 2), integers(s, 2, 2)) for start in starts]
+        x = s.add("MatMul", s.add("Concat", *parts, axis=3), s.normal(16, 8))
+        return s.add("ReduceMean", in_windows(s, x, 2, 8), integers(s, 1, 2))
+
+    structure = structure_of(build)
+    assert kinds(structure) == {"one way": 1} and all(layer.block == 0 for layer in structure.layers)
+
+
+def test_linear_attention_brings_no_tokens_from_elsewhere() -> None:
+    """What keys and values are multiplied to holds no places, but comes from the same map."""
+
+    def build(s: Sketch) -> str:
+        x = s.conv(s.input("x", 1, 8, 4, 4), 8)
+        tokens = to_tokens(s, x, 8, 16)
+        q, k, v = (s.add("MatMul", tokens, s.normal(8, 8)) for _ in range(3))
+        context = s.add("MatMul", s.add("Transpose", k, perm=[0, 2, 1]), v)
+        return s.add("Add", x, to_map(s, s.add("MatMul", q, context), 8, 4))
+
+    structure = structure_of(build)
+    assert kinds(structure) == {"round trip": 1} and products_inside(structure)
+
+
+def test_tokens_that_a_map_is_read_into_cross_it() -> None:
+    structure = structure_of(lambda s: attend(s, s.input("tokens", 1, 3, 8), to_tokens(s, s.conv(s.input("x", 1, 8, 4, 4), 8), 8, 16)))
+    assert kinds(structure) == {"map to tokens": 1} and products_inside(structure)
+
+
+def test_two_streams_whose_class_tokens_read_each_other_are_one_block() -> None:
+    def build(s: Sketch) -> str:
+        streams = [to_tokens(s, s.conv(s.input(name, 1, 8, n, n), 8, size=1), 8, n * n) for name, n in (("large", 4), ("small", 2))]
+        tokens = [s.normal(1, 1, 8), s.normal(1, 1, 8)]
+        for _ in range(2):
+            joined = [s.add("Concat", t, x, axis=1) for t, x in zip(tokens, streams, strict=True)]
+            joined = [self_attend(s, x) for x in joined]
+            tokens = [s.add("Slice", x, integers(s, 0), integers(s, 1), integers(s, 1)) for x in joined]
+            streams = [s.add("Slice", x, integers(s, 1), integers(s, 99), integers(s, 1)) for x in joined]
+            tokens = [attend(s, t, x) for t, x in zip(tokens, streams[::-1], strict=True)]
+        return s.add("Add", *tokens)
+
+    structure = structure_of(build)
+    assert len(structure.blocks) == 1 and all(layer.block == 0 for layer in structure.layers)
+
+
+def test_a_layer_between_two_stages_belongs_to_the_one_behind_it() -> None:
+    def build(s: Sketch) -> str:
+        x = s.conv(s.input("x", 1, 8, 8, 8), 8, name="first", strides=[2, 2])
+        x = to_map(s, self_attend(s, to_tokens(s, x, 8, 16)), 8, 4)
+        x = s.conv(x, 8, name="between", strides=[2, 2])
+        return s.conv(to_map(s, self_attend(s, to_tokens(s, x, 8, 4)), 8, 2), 8, name="last")
+
+    structure = structure_of(build)
+    assert [(b.kind, b.size) for b in structure.blocks] == [("round trip", (4, 4)), ("round trip", (2, 2))]
+    assert {la.name: la.block for la in structure.layers if la.op_type == "Conv"} == {"first": 0, "between": 1, "last": 1}
 
 
 def test_tokens_alone_have_no_map_to_bridge() -> None:
-    structure = plain(lambda s: s.add("MatMul", s.input("x", 1, 5, 8), s.normal(8, 8)))
+    structure = structure_of(lambda s: s.add("MatMul", s.input("x", 1, 5, 8), s.normal(8, 8)))
     assert structure.blocks == () and [layer.block for layer in structure.layers] == [None]
 
 
