@@ -161,7 +161,7 @@ def test_attention_scores_are_scaled_before_they_are_normalized() -> None:
 def test_over_channels_it_stands_between_transposes(axis: int, affine: bool) -> None:
     """LayerNorm of a map, as EdgeNeXt and ConvNeXt have it."""
     draft = Draft(x=("n", 6, 4, 3))
-    constants = {"gamma": weights(6, 1, 1), "beta": weights(6, 1, 1)} if affine else {}
+    constants: dict[str, Any] = {"gamma": weights(6, 1, 1), "beta": weights(6, 1, 1)} if affine else {}
     output = layer_norm(draft, "x", axis=axis, **constants)
     result, changed = rewrite(fuse_normalizations, draft.model(output))
     assert op_types(result) == ["Transpose", "LayerNormalization", "Transpose"]
