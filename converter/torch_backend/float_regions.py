@@ -2,8 +2,8 @@
 
 The runtime joins float operators, a sum and a LayerNormalization for instance, and rounds otherwise then than operator by
 operator. In front of a rounding step the last bits are enough to move a code. A region holds all that the runtime may
-join, so that it is joined in the same way when the region is a model of its own. Where an earlier region with a convolution hands it a tensor, that
-region comes along: whether a sum is joined to a convolution depends on the layout in which its other operand lies.
+join, so that it is joined in the same way when the region is a model of its own. Where an earlier region with a convolution
+hands it a tensor, that region comes along: whether a sum is joined to a convolution depends on the layout of its other operand.
 """
 
 from __future__ import annotations
