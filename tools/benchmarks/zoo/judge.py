@@ -29,6 +29,7 @@ from converter.verify.parity import selected_rows
 from converter.verify.quality import measure
 from converter.verify.row_matching import match_rows
 from tools.benchmarks.compare.peers import ort_static
+from tools.chaos import moved_db
 
 __all__ = ["Judgement", "judge", "main"]
 
@@ -39,7 +40,8 @@ class Judgement:
 
     Attributes:
         sqnr_db: lowest of the outputs, int8 against float on the held-aside samples; None without an int8 model.
-        stock_db: the same of what ONNX Runtime's own static quantization made; None if that failed.
+        moved_db: least SQNR of the int8 model against itself when one code of its input moves; None without one.
+        stock_db: the same as ``sqnr_db`` of what ONNX Runtime's own static quantization made; None if that failed.
         stock_failure: why.
         blocks: bridge blocks that were found.
         layers: layers that were found.
@@ -47,6 +49,7 @@ class Judgement:
     """
 
     sqnr_db: float | None
+    moved_db: float | None
     stock_db: float | None
     stock_failure: str
     blocks: int
@@ -76,13 +79,14 @@ def judge(source: Path, converted: Path, calib: Path | None, samples: int) -> Ju
     rows = selected_rows(model, taken.calibration[0])
     settings = find_target(Options.target).session_settings.get(platform.machine(), {})
     sqnr_db = _lowest(loaded.model, onnx.load(converted), taken.held_aside, rows, settings) if converted.exists() else None
+    moved = moved_db(converted, taken.held_aside[0]) if converted.exists() else None
     stock_db, failure = None, ""
     try:
         stock_db = _lowest(loaded.model, ort_static(source, taken.calibration), taken.held_aside, rows, settings)
     except Exception as error:  # whatever another tool raises is its result here
         failure = unexpected(error)
     inside = sum(layer.block is not None for layer in structure.layers)
-    return Judgement(sqnr_db, stock_db, failure, len(structure.blocks), len(structure.layers), inside)
+    return Judgement(sqnr_db, moved, stock_db, failure, len(structure.blocks), len(structure.layers), inside)
 
 
 def _lowest(

@@ -127,10 +127,7 @@ def _converted(row: Row, done: Ended, report: Path) -> Row:
         return row
     record = json.loads(report.read_text())
     coverage, ratio = 100.0 * record["integer_coverage"], record["predicted"] / record["predicted_float"]
-    row = replace(row, parity_db=record["parity_db"], coverage=coverage, ratio=ratio)
-    if row.parity_db is not None and row.parity_db < _LEAST_PARITY_DB:
-        row = replace(row, reason=f"parity: {record['parity_reference']}")
-    return row
+    return replace(row, parity_db=record["parity_db"], coverage=coverage, ratio=ratio)
 
 
 def _judged(row: Row, judged: Ended) -> Row:
@@ -138,8 +135,12 @@ def _judged(row: Row, judged: Ended) -> Row:
         return replace(row, reason="; ".join(filter(None, [row.reason, f"judging: {judged.complaint}"])))
     found = json.loads(judged.out)
     failure = found.pop("stock_failure")
+    moved = found.pop("moved_db")
     row = replace(row, **found)
     reasons = [row.reason, f"stock tool: {failure}" if failure else ""]
+    if row.parity_db is not None and row.parity_db < _LEAST_PARITY_DB:
+        chaotic = f"chaotic: one moved code gives {moved:.0f} dB" if moved <= row.parity_db else "the runtime computes something else"
+        reasons.append(f"parity: {chaotic}")
     if row.sqnr_db is not None and row.stock_db is not None and row.sqnr_db < row.stock_db:
         reasons.append("behind the stock tool")
     return replace(row, reason="; ".join(filter(None, reasons))[:300])
