@@ -112,7 +112,14 @@ def build(
     return Network(module, size, preprocess, tuple(json.loads(about.get("class_names", "[]"))))
 
 
-def export_model(network: Network, *, exporter: str = "torchscript", opset: int | None = None, dynamic_batch: bool = False) -> bytes:
+def export_model(
+    network: Network,
+    *,
+    exporter: str = "torchscript",
+    opset: int | None = None,
+    dynamic_batch: bool = False,
+    images: torch.Tensor | None = None,
+) -> bytes:
     """Turn a network into the bytes of an ONNX file and check them against PyTorch.
 
     Args:
@@ -120,6 +127,7 @@ def export_model(network: Network, *, exporter: str = "torchscript", opset: int 
         exporter: ``torchscript`` (the classic one) or ``dynamo``.
         opset: by default 17 for torchscript, 18 for dynamo, the lowest that dynamo writes.
         dynamic_batch: leave the batch dimension open instead of fixing it to 1.
+        images: to compare on, float32 [3 or more, 3, H, W]; by default normally distributed numbers.
 
     Raises:
         UsageError: the exporter does not write this opset.
@@ -141,7 +149,9 @@ def export_model(network: Network, *, exporter: str = "torchscript", opset: int 
         raise ModelError(what, where=where, hint="try another --opset, --exporter or --size") from error
     onnx.helper.set_model_props(model, _metadata(network))
     content: bytes = model.SerializeToString(deterministic=True)
-    _verify(content, network, (1, 3) if dynamic_batch else (1,))
+    if images is None:
+        images = torch.randn(3, 3, network.size, network.size, generator=torch.Generator().manual_seed(0))
+    _verify(content, network, images, (1, 3) if dynamic_batch else (1,))
     return content
 
 
@@ -193,12 +203,11 @@ def _metadata(network: Network) -> dict[str, str]:
     return properties
 
 
-def _verify(content: bytes, network: Network, batches: tuple[int, ...]) -> None:
-    """Compare ONNX Runtime with PyTorch on normally distributed inputs of each batch size."""
+def _verify(content: bytes, network: Network, images: torch.Tensor, batches: tuple[int, ...]) -> None:
+    """Compare ONNX Runtime with PyTorch on the first images, in each batch size."""
     session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
-    generator = torch.Generator().manual_seed(0)
     for batch in batches:
-        image = torch.randn(batch, 3, network.size, network.size, generator=generator)
+        image = images[:batch]
         with torch.no_grad():
             answer = network.module(image)
         expected = [tensor.numpy() for tensor in (answer if isinstance(answer, tuple) else (answer,))]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from pathlib import Path
 
 from converter.cli.command import Parser, exit_code, print_line
 from converter.errors import VerificationError
@@ -22,6 +23,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--count", type=int, default=100, help="cases of each kind (default 100)")
     parser.add_argument("--seed", type=int, default=1, help="of the first; the others follow (default 1)")
     parser.add_argument("--jobs", type=int, default=1, help="worker processes (default 1)")
+    parser.add_argument("--keep", type=Path, help="folder for the files of cases that show a fault")
     flags = parser.parse_args(arguments)
     for kind in flags.kinds:
         if kind not in KINDS:
@@ -37,7 +39,7 @@ def _run(flags: argparse.Namespace) -> None:
         if kind == "mutations":
             prepare()
         outcomes = []
-        for outcome in run_cases(kind, range(flags.seed, flags.seed + flags.count), flags.jobs):
+        for outcome in run_cases(kind, range(flags.seed, flags.seed + flags.count), flags.jobs, flags.keep):
             outcomes.append(outcome)
             if outcome.faults:
                 faulty += 1

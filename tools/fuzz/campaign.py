@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 import queue
 import resource
+import shutil
 import tempfile
 import threading
 from collections import Counter
@@ -30,14 +32,21 @@ _CASES_OF_A_PROCESS = 50
 _DATA_LIMIT = 6 << 30
 
 
-def run_cases(kind: str, seeds: Sequence[int], jobs: int) -> Iterator[Outcome]:
-    """Outcomes of all seeds, as they come."""
+def run_cases(kind: str, seeds: Sequence[int], jobs: int, keep: Path | None = None) -> Iterator[Outcome]:
+    """Outcomes of all seeds, as they come.
+
+    Args:
+        kind: one of :data:`KINDS`.
+        seeds: of the cases.
+        jobs: worker processes.
+        keep: folder for the files of cases that show a fault.
+    """
     waiting: queue.SimpleQueue[int | None] = queue.SimpleQueue()
     for seed in [*seeds, *[None] * jobs]:
         waiting.put(seed)
     done: queue.SimpleQueue[Outcome | BaseException] = queue.SimpleQueue()
     for _ in range(jobs):
-        threading.Thread(target=_drive, args=(kind, waiting, done), daemon=True).start()
+        threading.Thread(target=_drive, args=(kind, waiting, done, keep), daemon=True).start()
     for _ in seeds:
         outcome = done.get()
         if isinstance(outcome, BaseException):
@@ -45,43 +54,67 @@ def run_cases(kind: str, seeds: Sequence[int], jobs: int) -> Iterator[Outcome]:
         yield outcome
 
 
-def _drive(kind: str, waiting: queue.SimpleQueue[int | None], done: queue.SimpleQueue[Outcome | BaseException]) -> None:
+def _drive(kind: str, waiting: queue.SimpleQueue[int | None], done: queue.SimpleQueue[Outcome | BaseException], keep: Path | None) -> None:
     """Feed one worker process after the other, until no seed is left."""
     try:
         seed = waiting.get()
         while seed is not None:
-            ours, theirs = multiprocessing.Pipe()
-            process = multiprocessing.get_context("spawn").Process(target=_serve, args=(kind, theirs), daemon=True)
-            process.start()
-            theirs.close()
-            for _ in range(_CASES_OF_A_PROCESS):
-                outcome = _asked(kind, seed, ours)
-                done.put(outcome)
-                seed = waiting.get()
-                if seed is None or outcome.endings in (_DIED, _HUNG):
-                    break
-            process.kill()
-            process.join()
-    except BaseException as error:
+            with _worker(kind) as worker:
+                for _ in range(_CASES_OF_A_PROCESS):
+                    outcome = _asked(kind, seed, worker, keep)
+                    done.put(outcome)
+                    seed = waiting.get()
+                    if seed is None or outcome.endings in (_DIED, _HUNG):
+                        break
+    except BaseException as error:  # of the campaign itself: for the thread that waits
         done.put(error)
+
+
+@contextlib.contextmanager
+def _worker(kind: str) -> Iterator[Connection]:
+    """A process that answers (seed, folder) with an outcome, or with the error that the case itself has."""
+    ours, theirs = multiprocessing.Pipe()
+    process = multiprocessing.get_context("spawn").Process(target=_serve, args=(kind, theirs), daemon=True)
+    process.start()
+    theirs.close()
+    try:
+        yield ours
+    finally:
+        process.kill()
+        process.join()
 
 
 _DIED, _HUNG = ("the process died",), ("no end",)
 
 
-def _asked(kind: str, seed: int, worker: Connection) -> Outcome:
-    worker.send(seed)
-    if not worker.poll(_PATIENCE * MOST_SECONDS):
-        return Outcome(kind, seed, "", _HUNG, (f"not done after {_PATIENCE * MOST_SECONDS:.0f} s",))
-    try:
-        outcome: Outcome = worker.recv()
-    except EOFError:
-        return Outcome(kind, seed, "", _DIED, _DIED)
+def _asked(kind: str, seed: int, worker: Connection, keep: Path | None) -> Outcome:
+    with tempfile.TemporaryDirectory() as folder:
+        worker.send((seed, folder))
+        outcome = _answer(kind, seed, worker)
+        if outcome.faults and keep is not None:
+            shutil.copytree(folder, keep / f"{kind}_{seed}", symlinks=True, dirs_exist_ok=True, copy_function=_copied)
     return outcome
 
 
+def _copied(source: str, target: str) -> None:
+    if Path(source).is_file():  # and no pipe
+        shutil.copy2(source, target)
+
+
+def _answer(kind: str, seed: int, worker: Connection) -> Outcome:
+    limit = _PATIENCE * MOST_SECONDS
+    if not worker.poll(limit):
+        return Outcome(kind, seed, "", _HUNG, (f"not done after {limit:.0f} s",))
+    try:
+        answer: Outcome | Exception = worker.recv()
+    except EOFError:
+        return Outcome(kind, seed, "", _DIED, _DIED)
+    if isinstance(answer, Exception):
+        raise RuntimeError(f"{kind} with seed {seed} is itself at fault") from answer
+    return answer
+
+
 def _serve(kind: str, asked: Connection) -> None:
-    """In a worker: answer seeds with outcomes."""
     import torch
 
     torch.set_num_threads(1)
@@ -91,15 +124,17 @@ def _serve(kind: str, asked: Connection) -> None:
         os.dup2(silent, stream)
     run = import_module(f"tools.fuzz.{kind}").run
     while True:
-        seed = asked.recv()
-        asked.send(measured(partial(run, seed)))
+        seed, folder = asked.recv()
+        try:
+            asked.send(measured(partial(run, seed, Path(folder))))
+        except Exception as error:
+            asked.send(error)
 
 
 def measured(run: partial[Outcome]) -> Outcome:
-    """Run one case in a folder of its own; with the memory it took, and what is wrong with its use of time and memory."""
-    with tempfile.TemporaryDirectory() as folder:
-        Path("/proc/self/clear_refs").write_text("5")  # the high-water mark starts anew
-        outcome = run(folder=Path(folder))
+    """Run one case; with the memory it took, and what is wrong with its use of time and memory."""
+    Path("/proc/self/clear_refs").write_text("5")  # the high-water mark starts anew
+    outcome = run()
     status = Path("/proc/self/status").read_text()
     megabytes = int(status.partition("VmHWM:")[2].split()[0]) / 1e3
     faults = [*outcome.faults]

@@ -192,7 +192,7 @@ def _change_shape(model: onnx.ModelProto, random: Random) -> None:
         else:
             random.choice(shape.dim).dim_value = random.choice((0, -1, 1, 2, 7, 10**5, 2**40))
     else:
-        constant = random.choice([c for c in model.graph.initializer if c.dims])
+        constant = random.choice([c for c in _constants(model) if c.dims])
         place = random.randrange(len(constant.dims))
         constant.dims[place] = random.choice((0, -1, 1, constant.dims[place] + 1, 2**33))
 
@@ -201,15 +201,21 @@ def _change_type(model: onnx.ModelProto, random: Random) -> None:
     if random.random() < 0.5:
         random.choice(_values(model)).type.tensor_type.elem_type = random.choice(_TYPES)
     else:
-        random.choice(model.graph.initializer).data_type = random.choice(_TYPES)
+        random.choice(_constants(model)).data_type = random.choice(_TYPES)
 
 
 # Constants
 
 
+def _constants(model: onnx.ModelProto) -> Sequence[TensorProto]:
+    """Initializers, and what Constant nodes hold."""
+    nodes = (node for node in model.graph.node if node.op_type == "Constant")
+    return [*model.graph.initializer, *(a.t for node in nodes for a in node.attribute if a.name == "value")]
+
+
 def _change_constant(model: onnx.ModelProto, random: Random) -> None:
     """NaN, infinity, zeros, huge, tiny, nothing, noise, or a file that is not there."""
-    constant = random.choice(model.graph.initializer)
+    constant = random.choice(_constants(model))
     array = numpy_helper.to_array(constant)
     style = random.choice(("nan", "inf", "zero", "huge", "tiny", "empty", "one nan", "noise", "outside"))
     if style == "outside":

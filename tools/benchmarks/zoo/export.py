@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from PIL import Image
 
 from converter.calibration.preprocess import apply_preprocess, parse_preprocess
 from converter.calibration.synthetic_images import natural_images
@@ -33,15 +34,14 @@ def export_entry(entry: Entry, how: How) -> bytes:
     torch.set_num_threads(1)
     torch.manual_seed(_SEED)
     module = entry.make()
-    enliven(module, _images(entry.size))
+    images = _images(entry.size)
+    enliven(module, images)
     network = Network(module, entry.size, _PREPROCESS, outputs=entry.outputs)
-    return export_model(network, exporter=how.exporter, dynamic_batch=how.open_batch)
+    return export_model(network, exporter=how.exporter, dynamic_batch=how.open_batch, images=images)
 
 
 def _images(size: int) -> torch.Tensor:
     """Built-in pictures as the networks get them, float32 [N, 3, size, size]."""
-    from PIL import Image
-
     preprocess = parse_preprocess(_PREPROCESS)
     rows = [apply_preprocess(Image.fromarray(p), size, size, 3, preprocess) for p in natural_images(_IMAGES, size, size, _SEED)]
     return torch.from_numpy(np.stack(rows).astype(np.float32))

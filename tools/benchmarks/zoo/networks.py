@@ -191,7 +191,7 @@ NETWORKS: tuple[Entry, ...] = (
     _timm("edgenext_xx_small", 128, _DYNAMO_OPEN, sized=False),
     _timm("fastvit_sa12", 128, _DYNAMO, sized=False, layers=(1, 1, 2, 1)),
     _timm("repvit_m0_9", 128, _TS_OPEN, sized=False),
-    _timm("efficientvit_b0", 128, _TS, sized=False),
+    _timm("efficientvit_b0", 128, _DYNAMO_OPEN, sized=False),
     _timm("efficientvit_m0", 224, _DYNAMO_OPEN),
     _timm("levit_128s", 224, _TS),
     _timm("swiftformer_xs", 128, _DYNAMO, sized=False),
@@ -315,7 +315,7 @@ NETWORKS: tuple[Entry, ...] = (
     ),
     _transformers("YolosForObjectDetection", 160, _TS_OPEN, _BOXES, "YolosConfig", image_size=[160, 160], num_labels=20, **_vit()),
     _rtdetr(_TS),
-    _dfine(_DYNAMO_OPEN),
+    _dfine(_TS_OPEN),
     _transformers(
         "CLIPVisionModelWithProjection",
         128,
