@@ -27,7 +27,7 @@ class Ended:
         out: what it wrote to stdout.
         err: the same of stderr.
         seconds: it took.
-        megabytes: of memory it held at most, or one of its children did.
+        megabytes: of memory it held at most; what it asked for in its last moment may be missing.
     """
 
     code: int | None
@@ -75,21 +75,33 @@ def run_limited(
             if megabytes is not None:
                 limit = int(megabytes * 1e6)
                 resource.prlimit(process.pid, resource.RLIMIT_DATA, (limit, limit))
-            status, used = _waited(process.pid, begun + seconds)
+            status, kilobytes = _waited(process.pid, begun + seconds)
         with contextlib.suppress(ProcessLookupError):  # what it may have left running
             os.killpg(process.pid, signal.SIGKILL)
         process.returncode = 0  # it has been waited for
         taken = time.monotonic() - begun
         code = None if status is None else os.waitstatus_to_exitcode(status)
-        return Ended(code, out.read_text(errors="replace"), err.read_text(errors="replace"), taken, used.ru_maxrss / 1e3)
+        return Ended(code, out.read_text(errors="replace"), err.read_text(errors="replace"), taken, kilobytes / 1e3)
 
 
-def _waited(pid: int, end: float) -> tuple[int | None, resource.struct_rusage]:
-    """Wait status and what was used; no status if the time was up."""
+def _waited(pid: int, end: float) -> tuple[int | None, int]:
+    """Wait status, none if the time was up; and the most kilobytes that were seen."""
+    kilobytes = 0
     while time.monotonic() < end:
-        found, status, used = os.wait4(pid, os.WNOHANG)
+        kilobytes = max(kilobytes, _held(pid))
+        found, status = os.waitpid(pid, os.WNOHANG)
         if found:
-            return status, used
+            return status, kilobytes
         time.sleep(_STEP)
     os.killpg(pid, signal.SIGKILL)
-    return None, os.wait4(pid, 0)[2]
+    os.waitpid(pid, 0)
+    return None, kilobytes
+
+
+def _held(pid: int) -> int:
+    """The high-water mark in kilobytes, 0 of a process that has ended.
+
+    What ``wait4`` tells starts from the memory of whoever started the process.
+    """
+    status = Path(f"/proc/{pid}/status").read_text()
+    return int(status.partition("VmHWM:")[2].split()[0]) if "VmHWM:" in status else 0

@@ -78,6 +78,7 @@ def _worker(kind: str) -> Iterator[Connection]:
     process.start()
     theirs.close()
     try:
+        ours.recv()  # it has started
         yield ours
     finally:
         process.kill()
@@ -123,6 +124,7 @@ def _serve(kind: str, asked: Connection) -> None:
     for stream in (1, 2):  # libraries write there what is no message of ours
         os.dup2(silent, stream)
     run = import_module(f"tools.fuzz.{kind}").run
+    asked.send("started")
     while True:
         seed, folder = asked.recv()
         try:
