@@ -16,7 +16,7 @@ from converter import __version__
 from converter.calibration.array_files import ArrayStore
 from converter.calibration.given_samples import GIVEN, given_arrays
 from converter.calibration.input_shapes import calibration_shapes
-from converter.calibration.observer import Observations, observe
+from converter.calibration.observer import CalibrationStatistics, collect_statistics
 from converter.calibration.preprocess import Preprocess, parse_preprocess
 from converter.calibration.samples import SampleSet, load_samples
 from converter.canonicalise import PROOF_SAMPLES, Canonical, canonicalise, undone
@@ -33,7 +33,7 @@ from converter.load.model import Source, load
 from converter.options import Options
 from converter.partition.bit_widths import CONTAINER_BITS
 from converter.partition.cost_model import predict
-from converter.partition.requantize_copies import fork_entering
+from converter.partition.requantize_copies import add_requantize_copies
 from converter.plan.records import Plan
 from converter.plan.serialization import plan_to_json
 from converter.planning import make as planning
@@ -44,7 +44,7 @@ from converter.provenance import provenance
 from converter.report import Report, quality_warnings, report_json
 from converter.runtime.latency import LatencyRatio, latency_ratio
 from converter.sensitivity.bridge_blocks import find_structure
-from converter.sensitivity.context import Section
+from converter.sensitivity.context import ReconstructionBlock
 from converter.sensitivity.output_loss import OutputLoss
 from converter.targets import FILE_SUFFIX, Target, find_target
 from converter.targets.costs import Shapes
@@ -171,7 +171,7 @@ class Calibrated:
     remarks: tuple[str, ...]
     canonical: Canonical
     excluded: frozenset[str]
-    seen: Observations
+    seen: CalibrationStatistics
     losses: Mapping[str, OutputLoss]
 
     @property
@@ -179,9 +179,9 @@ class Calibrated:
         """Of all tensors, as calibrated."""
         return {name: stats.shape for name, stats in self.seen.tensors.items()}
 
-    def look(self, model: ir.Model) -> Observations:
+    def look(self, model: ir.Model) -> CalibrationStatistics:
         """Observe another model, such as the canonical one transformed, on the same samples."""
-        return observe(model, self.samples.calibration, seed=self.options.seed, threads=self.options.threads)
+        return collect_statistics(model, self.samples.calibration, seed=self.options.seed, threads=self.options.threads)
 
 
 def calibrate(source: Source, options: Options, progress: Progress = SILENT) -> Calibrated:
@@ -200,9 +200,9 @@ def calibrate(source: Source, options: Options, progress: Progress = SILENT) -> 
     name_after_source(source.model, canonical.model)
     excluded = excluded_nodes(options.exclude, source.model, canonical.model)
     if options.widths.activations < CONTAINER_BITS:
-        fork_entering(canonical.model, excluded)
+        add_requantize_copies(canonical.model, excluded)
     progress.stage("observe")
-    seen = observe(canonical.model, samples.calibration, seed=options.seed, threads=options.threads, progress=progress.step)
+    seen = collect_statistics(canonical.model, samples.calibration, seed=options.seed, threads=options.threads, progress=progress.step)
     losses = find_losses(canonical.model, samples.calibration, options)
     return Calibrated(source, options, target, samples, preprocess, tuple(remarks), canonical, excluded, seen, losses)
 
@@ -210,9 +210,9 @@ def calibrate(source: Source, options: Options, progress: Progress = SILENT) -> 
 def make_plan(at: Calibrated, progress: Progress = SILENT) -> Planned:
     """Let the method of the options decide what runs in integer, and how numbers become codes."""
     model, feeds = at.canonical.model, at.samples.calibration
-    sections = tuple(Section(block.nodes, block.outputs) for block in find_structure(model, at.shapes).blocks)
+    reconstruction_blocks = tuple(ReconstructionBlock(block.nodes, block.outputs) for block in find_structure(model, at.shapes).blocks)
     return planning.make_plan(
-        model, at.seen, at.look, feeds, sections, at.target, at.options, at.excluded, losses=at.losses, progress=progress.step
+        model, at.seen, at.look, feeds, reconstruction_blocks, at.target, at.options, at.excluded, losses=at.losses, progress=progress.step
     )
 
 

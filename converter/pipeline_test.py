@@ -31,9 +31,9 @@ from converter.report import Report, report_json
 from converter.runtime.session import open_session, run_session
 from converter.targets import TARGETS, Target
 from converter.testing.models import SaveHybrid, Values, WriteImages, hybrid_model, make_model
-from converter.testing.plans import folds_of
-from converter.transforms.equalization.site import Fold
-from converter.transforms.equalization.transform import Equalization
+from converter.testing.plans import equalizations_of
+from converter.transforms.equalization.site import Equalization
+from converter.transforms.equalization.transform import Equalizations
 from converter.verify.verdict import GroupQuality, OutputQuality, Verdict, sqnr, verify
 
 pytestmark = pytest.mark.usefixtures("few_turns")
@@ -133,7 +133,7 @@ def test_the_input_file_is_not_touched(save_hybrid: SaveHybrid, tmp_path: Path) 
 
 def test_it_answers_like_the_float_model_in_integer(save_hybrid: SaveHybrid, tmp_path: Path) -> None:
     report = convert(save_hybrid(), tmp_path / "out.onnx", options(samples=16))
-    assert report.verdict is not None and report.verdict.census.coverage > 0.5
+    assert report.verdict is not None and report.verdict.integer_coverage.coverage > 0.5
     assert (report.verdict.outputs[0].sqnr_db or 0.0) > 20
     assert compared(save_hybrid(), tmp_path / "out.onnx", pictures(1, 3, 32, 32)) > 15
 
@@ -216,15 +216,17 @@ def float_products(path: Path, **_: Any) -> set[str]:
 def test_excluded_products_are_really_float(save_hybrid: SaveHybrid, tmp_path: Path, opset: int, name: str) -> None:
     report = convert(save_hybrid(opset=opset), tmp_path / "out.onnx", options(exclude=(name,)))
     assert report.verdict is not None
-    named = {op.name: op for op in report.verdict.census.float_ops if op.macs}
+    named = {op.name: op for op in report.verdict.integer_coverage.float_ops if op.macs}
     assert name in float_products(tmp_path / "out.onnx")
     assert named[name].reason == "excluded by the user"
 
 
 def test_excluding_all_products_leaves_no_integer_product(save_hybrid: SaveHybrid, tmp_path: Path) -> None:
     report = convert(save_hybrid(), tmp_path / "out.onnx", options(exclude=("Conv", "Gemm", "MatMul")))
-    assert report.verdict is not None and report.verdict.census.coverage == 0.0
-    assert not [k for k in report.verdict.census.kernels if k.startswith(("QLinearConv", "QGemm", "QLinearMatMul", "MatMulInteger"))]
+    assert report.verdict is not None and report.verdict.integer_coverage.coverage == 0.0
+    assert not [
+        k for k in report.verdict.integer_coverage.kernels if k.startswith(("QLinearConv", "QGemm", "QLinearMatMul", "MatMulInteger"))
+    ]
     report = convert(save_hybrid(), tmp_path / "out.onnx", options(exclude=("*",)))
     assert report.verdict is not None and (report.verdict.outputs[0].sqnr_db or 0.0) > 60
     assert not {"QuantizeLinear", "DequantizeLinear"} & {n.op_type for n in onnx.load(tmp_path / "out.onnx").graph.node}
@@ -405,24 +407,24 @@ def test_a_path_that_cannot_be_one_is_refused(source: Path, tmp_path: Path, role
     assert caught.value.where == role
 
 
-# Folds
+# Equalizations
 
 
-def fold_everywhere(problem: Problem) -> Proposal:
-    """Folds at every site."""
+def equalize_everywhere(problem: Problem) -> Proposal:
+    """Equalizations at every site."""
     sites = problem.sites.items()
-    folds = {n: Fold(tuple(np.geomspace(0.5, 2.0, s.channels)), (0.1,) * s.channels if s.shift else ()) for n, s in sites}
-    return Proposal(Equalization(folds))
+    equalizations = {n: Equalization(tuple(np.geomspace(0.5, 2.0, s.channels)), (0.1,) * s.channels if s.shift else ()) for n, s in sites}
+    return Proposal(Equalizations(equalizations))
 
 
 @pytest.mark.parametrize("target", ["arm64", "x86"])
-def test_a_method_can_fold_and_its_plan_can_be_given_back(
+def test_a_method_can_equalize_and_its_plan_can_be_given_back(
     save_hybrid: SaveHybrid, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, target: str
 ) -> None:
-    monkeypatch.setitem(METHODS, "minmax", replace(METHODS["minmax"], transforms=(fold_everywhere,)))
+    monkeypatch.setitem(METHODS, "minmax", replace(METHODS["minmax"], transforms=(equalize_everywhere,)))
     report = convert(save_hybrid(), tmp_path / "out.onnx", options(target=target), plan_out=tmp_path / "plan.json")
     assert {name for name in report.plan.ops if name.endswith("_scaled_Mul")}
-    assert len(folds_of(report.plan)) == 6
+    assert len(equalizations_of(report.plan)) == 6
     assert report.verdict is not None and (report.verdict.parity_db or 0.0) > 45.0
     convert(save_hybrid(), tmp_path / "again.onnx", options(target=target, plan_in=tmp_path / "plan.json"))
     one, other = (onnx.load(tmp_path / f"{name}.onnx") for name in ("out", "again"))

@@ -141,4 +141,4 @@ def test_the_script_of_the_documentation_runs(
         exec(compile(script, "docs/usage.md", "exec"), names)
     assert len(scripts) == 2 and len(capsys.readouterr().out.splitlines()) == 2
     assert (tmp_path / "model_int8.onnx").exists()
-    assert {op.name: op.reason for op in names["verdict"].census.float_ops}["/stem/conv/Conv"]
+    assert {op.name: op.reason for op in names["verdict"].integer_coverage.float_ops}["/stem/conv/Conv"]

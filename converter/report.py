@@ -144,16 +144,16 @@ def report_json(report: Report) -> str:
     record["tensor_bits"], record["weight_bits"] = width_counts(report.plan)
     record["operators"] = {name: {"op_type": op.op_type, "runs": op.runs, "reason": op.reason} for name, op in report.plan.ops.items()}
     if report.verdict is not None:
-        census = report.verdict.census
+        integer_coverage = report.verdict.integer_coverage
         record["outputs"] = [asdict(o) for o in report.verdict.outputs]
         record["parity_db"] = report.verdict.parity_db
         record["parity_agreement"] = report.verdict.parity_agreement
         record["parity_reference"] = report.verdict.parity_reference
         record["held_aside_samples"] = report.verdict.samples
-        record["integer_coverage"] = census.coverage
-        record["integer_macs"], record["total_macs"] = census.integer_macs, census.total_macs
-        record["kernels"] = census.kernels
-        record["float_operators"] = [asdict(f) for f in census.float_ops]
+        record["integer_coverage"] = integer_coverage.coverage
+        record["integer_macs"], record["total_macs"] = integer_coverage.integer_macs, integer_coverage.total_macs
+        record["kernels"] = integer_coverage.kernels
+        record["float_operators"] = [asdict(f) for f in integer_coverage.float_ops]
     record["latency_ratio"] = None if report.latency is None else {**asdict(report.latency), "machine": platform.machine()}
     record["latency_not_measured"] = report.not_measured
     record["notes"], record["warnings"] = list(report.notes), list(report.warnings)

@@ -24,15 +24,15 @@ from converter.runtime.latency import LatencyRatio, latency_ratio
 from converter.targets import TARGETS
 from converter.verify.coverage_by_profile import coverage_of
 from models.images import LabelledImages
+from runtime_tests.check_results import CheckResult, broken_result, junit_xml, raise_failures, run_checks, run_gates
 from runtime_tests.confinement import measure_confinement
 from runtime_tests.cores import DEFAULT_CORES, measure_cores, short_name
 from runtime_tests.gates import check_fine_enough, check_measurable, read_gates
-from runtime_tests.outcomes import Outcome, broken_outcome, check_outcomes, gate_outcomes, junit_xml, raise_failures
+from runtime_tests.model_pair import ModelPair, open_model_pair
 from runtime_tests.parity import check_plan_is_of, measure_parity, measure_plan_parity
 from runtime_tests.processes import OLDEST, measure_memory, measure_version
 from runtime_tests.quality import labels_of, measure_accuracy, measure_closeness
 from runtime_tests.results import KINDS, Results, figures, results_json
-from runtime_tests.subject import Subject, open_subject
 from runtime_tests.tables import results_table
 from tools.arm64.emulator import CORES, check_core
 from tools.arm64.environment import environment
@@ -93,22 +93,22 @@ def _run(options: argparse.Namespace) -> None:
     inputs |= {} if options.plan_in is None else {"--plan-in": options.plan_in}
     check_outputs(outputs, inputs)
     try:
-        results, outcomes = _validated(options)
+        results, check_results = _validated(options)
     except Exception as error:
         if options.junit is not None:  # a file of an earlier run would say that all is well
-            write_files({options.junit: junit_xml(options.int8.name, [broken_outcome(error)])})
+            write_files({options.junit: junit_xml(options.int8.name, [broken_result(error)])})
         raise
     if options.json is not None:
         write_files({options.json: results_json(results).encode()})
     if options.junit is not None:
-        write_files({options.junit: junit_xml(options.int8.name, outcomes)})
+        write_files({options.junit: junit_xml(options.int8.name, check_results)})
     terminal = sys.stdout.isatty()
     width = shutil.get_terminal_size((_WIDTH, 24)).columns if terminal else _WIDTH
-    print_line(render(results_table(results, outcomes), width, terminal=terminal).rstrip("\n"))
-    raise_failures(outcomes, options.int8.name)
+    print_line(render(results_table(results, check_results), width, terminal=terminal).rstrip("\n"))
+    raise_failures(check_results, options.int8.name)
 
 
-def _validated(options: argparse.Namespace) -> tuple[Results, list[Outcome]]:
+def _validated(options: argparse.Namespace) -> tuple[Results, list[CheckResult]]:
     """Measure and judge; what makes no sense is refused before anything runs."""
     cores = tuple(check_core(core) for core in dict.fromkeys(options.core or DEFAULT_CORES)) if options.arm64 else ()
     gates = read_gates(options.gates)
@@ -125,7 +125,7 @@ def _validated(options: argparse.Namespace) -> tuple[Results, list[Outcome]]:
         require(environment())
     results, seconds = _measure(options, cores, labelled, oldest, plan)
     check_measurable(gates, figures(results))
-    return results, check_outcomes(results, seconds) + gate_outcomes(gates, results)
+    return results, run_checks(results, seconds) + run_gates(gates, results)
 
 
 def _oldest(given: Path | None) -> Path | None:
@@ -158,9 +158,9 @@ def _measure(
         seconds[name] = time.monotonic() - start
         return result
 
-    subject = timed(
+    model_pair = timed(
         "loads",
-        lambda: open_subject(
+        lambda: open_model_pair(
             options.floats,
             options.int8,
             data=options.data,
@@ -172,44 +172,44 @@ def _measure(
         ),
     )
     if plan is not None:
-        check_plan_is_of(plan, subject, options.plan_in)
+        check_plan_is_of(plan, model_pair, options.plan_in)
     accuracy, skipped = None, {}
     if labelled is not None:
-        accuracy, closeness = timed("accuracy", lambda: measure_accuracy(subject, labelled, threads=options.threads))
+        accuracy, closeness = timed("accuracy", lambda: measure_accuracy(model_pair, labelled, threads=options.threads))
     else:
-        closeness = timed("closeness", lambda: measure_closeness(subject))
+        closeness = timed("closeness", lambda: measure_closeness(model_pair))
         skipped["accuracy"] = f"give {KINDS['top1'].needs}"
-    coverage = timed("coverage", lambda: coverage_of(subject.model, subject.feeds[0], subject.settings))
-    confinement = timed("confinement", lambda: measure_confinement(subject))
-    if subject.bits is None and not confinement.activations + confinement.weights:
+    coverage = timed("coverage", lambda: coverage_of(model_pair.model, model_pair.feeds[0], model_pair.settings))
+    confinement = timed("confinement", lambda: measure_confinement(model_pair))
+    if model_pair.bits is None and not confinement.activations + confinement.weights:
         del seconds["confinement"]
         skipped["confinement"] = f"the file does not say how many bits its codes have ({BITS}), and clips none"
-    parity = timed("parity", lambda: measure_parity(subject) if plan is None else measure_plan_parity(subject, plan, options.plan_in))
-    memory = timed("memory", lambda: measure_memory(subject))
-    latency = timed("latency", lambda: _latency(subject, options.threads, options.seconds))
-    version = timed("runtime versions", lambda: measure_version(subject, oldest)) if oldest is not None else None
+    parity = timed("parity", lambda: measure_parity(model_pair) if plan is None else measure_plan_parity(model_pair, plan, options.plan_in))
+    memory = timed("memory", lambda: measure_memory(model_pair))
+    latency = timed("latency", lambda: _latency(model_pair, options.threads, options.seconds))
+    version = timed("runtime versions", lambda: measure_version(model_pair, oldest)) if oldest is not None else None
     if version is None:
         skipped["runtime versions"] = f"give {KINDS['version_agreement'].needs}"
-    instructions, elsewhere = timed("arm64", lambda: measure_cores(subject, cores)) if cores else ([], [])
+    instructions, elsewhere = timed("arm64", lambda: measure_cores(model_pair, cores)) if cores else ([], [])
     if not cores:
         skipped["arm64"] = "give --arm64"
     results = Results(
-        _models(subject), accuracy, closeness, coverage, confinement, parity, memory, latency,
+        _models(model_pair), accuracy, closeness, coverage, confinement, parity, memory, latency,
         tuple(instructions), tuple(elsewhere), version, skipped,
     )  # fmt: skip
     return results, seconds
 
 
-def _latency(subject: Subject, threads: int, seconds: float) -> LatencyRatio:
+def _latency(model_pair: ModelPair, threads: int, seconds: float) -> LatencyRatio:
     """With this machine's own kernels, not the target's: settings that imitate another machine mean nothing for speed."""
-    return latency_ratio(subject.floats.model, subject.model, subject.feeds[0], threads=threads, seconds=seconds)
+    return latency_ratio(model_pair.floats.model, model_pair.model, model_pair.feeds[0], threads=threads, seconds=seconds)
 
 
-def _models(subject: Subject) -> dict[str, dict[str, str]]:
-    target = subject.target or ""
+def _models(model_pair: ModelPair) -> dict[str, dict[str, str]]:
+    target = model_pair.target or ""
     elsewhere = "yes" if target in TARGETS and platform.machine() not in TARGETS[target].architectures else ""
-    digest = hashlib.sha256(subject.path.read_bytes()).hexdigest()
+    digest = hashlib.sha256(model_pair.path.read_bytes()).hexdigest()
     return {
-        "float": {"file": subject.floats.path.name, "sha256": subject.floats.digest},
-        "int8": {"file": subject.path.name, "sha256": digest, "target": target, "elsewhere": elsewhere},
+        "float": {"file": model_pair.floats.path.name, "sha256": model_pair.floats.digest},
+        "int8": {"file": model_pair.path.name, "sha256": digest, "target": target, "elsewhere": elsewhere},
     }

@@ -20,7 +20,7 @@ QUICK = ["--samples", "2", "--seconds", "0"]
 @pytest.fixture
 def one_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave out what starts processes."""
-    monkeypatch.setattr(command_line, "measure_memory", lambda subject: Memory(1, 2, 3_000_000, 4, 5))
+    monkeypatch.setattr(command_line, "measure_memory", lambda model_pair: Memory(1, 2, 3_000_000, 4, 5))
     monkeypatch.setattr(command_line, "OLDEST", Path("/nowhere"))
 
 

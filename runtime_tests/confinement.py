@@ -15,7 +15,7 @@ from converter.graph.operator_sets import PRODUCTS
 from converter.partition.bit_widths import CONTAINER_BITS
 from converter.runtime.session import Feed, open_session, run_session
 from converter.targets import TARGETS
-from runtime_tests.subject import Subject
+from runtime_tests.model_pair import ModelPair
 
 __all__ = ["FAR", "Confinement", "Escape", "measure_confinement"]
 
@@ -50,7 +50,7 @@ class Confinement:
     escapes: tuple[Escape, ...]
 
 
-def measure_confinement(subject: Subject) -> Confinement:
+def measure_confinement(model_pair: ModelPair) -> Confinement:
     """Watch codes at run time, on samples and on inputs far out of range.
 
     A tensor of codes is watched if an integer Clip follows its Q, and held to that Clip's limits. Where the file says how
@@ -60,14 +60,14 @@ def measure_confinement(subject: Subject) -> Confinement:
     Raises:
         ModelError: the model does not run.
     """
-    constants = {tensor.name: tensor for tensor in subject.model.graph.initializer}
-    watched = _clipped(subject.model, constants)
+    constants = {tensor.name: tensor for tensor in model_pair.model.graph.initializer}
+    watched = _clipped(model_pair.model, constants)
     stored: dict[str, Limits] = {}
-    if subject.bits is not None:
-        for name, depthwise in _entering_layers(subject.model, constants).items():
-            stored_as = None if depthwise is None else _weight_bits(subject, subject.bits, depthwise)
-            bits = subject.bits[1] if stored_as is None else stored_as
-            limits = _limits(subject.model, constants, name, bits)
+    if model_pair.bits is not None:
+        for name, depthwise in _entering_layers(model_pair.model, constants).items():
+            stored_as = None if depthwise is None else _weight_bits(model_pair, model_pair.bits, depthwise)
+            bits = model_pair.bits[1] if stored_as is None else stored_as
+            limits = _limits(model_pair.model, constants, name, bits)
             if bits == CONTAINER_BITS:  # nothing can leave its container
                 continue
             if stored_as is not None:
@@ -75,7 +75,7 @@ def measure_confinement(subject: Subject) -> Confinement:
             else:
                 watched[name] = _narrower(limits, watched.get(name, limits))
     escapes = [_escape(name, numpy_helper.to_array(constants[name]), limits) for name, limits in stored.items()]
-    escapes += [_escape(name, codes, watched[name]) for name, codes in _codes(subject, list(watched)).items()]
+    escapes += [_escape(name, codes, watched[name]) for name, codes in _codes(model_pair, list(watched)).items()]
     return Confinement(len(watched), len(stored), tuple(escape for escape in escapes if escape is not None))
 
 
@@ -108,9 +108,9 @@ def _is_depthwise(node: onnx.NodeProto, weight: onnx.TensorProto) -> bool:
     return bool(node.op_type == "Conv" and weight.dims[1] == 1 and weight.dims[0] == groups)
 
 
-def _weight_bits(subject: Subject, bits: tuple[int, int], depthwise: bool) -> int:
+def _weight_bits(model_pair: ModelPair, bits: tuple[int, int], depthwise: bool) -> int:
     """What the file says, or fewer where the kernels of its target would saturate."""
-    target = TARGETS.get(subject.target or "")
+    target = TARGETS.get(model_pair.target or "")
     if target is None:
         return bits[0]
     return min(bits[0], target.depthwise_weight_bits if depthwise else target.dense_weight_bits(bits[1]))
@@ -128,12 +128,12 @@ def _narrower(one: Limits, other: Limits) -> Limits:
     return max(one[0], other[0]), min(one[1], other[1])
 
 
-def _codes(subject: Subject, names: list[str]) -> dict[str, npt.NDArray[Any]]:
+def _codes(model_pair: ModelPair, names: list[str]) -> dict[str, npt.NDArray[Any]]:
     """Lowest and highest code of each tensor, over near and far samples."""
     if not names:
         return {}
-    session = open_session(_exposed(subject.model, names), threads=1, settings=subject.settings)
-    runs = [run_session(session, feed, names) for near in subject.feeds[:_SAMPLES] for feed in (near, *_far(near))]
+    session = open_session(_exposed(model_pair.model, names), threads=1, settings=model_pair.settings)
+    runs = [run_session(session, feed, names) for near in model_pair.feeds[:_SAMPLES] for feed in (near, *_far(near))]
     return {name: np.array([[run[name].min(), run[name].max()] for run in runs]) for name in names}
 
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
+from runtime_tests.model_pair import ModelPair, stacked
 from runtime_tests.processes import Predictions
-from runtime_tests.subject import Subject, stacked
 from tools.arm64.compare import compare
 from tools.arm64.count import count
 from tools.arm64.environment import Environment, environment
@@ -42,7 +42,9 @@ def short_name(core: str) -> str:
     return core.removeprefix("cortex-").removeprefix("neoverse-").replace(",", "_").replace("=", "_")
 
 
-def measure_cores(subject: Subject, cores: Sequence[str], env: Environment | None = None) -> tuple[list[Instructions], list[Predictions]]:
+def measure_cores(
+    model_pair: ModelPair, cores: Sequence[str], env: Environment | None = None
+) -> tuple[list[Instructions], list[Predictions]]:
     """Count on each core, and compare each one's outputs, and this machine's with the target's kernels, with the first core's.
 
     Raises:
@@ -52,10 +54,10 @@ def measure_cores(subject: Subject, cores: Sequence[str], env: Environment | Non
     env = env or environment()
     with tempfile.TemporaryDirectory(prefix="runtime-tests-") as folder:
         one, several = (Path(folder, f"{name}.npz") for name in ("one", "several"))
-        np.savez(one, **stacked(subject.feeds[:1]))  # type: ignore[arg-type]
-        np.savez(several, **stacked(subject.feeds[:_SAMPLES]))  # type: ignore[arg-type]
-        counted = [_count(subject, core, one, env) for core in cores]
-        found = compare(subject.path, cores, target=subject.emulated_target, inputs=several, env=env)
+        np.savez(one, **stacked(model_pair.feeds[:1]))  # type: ignore[arg-type]
+        np.savez(several, **stacked(model_pair.feeds[:_SAMPLES]))  # type: ignore[arg-type]
+        counted = [_count(model_pair, core, one, env) for core in cores]
+        found = compare(model_pair.path, cores, target=model_pair.emulated_target, inputs=several, env=env)
     outputs: dict[str, list[tuple[int, int, float]]] = {}
     for d in found:
         outputs.setdefault(d.machine, []).append((d.predictions, d.equal, d.largest / d.scale if d.scale else d.largest))
@@ -65,6 +67,6 @@ def measure_cores(subject: Subject, cores: Sequence[str], env: Environment | Non
     ]
 
 
-def _count(subject: Subject, core: str, inputs: Path, env: Environment) -> Instructions:
-    floats, integers = count([subject.floats.path, subject.path], core, inputs=inputs, env=env)
+def _count(model_pair: ModelPair, core: str, inputs: Path, env: Environment) -> Instructions:
+    floats, integers = count([model_pair.floats.path, model_pair.path], core, inputs=inputs, env=env)
     return Instructions(core, floats.machine.onnxruntime, round(floats.median), round(integers.median))

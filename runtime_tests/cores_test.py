@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from runtime_tests.cores import measure_cores, short_name
-from runtime_tests.subject import open_subject
+from runtime_tests.model_pair import open_model_pair
 from runtime_tests.testing.files import MakeFiles
 from tools.arm64 import compare, count
 from tools.arm64.emulator import CORES
@@ -15,7 +15,7 @@ def test_counts_and_outputs_of_each_core(make_files: MakeFiles, monkeypatch: pyt
     for module in (compare, count):
         monkeypatch.setattr(module, "emulate", emulate_here)
     files = make_files()
-    counted, found = measure_cores(open_subject(files.floats, files.int8, count=2), ["cortex-a53", "cortex-a76"])
+    counted, found = measure_cores(open_model_pair(files.floats, files.int8, count=2), ["cortex-a53", "cortex-a76"])
     assert [(c.core, c.float_count, c.int8_count, c.ratio) for c in counted] == [
         ("cortex-a53", PER_REGION, PER_REGION, 1.0),
         ("cortex-a76", PER_REGION, PER_REGION, 1.0),

@@ -41,8 +41,8 @@ def test_a_family_converts_and_runs_as_planned(network: str, target: str, tmp_pa
     assert verdict is not None
     assert verdict.parity_reference == "a simulation of the plan"
     assert (verdict.parity_db or 0.0) > 45
-    assert verdict.census.coverage > LEAST_COVERAGE.get(network, 0.8)
-    assert "QLinearSoftmax" not in verdict.census.kernels
+    assert verdict.integer_coverage.coverage > LEAST_COVERAGE.get(network, 0.8)
+    assert "QLinearSoftmax" not in verdict.integer_coverage.kernels
     assert all((output.sqnr_db or 0.0) > LEAST_SQNR_DB.get((network, target), USUAL_SQNR_DB[target]) for output in verdict.outputs)
     converted = onnx.load(folder / f"{network}_{SIZE}_{target}_mse.onnx")
     assert {node.op_type for node in converted.graph.node} & {"QuantizeLinear"}

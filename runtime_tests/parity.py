@@ -16,8 +16,8 @@ from converter.planning.replay import planned_model
 from converter.quantization.bit_widths import BitWidths
 from converter.runtime.session import open_session, run_session
 from converter.verify.verdict import PARITY_SAMPLES, plan_parity, sqnr
+from runtime_tests.model_pair import ModelPair
 from runtime_tests.quality import check_finite
-from runtime_tests.subject import Subject
 
 __all__ = ["Parity", "check_plan_is_of", "measure_parity", "measure_plan_parity"]
 
@@ -41,7 +41,7 @@ class Parity:
     reference: str = OWN_GRAPH
 
 
-def measure_parity(subject: Subject) -> Parity:
+def measure_parity(model_pair: ModelPair) -> Parity:
     """Run the file with all of the runtime's optimisations and with none.
 
     Without them nothing is fused: every Q and DQ rounds as written, and what is between them runs in float. The plan is
@@ -52,19 +52,19 @@ def measure_parity(subject: Subject) -> Parity:
         ModelError: the model does not run.
         VerificationError: an output is not finite.
     """
-    plain, fused = (_runs(subject, optimise) for optimise in (False, True))
+    plain, fused = (_runs(model_pair, optimise) for optimise in (False, True))
     found = {name: sqnr(*(np.stack([run[name] for run in side]) for side in (plain, fused))) for name in fused[0]}
     worst = min(found, key=lambda name: found[name])
-    return Parity(found[worst], worst, len(subject.feeds))
+    return Parity(found[worst], worst, len(model_pair.feeds))
 
 
-def measure_plan_parity(subject: Subject, plan: Plan, path: Path) -> Parity:
+def measure_plan_parity(model_pair: ModelPair, plan: Plan, path: Path) -> Parity:
     """Compare the running model with a simulation of the plan that it was made from.
 
     The simulation computes the float model with every grid of the plan applied, in float, and knows nothing of the file.
 
     Args:
-        subject: the pair of models.
+        model_pair: the pair of models.
         plan: of the conversion.
         path: where it was read from, for messages.
 
@@ -73,37 +73,37 @@ def measure_plan_parity(subject: Subject, plan: Plan, path: Path) -> Parity:
         ModelError: a model does not run.
         VerificationError: an output is not finite.
     """
-    model, plan = planned_model(subject.floats, plan, subject.feeds, path)
-    runs = _runs(subject, True)
+    model, plan = planned_model(model_pair.floats, plan, model_pair.feeds, path)
+    runs = _runs(model_pair, True)
     try:
-        found = plan_parity(model, subject.model, plan, subject.feeds, runs)
+        found = plan_parity(model, model_pair.model, plan, model_pair.feeds, runs)
     except (AssertionError, KeyError, IndexError, ValueError, RuntimeError) as error:  # an edited plan may hold anything
         what = f"the plan cannot be carried out: {type(error).__name__} {next(iter(str(error).splitlines()), '')}".rstrip()
         raise UsageError(what, where=f"--plan-in {path}", hint="give the plan that --plan-out wrote in the same conversion") from error
     if found.db is None:
-        raise VerificationError("no output is a floating-point tensor", where=str(subject.path), hint="there is nothing to compare")
-    return Parity(found.db, "", min(PARITY_SAMPLES, len(subject.feeds)), found.reference)
+        raise VerificationError("no output is a floating-point tensor", where=str(model_pair.path), hint="there is nothing to compare")
+    return Parity(found.db, "", min(PARITY_SAMPLES, len(model_pair.feeds)), found.reference)
 
 
-def check_plan_is_of(plan: Plan, subject: Subject, path: Path) -> None:
+def check_plan_is_of(plan: Plan, model_pair: ModelPair, path: Path) -> None:
     """Refuse a plan whose widths or target are not those that the int8 file names.
 
     Raises:
         UsageError: says what differs.
     """
-    said = None if subject.bits is None else BitWidths(*subject.bits)
-    for what, of_plan, of_file in (("width", plan.bits, said), ("target", plan.target, subject.target)):
+    said = None if model_pair.bits is None else BitWidths(*model_pair.bits)
+    for what, of_plan, of_file in (("width", plan.bits, said), ("target", plan.target, model_pair.target)):
         if of_file is not None and of_plan != of_file:
             where = f"--plan-in {path}"
             hint = "give the plan that --plan-out wrote in the same conversion"
             raise UsageError(f"the plan's {what} is {of_plan}, that of the model {of_file}", where=where, hint=hint)
 
 
-def _runs(subject: Subject, optimise: bool) -> list[Mapping[str, npt.NDArray[Any]]]:
+def _runs(model_pair: ModelPair, optimise: bool) -> list[Mapping[str, npt.NDArray[Any]]]:
     """Float outputs of every sample."""
-    session = open_session(subject.model, threads=1, optimise=optimise, settings=subject.settings)
+    session = open_session(model_pair.model, threads=1, optimise=optimise, settings=model_pair.settings)
     runs: list[Mapping[str, npt.NDArray[Any]]] = []
-    for feed in subject.feeds:
+    for feed in model_pair.feeds:
         outputs = run_session(session, feed)
         runs.append({name: value for name, value in outputs.items() if np.issubdtype(value.dtype, np.floating)})
         for name, value in runs[-1].items():

@@ -15,28 +15,28 @@ from converter.plan.records import OpPlan, Plan
 from converter.planning.replay import read_plan
 from converter.quantization.bit_widths import BitWidths
 from converter.testing.models import hybrid_model
-from converter.testing.plans import curves_of, folds_of
+from converter.testing.plans import equalizations_of, quantizers_of
 from converter.verify.verdict import LEAST_PARITY_DB
+from runtime_tests.model_pair import open_model_pair
 from runtime_tests.parity import check_plan_is_of, measure_parity, measure_plan_parity
-from runtime_tests.subject import open_subject
 from runtime_tests.testing.files import Files, MakeFiles, damage_head
 
 
 def test_a_model_that_is_not_quantized_equals_itself(make_files: MakeFiles) -> None:
     files = make_files()
-    assert measure_parity(open_subject(files.floats, files.floats)).db > 100
+    assert measure_parity(open_model_pair(files.floats, files.floats)).db > 100
 
 
 def test_a_sound_model_runs_as_it_is_written(make_files: MakeFiles) -> None:
     files = make_files()
-    assert measure_parity(open_subject(files.floats, files.int8)).db > 40
+    assert measure_parity(open_model_pair(files.floats, files.int8)).db > 40
 
 
 def test_a_bias_on_a_wrong_scale_is_found(make_files: MakeFiles) -> None:
     """The runtime fuses the Gemm without a look at the scale of its bias, and is silently wrong."""
     files = make_files()
     files.edit(damage_head)
-    found = measure_parity(open_subject(files.floats, files.int8))
+    found = measure_parity(open_model_pair(files.floats, files.int8))
     assert found.db < LEAST_PARITY_DB
 
 
@@ -51,11 +51,11 @@ def converted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Files, Path]:
 
 
 def test_a_converted_model_computes_what_its_plan_says(converted: tuple[Files, Path]) -> None:
-    """With copies in front of layers, folds and logarithmic grids, all of which the plan's model has and the float model has not."""
+    """With copies in front of layers, equalizations and logarithmic grids, which the plan's model has and the float model has not."""
     files, path = converted
     plan = read_plan(path)
-    assert folds_of(plan) and curves_of(plan)
-    found = measure_plan_parity(open_subject(files.floats, files.int8), plan, path)
+    assert equalizations_of(plan) and quantizers_of(plan)
+    found = measure_plan_parity(open_model_pair(files.floats, files.int8), plan, path)
     assert found.db > 40 and found.reference == "a simulation of the plan"
 
 
@@ -64,7 +64,7 @@ def test_a_plan_that_was_edited_since_is_not_what_runs(converted: tuple[Files, P
     plan = read_plan(path)
     coarse = {n: replace(t, params=t.params.rescaled(3.0)) if t.kind == "measured" and t.params else t for n, t in plan.tensors.items()}
     edited = plan.with_ops(coarse, plan.ops)
-    assert measure_plan_parity(open_subject(files.floats, files.int8), edited, path).db < LEAST_PARITY_DB
+    assert measure_plan_parity(open_model_pair(files.floats, files.int8), edited, path).db < LEAST_PARITY_DB
 
 
 def without(plan: Plan, op_type: str) -> Plan:
@@ -92,11 +92,11 @@ def test_a_plan_of_something_else_or_with_parts_missing_is_refused(
     change: Callable[[Plan], Plan], complaint: str, converted: tuple[Files, Path]
 ) -> None:
     files, path = converted
-    subject, plan = open_subject(files.floats, files.int8), change(read_plan(path))
+    model_pair, plan = open_model_pair(files.floats, files.int8), change(read_plan(path))
 
     def whole() -> None:
-        check_plan_is_of(plan, subject, path)
-        measure_plan_parity(subject, plan, path)
+        check_plan_is_of(plan, model_pair, path)
+        measure_plan_parity(model_pair, plan, path)
 
     with pytest.raises(UsageError, match=complaint):
         whole()

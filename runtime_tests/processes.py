@@ -15,7 +15,7 @@ import onnxruntime
 
 from converter.errors import ModelError
 from converter.runtime.session import open_session, run_session
-from runtime_tests.subject import Subject, stacked
+from runtime_tests.model_pair import ModelPair, stacked
 from tools.arm64.compare import difference
 from tools.arm64.external import run_program
 from tools.arm64.guest import load_tensors, save_tensors
@@ -67,28 +67,28 @@ class Predictions:
     largest: float
 
 
-def measure_memory(subject: Subject) -> Memory:
+def measure_memory(model_pair: ModelPair) -> Memory:
     """Run each model once in a process of its own.
 
     Raises:
         ModelError: one does not run there.
     """
-    feed = stacked(subject.feeds[:1])
-    settings: tuple[Mapping[str, str], ...] = ({}, {}, subject.settings)
-    jobs = zip((None, subject.floats.path, subject.path), settings, strict=True)
+    feed = stacked(model_pair.feeds[:1])
+    settings: tuple[Mapping[str, str], ...] = ({}, {}, model_pair.settings)
+    jobs = zip((None, model_pair.floats.path, model_pair.path), settings, strict=True)
     peaks = [int(_run_child(model, with_settings, feed, None)[0]["peak"]) for model, with_settings in jobs]
-    return Memory(peaks[0], peaks[1], peaks[2], subject.floats.bytes, subject.bytes)
+    return Memory(peaks[0], peaks[1], peaks[2], model_pair.floats.bytes, model_pair.bytes)
 
 
-def measure_version(subject: Subject, folder: Path) -> Predictions:
+def measure_version(model_pair: ModelPair, folder: Path) -> Predictions:
     """Compare outputs under the runtime in ``folder``, as pip's ``--target`` leaves it, with those under the one that is installed.
 
     Raises:
         ModelError: the model does not run there.
     """
-    told, got = _run_child(subject.path, subject.settings, stacked(subject.feeds), folder)
-    session = open_session(subject.model, threads=1, settings=subject.settings)
-    wanted = stacked(tuple(run_session(session, feed) for feed in subject.feeds))
+    told, got = _run_child(model_pair.path, model_pair.settings, stacked(model_pair.feeds), folder)
+    session = open_session(model_pair.model, threads=1, settings=model_pair.settings)
+    wanted = stacked(tuple(run_session(session, feed) for feed in model_pair.feeds))
     return predictions(f"ONNX Runtime {onnxruntime.__version__}", f"ONNX Runtime {told['onnxruntime']}", wanted, got)
 
 

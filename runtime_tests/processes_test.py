@@ -10,8 +10,8 @@ import pytest
 from converter.errors import ModelError
 from converter.testing.sketch import Sketch
 from runtime_tests.child import peak_memory
+from runtime_tests.model_pair import open_model_pair
 from runtime_tests.processes import OLDEST, measure_memory, measure_version, predictions
-from runtime_tests.subject import open_subject
 from runtime_tests.testing.files import MakeFiles
 
 has_oldest = pytest.mark.skipif(not OLDEST.is_dir(), reason=f"there is no older ONNX Runtime in {OLDEST}; the Makefile installs one")
@@ -27,7 +27,7 @@ def test_memory_is_that_of_a_fresh_process(tmp_path: Path) -> None:
     small = tmp_path / "small.onnx"
     sketch = Sketch()
     small.write_bytes(ir.to_proto(sketch.model(sketch.add("Relu", sketch.input("x", 1, 2048), name="y"))).SerializeToString())
-    found = measure_memory(open_subject(large, small, count=1))
+    found = measure_memory(open_model_pair(large, small, count=1))
     assert 10e6 < found.process < found.int8_peak < found.float_peak - 2048 * 4096 * 4
     assert found.float_peak < peak_memory() / 2
     assert (found.float_size, found.int8_size) == (large.stat().st_size, small.stat().st_size)
@@ -36,7 +36,7 @@ def test_memory_is_that_of_a_fresh_process(tmp_path: Path) -> None:
 @has_oldest
 def test_the_oldest_runtime_gives_the_same(make_files: MakeFiles) -> None:
     files = make_files()
-    found = measure_version(open_subject(files.floats, files.int8), OLDEST)
+    found = measure_version(open_model_pair(files.floats, files.int8), OLDEST)
     assert found.other.startswith("ONNX Runtime 1.19.")
     assert found.reference != found.other
     assert (found.predictions, found.equal, found.largest) == (8, 8, 0.0)
@@ -48,10 +48,10 @@ def test_a_model_that_does_not_run_there_is_told(make_files: MakeFiles) -> None:
         model.ir_version = 12
 
     files = make_files()
-    subject = open_subject(files.floats, files.int8)
+    model_pair = open_model_pair(files.floats, files.int8)
     files.edit(renew)
     with pytest.raises(ModelError, match=r"does not run in ONNX Runtime 1\.19"):
-        measure_version(subject, OLDEST)
+        measure_version(model_pair, OLDEST)
 
 
 def test_predictions_by_hand() -> None:

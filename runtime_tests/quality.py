@@ -14,7 +14,7 @@ from converter.runtime.session import open_session, run_session
 from converter.verify.verdict import sqnr
 from models.evaluate import answers_of, class_names, open_classifier, output_indices
 from models.images import LabelledImages, find_images
-from runtime_tests.subject import Subject
+from runtime_tests.model_pair import ModelPair
 
 __all__ = ["Accuracy", "Closeness", "check_finite", "labels_of", "measure_accuracy", "measure_closeness"]
 
@@ -72,7 +72,7 @@ def labels_of(data: Path | None, limit: int | None) -> LabelledImages | None:
     return found.take(limit) if limit else found
 
 
-def measure_accuracy(subject: Subject, data: LabelledImages, *, threads: int = 1) -> tuple[Accuracy, Closeness]:
+def measure_accuracy(model_pair: ModelPair, data: LabelledImages, *, threads: int = 1) -> tuple[Accuracy, Closeness]:
     """Classify every image with both models, the int8 one with the kernels of its target.
 
     Raises:
@@ -81,30 +81,30 @@ def measure_accuracy(subject: Subject, data: LabelledImages, *, threads: int = 1
         CalibrationError: an image cannot be read.
         VerificationError: a score is not a number.
     """
-    if subject.preprocess is None:
-        raise UsageError("the model does not say how its pictures are prepared", where=str(subject.path), hint=_UNKNOWN_PREPROCESSING)
-    height, width = next(iter(subject.feeds[0].values())).shape[2:]
+    if model_pair.preprocess is None:
+        raise UsageError("the model does not say how its pictures are prepared", where=str(model_pair.path), hint=_UNKNOWN_PREPROCESSING)
+    height, width = next(iter(model_pair.feeds[0].values())).shape[2:]
     size = height if height == width else None
     scores = []
-    for path, exact in ((subject.floats.path, False), (subject.path, bool(subject.settings))):
+    for path, exact in ((model_pair.floats.path, False), (model_pair.path, bool(model_pair.settings))):
         classifier = open_classifier(path, exact=exact, threads=threads, size=size)
-        scores.append(np.concatenate(list(answers_of(classifier, data, subject.preprocess, batch=_BATCH))))
+        scores.append(np.concatenate(list(answers_of(classifier, data, model_pair.preprocess, batch=_BATCH))))
         check_finite("scores", scores[-1])
-    labels = output_indices(data, scores[0].shape[1], class_names(subject.floats.metadata))[list(data.labels)]
+    labels = output_indices(data, scores[0].shape[1], class_names(model_pair.floats.metadata))[list(data.labels)]
     wanted, got = (values.argmax(axis=1) for values in scores)
     accuracy = Accuracy(len(data), *(float(100 * np.mean(choice == labels)) for choice in (wanted, got)))
-    ratios = [sqnr(*scores), *_ratios_of_others(subject)]
+    ratios = [sqnr(*scores), *_ratios_of_others(model_pair)]
     return accuracy, Closeness(len(data), data.source.name, min(ratios), float(100 * np.mean(wanted == got)))
 
 
-def _ratios_of_others(subject: Subject) -> list[float]:
+def _ratios_of_others(model_pair: ModelPair) -> list[float]:
     """SQNR on the samples of all outputs but the first, of which the labels say nothing."""
-    if len(subject.model.graph.output) == 1:
+    if len(model_pair.model.graph.output) == 1:
         return []
-    return [sqnr(*pair) for _, pair in _compared(subject)[1:]]
+    return [sqnr(*pair) for _, pair in _compared(model_pair)[1:]]
 
 
-def measure_closeness(subject: Subject) -> Closeness:
+def measure_closeness(model_pair: ModelPair) -> Closeness:
     """Compare the models' outputs on the samples.
 
     Raises:
@@ -112,17 +112,17 @@ def measure_closeness(subject: Subject) -> Closeness:
         VerificationError: an output is not finite.
     """
     ratios, same = [], []
-    for _, (wanted, got) in _compared(subject):
+    for _, (wanted, got) in _compared(model_pair):
         ratios.append(sqnr(wanted, got))
         if wanted.ndim in (3, 4) and wanted.shape[-1] > 1:  # [samples, N, classes] or [samples, N, positions, classes]
             same.append((wanted.argmax(-1) == got.argmax(-1)).reshape(-1))
     if not ratios:
-        raise VerificationError("no output is a floating-point tensor", where=str(subject.path), hint="there is nothing to compare")
+        raise VerificationError("no output is a floating-point tensor", where=str(model_pair.path), hint="there is nothing to compare")
     agreement = float(100 * np.mean(np.concatenate(same))) if same else None
-    return Closeness(len(subject.feeds), subject.samples, min(ratios), agreement)
+    return Closeness(len(model_pair.feeds), model_pair.samples, min(ratios), agreement)
 
 
-def _compared(subject: Subject) -> list[tuple[str, tuple[npt.NDArray[Any], npt.NDArray[Any]]]]:
+def _compared(model_pair: ModelPair) -> list[tuple[str, tuple[npt.NDArray[Any], npt.NDArray[Any]]]]:
     """Name, float and int8 values of each output of numbers, [samples, ...] each.
 
     Raises:
@@ -130,10 +130,10 @@ def _compared(subject: Subject) -> list[tuple[str, tuple[npt.NDArray[Any], npt.N
         VerificationError: a value is not finite.
     """
     sessions = (
-        open_session(subject.floats.model, threads=1),
-        open_session(subject.model, threads=1, settings=subject.settings),
+        open_session(model_pair.floats.model, threads=1),
+        open_session(model_pair.model, threads=1, settings=model_pair.settings),
     )
-    outputs = [[run_session(session, feed) for feed in subject.feeds] for session in sessions]
+    outputs = [[run_session(session, feed) for feed in model_pair.feeds] for session in sessions]
     found = []
     for name, first in outputs[0][0].items():
         if np.issubdtype(first.dtype, np.floating):

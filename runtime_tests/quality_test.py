@@ -11,9 +11,9 @@ from PIL import Image
 
 from converter.errors import VerificationError
 from converter.testing.sketch import Sketch
+from runtime_tests.model_pair import open_model_pair
 from runtime_tests.parity import measure_parity
 from runtime_tests.quality import labels_of, measure_accuracy, measure_closeness
-from runtime_tests.subject import open_subject
 from runtime_tests.testing.files import MakeFiles
 
 COLOURS = {"0": (200, 10, 10), "1": (10, 200, 10), "2": (10, 10, 200)}
@@ -42,7 +42,7 @@ def test_top_1_drop_and_agreement_by_hand(tmp_path: Path) -> None:
     floats, blind = colour_model(tmp_path / "a.onnx", 1, 1, 1), colour_model(tmp_path / "b.onnx", 1, 1, 0)
     labels = labels_of(data, None)
     assert labels is not None
-    accuracy, closeness = measure_accuracy(open_subject(floats, blind, data=data, preprocess="unit"), labels)
+    accuracy, closeness = measure_accuracy(open_model_pair(floats, blind, data=data, preprocess="unit"), labels)
     assert (accuracy.images, accuracy.float_top1, accuracy.int8_top1, accuracy.drop) == (4, 75.0, 50.0, 25.0)
     assert closeness.agreement == 75.0
     pixels = np.array([*COLOURS.values(), WRONG[1]]) / 255
@@ -59,23 +59,23 @@ def test_labels_do_not_hide_what_other_outputs_do(factor: float, tmp_path: Path)
         model = sketch.model(sketch.add("Mul", mean, sketch.constant(1.0)), sketch.add("Mul", mean, sketch.constant(times)))
         paths.append(tmp_path / f"{name}.onnx")
         paths[-1].write_bytes(ir.to_proto(model).SerializeToString())
-    labels, subject = labels_of(data, None), open_subject(*paths, data=data, preprocess="unit")
+    labels, model_pair = labels_of(data, None), open_model_pair(*paths, data=data, preprocess="unit")
     assert labels is not None
     if np.isnan(factor):
         with pytest.raises(VerificationError, match="not finite"):
-            measure_accuracy(subject, labels)
+            measure_accuracy(model_pair, labels)
         with pytest.raises(VerificationError, match="not finite"):
-            measure_parity(subject)
+            measure_parity(model_pair)
     else:
-        accuracy, closeness = measure_accuracy(subject, labels)
+        accuracy, closeness = measure_accuracy(model_pair, labels)
         assert accuracy.drop == 0.0 and closeness.sqnr_db == pytest.approx(-20 * np.log10(6.0), abs=1e-3)
 
 
 def test_without_labels_the_samples_are_compared(make_files: MakeFiles) -> None:
     files = make_files()
-    same = measure_closeness(open_subject(files.floats, files.floats))
+    same = measure_closeness(open_model_pair(files.floats, files.floats))
     assert (same.sqnr_db, same.agreement) == (200.0, 100.0)
-    found = measure_closeness(open_subject(files.floats, files.int8, count=4))
+    found = measure_closeness(open_model_pair(files.floats, files.int8, count=4))
     assert found.samples == 4
     assert 15 < found.sqnr_db < 80
 

@@ -62,7 +62,7 @@ def test_parity_and_coverage(converted: tuple[Path, Report]) -> None:
     verdict = converted[1].verdict
     assert verdict is not None
     assert (verdict.parity_db or 0.0) > 45
-    assert verdict.census.coverage > 0.95, "a few percent are float for accuracy"
+    assert verdict.integer_coverage.coverage > 0.95, "a few percent are float for accuracy"
 
 
 def test_at_the_fastest_all_products_are_in_integer(recogniser: Path, converted: tuple[Path, Report]) -> None:
@@ -71,7 +71,7 @@ def test_at_the_fastest_all_products_are_in_integer(recogniser: Path, converted:
     fastest = convert(recogniser, output.with_name("fastest.onnx"), Options(calib=lines, threads=2, placement="balanced:0"))
     assert fastest.verdict is not None
     assert (fastest.verdict.parity_db or 0.0) > 45
-    assert fastest.verdict.census.coverage > 0.99
+    assert fastest.verdict.integer_coverage.coverage > 0.99
     assert fastest.predicted < nearer.predicted <= 1.1 * fastest.predicted
 
 

@@ -8,14 +8,14 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from runtime_tests.outcomes import Outcome
+from runtime_tests.check_results import CheckResult
 from runtime_tests.processes import Predictions
 from runtime_tests.results import Results
 
 __all__ = ["results_table"]
 
 
-def results_table(results: Results, outcomes: Sequence[Outcome]) -> RenderableType:
+def results_table(results: Results, check_results: Sequence[CheckResult]) -> RenderableType:
     """A row for each thing that was measured, then the gates, then what was not measured."""
     table = Table(title=f"{results.models['int8']['file']} against {results.models['float']['file']}", title_justify="left")
     for heading in ("", "float", "int8", ""):
@@ -23,12 +23,12 @@ def results_table(results: Results, outcomes: Sequence[Outcome]) -> RenderableTy
     for row in _rows(results):
         table.add_row(*(Text(cell) for cell in row))
     lines: list[RenderableType] = [table]
-    for outcome in outcomes:
-        if outcome.failure:
-            lines.append(Text(f"{outcome.kind} {outcome.name}: failed, {outcome.failure}", "bold red"))
-        elif outcome.kind == "gate":
-            lines.append(Text(f"gate {outcome.name}: kept, {outcome.detail}"))
-    lines += [Text(f"not measured: {o.name}, {o.skipped}") for o in outcomes if o.skipped]
+    for result in check_results:
+        if result.failure:
+            lines.append(Text(f"{result.kind} {result.name}: failed, {result.failure}", "bold red"))
+        elif result.kind == "gate":
+            lines.append(Text(f"gate {result.name}: kept, {result.detail}"))
+    lines += [Text(f"not measured: {o.name}, {o.skipped}") for o in check_results if o.skipped]
     return Group(*lines)
 
 
@@ -48,13 +48,13 @@ def _rows(results: Results) -> Iterator[tuple[str, str, str, str]]:
     yield "parity", "", f"{results.parity.db:.1f} dB", f"with {results.parity.reference}; 200 dB is equality"
     narrow = results.confinement
     watched = narrow.activations + narrow.weights
-    yield "codes within their grids", "", *_confined(watched, len(narrow.escapes))
+    yield "codes within their grids", "", *_reduced_range(watched, len(narrow.escapes))
     yield from _costs(results)
     for found in (*results.cores, *([results.version] if results.version is not None else [])):
         yield _elsewhere(found)
 
 
-def _confined(watched: int, escaped: int) -> tuple[str, str]:
+def _reduced_range(watched: int, escaped: int) -> tuple[str, str]:
     return (
         (f"{watched - escaped} of {watched}", "narrow tensors, also with inputs far out of range") if watched else ("", "all have 8 bits")
     )

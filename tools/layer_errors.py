@@ -27,7 +27,7 @@ from converter.plan.constants import weight_codes
 from converter.plan.records import Plan
 from converter.planning.replay import planned_model, read_plan
 from converter.quantization.parameters import dequantize
-from converter.sensitivity.context import readings_of, stack
+from converter.sensitivity.context import quantized_edges_of, stack
 from converter.torch_backend.network import Hook, Network, network_of, run_samples
 from converter.torch_backend.workers import one_thread_each
 
@@ -62,7 +62,7 @@ def noises(model: ir.Model, plan: Plan, feed: Mapping[str, Tensor]) -> list[Nois
     """The noise of every grid, the loudest first.
 
     Args:
-        model: canonical float model with the plan's folds and curves applied.
+        model: canonical float model with the plan's equalizations and non-uniform quantizers applied.
         plan: for it.
         feed: samples by input name, the sample axis in front.
 
@@ -70,14 +70,14 @@ def noises(model: ir.Model, plan: Plan, feed: Mapping[str, Tensor]) -> list[Nois
         converter.torch_backend.ops.UnknownOperatorError: an operator has no torch function.
     """
     network = network_of(model)
-    readings = readings_of(model, plan)
+    quantized_edges = quantized_edges_of(model, plan)
     makers = {o: s.op_type for s in network.steps for o in s.outputs}
     expected = _answers(network, feed)
     found = []
-    for root in dict.fromkeys(r.root for r in readings.values()):
+    for root in dict.fromkeys(r.owner for r in quantized_edges.values()):
         grid = plan.tensors[root].params
         assert grid is not None
-        got = _answers(network, feed, hook=on_grids(readings, {root: grid}))
+        got = _answers(network, feed, hook=on_grids(quantized_edges, {root: grid}))
         found.append(Noise("tensor", root, makers.get(root, "input"), _share(expected, got)))
     for name, op_type, constants in _weights(model, plan):
         got = _answers(network, feed, constants=constants)

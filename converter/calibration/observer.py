@@ -16,7 +16,7 @@ from converter.errors import CalibrationError
 from converter.graph.queries import constant, is_float, is_float_output
 from converter.runtime.session import Feed, open_session, run_session
 
-__all__ = ["Observations", "TensorStats", "observe", "output_values", "values_of"]
+__all__ = ["CalibrationStatistics", "TensorStats", "collect_statistics", "output_values", "values_of"]
 
 _VALUES_KEPT = 16384
 _BYTES_AT_ONCE = 1 << 29
@@ -47,7 +47,7 @@ class TensorStats:
 
 
 @dataclass(frozen=True)
-class Observations:
+class CalibrationStatistics:
     """What was seen of the model.
 
     Attributes:
@@ -59,14 +59,14 @@ class Observations:
     samples: int
 
 
-def observe(
+def collect_statistics(
     model: ir.Model,
     feeds: Sequence[Feed],
     *,
     seed: int = 0,
     threads: int = 0,
     progress: Callable[[int, int], None] = lambda done, total: None,
-) -> Observations:
+) -> CalibrationStatistics:
     """Run the canonical model and collect statistics of every computed float tensor.
 
     Args:
@@ -108,7 +108,7 @@ def observe(
                 where=f"{len(feeds)} calibration samples",
                 hint="check --preprocess and the samples",
             )
-    return Observations({name: collected[name].stats() for name in names}, len(feeds))
+    return CalibrationStatistics({name: collected[name].stats() for name in names}, len(feeds))
 
 
 def values_of(model: ir.Model, feeds: Sequence[Feed], names: Sequence[str], *, threads: int = 0) -> dict[str, npt.NDArray[np.float32]]:

@@ -4,8 +4,8 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-import converter.calibration.observer as observe_module
-from converter.calibration.observer import observe
+import converter.calibration.observer as observer_module
+from converter.calibration.observer import collect_statistics
 from converter.errors import CalibrationError
 from converter.runtime.session import open_session, run_session
 from converter.testing.sketch import Sketch, feeds_for
@@ -23,7 +23,7 @@ def test_ranges_are_those_of_all_samples() -> None:
     sketch = Sketch()
     model = sketch.model(sketch.add("Mul", sketch.input("x", 1, 3), sketch.constant([2.0]), name="double"))
     feeds = [{"x": np.asarray([[-1, 0, 1]], np.float32)}, {"x": np.asarray([[0.5, 5, 0]], np.float32)}]
-    seen = observe(model, feeds, threads=1)
+    seen = collect_statistics(model, feeds, threads=1)
     assert seen.samples == 2
     assert (seen.tensors["x"].minimum, seen.tensors["x"].maximum, seen.tensors["x"].shape) == (-1.0, 5.0, (1, 3))
     assert (seen.tensors["double.0"].minimum, seen.tensors["double.0"].maximum) == (-2.0, 10.0)
@@ -36,13 +36,13 @@ def test_constants_integers_and_dead_tensors_are_left_out() -> None:
     sketch.add("Exp", x, name="dead")
     shape = sketch.add("Shape", x, name="shape")
     model = sketch.model(sketch.add("Reshape", x, shape, name="same"))
-    assert set(observe(model, feeds_for(model), threads=1).tensors) == {"x", "same.0"}
+    assert set(collect_statistics(model, feeds_for(model), threads=1).tensors) == {"x", "same.0"}
 
 
 def test_samples_hold_values_of_the_tensor_and_are_bounded() -> None:
     model = chain(2, 1, 4, 64, 64)
     feeds = feeds_for(model, 8)
-    stats = observe(model, feeds, threads=1).tensors["x"]
+    stats = collect_statistics(model, feeds, threads=1).tensors["x"]
     assert stats.sample.dtype == np.float32
     assert stats.sample.size == 16384
     assert np.isin(stats.sample, np.concatenate([f["x"].reshape(-1) for f in feeds])).all()
@@ -50,7 +50,9 @@ def test_samples_hold_values_of_the_tensor_and_are_bounded() -> None:
 
 def test_the_same_seed_gives_the_same_sample() -> None:
     model = chain(2, 1, 4, 64, 64)
-    first, again, other = (observe(model, feeds_for(model), seed=seed, threads=1).tensors["sigmoid_0.0"].sample for seed in (3, 3, 4))
+    first, again, other = (
+        collect_statistics(model, feeds_for(model), seed=seed, threads=1).tensors["sigmoid_0.0"].sample for seed in (3, 3, 4)
+    )
     np.testing.assert_array_equal(first, again)
     assert not np.array_equal(first, other)
 
@@ -58,7 +60,7 @@ def test_the_same_seed_gives_the_same_sample() -> None:
 def test_groups_bound_the_memory_and_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     model = chain(6)
     feeds = feeds_for(model)
-    whole = observe(model, feeds, threads=1)
+    whole = collect_statistics(model, feeds, threads=1)
     opened: list[int] = []
 
     def counted(proto: object, **rest: object) -> object:
@@ -68,9 +70,9 @@ def test_groups_bound_the_memory_and_change_nothing(monkeypatch: pytest.MonkeyPa
 
     steps: list[tuple[int, int]] = []
     size = 4 * 4 * 16 * 16
-    monkeypatch.setattr(observe_module, "_BYTES_AT_ONCE", 2 * size + 10)
-    monkeypatch.setattr(observe_module, "open_session", counted)
-    parted = observe(model, feeds, threads=1, progress=lambda done, total: steps.append((done, total)))
+    monkeypatch.setattr(observer_module, "_BYTES_AT_ONCE", 2 * size + 10)
+    monkeypatch.setattr(observer_module, "open_session", counted)
+    parted = collect_statistics(model, feeds, threads=1, progress=lambda done, total: steps.append((done, total)))
     assert len(opened) == 3
     assert max(opened) <= 3, "two tensors of the group and the model's own output"
     assert steps == sorted(steps) and steps[-1] == (4, 4)
@@ -90,8 +92,8 @@ def test_a_tensor_of_unknown_size_is_taken_to_be_the_largest(monkeypatch: pytest
         axis=0,
     )
     model = sketch.model(sketch.add("Sigmoid", sketch.add("Exp", kept)))
-    monkeypatch.setattr(observe_module, "_BYTES_AT_ONCE", 4 * 8 * 4)
-    groups = observe_module._groups(model, ["reducemax_0.0", "compress_2.0", "exp_3.0"], feeds_for(model)[0])
+    monkeypatch.setattr(observer_module, "_BYTES_AT_ONCE", 4 * 8 * 4)
+    groups = observer_module._groups(model, ["reducemax_0.0", "compress_2.0", "exp_3.0"], feeds_for(model)[0])
     assert groups == [["reducemax_0.0"], ["compress_2.0"], ["exp_3.0"]]
 
 
@@ -100,7 +102,7 @@ def test_numbers_that_are_not_finite_are_left_out_and_are_a_flaw_of_their_tensor
     model = sketch.model(
         sketch.add("Where", sketch.add("Greater", sketch.input("x", 1, 3), sketch.constant(0.0)), "x", sketch.constant(-np.inf))
     )
-    seen = observe(model, [{"x": np.asarray([[1, 2, 3]], np.float32)}, {"x": np.asarray([[4, -2, 3]], np.float32)}], threads=1)
+    seen = collect_statistics(model, [{"x": np.asarray([[1, 2, 3]], np.float32)}, {"x": np.asarray([[4, -2, 3]], np.float32)}], threads=1)
     (masked,) = [stats for name, stats in seen.tensors.items() if name != "x"]
     assert (masked.minimum, masked.maximum, masked.flaw) == (1.0, 4.0, "not all of its numbers are finite")
     assert sorted(masked.sample.tolist()) == [1, 2, 3, 3, 4] and seen.tensors["x"].flaw == ""
@@ -110,29 +112,31 @@ def test_an_output_without_any_finite_number_is_refused() -> None:
     sketch = Sketch()
     model = sketch.model(sketch.add("Log", sketch.input("x", 1, 3), name="log"))
     with pytest.raises(CalibrationError, match=r"output 'log\.0' is not finite") as caught:
-        observe(model, [{"x": np.full((1, 3), -1, np.float32)}] * 2, threads=1)
+        collect_statistics(model, [{"x": np.full((1, 3), -1, np.float32)}] * 2, threads=1)
     assert caught.value.where == "2 calibration samples"
-    assert observe(model, [{"x": np.asarray([[-1, 2, 3]], np.float32)}], threads=1).tensors["log.0"].flaw
+    assert collect_statistics(model, [{"x": np.asarray([[-1, 2, 3]], np.float32)}], threads=1).tensors["log.0"].flaw
 
 
 def test_a_tensor_without_elements_has_a_flaw_and_its_shape() -> None:
     sketch = Sketch()
     model = sketch.model(sketch.add("Exp", sketch.input("x", "n", 3)))
-    stats = observe(model, [{"x": np.zeros((0, 3), np.float32)}], threads=1).tensors["x"]
+    stats = collect_statistics(model, [{"x": np.zeros((0, 3), np.float32)}], threads=1).tensors["x"]
     assert (stats.flaw, stats.shape, stats.minimum, stats.maximum) == ("it has no elements", (0, 3), 0.0, 0.0)
 
 
 def test_a_tensor_that_changes_its_shape_is_not_steady() -> None:
     sketch = Sketch()
     model = sketch.model(sketch.add("Exp", sketch.input("x", "n", 3), name="y"))
-    seen = observe(model, [{"x": np.ones((n, 3), np.float32)} for n in (2, 4)], threads=1)
+    seen = collect_statistics(model, [{"x": np.ones((n, 3), np.float32)} for n in (2, 4)], threads=1)
     assert [stats.steady for stats in seen.tensors.values()] == [False, False]
 
 
 def test_the_number_nearest_to_zero_is_noted() -> None:
     sketch = Sketch()
     model = sketch.model(sketch.add("Relu", sketch.input("x", 1, 3), name="y"))
-    seen = observe(model, [{"x": np.asarray([[0, -0.25, 3]], np.float32)}, {"x": np.asarray([[0.5, 2, 3]], np.float32)}], threads=1)
+    seen = collect_statistics(
+        model, [{"x": np.asarray([[0, -0.25, 3]], np.float32)}, {"x": np.asarray([[0.5, 2, 3]], np.float32)}], threads=1
+    )
     assert {name: stats.nearest for name, stats in seen.tensors.items()} == {"x": 0.25, "y.0": 0.5}
 
 
@@ -141,5 +145,5 @@ def test_observed_values_are_those_of_the_model() -> None:
     model = sketch.model(sketch.silu(sketch.conv(sketch.input("x", 1, 4, 8, 8), 4)))
     feeds = feeds_for(model, 1)
     (expected,) = run_session(open_session(ir.to_proto(model), threads=1, optimise=False), feeds[0]).values()
-    stats = observe(model, feeds, threads=1).tensors[str(model.graph.outputs[0].name)]
+    stats = collect_statistics(model, feeds, threads=1).tensors[str(model.graph.outputs[0].name)]
     assert (stats.minimum, stats.maximum) == pytest.approx((expected.min(), expected.max()), abs=1e-5)

@@ -204,6 +204,6 @@ def test_what_stands_between_integer_convolutions_runs(name: str, batch: int | s
     options = Options(calib=tmp_path / "calib.npz", method="minmax", samples=4, threads=1, placement="all")
     report = convert(tmp_path / "in.onnx", tmp_path / "out.onnx", options)
     assert report.verdict is not None
-    assert report.verdict.census.coverage == 1.0
+    assert report.verdict.integer_coverage.coverage == 1.0
     assert (report.verdict.outputs[0].sqnr_db or 0.0) > 30
     assert (report.verdict.parity_db or 0.0) > 60

@@ -258,9 +258,9 @@ def _write(builder: GraphBuilder, chain: _Chain, steps: Sequence[Order]) -> ir.V
     for number, step in enumerate(steps):
         before = _grouped(shape, [chain.sizes[a] for a in held]) if number == 0 else None
         after = _grouped(chain.result, [chain.sizes[a] for a in step]) if number == len(steps) - 1 else None
-        perm, entering = _permutation(chain, held, step, before, after, shape)
-        value = view(value, entering)
-        shape = tuple(entering[p] for p in perm)
+        perm, layer_inputs = _permutation(chain, held, step, before, after, shape)
+        value = view(value, layer_inputs)
+        shape = tuple(layer_inputs[p] for p in perm)
         value = builder.add(
             "Transpose", [value], {"perm": perm}, name=f"{name}_Transpose", like=value, shape=ir.Shape(shape), before=anchor
         )

@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from converter.calibration.input_shapes import calibration_shapes
-from converter.calibration.observer import observe
+from converter.calibration.observer import collect_statistics
 from converter.calibration.samples import load_samples
 from converter.canonicalise import canonicalise
 from converter.graph.source_nodes import name_after_source
@@ -44,7 +44,7 @@ def explain(source_path: Path, options: Options, *, progress: Progress = SILENT)
     canonical = canonicalise(source.model, feeds, find_target(options.target))
     name_after_source(source.model, canonical.model)
     progress.stage("observe")
-    seen = observe(canonical.model, feeds, seed=options.seed, threads=options.threads)
+    seen = collect_statistics(canonical.model, feeds, seed=options.seed, threads=options.threads)
     return find_structure(canonical.model, {name: stats.shape for name, stats in seen.tensors.items()})
 
 

@@ -196,7 +196,7 @@ def interrupted(*_: Any, **__: Any) -> None:
 
 
 def test_interruption(run: Run, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for place in ("load", "canonicalise", "observe", "verify", "write_files"):
+    for place in ("load", "canonicalise", "collect_statistics", "verify", "write_files"):
         with monkeypatch.context() as patch:
             patch.setattr(pipeline, place, interrupted)
             result = run(source, tmp_path / "out.onnx", *QUICK)
@@ -284,11 +284,11 @@ def test_help_and_version_return_zero(run: Run) -> None:
     [
         ("activation-ranges", "activations"),
         ("output-trials", "trials"),
-        ("range-room", "room"),
+        ("range-margin", "range_margin"),
         ("adaptive-rounding", "adaptive_rounding"),
         ("weight-correction", "weight_correction"),
         ("bias-correction", "bias_correction"),
-        ("ramps", "ramps"),
+        ("piecewise-linear", "piecewise_linear"),
     ],
 )
 def test_what_goes_beyond_the_paper_has_a_switch_of_its_own(flag: str, part: str) -> None:

@@ -36,7 +36,7 @@ def report_tables(report: Report) -> RenderableType:
     blank = Text("")
     parts: list[RenderableType] = [_summary(report), blank, _operators(report)]
     if report.verdict is not None:
-        products = [op for op in report.verdict.census.float_ops if op.macs]
+        products = [op for op in report.verdict.integer_coverage.float_ops if op.macs]
         if products:
             parts += [blank, _products(products)]
     warnings = list(report.warnings)
@@ -52,7 +52,7 @@ def report_tables(report: Report) -> RenderableType:
 def float_operator_lines(report: Report) -> list[str]:
     """All operators that stayed float (on a dry run: shall stay) by name, under a line for each type and reason."""
     planned = [FloatOp(name, op.op_type, 0, op.reason) for name, op in report.plan.ops.items() if op.runs != "integer"]
-    ops = report.verdict.census.float_ops if report.verdict is not None else planned
+    ops = report.verdict.integer_coverage.float_ops if report.verdict is not None else planned
     groups: dict[tuple[str, str], list[str]] = {}
     for op in ops:
         name = f"{op.name} ({_count(op.macs)} MACs)" if op.macs else op.name
@@ -88,13 +88,13 @@ def _summary(report: Report) -> Table:
     placed = "" if report.placement == Options.placement else f", placement {report.placement}"
     row("plan", f"{report.method}, {report.bits}, target {report.target}{placed}, seed {report.seed}")
     sigmoids = [op for op in report.plan.ops.values() if op.op_type == "Sigmoid"]
-    ramps = sum(bool(op.gate) for op in sigmoids)
-    levels = sum(len(t.levels) for t in report.plan.transforms if isinstance(t, ConstantGates))
-    if ramps or levels:
-        pairs = ((ramps, "clamped line"), (levels, "constant"))
+    approximations = sum(bool(op.coefficients) for op in sigmoids)
+    constant_gates = sum(len(t.constant_gates) for t in report.plan.transforms if isinstance(t, ConstantGates))
+    if approximations or constant_gates:
+        pairs = ((approximations, "clamped line"), (constant_gates, "constant"))
         kinds = [f"{count} {kind}{'s' if count > 1 else ''}" for count, kind in pairs if count]
-        replaced = f"{ramps + levels} of {len(sigmoids) + levels} sigmoids"
-        row("ramps", f"{' and '.join(kinds)} for {replaced}; hardly moves the scores (--no-ramps)")
+        replaced = f"{approximations + constant_gates} of {len(sigmoids) + constant_gates} sigmoids"
+        row("sigmoids", f"{' and '.join(kinds)} for {replaced}; hardly moves the scores (--no-piecewise-linear)")
     fake_quantized = sum(op.runs == "fake-quantized" for op in report.plan.ops.values())
     if fake_quantized:
         row("fake-quantized", f"{fake_quantized} operators read and write codes, but are computed in float by this runtime")
@@ -128,8 +128,8 @@ def _verdict_rows(row, verdict: Verdict) -> None:  # type: ignore[no-untyped-def
             row("", f"channels {group.start}..{group.stop - 1}: {shown}{f', all {group.collapsed}' if group.collapsed else ''}")
     if verdict.outputs:
         row("", f"against float, {'each ' if many else ''}on {samples}")
-    census = verdict.census
-    row("integer", f"{census.coverage:.1%} of {_count(census.total_macs)} multiply-accumulates (runtime's profile)")
+    integer_coverage = verdict.integer_coverage
+    row("integer", f"{integer_coverage.coverage:.1%} of {_count(integer_coverage.total_macs)} multiply-accumulates (runtime's profile)")
     equal = [] if verdict.parity_agreement is None else [f"{verdict.parity_agreement:.1%} of integers equal"]
     close = [] if verdict.parity_db is None else [f"{verdict.parity_db:.0f} dB"]
     row("parity", f"{', '.join([*close, *equal]) or 'no value to compare'} against {verdict.parity_reference}")
@@ -153,7 +153,7 @@ def _operators(report: Report) -> Table:
     total: Counter[str] = Counter()
     integer: Counter[str] = Counter()
     reasons: dict[str, Counter[str]] = {}
-    unfused = {f.name: f.reason for f in report.verdict.census.float_ops if f.macs} if report.verdict is not None else {}
+    unfused = {f.name: f.reason for f in report.verdict.integer_coverage.float_ops if f.macs} if report.verdict is not None else {}
     for name, op in report.plan.ops.items():
         total[op.op_type] += 1
         if op.runs == "integer" and name not in unfused:

@@ -16,7 +16,7 @@ from converter.quantization.bit_widths import BitWidths
 from converter.quantization.parameters import QuantParams
 from converter.report import LOW_AGREEMENT, LOW_SQNR_DB, Report, quality_warnings, report_json
 from converter.runtime.latency import LatencyRatio
-from converter.verify.integer_coverage import Census, FloatOp
+from converter.verify.integer_coverage import FloatOp, IntegerCoverage
 from converter.verify.verdict import GroupQuality, OutputQuality, Verdict
 
 KERNEL = "ONNX Runtime's CPU provider has no integer kernel for Softmax"
@@ -32,8 +32,10 @@ def example(**changes: Any) -> Report:
     ops |= {"/attn/Softmax": OpPlan("Softmax", "float", reason=KERNEL)}
     products = [FloatOp(n, op.op_type, 60_000 - i, op.reason) for i, (n, op) in enumerate(ops.items()) if op.op_type == "MatMul"]
     unfused = FloatOp("/late/Conv", "Conv", 70_000, "planned in integer, but the runtime did not fuse it")
-    census = Census({"QLinearConv": 1}, 1_500_000, 2_000_000, (unfused, *products, FloatOp("/attn/Softmax", "Softmax", 0, KERNEL)))
-    verdict = Verdict((OutputQuality("logits", 31.84, 0.96875),), 87.0, "a simulation of the plan", census, 8)
+    integer_coverage = IntegerCoverage(
+        {"QLinearConv": 1}, 1_500_000, 2_000_000, (unfused, *products, FloatOp("/attn/Softmax", "Softmax", 0, KERNEL))
+    )
+    verdict = Verdict((OutputQuality("logits", 31.84, 0.96875),), 87.0, "a simulation of the plan", integer_coverage, 8)
     plan = Plan("mse", BitWidths(), "arm64", {"x": TensorPlan("float", reason="r")}, ops)
     rewrites = (Rewrite("simplify", 11, True, 0.0), Rewrite("fuse activations", 0, True, 0.0), Rewrite("bad", 2, False, 0.1))
     report = Report(
@@ -132,8 +134,8 @@ def test_the_largest_float_products_are_named() -> None:
 def test_without_float_products_there_is_no_list_of_them() -> None:
     report = example()
     assert report.verdict is not None
-    census = dataclasses.replace(report.verdict.census, float_ops=())
-    assert "products in float" not in text(example(verdict=dataclasses.replace(report.verdict, census=census)))
+    integer_coverage = dataclasses.replace(report.verdict.integer_coverage, float_ops=())
+    assert "products in float" not in text(example(verdict=dataclasses.replace(report.verdict, integer_coverage=integer_coverage)))
 
 
 def test_several_outputs_and_long_names() -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from converter.calibration.observer import Observations
+from converter.calibration.observer import CalibrationStatistics
 from converter.forms.float_only import STEPS, reach
 from converter.forms.form import CONTAINER_BITS, Context, Earlier, Form, SupportedForm, UnsupportedForm
 from converter.graph.queries import constant, data_inputs, relabel_factor
@@ -49,7 +49,7 @@ def offer_binary(node: ir.Node, context: Context, _: Earlier) -> SupportedForm |
     return SupportedForm("pointwise", constants, False, *context.cost(node))
 
 
-def _drowns(array: npt.NDArray[Any], node: ir.Node, seen: Observations) -> bool:
+def _drowns(array: npt.NDArray[Any], node: ir.Node, seen: CalibrationStatistics) -> bool:
     ((_, value),) = data_inputs(node)
     stats = seen.tensors[str(value.name)]
     return bool(np.abs(array).max(initial=0.0) > STEPS * reach(stats) > 0.0)

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from converter.calibration.observer import Observations, TensorStats
+from converter.calibration.observer import CalibrationStatistics, TensorStats
 from converter.graph.queries import constant, scalar
 from converter.quantization.parameters import SMALLEST_SCALE
 
@@ -23,7 +23,7 @@ _NOT_ZERO: Mapping[str, tuple[int, ...]] = {"Div": (1,), "Log": (0,), "Pow": (0,
 """Operators, and which of their inputs, whose result is infinite at zero, or leads to a division by zero."""
 
 
-def flaws_of(model: ir.Model, seen: Observations) -> dict[str, str]:
+def flaws_of(model: ir.Model, seen: CalibrationStatistics) -> dict[str, str]:
     """Tensors that have to stay float, and why, as said of who reads or writes them."""
     found = {name: f"of a tensor that it reads or writes, {stats.flaw}" for name, stats in seen.tensors.items() if stats.flaw}
     small = (name for name, stats in seen.tensors.items() if 0.0 < reach(stats) < STEPS * SMALLEST_SCALE)
@@ -62,7 +62,7 @@ def _guard(value: ir.Value) -> float:
     return next((number for number in map(scalar, limits) if number is not None and number > 0.0), 0.0)
 
 
-def weights_vanish(rows: npt.NDArray[Any], node: ir.Node, seen: Observations) -> bool:
+def weights_vanish(rows: npt.NDArray[Any], node: ir.Node, seen: CalibrationStatistics) -> bool:
     """True if weights that no scale is small enough for make up a part of the output that shows.
 
     Args:

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 
 import onnx_ir as ir
 
-from converter.calibration.observer import Observations
+from converter.calibration.observer import CalibrationStatistics
 from converter.plan.choice import Constant
 from converter.plan.records import OpPlan
-from converter.quantization.gated_activations import Gate
+from converter.quantization.gated_activations import QuickGelu
 from converter.targets import Target
 from converter.targets.costs import features, form_costs, kind_of
-from converter.transforms.sigmoids.piecewise_linear import Ramp
+from converter.transforms.sigmoids.piecewise_linear import PiecewiseLinear
 
 if TYPE_CHECKING:
     from converter.emit.builder import Writer
@@ -39,7 +39,7 @@ class SupportedForm:
         float_cost: of its float form, in the target's unit.
         integer_cost: of its integer form.
         macs: multiply-accumulates at the calibrated shape.
-        gate: of the forms that stand for a function by numbers of their own.
+        coefficients: of the forms that stand for a function by numbers of their own.
     """
 
     form: str
@@ -48,7 +48,7 @@ class SupportedForm:
     float_cost: float = 0.0
     integer_cost: float = 0.0
     macs: int = 0
-    gate: Gate | Ramp | None = None
+    coefficients: QuickGelu | PiecewiseLinear | None = None
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ class Context:
         shapes: of tensors, by name.
     """
 
-    seen: Observations
+    seen: CalibrationStatistics
     target: Target
     activation_bits: int
     weight_bits: int
@@ -123,7 +123,7 @@ def _applied(run: Run, node: ir.Node, op: OpPlan) -> None:
 
 
 def _no_gate(check: Check, node: ir.Node, op: OpPlan) -> None:
-    if op.gate:
+    if op.coefficients:
         raise check.refuse(f"operator '{node.name}' has no gate")
 
 

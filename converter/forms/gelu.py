@@ -12,9 +12,9 @@ import torch
 from converter.forms.float_only import STEPS, reach
 from converter.forms.form import Context, Earlier, Form, SupportedForm, UnsupportedForm
 from converter.graph.queries import attributes, data_inputs
-from converter.plan.records import OpPlan, gate_of
+from converter.plan.records import OpPlan, quick_gelu_of
 from converter.quantization import integer_arithmetic
-from converter.quantization.gated_activations import fit_gate, sigmoid_grid
+from converter.quantization.gated_activations import fit_quick_gelu, sigmoid_grid
 from converter.torch_backend import ops as torch_ops
 
 if TYPE_CHECKING:
@@ -32,16 +32,16 @@ def offer_gelu(node: ir.Node, context: Context, _: Earlier) -> SupportedForm | U
     def function(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
         return torch_ops.apply("Gelu", [torch.from_numpy(values)], attributes(node))[0].numpy()
 
-    gate, error = fit_gate(context.seen.tensors[x].sample, function)
+    gate, error = fit_quick_gelu(context.seen.tensors[x].sample, function)
     if error > (reach(out) / STEPS) ** 2 / 12.0:  # what rounding its output costs anyway
         return UnsupportedForm("on what it reads, x times a sigmoid is not as close to it as a grid of 8 bits")
     float_cost, integer_cost = context.cost(node)
-    return SupportedForm("gelu", {}, False, float_cost, integer_cost, gate=gate)
+    return SupportedForm("gelu", {}, False, float_cost, integer_cost, coefficients=gate)
 
 
 def _emit(writer: Writer, node: ir.Node, op: OpPlan) -> None:
     """The gate's slope, height and base rename scales and a zero point."""
-    x, gate = node.inputs[0], gate_of(op)
+    x, gate = node.inputs[0], quick_gelu_of(op)
     assert x is not None
     new, codes, name = writer.new, writer.codes[x], str(node.name)
     signed = codes.params.signed
@@ -56,7 +56,7 @@ def _emit(writer: Writer, node: ir.Node, op: OpPlan) -> None:
 
 def _simulate(run: Run, node: ir.Node, op: OpPlan) -> None:
     x, grid = run.read_codes(node.inputs[0]), run.params_of(node.inputs[0])
-    gate, out = gate_of(op), run.written(node)
+    gate, out = quick_gelu_of(op), run.written(node)
     assert x is not None and grid is not None and out is not None
     codes = integer_arithmetic.centred(x, grid)
     steep = codes * float(np.float32(grid.scale[0] * gate.slope))
@@ -68,7 +68,9 @@ def _simulate(run: Run, node: ir.Node, op: OpPlan) -> None:
 
 def _check(check: Check, node: ir.Node, op: OpPlan) -> None:
     """Numbers of any size could leave the range of sound scales."""
-    if len(op.gate) != 3 or not (0.25 <= op.gate[0] <= 4.0 and 0.25 <= op.gate[1] <= 4.0 and op.gate[2] in range(128)):
+    if len(op.coefficients) != 3 or not (
+        0.25 <= op.coefficients[0] <= 4.0 and 0.25 <= op.coefficients[1] <= 4.0 and op.coefficients[2] in range(128)
+    ):
         raise check.refuse(f"the gate of operator '{node.name}' is a slope and a height of 0.25 to 4 and a base of 0 to 127")
 
 

@@ -10,7 +10,7 @@ import onnx
 import onnx_ir as ir
 
 from converter.errors import UsageError
-from converter.graph.source_nodes import origins
+from converter.graph.source_nodes import source_nodes
 
 __all__ = ["excluded_nodes"]
 
@@ -24,7 +24,7 @@ def excluded_nodes(patterns: Sequence[str], source: onnx.ModelProto, canonical: 
     Raises:
         UsageError: a pattern matches nothing; the message lists the nearest names.
     """
-    stands_for = origins(source, canonical)
+    stands_for = source_nodes(source, canonical)
     excluded: set[str] = set()
     for pattern in patterns:
         matched = {

@@ -8,7 +8,7 @@ import pytest
 from converter.canonicalise import canonicalise
 from converter.errors import UsageError
 from converter.graph.exclusions import excluded_nodes
-from converter.graph.source_nodes import name_after_source, origins
+from converter.graph.source_nodes import name_after_source, source_nodes
 from converter.testing.models import hybrid_model
 
 
@@ -86,7 +86,7 @@ def test_each_projection_finds_its_product_even_if_they_are_merged(pair: tuple[o
 def test_an_operator_stands_only_for_its_neighbourhood(pair: tuple[onnx.ModelProto, ir.Model]) -> None:
     """Also behind a Shape whose result is folded: it does not depend on what lies upstream."""
     source, canonical = pair
-    for name, nodes in origins(source, canonical).items():
+    for name, nodes in source_nodes(source, canonical).items():
         assert len(nodes) <= 12, (name, [n.name for n in nodes])
     upstream = excluded_nodes(["/stem/conv/Conv"], source, canonical)
     assert len(upstream) == 1
@@ -94,7 +94,7 @@ def test_an_operator_stands_only_for_its_neighbourhood(pair: tuple[onnx.ModelPro
 
 def test_only_movements_have_no_origin(pair: tuple[onnx.ModelProto, ir.Model]) -> None:
     source, canonical = pair
-    stands_for = origins(source, canonical)
+    stands_for = source_nodes(source, canonical)
     bare = [n.op_type for n in canonical.graph if not stands_for.get(str(n.name))]
     assert set(bare) <= {"Constant", "Split", "Reshape"}  # what a rewrite puts around a product
 

@@ -10,7 +10,7 @@ import onnx_ir as ir
 from converter.graph.operator_sets import MOVEMENT, PRODUCTS, READS_SHAPE_ONLY
 from converter.graph.queries import constant
 
-__all__ = ["name_after_source", "origins"]
+__all__ = ["name_after_source", "source_nodes"]
 
 _FOLDABLE = ("Add", "Sub", "Mul", "Div", "BatchNormalization")
 
@@ -18,7 +18,7 @@ Nodes = dict[str, onnx.NodeProto]
 """Nodes of the input file by their first output."""
 
 
-def origins(source: onnx.ModelProto, canonical: ir.Model) -> dict[str, tuple[onnx.NodeProto, ...]]:
+def source_nodes(source: onnx.ModelProto, canonical: ir.Model) -> dict[str, tuple[onnx.NodeProto, ...]]:
     """The nodes of the input file that each canonical node stands for, by canonical node name.
 
     Rewrites keep most names of tensors, so a canonical node stands for what lies in the input file between the tensors it
@@ -137,7 +137,7 @@ def name_after_source(source: onnx.ModelProto, canonical: ir.Model) -> None:
     """
     known = {n.name for n in source.graph.node}
     taken = {str(n.name) for n in canonical.graph}
-    stands_for = origins(source, canonical)
+    stands_for = source_nodes(source, canonical)
     for node in canonical.graph:
         named = [n for n in stands_for.get(str(node.name), ()) if n.name and n.name not in taken]
         alike = [n for n in named if n.op_type == node.op_type or (node.op_type in PRODUCTS and n.op_type in PRODUCTS)]

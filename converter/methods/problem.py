@@ -13,14 +13,14 @@ from converter.methods.names import DEFAULT_OBSERVER
 from converter.methods.search_parts import SearchParts
 from converter.plan.choice import Choice, Constant
 from converter.quantization.parameters import affine_params, symmetric_params
-from converter.transforms.equalization.site import Site
-from converter.transforms.nonuniform.quantizer import Spot
-from converter.transforms.sigmoids.piecewise_linear import RampSite
+from converter.transforms.equalization.site import EqualizationSite
+from converter.transforms.nonuniform.quantizer import QuantizerSite
+from converter.transforms.sigmoids.piecewise_linear import SigmoidSite
 from converter.transforms.transform import Transform
 
 if TYPE_CHECKING:
     from converter.calibration.observer import TensorStats
-    from converter.sensitivity.context import Study
+    from converter.sensitivity.context import AnalysisContext
 
 __all__ = ["Problem", "choose_by_ranges"]
 
@@ -34,12 +34,12 @@ class Problem:
         constants: by (operator name, input index).
         bits: of each tensor's grid, 4 to 8, by tensor name.
         signed: whether activations have signed codes.
-        sites: where a per-channel scale, or shift, can be folded into the constants around a tensor, by that tensor's name.
-        spots: where a grid can stand that is not uniform, by the name of the tensor that is read.
-        ramp_sites: sigmoids for which a ramp could stand, by operator name.
+        sites: where a per-channel scale, or shift, can be moved into the constants around a tensor, by that tensor's name.
+        quantizer_sites: where a grid can stand that is not uniform, by the name of the tensor that is read.
+        sigmoid_sites: sigmoids for which a piecewise-linear one could stand, by operator name.
         transforms: what has been done to the network already.
-        draft: what the method answered before the last of them; None where it did not.
-        study: the network as functions, for methods that look at layers; None for others, or where it cannot be had.
+        first_choice: what the method answered before the last of them; None where it did not.
+        context: the network as functions, for methods that look at layers; None for others, or where it cannot be had.
         parts: which parts of the method's search are wanted.
         observer: how a method that leaves the choice sees ranges, one of :data:`converter.methods.names.OBSERVERS`.
         progress: called with (steps done, steps in all).
@@ -49,12 +49,12 @@ class Problem:
     constants: dict[tuple[str, int], Constant]
     bits: dict[str, int]
     signed: bool
-    sites: dict[str, Site] = field(default_factory=dict)
-    spots: dict[str, Spot] = field(default_factory=dict)
-    ramp_sites: dict[str, RampSite] = field(default_factory=dict)
+    sites: dict[str, EqualizationSite] = field(default_factory=dict)
+    quantizer_sites: dict[str, QuantizerSite] = field(default_factory=dict)
+    sigmoid_sites: dict[str, SigmoidSite] = field(default_factory=dict)
     transforms: tuple[Transform, ...] = ()
-    draft: Choice | None = None
-    study: Study | None = None
+    first_choice: Choice | None = None
+    context: AnalysisContext | None = None
     parts: SearchParts = field(default_factory=SearchParts)
     observer: str = DEFAULT_OBSERVER
     progress: Callable[[int, int], None] = lambda done, total: None

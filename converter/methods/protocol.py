@@ -9,7 +9,7 @@ from typing import NamedTuple
 from converter.methods.problem import Problem
 from converter.plan.choice import Choice
 from converter.plan.records import Plan
-from converter.transforms.sigmoids.piecewise_linear import PricedRamp
+from converter.transforms.sigmoids.piecewise_linear import PricedApproximation
 from converter.transforms.transform import Transform
 
 __all__ = ["Method", "Proposal"]
@@ -19,7 +19,7 @@ class Proposal(NamedTuple):
     """A transform, if the method wants one here, and a draft of its answer, if it has one already."""
 
     transform: Transform | None
-    draft: Choice | None = None
+    first_choice: Choice | None = None
 
 
 @dataclass(frozen=True)
@@ -31,11 +31,11 @@ class Method:
         choose: quantization parameters for every tensor and constant.
         sigmoids: cheaper functions in the place of sigmoids, by operator name, once these parameters are known.
         refine: better constants, once it is known which operators run in integer.
-        studies: whether it looks at layers and blocks, and needs a study of the network.
+        studies: whether it looks at layers and blocks, and needs an analysis context of the network.
     """
 
     choose: Callable[[Problem], Choice]
     transforms: tuple[Callable[[Problem], Proposal], ...] = ()
-    sigmoids: Callable[[Problem, Choice], dict[str, PricedRamp]] | None = None
+    sigmoids: Callable[[Problem, Choice], dict[str, PricedApproximation]] | None = None
     refine: Callable[[Problem, Plan], Plan] | None = None
     studies: bool = False

@@ -14,16 +14,16 @@ class SearchParts:
     """Parts of ``q-hyvit``; the first three are the paper's (arXiv 2303.12557, sections 3.2 and 3.3).
 
     Attributes:
-        granularity: offer grids per channel where they fold exactly.
+        granularity: offer grids per channel where they move into constants exactly.
         scheme: offer asymmetric grids beside symmetric ones for what enters layers.
         bridge: judge what lies in a bridge block by the block's output.
         activations: judge ranges of tensors that only activation functions read by what those give.
         trials: let the network's outputs decide the ranges of other tensors that no layer reads, where most is promised.
-        room: widen ranges for what calibration samples do not show.
+        range_margin: widen ranges for what calibration samples do not show.
         adaptive_rounding: round weights of fewer than 8 bits so that their errors make up for each other.
         weight_correction: change weights of fewer than 8 bits so that they make up for inputs that are off.
         bias_correction: take from biases half of what a layer's outputs are off on average.
-        ramps: clamped straight lines for sigmoids, as far as the network's answer stays what it is; for
+        piecewise_linear: clamped straight lines for sigmoids, as far as the network's answer stays what it is; for
             placements that weigh speed, and not where everything runs in integer anyway.
     """
 
@@ -32,8 +32,8 @@ class SearchParts:
     bridge: bool = True
     activations: bool = flag(True, "q-hyvit: activations judge ranges", name="--activation-ranges")
     trials: bool = flag(True, "q-hyvit: outputs decide some ranges", name="--output-trials")
-    room: bool = flag(True, "q-hyvit: ranges leave room", name="--range-room")
+    range_margin: bool = flag(True, "q-hyvit: ranges leave a margin")
     adaptive_rounding: bool = flag(True, "q-hyvit, weights below 8 bits")
     weight_correction: bool = flag(True, "q-hyvit, weights below 8 bits")
     bias_correction: bool = flag(True, "q-hyvit: correct mean errors")
-    ramps: bool = flag(True, "q-hyvit: lines for some sigmoids")
+    piecewise_linear: bool = flag(True, "q-hyvit: lines for some sigmoids")

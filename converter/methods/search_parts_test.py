@@ -7,14 +7,14 @@ from typing import Any
 
 import pytest
 
-from converter.calibration.observer import observe
+from converter.calibration.observer import collect_statistics
 from converter.methods.search_parts import SearchParts
 from converter.options import Options
-from converter.plan.records import Plan, ramps_of
+from converter.plan.records import Plan, approximations_of
 from converter.planning.make import make_plan
-from converter.sensitivity.context import Section
+from converter.sensitivity.context import ReconstructionBlock
 from converter.testing.hybrid_plans import BY_SIZE, FEEDS, hybrid
-from converter.testing.plans import folds_of
+from converter.testing.plans import equalizations_of
 
 NAMES = [f.name for f in fields(SearchParts)]
 
@@ -22,13 +22,13 @@ NAMES = [f.name for f in fields(SearchParts)]
 def search(parts: SearchParts, *, block: bool = True) -> Plan:
     """The plan of the small hybrid network, by default taken for one bridge block."""
     model = hybrid(activation_bits=6)
-    sections = (Section(tuple(str(n.name) for n in model.graph), ("logits",)),) if block else ()
+    reconstruction_blocks = (ReconstructionBlock(tuple(str(n.name) for n in model.graph), ("logits",)),) if block else ()
 
     def look(model: Any) -> Any:
-        return observe(model, FEEDS[:4], threads=1)
+        return collect_statistics(model, FEEDS[:4], threads=1)
 
     options = Options(method="q-hyvit", bits="W6A6", parts=parts)
-    return make_plan(model, look(model), look, FEEDS[:4], sections, BY_SIZE, options, frozenset()).plan
+    return make_plan(model, look(model), look, FEEDS[:4], reconstruction_blocks, BY_SIZE, options, frozenset()).plan
 
 
 def traces(plan: Plan) -> dict[str, bool]:
@@ -36,10 +36,10 @@ def traces(plan: Plan) -> dict[str, bool]:
     image = plan.tensors["image"].params
     assert image is not None
     return {
-        "granularity": bool(folds_of(plan)),
+        "granularity": bool(equalizations_of(plan)),
         "scheme": image.zero_point != (0,),
         "bias_correction": any(op.bias for op in plan.ops.values()),
-        "ramps": bool(ramps_of(plan)),
+        "piecewise_linear": bool(approximations_of(plan)),
     }
 
 

@@ -1,4 +1,4 @@
-"""Place: decide which offered operators run in integer, as a minimum cut, and settle every tensor's tensor_plan.
+"""Place: decide which offered operators run in integer, as a minimum cut, and write_assignment every tensor's tensor_plan.
 
 Each operator is integer or float and pays the cost of its form. Each tensor pays
 
@@ -28,7 +28,7 @@ from typing import Literal
 
 import onnx_ir as ir
 
-from converter.calibration.observer import Observations
+from converter.calibration.observer import CalibrationStatistics
 from converter.forms.form import SupportedForm, UnsupportedForm
 from converter.forms.registry import PASSING
 from converter.graph.queries import constant, consumers, is_float, is_graph_output, relabel_factor, sole_consumer
@@ -36,13 +36,13 @@ from converter.partition.cost_model import predict
 from converter.partition.max_flow import minimum_cut
 from converter.partition.policy import FOR_ACCURACY, LATENCY, Placed, Placement, added_loss, affordable, penalties
 from converter.plan.choice import Choice
-from converter.plan.records import OpPlan, Plan, TensorPlan, ramp_of
+from converter.plan.records import OpPlan, Plan, TensorPlan, approximation_of
 from converter.quantization.bit_widths import BitWidths
 from converter.quantization.parameters import QuantParams
 from converter.targets import Target
-from converter.transforms.sigmoids.piecewise_linear import ramp_grid
+from converter.transforms.sigmoids.piecewise_linear import approximation_params
 
-__all__ = ["CutGraph", "cut", "cut_graph", "everything", "fake_quantizable", "place", "settle"]
+__all__ = ["CutGraph", "cut", "cut_graph", "everything", "fake_quantizable", "place", "write_assignment"]
 
 Vertex = str | tuple[str, str]
 """``source``, ``sink``, or what it says of which operator or tensor."""
@@ -58,7 +58,7 @@ def place(
     model: ir.Model,
     offers: Mapping[str, SupportedForm | UnsupportedForm],
     choice: Choice,
-    seen: Observations,
+    seen: CalibrationStatistics,
     target: Target,
     *,
     method: str,
@@ -83,25 +83,31 @@ def place(
     if placement.everything:
         integer = everything(model, offers)
         fake_quantized = fake_quantizable(offers) if placement.full else frozenset[str]()
-        return settle(model, offers, choice, integer, empty, fake_quantized)
+        return write_assignment(model, offers, choice, integer, empty, fake_quantized)
     shapes = {name: stats.shape for name, stats in seen.tensors.items()}
     float_cost = predict(model, None, {}, shapes, target).total
 
     def placed(price: float) -> Placed:
         """The best placement if one unit of the loss is worth so many float models."""
         price *= float_cost
-        rough = {name: entry for name, entry in cheaper.items() if _worthwhile(offers[name], entry, price * choice.errors.get(name, 0.0))}
+        rough = {
+            name: entry
+            for name, entry in cheaper.items()
+            if _worthwhile(offers[name], entry, price * choice.weight_sensitivity.get(name, 0.0))
+        }
         some = {**offers, **rough}
-        errors = {name: error for name, error in choice.errors.items() if name in rough or name not in cheaper}
-        integer = cut(model, some, seen, target, penalties(price, errors), penalties(price, choice.noises))
-        plan = settle(model, some, choice, integer, empty)
-        return Placed(plan, predict(model, plan, some, shapes, target).total, added_loss(plan, choice.noises, errors))
+        weight_sensitivity = {name: error for name, error in choice.weight_sensitivity.items() if name in rough or name not in cheaper}
+        integer = cut(model, some, seen, target, penalties(price, weight_sensitivity), penalties(price, choice.activation_sensitivity))
+        plan = write_assignment(model, some, choice, integer, empty)
+        return Placed(
+            plan, predict(model, plan, some, shapes, target).total, added_loss(plan, choice.activation_sensitivity, weight_sensitivity)
+        )
 
     fastest = placed(0.0)
     cheapest = placed(placement.price) if placement.price else fastest
     most = (1.0 - target.margin) * float_cost
     if cheapest.cost > most:
-        return settle(model, offers, choice, frozenset(), empty)
+        return write_assignment(model, offers, choice, frozenset(), empty)
     return _explained(affordable(placed, cheapest, placement, most).plan, fastest.plan)
 
 
@@ -128,10 +134,10 @@ def fake_quantizable(offers: Mapping[str, SupportedForm | UnsupportedForm]) -> f
 def cut(
     model: ir.Model,
     offers: Mapping[str, SupportedForm | UnsupportedForm],
-    seen: Observations,
+    seen: CalibrationStatistics,
     target: Target,
     penalty: Mapping[str, float] = MappingProxyType({}),
-    noise: Mapping[str, float] = MappingProxyType({}),
+    rounding_cost: Mapping[str, float] = MappingProxyType({}),
 ) -> frozenset[str]:
     """Names of the operators on the integer side of a minimum cut.
 
@@ -141,10 +147,10 @@ def cut(
         seen: for the sizes of tensors.
         target: for the costs of Q and DQ.
         penalty: what integer forms cost more, by operator name; 0 or more.
-        noise: what it costs that there are codes of a tensor, by its name; 0 or more. That of a tensor inside a fused
+        rounding_cost: what it costs that there are codes of a tensor, by its name; 0 or more. That of a tensor inside a fused
             group does not count.
     """
-    _, integer_side = minimum_cut(cut_graph(model, offers, seen, target, penalty, noise), "source", "sink")
+    _, integer_side = minimum_cut(cut_graph(model, offers, seen, target, penalty, rounding_cost), "source", "sink")
     order = (str(n.name) for n in model.graph)
     return _with_copies(
         model, offers, {name for name in order if ("op", name) in integer_side and isinstance(offers.get(name), SupportedForm)}
@@ -154,10 +160,10 @@ def cut(
 def cut_graph(
     model: ir.Model,
     offers: Mapping[str, SupportedForm | UnsupportedForm],
-    seen: Observations,
+    seen: CalibrationStatistics,
     target: Target,
     penalty: Mapping[str, float] = MappingProxyType({}),
-    noise: Mapping[str, float] = MappingProxyType({}),
+    rounding_cost: Mapping[str, float] = MappingProxyType({}),
 ) -> CutGraph:
     """The edges of that graph and their capacities, in the order of the model; arguments as for :func:`cut`.
 
@@ -178,7 +184,7 @@ def cut_graph(
     for value in values:
         if is_float(value) and constant(value) is None and not _is_copy(value.producer(), offers):
             _price_tensor(network, value, offers, seen, target)
-            _price_noise(network, value, offers, noise)
+            _price_rounding(network, value, offers, rounding_cost)
     for node in model.graph:
         entry = offers.get(str(node.name))
         x = node.inputs[0] if node.inputs else None
@@ -220,7 +226,7 @@ def _copies_codes(copy: ir.Node, offers: Mapping[str, SupportedForm | Unsupporte
 
 
 def _price_tensor(
-    network: CutGraph, value: ir.Value, offers: Mapping[str, SupportedForm | UnsupportedForm], seen: Observations, target: Target
+    network: CutGraph, value: ir.Value, offers: Mapping[str, SupportedForm | UnsupportedForm], seen: CalibrationStatistics, target: Target
 ) -> None:
     name = str(value.name)
     size = math.prod(seen.tensors[name].shape) if name in seen.tensors else 0
@@ -250,8 +256,8 @@ def _price_tensor(
             network[made, every] = dequantize
 
 
-def _price_noise(
-    network: CutGraph, value: ir.Value, offers: Mapping[str, SupportedForm | UnsupportedForm], noise: Mapping[str, float]
+def _price_rounding(
+    network: CutGraph, value: ir.Value, offers: Mapping[str, SupportedForm | UnsupportedForm], rounding_cost: Mapping[str, float]
 ) -> None:
     """Let the codes of a tensor, and of its copies, cost what they add to the loss."""
     producer, follower = value.producer(), sole_consumer(value)
@@ -262,13 +268,15 @@ def _price_noise(
     copies = [node for node, _ in consumers(value) if _is_copy(node, offers)]
     name = str(value.name)
     for copy in copies:
-        _price_codes(network, str(copy.outputs[0].name), [("op", str(n.name)) for n in _readers(copy.outputs[0], offers)], "sink", noise)
+        _price_codes(
+            network, str(copy.outputs[0].name), [("op", str(n.name)) for n in _readers(copy.outputs[0], offers)], "sink", rounding_cost
+        )
     if isinstance(entry, SupportedForm) and entry.form in PASSING and producer is not None:
         # codes that it was given are as good as before: new errors only if they are made here
-        _price_codes(network, name, [("some", name)], ("op", str(producer.name)), noise)
+        _price_codes(network, name, [("some", name)], ("op", str(producer.name)), rounding_cost)
         return
     writers = [] if not isinstance(entry, SupportedForm) or entry.may_write_float or producer is None else [("op", str(producer.name))]
-    _price_codes(network, name, [("op", str(n.name)) for n, _ in consumers(value) if n not in copies] + writers, "sink", noise)
+    _price_codes(network, name, [("op", str(n.name)) for n, _ in consumers(value) if n not in copies] + writers, "sink", rounding_cost)
 
 
 def _price_codes(
@@ -276,17 +284,17 @@ def _price_codes(
     name: str,
     makers: Sequence[tuple[str, str]],
     unless: tuple[str, str] | str,
-    noise: Mapping[str, float],
+    rounding_cost: Mapping[str, float],
 ) -> None:
     """A cost if any of some vertices is on the source side, and another is not."""
-    if noise.get(name, 0.0) <= 0.0:
+    if rounding_cost.get(name, 0.0) <= 0.0:
         return
-    network[("coded", name), unless] = noise[name]
+    network[("coded", name), unless] = rounding_cost[name]
     for maker in makers:
         network[maker, ("coded", name)] = math.inf
 
 
-def settle(
+def write_assignment(
     model: ir.Model,
     offers: Mapping[str, SupportedForm | UnsupportedForm],
     choice: Choice,
@@ -313,7 +321,9 @@ def settle(
             ops[name] = OpPlan(node.op_type, "float", reason=_COPY if entry.form == "requantize" else _CHEAPER)
         elif isinstance(entry, SupportedForm):
             grids = {index: choice.constants[name, index] for index in entry.constants}
-            ops[name] = OpPlan(node.op_type, "integer", _writes(node, entry, offers, coded), grids, gate=_gate(entry), form=entry.form)
+            ops[name] = OpPlan(
+                node.op_type, "integer", _writes(node, entry, offers, coded), grids, coefficients=_coefficients(entry), form=entry.form
+            )
     tensors: dict[str, TensorPlan] = {}
     for value in [*model.graph.inputs, *(o for n in model.graph for o in n.outputs)]:
         if is_float(value) and constant(value) is None and str(value.name) in choice.tensors:
@@ -321,8 +331,8 @@ def settle(
     return empty.with_ops(tensors, ops)
 
 
-def _gate(entry: SupportedForm) -> tuple[float, ...]:
-    return () if entry.gate is None else tuple(float(number) for number in astuple(entry.gate))
+def _coefficients(entry: SupportedForm) -> tuple[float, ...]:
+    return () if entry.coefficients is None else tuple(float(number) for number in astuple(entry.coefficients))
 
 
 def _writes(
@@ -367,7 +377,9 @@ def _tensor_plan(
             return TensorPlan("derived", grid.rescaled(factor), source) if factor else TensorPlan("shared", grid, source)
         if producer.op_type == "Sigmoid" and made is not None:
             grid = tensors[str(producer.inputs[0].name)].params if form == "piecewise_linear" and producer.inputs[0] is not None else None
-            return TensorPlan("fixed", _unit_interval(choice.tensors[name]) if grid is None else ramp_grid(grid, ramp_of(made)))
+            return TensorPlan(
+                "fixed", _unit_interval(choice.tensors[name]) if grid is None else approximation_params(grid, approximation_of(made))
+            )
     return TensorPlan("measured", choice.tensors[name])
 
 

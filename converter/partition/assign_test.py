@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from converter.calibration.observer import Observations, TensorStats
+from converter.calibration.observer import CalibrationStatistics, TensorStats
 from converter.forms.form import SupportedForm, UnsupportedForm
 from converter.graph.queries import consumers
 from converter.partition.assign import cut, place
@@ -24,7 +24,7 @@ from converter.quantization.bit_widths import BitWidths
 from converter.quantization.parameters import QuantParams
 from converter.testing.assignments import TARGET, cost_of
 from converter.testing.sketch import Planned, Sketch, emitted, parity, plan_for
-from converter.transforms.sigmoids.piecewise_linear import Ramp
+from converter.transforms.sigmoids.piecewise_linear import PiecewiseLinear
 
 NOTHING: Mapping[str, Any] = MappingProxyType({})
 
@@ -33,7 +33,7 @@ NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
 @st.composite
-def placements(draw: st.DrawFn) -> tuple[ir.Model, dict[str, SupportedForm | UnsupportedForm], Observations]:
+def placements(draw: st.DrawFn) -> tuple[ir.Model, dict[str, SupportedForm | UnsupportedForm], CalibrationStatistics]:
     """A random graph of up to seven operators with random offers and costs."""
     sketch = Sketch()
     tensors = [sketch.input("x", 1)]
@@ -69,7 +69,7 @@ def placements(draw: st.DrawFn) -> tuple[ir.Model, dict[str, SupportedForm | Uns
     outputs = [o for o in made_all if o not in read or (o not in absorbed and draw(st.integers(0, 4)) == 0)]
     sizes = {t: draw(st.integers(1, 4)) for t in ["x", *made_all]}
     stats = {t: TensorStats(0, 1, np.zeros(1, np.float32), (n,)) for t, n in sizes.items()}
-    return sketch.model(*outputs), offers, Observations(stats, 1)
+    return sketch.model(*outputs), offers, CalibrationStatistics(stats, 1)
 
 
 numbers = st.lists(st.integers(0, 15), min_size=8, max_size=8)
@@ -78,17 +78,17 @@ numbers = st.lists(st.integers(0, 15), min_size=8, max_size=8)
 @given(case=placements(), drawn=numbers, rounded=numbers)
 @settings(max_examples=300, deadline=None)
 def test_the_cut_is_as_cheap_as_the_cheapest_of_all_assignments(
-    case: tuple[ir.Model, dict[str, SupportedForm | UnsupportedForm], Observations], drawn: list[int], rounded: list[int]
+    case: tuple[ir.Model, dict[str, SupportedForm | UnsupportedForm], CalibrationStatistics], drawn: list[int], rounded: list[int]
 ) -> None:
     model, offers, seen = case
     penalty = {f"op{i}": float(each) for i, each in enumerate(drawn) if each}
-    noise = dict(zip(seen.tensors, map(float, rounded), strict=False))
+    rounding_cost = dict(zip(seen.tensors, map(float, rounded), strict=False))
     free = [name for name, entry in offers.items() if isinstance(entry, SupportedForm)]
     everything = (frozenset(c) for size in range(len(free) + 1) for c in itertools.combinations(free, size))
-    cheapest = min(cost_of(integer, model, offers, seen, penalty, noise) for integer in everything)
-    found = cut(model, offers, seen, TARGET, penalty, noise)
+    cheapest = min(cost_of(integer, model, offers, seen, penalty, rounding_cost) for integer in everything)
+    found = cut(model, offers, seen, TARGET, penalty, rounding_cost)
     assert found <= set(free)
-    assert cost_of(found, model, offers, seen, penalty, noise) == cheapest
+    assert cost_of(found, model, offers, seen, penalty, rounding_cost) == cheapest
 
 
 # What a placement is best at
@@ -96,8 +96,8 @@ def test_the_cut_is_as_cheap_as_the_cheapest_of_all_assignments(
 
 def priced(
     placement: str | Placement,
-    errors: Mapping[str, float] = NOTHING,
-    noises: Mapping[str, float] = NOTHING,
+    weight_sensitivity: Mapping[str, float] = NOTHING,
+    activation_sensitivity: Mapping[str, float] = NOTHING,
     cheaper: Mapping[str, SupportedForm] = NOTHING,
 ) -> Plan:
     """A chain of two layers, placed."""
@@ -106,7 +106,7 @@ def priced(
     model = s.model(s.conv(x, 64, name="second"))
     planned = plan_for(model, cheapest=True)
     grids = {n: t.params for n, t in planned.plan.tensors.items() if t.params is not None}
-    choice = Choice(grids, _constants(planned), dict(errors), dict(noises))
+    choice = Choice(grids, _constants(planned), dict(weight_sensitivity), dict(activation_sensitivity))
     best = parse_placement(placement) if isinstance(placement, str) else placement
     bits, target = BitWidths(), planned.target
     return place(model, planned.offers, choice, planned.seen, target, method="", bits=bits, placement=best, cheaper=cheaper)
@@ -126,26 +126,26 @@ NEITHER = {"first": "float", "second": "float"}
 
 
 def test_a_price_keeps_what_errs_most_in_float() -> None:
-    errors = {"first": 1.0, "second": 1e-6}
-    assert forms(priced("balanced:0", errors)) == BOTH
-    assert forms(priced("balanced:1", errors)) == SECOND
-    assert forms(priced("balanced:1e9", errors)) == NEITHER
+    weight_sensitivity = {"first": 1.0, "second": 1e-6}
+    assert forms(priced("balanced:0", weight_sensitivity)) == BOTH
+    assert forms(priced("balanced:1", weight_sensitivity)) == SECOND
+    assert forms(priced("balanced:1e9", weight_sensitivity)) == NEITHER
     assert forms(priced("balanced:1e9")) == BOTH, "a method that knows no errors leaves it at the fastest"
 
 
 def test_a_tensor_whose_grid_errs_is_not_quantized() -> None:
     """The first layer's input goes with the layer; that between the layers takes either of them along."""
-    assert forms(priced("balanced:1", noises={"x": 1.0})) == SECOND
+    assert forms(priced("balanced:1", activation_sensitivity={"x": 1.0})) == SECOND
     between = next(n for n, t in priced("balanced:0").tensors.items() if n != "x" and t.kind == "measured")
-    assert priced("balanced:1", noises={between: 1.0}).tensors[between].kind == "float"
+    assert priced("balanced:1", activation_sensitivity={between: 1.0}).tensors[between].kind == "float"
 
 
 def test_the_default_gives_up_integers_only_for_errors_that_count_and_only_if_they_cost_little() -> None:
-    errors = {"first": 0.0009, "second": 1e-6}
-    assert forms(priced("latency", errors)) == BOTH, "within the tolerance"
-    errors["first"] = 0.1
-    assert forms(priced("latency", errors)) == BOTH, "half of all time is more than can be spared"
-    assert forms(priced(replace(LATENCY, spare=10.0), errors)) == SECOND
+    weight_sensitivity = {"first": 0.0009, "second": 1e-6}
+    assert forms(priced("latency", weight_sensitivity)) == BOTH, "within the tolerance"
+    weight_sensitivity["first"] = 0.1
+    assert forms(priced("latency", weight_sensitivity)) == BOTH, "half of all time is more than can be spared"
+    assert forms(priced(replace(LATENCY, spare=10.0), weight_sensitivity)) == SECOND
 
 
 def test_a_plan_says_what_is_float_for_accuracy() -> None:
@@ -156,10 +156,10 @@ def test_a_plan_says_what_is_float_for_accuracy() -> None:
 @pytest.mark.parametrize(("error", "taken"), [(0.0, True), (1e-5, True), (10.0, False)])
 def test_a_cheaper_form_is_taken_if_what_it_saves_is_worth_its_error(error: float, taken: bool) -> None:
     """What it adds counts only where it is taken: the operator itself stays in integer."""
-    rough = SupportedForm("weighted", float_cost=1e12, gate=Ramp(0.2, 0.5, 0.0, 1.0))
+    rough = SupportedForm("weighted", float_cost=1e12, coefficients=PiecewiseLinear(0.2, 0.5, 0.0, 1.0))
     plan = priced("balanced:1", {"second": error}, cheaper={"second": rough})
     assert forms(plan) == BOTH
-    assert bool(plan.ops["second"].gate) == taken
+    assert bool(plan.ops["second"].coefficients) == taken
 
 
 @pytest.mark.parametrize("bits", [(8, 8), (8, 6)])
@@ -176,8 +176,8 @@ def test_everything_is_all_that_is_offered(bits: tuple[int, int]) -> None:
 
 
 def with_copies(
-    model: ir.Model, offers: dict[str, SupportedForm | UnsupportedForm], seen: Observations, originals: set[str]
-) -> tuple[ir.Model, dict[str, SupportedForm | UnsupportedForm], Observations]:
+    model: ir.Model, offers: dict[str, SupportedForm | UnsupportedForm], seen: CalibrationStatistics, originals: set[str]
+) -> tuple[ir.Model, dict[str, SupportedForm | UnsupportedForm], CalibrationStatistics]:
     """The same graph, in which every second reader of the tensors named reads a copy."""
     graph = ir.from_proto(ir.to_proto(model)).graph
     offers, tensors = dict(offers), dict(seen.tensors)
@@ -193,13 +193,13 @@ def with_copies(
         graph.insert_before(graph[0], [copy]) if value.producer() is None else graph.insert_after(value.producer(), [copy])
         offers[str(copy.name)] = SupportedForm("requantize", integer_cost=1000.0)
         tensors[str(copy.outputs[0].name)] = tensors[str(value.name)]
-    return ir.Model(graph, ir_version=9), offers, Observations(tensors, 1)
+    return ir.Model(graph, ir_version=9), offers, CalibrationStatistics(tensors, 1)
 
 
 @given(case=placements(), drawn=st.sets(st.integers(-1, 6)))
 @settings(max_examples=100, deadline=None)
 def test_copies_change_nothing_about_what_runs_in_integer(
-    case: tuple[ir.Model, dict[str, SupportedForm | UnsupportedForm], Observations], drawn: set[int]
+    case: tuple[ir.Model, dict[str, SupportedForm | UnsupportedForm], CalibrationStatistics], drawn: set[int]
 ) -> None:
     model, offers, seen = case
     copied = with_copies(model, offers, seen, {"x" if i < 0 else f"op{i}.0" for i in drawn})

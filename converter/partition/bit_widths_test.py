@@ -6,7 +6,7 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from converter.calibration.observer import observe
+from converter.calibration.observer import collect_statistics
 from converter.partition.bit_widths import tensor_bits, width_counts
 from converter.partition.integer_forms import offer
 from converter.plan.records import OpPlan, Plan, TensorPlan
@@ -19,7 +19,7 @@ from converter.testing.sketch import Sketch, feeds_for, plan_for
 def bits_of(sketch: Sketch, *outputs: str, bits: int = 6, excluded: Collection[str] = ()) -> dict[str, int]:
     """Widths without forks, under the names of nodes."""
     model: ir.Model = sketch.model(*outputs)
-    seen = observe(model, feeds_for(model), threads=1)
+    seen = collect_statistics(model, feeds_for(model), threads=1)
     offers = offer(model, seen, TARGETS["arm64"], activation_bits=bits, weight_bits=8, excluded=excluded)
     return {name.removesuffix(".0"): width for name, width in tensor_bits(model, offers, bits).items()}
 

@@ -39,7 +39,7 @@ def predict(
     """Add up what a model costs as planned.
 
     Args:
-        model: canonical float model, with the plan's folds applied.
+        model: canonical float model, with the plan's equalizations applied.
         plan: None for the float model itself.
         offers: what could run in integer; the costs of integer forms are theirs.
         shapes: of all float tensors.

@@ -18,7 +18,7 @@ from converter.planning.validate import adopt_plan, check_plan
 from converter.runtime.session import open_session, run_session
 from converter.testing.narrow_networks import CHANNELS, IN_FLOAT, STEPS, codes_stay_in_their_grids, networks
 from converter.testing.sketch import TARGET_NAMES, Planned, Sketch, emitted, feeds_for, parity, plan_for, settings_for
-from converter.verify.integer_coverage import take_census
+from converter.verify.integer_coverage import measure_integer_coverage
 from converter.verify.simulation import simulate
 
 FAR = 1000.0
@@ -65,11 +65,11 @@ def test_every_float_operator_reads_only_dequantized_numbers_and_is_read_as_code
 
 def test_the_runtimes_own_integer_softmax_is_not_taken(tmp_path: Path) -> None:
     planned = attention()
-    census = take_census(
+    integer_coverage = measure_integer_coverage(
         emitted(planned), planned.plan, planned.offers, feeds_for(planned.model, 1)[0], settings_for(planned.target), tmp_path
     )
-    assert "Softmax" in census.kernels and "QLinearSoftmax" not in census.kernels
-    assert census.coverage == 1.0
+    assert "Softmax" in integer_coverage.kernels and "QLinearSoftmax" not in integer_coverage.kernels
+    assert integer_coverage.coverage == 1.0
 
 
 @pytest.mark.parametrize("target", TARGET_NAMES)

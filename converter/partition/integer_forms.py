@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import onnx_ir as ir
 
-from converter.calibration.observer import Observations
+from converter.calibration.observer import CalibrationStatistics
 from converter.forms.float_only import flaws_of
 from converter.forms.form import Context, SupportedForm, UnsupportedForm
 from converter.forms.movement import moves_codes
@@ -18,11 +18,11 @@ from converter.graph.marks import TWIN_SUM
 from converter.graph.queries import constant, data_inputs, is_float, relabel_factor
 from converter.plan.records import EXCLUDED
 from converter.targets import Target
-from converter.transforms.nonuniform.marks import curve_of, entering, reads_curve
+from converter.transforms.nonuniform.marks import layer_inputs, quantizer_of, reads_nonuniform
 
 __all__ = ["offer", "passes_codes"]
 
-_CURVES = {
+_NONUNIFORM = {
     "log2": "it is part of a logarithmic grid, whose steps are not equal",
     "log-sqrt2": "it is part of a logarithmic grid, whose steps are not equal",
     "log-int-softmax": "it is part of a softmax by integer exponentials, of which the runtime has no kernel",
@@ -40,7 +40,7 @@ _LATER = ("power-of-two", "twin")
 
 
 def offer(
-    model: ir.Model, seen: Observations, target: Target, *, activation_bits: int, weight_bits: int, excluded: Collection[str] = ()
+    model: ir.Model, seen: CalibrationStatistics, target: Target, *, activation_bits: int, weight_bits: int, excluded: Collection[str] = ()
 ) -> dict[str, SupportedForm | UnsupportedForm]:
     """The integer form of each operator that works on float tensors, by node name, in graph order.
 
@@ -56,15 +56,15 @@ def offer(
     context = Context(seen, target, activation_bits, weight_bits, shapes)
     result: dict[str, SupportedForm | UnsupportedForm] = {}
     flaws = flaws_of(model, seen)
-    rounded_later, curved = entering(model, _LATER), entering(model, (*_LATER, "log2", "log-sqrt2"))
+    rounded_later, curved = layer_inputs(model, _LATER), layer_inputs(model, (*_LATER, "log2", "log-sqrt2"))
     for node in model.graph:
         if not any(is_float(o) for o in node.outputs) or constant(node.outputs[0]) is not None:
             continue
         name = str(node.name)
         if name in excluded:
             result[name] = UnsupportedForm(EXCLUDED, macs_of(node, shapes), final=True)
-        elif curve_of(node):
-            result[name] = UnsupportedForm(_CURVES[curve_of(node)], final=True)
+        elif quantizer_of(node):
+            result[name] = UnsupportedForm(_NONUNIFORM[quantizer_of(node)], final=True)
         elif not list(data_inputs(node)):
             result[name] = UnsupportedForm("none of its float inputs is computed", final=True)
         elif flaw := next((flaws[n] for n in _tensors(node) if n in flaws), ""):
@@ -74,7 +74,7 @@ def offer(
             if isinstance(entry, SupportedForm):
                 result[name] = _ROUNDED_LATER if name in rounded_later and entry.form in _SEPARATE else entry
             else:  # what it reads or writes is on a grid of its own, which one around the operator would undo
-                result[name] = replace(entry, final=entry.final or name in curved or reads_curve(node))
+                result[name] = replace(entry, final=entry.final or name in curved or reads_nonuniform(node))
     return result
 
 

@@ -14,7 +14,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from converter.forms.form import SupportedForm, UnsupportedForm
-from converter.partition.assign import cut, cut_graph, settle
+from converter.partition.assign import cut, cut_graph, write_assignment
 from converter.partition.cost_model import predict
 from converter.partition.max_flow import minimum_cut
 from converter.plan.choice import Choice
@@ -27,10 +27,10 @@ from converter.testing.priced_networks import TOO_DEAR, Priced, digest, random_n
 
 
 def predicted(case: Priced, integer: frozenset[str]) -> float:
-    """What a settled plan costs, by the report's own account, without the call, what is float in any case, and errors."""
+    """What an assigned plan costs, by the report's own account, without the call, what is float in any case, and errors."""
     grid = QuantParams((1.0,), (0,), 8, case.target.signed_activations)
     constants = {(n, i): grid for n, e in case.offers.items() if isinstance(e, SupportedForm) for i in e.constants}
-    plan = settle(
+    plan = write_assignment(
         case.model, case.offers, Choice(dict.fromkeys(case.seen.tensors, grid), constants), integer, Plan("", BitWidths(), "", {}, {})
     )
     shapes = {name: stats.shape for name, stats in case.seen.tensors.items()}

@@ -67,14 +67,14 @@ def parse_placement(text: str) -> Placement:
     return Placement(price=price)
 
 
-def penalties(price: float, errors: Mapping[str, float]) -> dict[str, float]:
+def penalties(price: float, weight_sensitivity: Mapping[str, float]) -> dict[str, float]:
     """What errors cost, in the target's unit.
 
     Args:
         price: of one unit of the loss.
-        errors: what they add to the loss, by the name of an operator or a tensor; those that are not listed have none.
+        weight_sensitivity: what they add to the loss, by the name of an operator or a tensor; those that are not listed have none.
     """
-    return {name: price * error for name, error in errors.items() if price * error > 0.0}
+    return {name: price * error for name, error in weight_sensitivity.items() if price * error > 0.0}
 
 
 @dataclass(frozen=True)
@@ -86,16 +86,16 @@ class Placed:
     loss: float
 
 
-def added_loss(plan: Plan, noises: Mapping[str, float], errors: Mapping[str, float]) -> float:
+def added_loss(plan: Plan, activation_sensitivity: Mapping[str, float], weight_sensitivity: Mapping[str, float]) -> float:
     """What the grids of a plan add to the loss, as independent errors add up.
 
     Args:
         plan: settled.
-        noises: of tensors' grids, by the tensors' names.
-        errors: of integer forms of operators, by their names.
+        activation_sensitivity: of tensors' grids, by the tensors' names.
+        weight_sensitivity: of integer forms of operators, by their names.
     """
-    grids = sum(noises.get(name, 0.0) for name, tensor in plan.tensors.items() if tensor.kind in ("measured", "fixed"))
-    return grids + sum(errors.get(name, 0.0) for name, op in plan.ops.items() if op.runs == "integer")
+    grids = sum(activation_sensitivity.get(name, 0.0) for name, tensor in plan.tensors.items() if tensor.kind in ("measured", "fixed"))
+    return grids + sum(weight_sensitivity.get(name, 0.0) for name, op in plan.ops.items() if op.runs == "integer")
 
 
 def affordable(placed: Callable[[float], Placed], cheapest: Placed, placement: Placement, most: float) -> Placed:

@@ -30,9 +30,9 @@ def test_what_cannot(text: str) -> None:
 
 
 def test_penalties_by_hand() -> None:
-    errors = {"a": 1.0, "b": 3.0, "c": 0.0}
-    assert penalties(2.0, errors) == {"a": 2.0, "b": 6.0}
-    assert penalties(0.0, errors) == penalties(2.0, {}) == {}
+    weight_sensitivity = {"a": 1.0, "b": 3.0, "c": 0.0}
+    assert penalties(2.0, weight_sensitivity) == {"a": 2.0, "b": 6.0}
+    assert penalties(0.0, weight_sensitivity) == penalties(2.0, {}) == {}
 
 
 def test_what_a_plan_adds_to_the_loss_by_hand() -> None:
@@ -47,24 +47,24 @@ def test_what_a_plan_adds_to_the_loss_by_hand() -> None:
     }
     ops = {"conv": OpPlan("Conv", "integer", "codes"), "gemm": OpPlan("Gemm", "float")}
     plan = Plan("", BitWidths(), "arm64", tensors, ops)
-    noises = {name: 2.0**i for i, name in enumerate([*tensors, "elsewhere"])}
-    assert added_loss(plan, noises, {"conv": 100.0, "gemm": 1000.0, "other": 1e4}) == 1.0 + 2.0 + 100.0
+    activation_sensitivity = {name: 2.0**i for i, name in enumerate([*tensors, "elsewhere"])}
+    assert added_loss(plan, activation_sensitivity, {"conv": 100.0, "gemm": 1000.0, "other": 1e4}) == 1.0 + 2.0 + 100.0
     assert added_loss(plan, {}, {}) == 0.0
 
 
-# A curve of placements: at a price p they cost 100 + 4 sqrt(p) and add 0.1 / sqrt(p) to the loss
+# Placements along a curve: at a price p they cost 100 + 4 sqrt(p) and add 0.1 / sqrt(p) to the loss
 
 
-def curve(price: float) -> Placed:
+def quantizer(price: float) -> Placed:
     return Placed(Plan("", BitWidths(), "", {}, {}), 100.0 + 4.0 * price**0.5, 0.1 / price**0.5 if price else 1.0)
 
 
 def chosen(tolerance: float, spare: float, most: float = 1e9) -> Placed:
-    return affordable(curve, curve(0.0), Placement(tolerance=tolerance, spare=spare), most)
+    return affordable(quantizer, quantizer(0.0), Placement(tolerance=tolerance, spare=spare), most)
 
 
 def test_what_is_within_the_tolerance_stays_the_cheapest() -> None:
-    assert chosen(1.0, 0.5) == curve(0.0)
+    assert chosen(1.0, 0.5) == quantizer(0.0)
 
 
 def test_accuracy_is_bought_until_the_loss_is_tolerable() -> None:
@@ -81,4 +81,4 @@ def test_but_not_for_more_than_can_be_spared(spare: float, most: float, limit: f
 
 
 def test_without_anything_to_spare_nothing_is_bought() -> None:
-    assert chosen(1e-9, 0.0) == curve(0.0)
+    assert chosen(1e-9, 0.0) == quantizer(0.0)

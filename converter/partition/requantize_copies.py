@@ -17,10 +17,10 @@ from converter.graph.operator_sets import LAYERS, READS_SHAPE_ONLY
 from converter.graph.queries import constant, consumers, is_float, is_graph_output
 from converter.partition.integer_forms import passes_codes
 
-__all__ = ["fork_entering"]
+__all__ = ["add_requantize_copies"]
 
 
-def fork_entering(model: ir.Model, excluded: Collection[str] = ()) -> list[str]:
+def add_requantize_copies(model: ir.Model, excluded: Collection[str] = ()) -> list[str]:
     """Copy each tensor that enters layers and something else, in place, so that the layers read the copy.
 
     A tensor enters a layer directly or through operators that only pass its codes on. All layers that a tensor enters
@@ -35,25 +35,25 @@ def fork_entering(model: ir.Model, excluded: Collection[str] = ()) -> list[str]:
     """
     graph, builder = model.graph, GraphBuilder(model.graph)
     # whether layers, and nothing else, read a tensor
-    entering: dict[ir.Value, bool] = {}
+    layer_inputs: dict[ir.Value, bool] = {}
     copies: list[str] = []
     for node in reversed(list(graph)):
         made = [o for o in node.outputs if is_float(o) and constant(o) is None]
-        mixed = [o for o in made if _settle(o, excluded, entering)]
-        if passes_codes(node) and not all(entering[o] for o in made):
+        mixed = [o for o in made if _follow(o, excluded, layer_inputs)]
+        if passes_codes(node) and not all(layer_inputs[o] for o in made):
             # the codes that are passed on keep 8 bits for one output's sake, so each output for layers is copied
-            mixed += [o for o in made if entering[o]]
-        copies += [_copy(builder, o, excluded, entering) for o in reversed(mixed)]
-    mixed = [v for v in graph.inputs if is_float(v) and _settle(v, excluded, entering)]
-    copies += [_copy(builder, v, excluded, entering) for v in reversed(mixed)]
+            mixed += [o for o in made if layer_inputs[o]]
+        copies += [_copy(builder, o, excluded, layer_inputs) for o in reversed(mixed)]
+    mixed = [v for v in graph.inputs if is_float(v) and _follow(v, excluded, layer_inputs)]
+    copies += [_copy(builder, v, excluded, layer_inputs) for v in reversed(mixed)]
     return copies[::-1]
 
 
-def _settle(value: ir.Value, excluded: Collection[str], entering: dict[ir.Value, bool]) -> bool:
+def _follow(value: ir.Value, excluded: Collection[str], layer_inputs: dict[ir.Value, bool]) -> bool:
     """Record whether only layers read a value; true if layers and others do."""
-    wants = [_wants_narrow(node, excluded, entering) for node, _ in _readers(value)]
+    wants = [_wants_narrow(node, excluded, layer_inputs) for node, _ in _readers(value)]
     wants += [False] * is_graph_output(value)
-    entering[value] = bool(wants) and all(wants)
+    layer_inputs[value] = bool(wants) and all(wants)
     return any(wants) and not all(wants)
 
 
@@ -61,18 +61,18 @@ def _readers(value: ir.Value) -> Sequence[tuple[ir.Node, int]]:
     return [(node, index) for node, index in consumers(value) if node.op_type not in READS_SHAPE_ONLY]
 
 
-def _wants_narrow(node: ir.Node, excluded: Collection[str], entering: Mapping[ir.Value, bool]) -> bool:
+def _wants_narrow(node: ir.Node, excluded: Collection[str], layer_inputs: Mapping[ir.Value, bool]) -> bool:
     if str(node.name) in excluded:
         return False
-    return node.op_type in LAYERS or (passes_codes(node) and all(entering[o] for o in node.outputs))
+    return node.op_type in LAYERS or (passes_codes(node) and all(layer_inputs[o] for o in node.outputs))
 
 
-def _copy(builder: GraphBuilder, value: ir.Value, excluded: Collection[str], entering: dict[ir.Value, bool]) -> str:
+def _copy(builder: GraphBuilder, value: ir.Value, excluded: Collection[str], layer_inputs: dict[ir.Value, bool]) -> str:
     name, producer = builder.free(f"{value.name}_entering"), value.producer()
     first = builder.graph[0] if producer is None else None
     output = builder.add("Identity", [value], name=f"{name}_Identity", output=name, like=value, before=first, after=producer)
     for node, index in _readers(value):
-        if node is not output.producer() and _wants_narrow(node, excluded, entering):
+        if node is not output.producer() and _wants_narrow(node, excluded, layer_inputs):
             node.replace_input_with(index, output)
-    entering[value], entering[output] = False, True
+    layer_inputs[value], layer_inputs[output] = False, True
     return name

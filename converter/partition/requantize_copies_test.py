@@ -13,7 +13,7 @@ import pytest
 from onnx import numpy_helper
 
 from converter.graph.queries import consumers
-from converter.partition.requantize_copies import fork_entering
+from converter.partition.requantize_copies import add_requantize_copies
 from converter.runtime.session import open_session, run_session
 from converter.testing.oldest_runtime import OLDEST, run_oldest
 from converter.testing.sketch import TARGET_NAMES, Planned, Sketch, emitted, feeds_for, kernels_of, parity, plan_for, settings_for
@@ -30,7 +30,7 @@ def image(s: Sketch) -> str:
 def forked(s: Sketch, *outputs: str, excluded: Collection[str] = ()) -> dict[str, list[str]]:
     """The readers of each copy and each original, by tensor."""
     model: ir.Model = s.model(*outputs)
-    names = fork_entering(model, excluded)
+    names = add_requantize_copies(model, excluded)
     onnx.checker.check_model(ir.to_proto(model), full_check=True)
     made = [n for n in model.graph if n.op_type == "Identity"]
     assert [str(n.outputs[0].name) for n in made] == names
@@ -133,7 +133,7 @@ def test_the_function_stays_the_same() -> None:
     model = s.model(*stream(s))
     (feed,) = feeds_for(model, 1)
     before = run_session(open_session(ir.to_proto(model), threads=1), feed)
-    assert fork_entering(model)
+    assert add_requantize_copies(model)
     for name, value in run_session(open_session(ir.to_proto(model), threads=1), feed).items():
         np.testing.assert_array_equal(value, before[name])
 

@@ -43,15 +43,15 @@ class Choice:
     Attributes:
         tensors: grids of tensors.
         constants: grids of constants.
-        errors: what the constants of an operator's integer form add to the loss, by its name, 0 or more; methods need not say.
-        noises: what a tensor's grid adds to the loss, by its name.
+        weight_sensitivity: what the constants of an operator's integer form add to the loss, by its name, 0 or more; methods need not say.
+        activation_sensitivity: what a tensor's grid adds to the loss, by its name.
         blind: (layers that no gradient reached, layers judged), where a method looks at gradients.
         given_up: the method's own ranges changed the outputs far more than those of MSE, which are given instead.
     """
 
     tensors: dict[str, QuantParams]
     constants: dict[tuple[str, int], QuantParams]
-    errors: dict[str, float] = field(default_factory=dict)
-    noises: dict[str, float] = field(default_factory=dict)
+    weight_sensitivity: dict[str, float] = field(default_factory=dict)
+    activation_sensitivity: dict[str, float] = field(default_factory=dict)
     blind: tuple[int, int] = (0, 0)
     given_up: bool = False

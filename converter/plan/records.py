@@ -13,12 +13,12 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from converter.quantization.bit_widths import BitWidths
-from converter.quantization.gated_activations import Gate
+from converter.quantization.gated_activations import QuickGelu
 from converter.quantization.parameters import QuantParams
-from converter.transforms.sigmoids.piecewise_linear import Ramp
+from converter.transforms.sigmoids.piecewise_linear import PiecewiseLinear
 from converter.transforms.transform import Transform
 
-__all__ = ["EXCLUDED", "Kind", "OpPlan", "Plan", "TensorPlan", "gate_of", "ramp_of", "ramps_of"]
+__all__ = ["EXCLUDED", "Kind", "OpPlan", "Plan", "TensorPlan", "approximation_of", "approximations_of", "quick_gelu_of"]
 
 EXCLUDED = "excluded by the user"
 """Reason of an operator that ``--exclude`` keeps in float."""
@@ -56,9 +56,9 @@ class OpPlan:
         reason: why it is computed in float, else an empty string.
         codes: of the weights (input 1), as :mod:`converter.plan.constants` writes them; empty to round to the nearest.
         bias: instead of the model's own, one number per output channel; empty to keep that.
-        gate: of an integer Gelu: slope, height and base of a :class:`converter.quantization.gated_activations.Gate`;
-            of an integer Sigmoid that is a ramp: slope, offset, low and high of a
-            :class:`converter.transforms.sigmoids.piecewise_linear.Ramp`.
+        coefficients: of an integer Gelu: slope, height and base of a :class:`converter.quantization.gated_activations.QuickGelu`;
+            of an integer Sigmoid that is a piecewise-linear sigmoid: slope, offset, low and high of a
+            :class:`converter.transforms.sigmoids.piecewise_linear.PiecewiseLinear`.
     """
 
     op_type: str
@@ -68,7 +68,7 @@ class OpPlan:
     reason: str = ""
     codes: str = ""
     bias: tuple[float, ...] = ()
-    gate: tuple[float, ...] = ()
+    coefficients: tuple[float, ...] = ()
     form: str = ""
 
     @property
@@ -102,17 +102,17 @@ class Plan:
         return replace(self, tensors=tensors, ops=ops)
 
 
-def gate_of(op: OpPlan) -> Gate:
+def quick_gelu_of(op: OpPlan) -> QuickGelu:
     """The gate of an integer Gelu."""
-    slope, height, base = op.gate
-    return Gate(slope, height, int(base))
+    slope, height, base = op.coefficients
+    return QuickGelu(slope, height, int(base))
 
 
-def ramp_of(op: OpPlan) -> Ramp:
-    """The ramp of an integer Sigmoid."""
-    return Ramp(*op.gate)
+def approximation_of(op: OpPlan) -> PiecewiseLinear:
+    """The piecewise-linear sigmoid of an integer Sigmoid."""
+    return PiecewiseLinear(*op.coefficients)
 
 
-def ramps_of(plan: Plan) -> dict[str, Ramp]:
-    """The ramps of all sigmoids that have become one, by operator name."""
-    return {name: ramp_of(op) for name, op in plan.ops.items() if op.form == "piecewise_linear"}
+def approximations_of(plan: Plan) -> dict[str, PiecewiseLinear]:
+    """The piecewise-linear sigmoids of all sigmoids that have become one, by operator name."""
+    return {name: approximation_of(op) for name, op in plan.ops.items() if op.form == "piecewise_linear"}

@@ -84,7 +84,14 @@ def plan_from_json(text: str, where: Path) -> Plan:
         raise UsageError(f"the plan is damaged: {type(error).__name__} {error}", where=f"--plan-in {where}", hint=hint) from None
 
 
-_OLD_KEYS = {"fate": "kind", "grid": "params"}
+_OLD_KEYS = {
+    "fate": "kind",
+    "grid": "params",
+    "gate": "coefficients",
+    "folds": "equalizations",
+    "curves": "nonuniform_quantizers",
+    "levels": "constant_gates",
+}
 _OLD_VALUES = {("runs", "enclosed"): "fake-quantized", ("writes", "inside"): "fused"}
 
 
@@ -101,7 +108,8 @@ def _modern(record: Mapping[str, Any]) -> dict[str, Any]:
             for key, value in entry.items()
         }
 
-    parts = {part: record[part] for part in ("tensors", "ops", "curves") if isinstance(record.get(part), Mapping)}
+    record = renamed(record)
+    parts = {part: record[part] for part in ("tensors", "ops", "nonuniform_quantizers") if isinstance(record.get(part), Mapping)}
     return {**record, **{part: {name: renamed(entry) for name, entry in entries.items()} for part, entries in parts.items()}}
 
 

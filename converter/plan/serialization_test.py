@@ -14,10 +14,10 @@ from converter.plan.records import OpPlan, Plan, TensorPlan
 from converter.plan.serialization import plan_from_json, plan_to_json
 from converter.quantization.bit_widths import BitWidths
 from converter.quantization.parameters import SMALLEST_SCALE, QuantParams, affine_params
-from converter.testing.plans import folds_of
-from converter.transforms.equalization.site import Fold
-from converter.transforms.equalization.transform import Equalization
-from converter.transforms.nonuniform.quantizer import Curve
+from converter.testing.plans import equalizations_of
+from converter.transforms.equalization.site import Equalization
+from converter.transforms.equalization.transform import Equalizations
+from converter.transforms.nonuniform.quantizer import NonuniformQuantizer
 from converter.transforms.nonuniform.transform import NonuniformQuantization
 
 NAMES = st.text(st.characters(codec="utf-8"), max_size=12)
@@ -53,7 +53,8 @@ PLANS = st.builds(
     NAMES,
     st.dictionaries(NAMES, FLOATS | GRIDDED, max_size=4),
     st.dictionaries(NAMES, OPS, max_size=4),
-    st.just(()) | st.dictionaries(NAMES, st.builds(Fold, NUMBERS, NUMBERS), min_size=1, max_size=2).map(lambda f: (Equalization(f),)),
+    st.just(())
+    | st.dictionaries(NAMES, st.builds(Equalization, NUMBERS, NUMBERS), min_size=1, max_size=2).map(lambda f: (Equalizations(f),)),
 )
 
 
@@ -139,9 +140,9 @@ def test_the_text_is_readable() -> None:
 def test_files_of_version_1_are_read() -> None:
     """It had other words for the same."""
     params = affine_params(0, 1, bits=8, signed=False)
-    curve, one = Curve("log-int-softmax", 4, params=params), TensorPlan("measured", params)
+    quantizer, one = NonuniformQuantizer("log-int-softmax", 4, params=params), TensorPlan("measured", params)
     ops = {"a": OpPlan("Conv", "integer", "fused"), "b": OpPlan("Softmax", "fake-quantized", "codes")}
-    plan = Plan("mse", BitWidths(), "x86", {"x": one}, ops, (NonuniformQuantization({"x": curve}),))
+    plan = Plan("mse", BitWidths(), "x86", {"x": one}, ops, (NonuniformQuantization({"x": quantizer}),))
     text = (
         plan_to_json(plan)
         .replace('"version": 2', '"version": 1')
@@ -233,17 +234,17 @@ def test_what_is_not_a_plan_is_refused(text: str) -> None:
         plan_from_json(text, HERE)
 
 
-def test_a_plan_without_folds_says_nothing_about_them() -> None:
+def test_a_plan_without_equalizations_says_nothing_about_them() -> None:
     """As plans did before there were any."""
-    assert "folds" not in json.loads(plan_to_json(example()))
-    assert folds_of(plan_from_json(plan_to_json(example()), HERE)) == {}
+    assert "equalizations" not in json.loads(plan_to_json(example()))
+    assert equalizations_of(plan_from_json(plan_to_json(example()), HERE)) == {}
 
 
 @pytest.mark.parametrize(
-    "fold",
+    "equalization",
     [{}, {"scale": 1.0}, {"scale": ["1"]}, {"scale": [True]}, {"scale": [1.0], "shift": 0.5}, {"scale": [1.0], "shift": [None]}, [1.0]],
 )
-def test_a_damaged_fold_is_refused(fold: Any) -> None:
-    record = {**json.loads(plan_to_json(example())), "folds": {"x": fold}}
+def test_a_damaged_equalization_is_refused(equalization: Any) -> None:
+    record = {**json.loads(plan_to_json(example())), "equalizations": {"x": equalization}}
     with pytest.raises(UsageError, match="the plan is damaged"):
         plan_from_json(json.dumps(record), HERE)

@@ -1,4 +1,4 @@
-"""Plan: ask a method for folds, grids and refined constants, and settle the answer into a plan."""
+"""Plan: ask a method for equalizations, grids and refined constants, and turn the answer into a plan."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from types import MappingProxyType
 
 import onnx_ir as ir
 
-from converter.calibration.observer import Observations, output_values
+from converter.calibration.observer import CalibrationStatistics, output_values
 from converter.forms.form import SupportedForm, UnsupportedForm
 from converter.methods.names import DEFAULT_OBSERVER
 from converter.methods.problem import Problem
@@ -19,26 +19,26 @@ from converter.partition.assign import place
 from converter.partition.bit_widths import tensor_bits
 from converter.partition.integer_forms import offer
 from converter.partition.policy import FULL, Placement, parse_placement
-from converter.partition.sigmoid_forms import find_ramp_sites, ramp_offers
+from converter.partition.sigmoid_forms import find_sigmoid_sites, piecewise_linear_forms
 from converter.plan.choice import Choice
 from converter.plan.records import Plan
 from converter.planning.registry import METHODS
 from converter.planning.validate import adopt_plan, apply_transforms, check_plan, with_forms
 from converter.runtime.session import Feed
-from converter.sensitivity.context import Section, Study, readings_of, study_of, study_of_layers
+from converter.sensitivity.context import AnalysisContext, ReconstructionBlock, context_of, context_of_layers, quantized_edges_of
 from converter.sensitivity.curvature import obstacle_to_gradients
 from converter.sensitivity.output_loss import OutputLoss, describe_losses, output_losses
 from converter.targets import Target
 from converter.torch_backend.workers import one_thread_each, worker_count
 from converter.transforms.equalization.find import find_sites
-from converter.transforms.equalization.site import Site
-from converter.transforms.nonuniform.find import find_spots
+from converter.transforms.equalization.site import EqualizationSite
+from converter.transforms.nonuniform.find import find_quantizer_sites
 from converter.transforms.sigmoids.transform import ConstantGates
 from converter.transforms.transform import GraphFacts, Transform
 
 __all__ = ["Planned", "adopted", "find_losses", "make_plan"]
 
-Look = Callable[[ir.Model], Observations]
+Look = Callable[[ir.Model], CalibrationStatistics]
 Offers = dict[str, SupportedForm | UnsupportedForm]
 
 _FOR_LOSSES = 8
@@ -67,10 +67,10 @@ class Planned:
 
 def make_plan(
     model: ir.Model,
-    seen: Observations,
+    seen: CalibrationStatistics,
     look: Look,
     feeds: Sequence[Feed],
-    sections: Sequence[Section],
+    reconstruction_blocks: Sequence[ReconstructionBlock],
     target: Target,
     options: Options,
     excluded: frozenset[str],
@@ -85,7 +85,7 @@ def make_plan(
         seen: its observations.
         look: observes another model on the same samples.
         feeds: calibration samples.
-        sections: bridge blocks of the model.
+        reconstruction_blocks: bridge blocks of the model.
         target: kernels and costs.
         options: method, widths, seed.
         excluded: names of nodes that stay float.
@@ -94,11 +94,11 @@ def make_plan(
     """
     known = find_losses(model, feeds, options) if losses is None else losses
 
-    def asked(model: ir.Model, seen: Observations) -> tuple[Problem, Offers]:
-        problem, offers = _problem(model, seen, feeds, sections, target, options, excluded, known)
+    def asked(model: ir.Model, seen: CalibrationStatistics) -> tuple[Problem, Offers]:
+        problem, offers = _problem(model, seen, feeds, reconstruction_blocks, target, options, excluded, known)
         return replace(problem, parts=options.parts, observer=options.observer or DEFAULT_OBSERVER, progress=progress), offers
 
-    def facts(seen: Observations) -> GraphFacts:
+    def facts(seen: CalibrationStatistics) -> GraphFacts:
         return GraphFacts(_shapes(seen), excluded)
 
     with one_thread_each():
@@ -106,10 +106,10 @@ def make_plan(
 
 
 def _made(
-    asked: Callable[[ir.Model, Observations], tuple[Problem, Offers]],
-    facts: Callable[[Observations], GraphFacts],
+    asked: Callable[[ir.Model, CalibrationStatistics], tuple[Problem, Offers]],
+    facts: Callable[[CalibrationStatistics], GraphFacts],
     model: ir.Model,
-    seen: Observations,
+    seen: CalibrationStatistics,
     look: Look,
     target: Target,
     options: Options,
@@ -117,41 +117,46 @@ def _made(
     method, applied = METHODS[options.method], list[Transform]()
     problem, offers = asked(model, seen)
     for propose in method.transforms:
-        transform, draft = propose(problem)
+        transform, first_choice = propose(problem)
         if transform is not None:
             applied.append(transform)
             model = transform.apply(model, facts(seen))
             seen = look(model)
             problem, offers = asked(model, seen)
-        problem = replace(problem, transforms=tuple(applied), draft=draft)
+        problem = replace(problem, transforms=tuple(applied), first_choice=first_choice)
     choice = method.choose(problem)
     # lines buy speed with accuracy, which nobody asks for who wants everything in integer
-    ramps = method.sigmoids(problem, choice) if method.sigmoids is not None and not _placement(options).everything else {}
-    levels = {name: ramp.shape.offset for name, ramp in ramps.items() if ramp.shape.is_level}
-    if levels:
-        applied.append(ConstantGates(levels))
+    approximations = method.sigmoids(problem, choice) if method.sigmoids is not None and not _placement(options).everything else {}
+    constant_gates = {name: approximation.shape.offset for name, approximation in approximations.items() if approximation.shape.is_constant}
+    if constant_gates:
+        applied.append(ConstantGates(constant_gates))
         model = applied[-1].apply(model, facts(seen))
         seen = look(model)
         problem, offers = asked(model, seen)
-    choice = replace(choice, errors={**choice.errors, **{name: ramp.change for name, ramp in ramps.items()}})
-    ramped = ramp_offers(model, offers, {name: ramp.shape for name, ramp in ramps.items()}, _shapes(seen), target)
-    plan = _placed(model, offers, choice, seen, target, options, _name(options), ramped)
-    offers |= {name: entry for name, entry in ramped.items() if plan.ops[name].gate}
+    choice = replace(
+        choice,
+        weight_sensitivity={**choice.weight_sensitivity, **{name: approximation.change for name, approximation in approximations.items()}},
+    )
+    approximated = piecewise_linear_forms(
+        model, offers, {name: approximation.shape for name, approximation in approximations.items()}, _shapes(seen), target
+    )
+    plan = _placed(model, offers, choice, seen, target, options, _name(options), approximated)
+    offers |= {name: entry for name, entry in approximated.items() if plan.ops[name].coefficients}
     plan = replace(plan, transforms=tuple(applied))
-    if method.refine is not None and problem.study is not None:
+    if method.refine is not None and problem.context is not None:
         # now it is settled which operators run in integer, and so who reads what through a grid
-        study = replace(problem.study, readings=readings_of(model, plan))
-        plan = method.refine(replace(problem, study=study), plan)
+        context = replace(problem.context, quantized_edges=quantized_edges_of(model, plan))
+        plan = method.refine(replace(problem, context=context), plan)
     return Planned(model, plan, offers, _judged_by(problem, choice))
 
 
 def _judged_by(problem: Problem, choice: Choice) -> str:
     """By which loss, for the report."""
-    if problem.study is None:
+    if problem.context is None:
         return ""
     blind, judged = choice.blind
-    said = [problem.study.loss] if problem.study.loss else []
-    if blind and problem.study.values is None:
+    said = [problem.context.loss] if problem.context.loss else []
+    if blind and problem.context.values is None:
         said.append(f"{blind} of {judged} layers by the error of their own outputs, as no gradient reaches them")
     if choice.given_up:
         said.append("ranges of MSE, as those that gradients chose changed the outputs far more")
@@ -168,7 +173,14 @@ def find_losses(model: ir.Model, feeds: Sequence[Feed], options: Options) -> dic
 
 
 def adopted(
-    given: Plan, model: ir.Model, seen: Observations, look: Look, target: Target, options: Options, excluded: frozenset[str], where: Path
+    given: Plan,
+    model: ir.Model,
+    seen: CalibrationStatistics,
+    look: Look,
+    target: Target,
+    options: Options,
+    excluded: frozenset[str],
+    where: Path,
 ) -> Planned:
     """Use a plan that was read from a file, `where`.
 
@@ -183,16 +195,16 @@ def adopted(
     return Planned(changed, plan, offers)
 
 
-def _offers(model: ir.Model, seen: Observations, target: Target, options: Options, excluded: frozenset[str]) -> Offers:
+def _offers(model: ir.Model, seen: CalibrationStatistics, target: Target, options: Options, excluded: frozenset[str]) -> Offers:
     widths = options.widths
     return offer(model, seen, target, activation_bits=widths.activations, weight_bits=widths.weights, excluded=excluded)
 
 
 def _problem(
     model: ir.Model,
-    seen: Observations,
+    seen: CalibrationStatistics,
     feeds: Sequence[Feed],
-    sections: Sequence[Section],
+    reconstruction_blocks: Sequence[ReconstructionBlock],
     target: Target,
     options: Options,
     excluded: frozenset[str],
@@ -201,41 +213,43 @@ def _problem(
     offers = _offers(model, seen, target, options, excluded)
     constants = {(n, i): c for n, o in offers.items() if isinstance(o, SupportedForm) for i, c in o.constants.items()}
     bits = tensor_bits(model, offers, options.widths.activations)
-    sites, spots = _exact_sites(model, seen, offers, options), find_spots(model, excluded)
-    ramp_sites = find_ramp_sites(model, offers, _shapes(seen), target)
-    problem = Problem(seen.tensors, constants, bits, target.signed_activations, sites, spots, ramp_sites)
+    sites, quantizer_sites = _exact_sites(model, seen, offers, options), find_quantizer_sites(model, excluded)
+    sigmoid_sites = find_sigmoid_sites(model, offers, _shapes(seen), target)
+    problem = Problem(seen.tensors, constants, bits, target.signed_activations, sites, quantizer_sites, sigmoid_sites)
     if not METHODS[options.method].studies:
         return problem, offers
     # studied as if integers were worth it; whether they are is decided when the grids are known
     skeleton = _placed(model, offers, minmax.choose(problem), seen, replace(target, margin=0.0), options, "")
-    study = _study(model, skeleton, feeds[:_MOST_STUDIED], sections, losses, seen, options.seed)
-    return replace(problem, study=replace(study, workers=worker_count(options.threads))), offers
+    context = _context(model, skeleton, feeds[:_MOST_STUDIED], reconstruction_blocks, losses, seen, options.seed)
+    return replace(problem, context=replace(context, workers=worker_count(options.threads))), offers
 
 
-def _study(
+def _context(
     model: ir.Model,
     skeleton: Plan,
     feeds: Sequence[Feed],
-    sections: Sequence[Section],
+    reconstruction_blocks: Sequence[ReconstructionBlock],
     losses: Mapping[str, OutputLoss],
-    seen: Observations,
+    seen: CalibrationStatistics,
     seed: int,
-) -> Study:
+) -> AnalysisContext:
     """The network as it can be run: all samples at once, or one by one, or else layer by layer."""
     unsteady = frozenset(name for name, stats in seen.tensors.items() if not stats.steady or 0 in stats.shape)
-    whole = replace(study_of(model, skeleton, feeds, sections, seed), loss=describe_losses(losses), losses=losses, unsteady=unsteady)
+    whole = replace(
+        context_of(model, skeleton, feeds, reconstruction_blocks, seed), loss=describe_losses(losses), losses=losses, unsteady=unsteady
+    )
     obstacle = ""
-    for study in (whole, replace(whole, network=replace(whole.network, one_by_one=True))):
-        if study.network.one_by_one or not unsteady:
-            obstacle = obstacle_to_gradients(study.network, study.feed, losses)
+    for context in (whole, replace(whole, network=replace(whole.network, one_by_one=True))):
+        if context.network.one_by_one or not unsteady:
+            obstacle = obstacle_to_gradients(context.network, context.feed, losses)
             if not obstacle:
-                return study
+                return context
     reason = f"output error of each layer, as the network cannot be differentiated: {obstacle}"
-    return replace(study_of_layers(model, skeleton, feeds, seed, unsteady), loss=reason)
+    return replace(context_of_layers(model, skeleton, feeds, seed, unsteady), loss=reason)
 
 
-def _exact_sites(model: ir.Model, seen: Observations, offers: Offers, options: Options) -> dict[str, Site]:
-    """Fold sites; where a multiplication has to be inserted, only those behind an operator that writes float in any case.
+def _exact_sites(model: ir.Model, seen: CalibrationStatistics, offers: Offers, options: Options) -> dict[str, EqualizationSite]:
+    """Equalization sites; where a multiplication has to be inserted, only those behind an operator that writes float in any case.
 
     The grid per channel is then that of a Q that is needed anyway. An integer operator would have to write float for it.
     """
@@ -255,7 +269,7 @@ def _placed(
     model: ir.Model,
     offers: Offers,
     choice: Choice,
-    seen: Observations,
+    seen: CalibrationStatistics,
     target: Target,
     options: Options,
     method: str,
@@ -269,5 +283,5 @@ def _placement(options: Options) -> Placement:
     return FULL if options.full else parse_placement(options.placement)
 
 
-def _shapes(seen: Observations) -> Mapping[str, tuple[int, ...]]:
+def _shapes(seen: CalibrationStatistics) -> Mapping[str, tuple[int, ...]]:
     return {name: stats.shape for name, stats in seen.tensors.items()}

@@ -9,7 +9,7 @@ from __future__ import annotations
 from converter.methods.protocol import Method
 from converter.methods.published import easyquant, fq_vit, ptq4vit, repq_vit
 from converter.methods.q_hyvit import method as q_hyvit
-from converter.methods.q_hyvit.sigmoid_search import choose_ramps
+from converter.methods.q_hyvit.sigmoid_search import choose_approximations
 from converter.methods.ranges import minmax, mse, percentile
 
 __all__ = ["METHODS"]
@@ -19,8 +19,8 @@ METHODS: dict[str, Method] = {
     "percentile": Method(percentile.choose),
     "mse": Method(mse.choose),
     "easyquant": Method(easyquant.choose, studies=True),
-    "fq-vit": Method(fq_vit.choose, (fq_vit.curves,), studies=True),
-    "ptq4vit": Method(ptq4vit.choose, (ptq4vit.curves,), studies=True),
-    "repq-vit": Method(repq_vit.choose, (repq_vit.fold, repq_vit.curves), studies=True),
-    "q-hyvit": Method(q_hyvit.choose, (q_hyvit.fold,), choose_ramps, q_hyvit.refine, studies=True),
+    "fq-vit": Method(fq_vit.choose, (fq_vit.quantizers,), studies=True),
+    "ptq4vit": Method(ptq4vit.choose, (ptq4vit.quantizers,), studies=True),
+    "repq-vit": Method(repq_vit.choose, (repq_vit.equalization, repq_vit.quantizers), studies=True),
+    "q-hyvit": Method(q_hyvit.choose, (q_hyvit.equalization,), choose_approximations, q_hyvit.refine, studies=True),
 }

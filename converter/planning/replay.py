@@ -7,14 +7,14 @@ from pathlib import Path
 
 import onnx_ir as ir
 
-from converter.calibration.observer import observe
+from converter.calibration.observer import collect_statistics
 from converter.canonicalise import PROOF_SAMPLES, canonicalise
 from converter.errors import UsageError
 from converter.graph.queries import constant, is_float
 from converter.graph.source_nodes import name_after_source
 from converter.load.model import Source
 from converter.partition.bit_widths import CONTAINER_BITS
-from converter.partition.requantize_copies import fork_entering
+from converter.partition.requantize_copies import add_requantize_copies
 from converter.plan.records import EXCLUDED, Plan
 from converter.plan.serialization import plan_from_json
 from converter.planning.validate import apply_transforms, with_forms
@@ -56,8 +56,8 @@ def planned_model(source: Source, plan: Plan, feeds: Sequence[Feed], where: Path
     name_after_source(source.model, model)
     excluded = frozenset(name for name, op in plan.ops.items() if op.runs == "float" and op.reason == EXCLUDED)
     if plan.bits.activations < CONTAINER_BITS:
-        fork_entering(model, excluded)
-    shapes = {name: stats.shape for name, stats in observe(model, feeds[:1]).tensors.items()}
+        add_requantize_copies(model, excluded)
+    shapes = {name: stats.shape for name, stats in collect_statistics(model, feeds[:1]).tensors.items()}
     model = apply_transforms(plan, model, GraphFacts(shapes, excluded), where)
     _check_operators(model, plan, where)
     return model, with_forms(plan, model)

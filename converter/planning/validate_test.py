@@ -287,39 +287,41 @@ def test_random_damage_never_crashes(written: tuple[Path, Path, Record], tmp_pat
     assert "UsageError" in outcomes
 
 
-# Folds
+# Equalizations
 
 
 @pytest.mark.parametrize(
-    ("fold", "complaint"),
+    ("equalization", "complaint"),
     [
-        ({"nowhere": {"scale": [1.0]}}, "tensor 'nowhere' has no site to fold"),
+        ({"nowhere": {"scale": [1.0]}}, "tensor 'nowhere' has no site to equalize"),
         ({"/block/act/Mul_output_0": {"scale": [1.0, 2.0]}}, "has 2 scales for 8 channels"),
         ({"/block/act/Mul_output_0": {"scale": [-1.0] * 8}}, "a scale that is not a positive number"),
         ({"/block/act/Mul_output_0": {"scale": [1.0] * 8, "shift": [0.0] * 8}}, "has a shift, which is not exact there"),
     ],
 )
-def test_a_fold_that_does_not_fit_is_refused(written: tuple[Path, Path, Record], tmp_path: Path, fold: Record, complaint: str) -> None:
-    error = refusal(written, tmp_path, lambda plan: plan.update(folds=fold))
+def test_an_equalization_that_does_not_fit_is_refused(
+    written: tuple[Path, Path, Record], tmp_path: Path, equalization: Record, complaint: str
+) -> None:
+    error = refusal(written, tmp_path, lambda plan: plan.update(equalizations=equalization))
     assert complaint in error.what
 
 
-def test_an_inserted_fold_needs_entries_for_what_it_adds(written: tuple[Path, Path, Record], tmp_path: Path) -> None:
-    fold = {"/block/act/Mul_output_0": {"scale": [2.0] * 8}}
-    error = refusal(written, tmp_path, lambda plan: plan.update(folds=fold))
+def test_an_inserted_equalization_needs_entries_for_what_it_adds(written: tuple[Path, Path, Record], tmp_path: Path) -> None:
+    equalization = {"/block/act/Mul_output_0": {"scale": [2.0] * 8}}
+    error = refusal(written, tmp_path, lambda plan: plan.update(equalizations=equalization))
     assert "operator '/block/act/Mul_output_0_scaled_Mul' is missing" in error.what
 
 
 def scaled_plan(plan: Record, step: float) -> None:
-    """One fold that is inserted, with the grid of the tensor it adds."""
+    """One equalization that is inserted, with the grid of the tensor it adds."""
     tensor = "/block/act/Mul_output_0"
-    plan["folds"] = {tensor: {"scale": [0.25, 4.0] * 4}}
+    plan["equalizations"] = {tensor: {"scale": [0.25, 4.0] * 4}}
     plan["ops"][f"{tensor}_scaled_Mul"] = {"op_type": "Mul", "runs": "float"}
     grid = {"scale": [step], "zero_point": [0], "bits": 8, "signed": True}
     plan["tensors"][f"{tensor}_scaled"] = {"kind": "measured", "params": grid}
 
 
-def test_a_plan_with_an_inserted_fold_is_followed(written: tuple[Path, Path, Record], tmp_path: Path) -> None:
+def test_a_plan_with_an_inserted_equalization_is_followed(written: tuple[Path, Path, Record], tmp_path: Path) -> None:
     model = onnx.load_from_string(converted(written, tmp_path, lambda plan: scaled_plan(plan, 0.125)))
     arrays = {i.name: onnx.numpy_helper.to_array(i) for i in model.graph.initializer}
     (scales,) = [arrays[n.input[1]] for n in model.graph.node if n.op_type == "QuantizeLinear" and arrays[n.input[1]].size > 1]
@@ -373,7 +375,7 @@ def test_what_has_no_weights_has_no_codes(written: tuple[Path, Path, Record], tm
     assert "no weights" in error.what
 
 
-def test_a_plan_with_folds_and_codes_gives_the_same_model_again(save_hybrid: SaveHybrid, tmp_path: Path) -> None:
+def test_a_plan_with_equalizations_and_codes_gives_the_same_model_again(save_hybrid: SaveHybrid, tmp_path: Path) -> None:
     convert(save_hybrid(), tmp_path / "out.onnx", options(bits="W4A6", method="q-hyvit"), plan_out=tmp_path / "plan.json")
     convert(save_hybrid(), tmp_path / "again.onnx", options(bits="W4A6", plan_in=tmp_path / "plan.json"))
     one, other = (onnx.load(tmp_path / f"{name}.onnx") for name in ("out", "again"))
@@ -386,6 +388,6 @@ def test_an_integer_gelu_needs_a_sound_gate(gate: tuple[float, ...], tmp_path: P
     x = sketch.conv(sketch.input("x", 1, 8, 10, 10), 8)
     planned = plan_for(sketch.model(sketch.conv(sketch.add("Gelu", x, name="gelu"), 8)))
     check_plan(planned.plan, planned.model, planned.offers, TARGETS["arm64"], tmp_path)
-    ops = {**planned.plan.ops, "gelu": replace(planned.plan.ops["gelu"], gate=gate)}
+    ops = {**planned.plan.ops, "gelu": replace(planned.plan.ops["gelu"], coefficients=gate)}
     with pytest.raises(UsageError, match="the gate of operator 'gelu'"):
         check_plan(replace(planned.plan, ops=ops), planned.model, planned.offers, TARGETS["arm64"], tmp_path)

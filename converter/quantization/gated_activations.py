@@ -9,7 +9,7 @@ import numpy as np
 
 from converter.quantization.parameters import FloatArray, QuantParams, quantize
 
-__all__ = ["HARD_SIGMOID_OFFSET", "Gate", "clamp_codes", "fit_gate", "gate_grid", "offset_grid", "sigmoid_grid"]
+__all__ = ["HARD_SIGMOID_OFFSET", "QuickGelu", "clamp_codes", "fit_quick_gelu", "gate_grid", "offset_grid", "sigmoid_grid"]
 
 HARD_SIGMOID_OFFSET = 3.0
 
@@ -21,7 +21,7 @@ _FITTED = 4096
 
 
 @dataclass(frozen=True)
-class Gate:
+class QuickGelu:
     """What an integer GELU multiplies x with: height * (sigmoid(slope * x) - base / 256), on the grid of the sigmoid's codes.
 
     Attributes:
@@ -45,7 +45,7 @@ def sigmoid_grid(*, signed: bool) -> QuantParams:
     return QuantParams((2.0**-8,), (-128 if signed else 0,), 8, signed)
 
 
-def fit_gate(x: FloatArray, gelu: Callable[[FloatArray], FloatArray]) -> tuple[Gate, float]:
+def fit_quick_gelu(x: FloatArray, gelu: Callable[[FloatArray], FloatArray]) -> tuple[QuickGelu, float]:
     """The gate with which x * gate(x) is closest to GELU on a sample, and the mean squared error it leaves.
 
     GELU is x times the distribution function of the normal distribution, of which a sigmoid of slope 1.702 is no further
@@ -58,7 +58,7 @@ def fit_gate(x: FloatArray, gelu: Callable[[FloatArray], FloatArray]) -> tuple[G
     """
     values = x.reshape(-1)[:_FITTED].astype(np.float64)
     wanted = gelu(values.astype(np.float32)).astype(np.float64)
-    best = (Gate(float(_SLOPES[0]), 1.0, 0), np.inf)
+    best = (QuickGelu(float(_SLOPES[0]), 1.0, 0), np.inf)
     for slope in _SLOPES:
         codes = np.clip(np.rint(256.0 / (1.0 + np.exp(-np.clip(slope * values, -80.0, 80.0)))), 0, 255)
         for base in {0, _base(codes * values, values, wanted)}:
@@ -67,7 +67,7 @@ def fit_gate(x: FloatArray, gelu: Callable[[FloatArray], FloatArray]) -> tuple[G
             height = float(np.float32(np.clip(product @ wanted / power, 0.5, 2.0))) if power > 0.0 else 1.0
             error = float(np.square(height * product - wanted).mean()) if values.size else 0.0
             if error < best[1]:
-                best = (Gate(float(slope), height, base), error)
+                best = (QuickGelu(float(slope), height, base), error)
     return best
 
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from converter.quantization.gated_activations import Gate, clamp_codes, fit_gate, gate_grid, offset_grid, sigmoid_grid
+from converter.quantization.gated_activations import QuickGelu, clamp_codes, fit_quick_gelu, gate_grid, offset_grid, sigmoid_grid
 from converter.quantization.parameters import FloatArray, QuantParams, affine_params, dequantize, quantize
 
 SIGNED = QuantParams((0.1,), (-10,), 8, True)
@@ -16,7 +16,7 @@ SIGNED = QuantParams((0.1,), (-10,), 8, True)
 @pytest.mark.parametrize("signed", [True, False])
 def test_the_gate_runs_from_zero_to_six(signed: bool) -> None:
     gate = gate_grid(signed=signed)
-    assert (gate.lowest, gate.bits, gate.signed, gate.confined) == (0.0, 8, signed, False)
+    assert (gate.lowest, gate.bits, gate.signed, gate.reduced_range) == (0.0, 8, signed, False)
     assert gate.highest == pytest.approx(6.0, rel=1e-6)
     assert gate.rescaled(1 / 6).highest == pytest.approx(1.0, rel=1e-6)
 
@@ -62,7 +62,7 @@ def test_the_product_reads_the_sigmoid_with_a_scale_and_a_zero_point_of_its_own(
     """The same codes mean 0 to 255/256 to the sigmoid and 1.02 * (s - 5/256) to the product."""
     opened = np.asarray([0.25, 0.5, 255 / 256], np.float32)
     codes = quantize(opened, sigmoid_grid(signed=signed))
-    read = dequantize(codes, Gate(1.7, 1.02, 5).read_grid(signed=signed))
+    read = dequantize(codes, QuickGelu(1.7, 1.02, 5).read_grid(signed=signed))
     np.testing.assert_allclose(read, 1.02 * (opened - 5 / 256), rtol=1e-6)
 
 
@@ -71,7 +71,7 @@ def test_the_product_reads_the_sigmoid_with_a_scale_and_a_zero_point_of_its_own(
 )
 def test_a_fitted_gate_is_close_to_gelu_on_usual_inputs(middle: float, width: float, least_db: float) -> None:
     x = np.random.default_rng(0).normal(middle, width, 4096)
-    gate, error = fit_gate(x, gelu)
+    gate, error = fit_quick_gelu(x, gelu)
     codes = np.clip(np.rint(256 / (1 + np.exp(-gate.slope * x))), 0, 255)
     left = x * gate.height * (codes - gate.base) / 256 - gelu(x)
     assert np.square(left).mean() == pytest.approx(error, rel=1e-3)
@@ -81,12 +81,12 @@ def test_a_fitted_gate_is_close_to_gelu_on_usual_inputs(middle: float, width: fl
 @given(middle=st.floats(-4, 4), width=st.floats(1e-3, 8))
 def test_a_fitted_gate_is_no_worse_than_the_common_one(middle: float, width: float) -> None:
     x = np.random.default_rng(0).normal(middle, width, 256).astype(np.float32).astype(np.float64)
-    gate, error = fit_gate(x, gelu)
+    gate, error = fit_quick_gelu(x, gelu)
     common = np.clip(np.rint(256 / (1 + np.exp(-float(np.float32(1.7)) * x))), 0, 255) / 256
     assert error <= np.square(x * common - gelu(x)).mean() * (1 + 1e-6)
     assert 0.5 <= gate.height <= 2.0 and 0 <= gate.base < 128
 
 
 def test_a_gate_without_inputs_to_fit() -> None:
-    gate, error = fit_gate(np.zeros(16), gelu)
+    gate, error = fit_quick_gelu(np.zeros(16), gelu)
     assert error == 0.0 and gate.height == 1.0

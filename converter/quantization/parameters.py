@@ -71,7 +71,7 @@ class QuantParams:
         return np.dtype(np.int8 if self.signed else np.uint8)
 
     @property
-    def confined(self) -> bool:
+    def reduced_range(self) -> bool:
         """True when the grid does not use its whole container, so that values must be clipped at run time."""
         limits = np.iinfo(self.dtype)
         return bool(self.qmin > limits.min or self.qmax < limits.max)

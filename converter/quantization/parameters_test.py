@@ -121,7 +121,7 @@ def test_values_half_way_round_to_even() -> None:
 
 def test_the_narrow_grid_leaves_out_the_lowest_code() -> None:
     grid = symmetric_params(1.27, bits=8)
-    assert (grid.qmin, grid.qmax, grid.confined) == (-127, 127, True)
+    assert (grid.qmin, grid.qmax, grid.reduced_range) == (-127, 127, True)
     assert quantize(np.asarray([-1.28, -1.27, 1.27], np.float32), grid).tolist() == [-127, -127, 127]
 
 
@@ -184,6 +184,6 @@ def test_a_grid_is_never_rescaled_wrongly_in_silence() -> None:
         QuantParams((1e-6,), (0,), 8, True).rescaled(1e-20)
 
 
-@pytest.mark.parametrize(("bits", "signed", "confined"), [(8, True, False), (8, False, False), (7, True, True), (4, False, True)])
-def test_grids_narrower_than_their_container_say_so(bits: int, signed: bool, confined: bool) -> None:
-    assert QuantParams((1.0,), (0,), bits, signed).confined is confined
+@pytest.mark.parametrize(("bits", "signed", "reduced_range"), [(8, True, False), (8, False, False), (7, True, True), (4, False, True)])
+def test_grids_narrower_than_their_container_say_so(bits: int, signed: bool, reduced_range: bool) -> None:
+    assert QuantParams((1.0,), (0,), bits, signed).reduced_range is reduced_range

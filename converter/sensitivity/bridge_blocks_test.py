@@ -16,7 +16,7 @@ import onnxsim
 import pytest
 import torch
 
-from converter.calibration.observer import observe
+from converter.calibration.observer import collect_statistics
 from converter.canonicalise import canonicalise
 from converter.cli.main import main
 from converter.graph.queries import constant, consumers
@@ -56,7 +56,7 @@ def found(source: onnx.ModelProto) -> tuple[ir.Model, Structure]:
     shape = [d.dim_value or 1 for d in source.graph.input[0].type.tensor_type.shape.dim]
     feeds = [{source.graph.input[0].name: np.random.default_rng(0).random(shape, dtype=np.float32)}]
     model = canonicalise(source, feeds).model
-    return model, find_structure(model, {n: s.shape for n, s in observe(model, feeds, threads=1).tensors.items()})
+    return model, find_structure(model, {n: s.shape for n, s in collect_statistics(model, feeds, threads=1).tensors.items()})
 
 
 def kinds(structure: Structure) -> dict[str, int]:
@@ -158,7 +158,7 @@ def test_the_small_hybrid_network_has_one_round_trip() -> None:
 def plain(build: Callable[[Sketch], str]) -> Structure:
     sketch = Sketch()
     model = sketch.model(build(sketch))
-    return find_structure(model, {n: s.shape for n, s in observe(model, feeds_for(model, 1), threads=1).tensors.items()})
+    return find_structure(model, {n: s.shape for n, s in collect_statistics(model, feeds_for(model, 1), threads=1).tensors.items()})
 
 
 def test_a_plain_convolutional_network_has_no_bridge() -> None:

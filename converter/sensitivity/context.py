@@ -21,7 +21,7 @@ from converter.runtime.session import Feed
 from converter.sensitivity.output_loss import OutputLoss
 from converter.torch_backend.network import Network, network_of
 
-__all__ = ["Reading", "Section", "Study", "readings_of", "stack", "study_of", "study_of_layers"]
+__all__ = ["AnalysisContext", "QuantizedEdge", "ReconstructionBlock", "context_of", "context_of_layers", "quantized_edges_of", "stack"]
 
 Tensor = torch.Tensor
 
@@ -30,20 +30,20 @@ _FEW = 8
 
 
 @dataclass(frozen=True)
-class Reading:
+class QuantizedEdge:
     """A tensor that is read on a grid.
 
     Attributes:
-        root: the tensor whose grid it is.
+        owner: the tensor whose grid it is.
         factor: what the numbers of that grid are multiplied by here.
     """
 
-    root: str
+    owner: str
     factor: float
 
 
 @dataclass(frozen=True)
-class Section:
+class ReconstructionBlock:
     """A bridge block, or another part that is judged as a whole, by names.
 
     Attributes:
@@ -56,15 +56,15 @@ class Section:
 
 
 @dataclass(frozen=True)
-class Study:
+class AnalysisContext:
     """The network and how it will run.
 
     Attributes:
         network: the canonical float model as torch functions; only its layers if ``values`` are given.
         feed: calibration samples by input name, the sample axis in front.
-        readings: where a grid is in the way, by (operator, input index).
+        quantized_edges: where a grid is in the way, by (operator, input index).
         weights: operators whose constant operand 1 is stored as integers.
-        sections: bridge blocks.
+        reconstruction_blocks: bridge blocks.
         seed: of random choices.
         values: what the layers read, the sample axis in front, where the network as a whole has no torch functions.
         workers: how many things may be computed at once.
@@ -75,9 +75,9 @@ class Study:
 
     network: Network
     feed: Mapping[str, Tensor]
-    readings: Mapping[tuple[str, int], Reading]
+    quantized_edges: Mapping[tuple[str, int], QuantizedEdge]
     weights: tuple[str, ...]
-    sections: tuple[Section, ...]
+    reconstruction_blocks: tuple[ReconstructionBlock, ...]
     seed: int
     values: Mapping[str, Tensor] | None = None
     workers: int = 1
@@ -91,10 +91,10 @@ def stack(feeds: Sequence[Feed]) -> dict[str, Tensor]:
     return {name: torch.from_numpy(np.stack([np.asarray(feed[name]) for feed in feeds])) for name in feeds[0]}
 
 
-def readings_of(model: ir.Model, plan: Plan) -> dict[tuple[str, int], Reading]:
-    """Where a settled plan puts a grid between a tensor and its reader."""
+def quantized_edges_of(model: ir.Model, plan: Plan) -> dict[tuple[str, int], QuantizedEdge]:
+    """Where an assigned plan puts a grid between a tensor and its reader."""
     made: dict[str, ir.Node] = {str(o.name): node for node in model.graph for o in node.outputs}
-    result: dict[tuple[str, int], Reading] = {}
+    result: dict[tuple[str, int], QuantizedEdge] = {}
     for node in model.graph:
         op = plan.ops.get(str(node.name))
         for index, value in enumerate(node.inputs):
@@ -107,25 +107,29 @@ def readings_of(model: ir.Model, plan: Plan) -> dict[tuple[str, int], Reading]:
             coded = maker is not None and maker.writes == "codes"
             absorbed = op is not None and op.runs == "integer" and op.op_type in CLAMPS
             if coded or (op is not None and op.reads_codes and not absorbed):
-                result[str(node.name), index] = _root(str(value.name), plan, made)
+                result[str(node.name), index] = _owner(str(value.name), plan, made)
     return result
 
 
-def _root(name: str, plan: Plan, made: Mapping[str, ir.Node]) -> Reading:
+def _owner(name: str, plan: Plan, made: Mapping[str, ir.Node]) -> QuantizedEdge:
     factor = 1.0
     while plan.tensors[name].kind in ("shared", "derived"):
         if plan.tensors[name].kind == "derived":
             factor *= relabel_factor(made[name]) or 1.0
         name = plan.tensors[name].source
-    return Reading(name, factor)
+    return QuantizedEdge(name, factor)
 
 
-def study_of(model: ir.Model, plan: Plan, feeds: Sequence[Feed], sections: Sequence[Section], seed: int) -> Study:
-    """Put a study together for a settled plan, whose grids do not matter."""
-    return Study(network_of(model), stack(feeds), readings_of(model, plan), _weighted(plan), tuple(sections), seed)
+def context_of(
+    model: ir.Model, plan: Plan, feeds: Sequence[Feed], reconstruction_blocks: Sequence[ReconstructionBlock], seed: int
+) -> AnalysisContext:
+    """Put an analysis context together for an assigned plan, whose grids do not matter."""
+    return AnalysisContext(
+        network_of(model), stack(feeds), quantized_edges_of(model, plan), _weighted(plan), tuple(reconstruction_blocks), seed
+    )
 
 
-def study_of_layers(model: ir.Model, plan: Plan, feeds: Sequence[Feed], seed: int, unsteady: frozenset[str]) -> Study:
+def context_of_layers(model: ir.Model, plan: Plan, feeds: Sequence[Feed], seed: int, unsteady: frozenset[str]) -> AnalysisContext:
     """The same for a network that cannot be run in torch as a whole: layers by themselves, and what they read.
 
     Args:
@@ -139,7 +143,7 @@ def study_of_layers(model: ir.Model, plan: Plan, feeds: Sequence[Feed], seed: in
     names = dict.fromkeys(n for s in network.steps for n in s.inputs[:2] if n not in network.constants)
     few = feeds[:_FEW]
     values = {n: torch.from_numpy(v) for n, v in values_of(model, few, [n for n in names if n not in unsteady]).items()}
-    return Study(network, stack(few), readings_of(model, plan), _weighted(plan), (), seed, values, unsteady=unsteady)
+    return AnalysisContext(network, stack(few), quantized_edges_of(model, plan), _weighted(plan), (), seed, values, unsteady=unsteady)
 
 
 def _weighted(plan: Plan) -> tuple[str, ...]:

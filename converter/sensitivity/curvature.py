@@ -58,7 +58,7 @@ class LayerSample:
         operands: names of the activations it reads: one for a weighted layer, two for a product.
         left: float32 [G, S, K], rows of the first operand; G: groups of a convolution, or sampled matrices of a product.
         right: float32 [G, K, M], weights without bias, or the second operand.
-        importance: float32 [G, S, M], mean squared gradient of the loss by the product.
+        fisher: float32 [G, S, M], mean squared gradient of the loss by the product.
         positions: number of places the S rows stand for, per sample.
         blind: the importance is even, as no gradient came here.
     """
@@ -67,7 +67,7 @@ class LayerSample:
     operands: tuple[str, ...]
     left: Tensor
     right: Tensor
-    importance: Tensor
+    fisher: Tensor
     positions: int
     blind: bool = False
 
@@ -185,10 +185,10 @@ def capture(
     def run(start: int) -> tuple[dict[str, tuple[Tensor, Tensor, Tensor, int]], dict[str, Tensor]]:
         chunk = {name: value[start : start + network.chunk] for name, value in feed.items()}
         generator = torch.Generator().manual_seed(seed + start)
-        values, importance = backward(network, list(wanted.values()), chunk, losses, outputs, probes, generator)
+        values, fisher = backward(network, list(wanted.values()), chunk, losses, outputs, probes, generator)
         generator = torch.Generator().manual_seed(seed + start)
-        taken = {name: _sample(step, network, values, importance[step.outputs[0]], share, generator) for name, step in wanted.items()}
-        return taken, {name: importance[name] for name in outputs}
+        taken = {name: _sample(step, network, values, fisher[step.outputs[0]], share, generator) for name, step in wanted.items()}
+        return taken, {name: fisher[name] for name in outputs}
 
     done = list(in_order(run, range(0, total, network.chunk), workers))
     samples = {}
@@ -199,16 +199,16 @@ def capture(
         left = torch.cat([p[0] for p in pieces], axis)
         right = torch.cat([p[1] for p in pieces], 0) if product else pieces[0][1]
         operands = (step.inputs[0], step.inputs[1]) if product else (step.inputs[0],)
-        importance, blind = or_even(torch.cat([p[2] for p in pieces], axis), partial(torch.matmul, left, right))
-        samples[name] = LayerSample(name, operands, left, right, importance, pieces[0][3], blind)
+        fisher, blind = or_even(torch.cat([p[2] for p in pieces], axis), partial(torch.matmul, left, right))
+        samples[name] = LayerSample(name, operands, left, right, fisher, pieces[0][3], blind)
     return samples, {name: torch.cat([whole[name] for _, whole in done]) for name in outputs}
 
 
-def or_even(importance: Tensor, values: Callable[[], Tensor]) -> tuple[Tensor, bool]:
+def or_even(fisher: Tensor, values: Callable[[], Tensor]) -> tuple[Tensor, bool]:
     """The importance of some values; where there is none at all, one over the sum of their squares, and true; same shape."""
-    if bool((importance > 0.0).any()):
-        return importance, False
-    return torch.full_like(importance, 1.0 / max(float(values().square().sum()), 1e-12)), True
+    if bool((fisher > 0.0).any()):
+        return fisher, False
+    return torch.full_like(fisher, 1.0 / max(float(values().square().sum()), 1e-12)), True
 
 
 def capture_values(
@@ -229,9 +229,9 @@ def capture_values(
         operands = tuple(n for n in step.inputs[:2] if n not in network.constants)
         feed = {n: values[n] for n in operands}
         output = run_samples(replace(network, steps=(step,), inputs=operands, outputs=step.outputs[:1]), feed)[step.outputs[0]]
-        importance, _ = or_even(torch.zeros_like(output), partial(torch.clone, output))
+        fisher, _ = or_even(torch.zeros_like(output), partial(torch.clone, output))
         share = max(1, rows // output.shape[0])
-        left, right, part, positions = _sample(step, network, values, importance, share, torch.Generator().manual_seed(seed))
+        left, right, part, positions = _sample(step, network, values, fisher, share, torch.Generator().manual_seed(seed))
         result[step.name] = LayerSample(step.name, operands, left, right, part, positions, blind=True)
     return result
 
@@ -351,21 +351,21 @@ def obstacle_to_gradients(network: Network, feed: Mapping[str, Tensor], losses: 
 
 
 def _sample(
-    step: Step, network: Network, values: Mapping[str, Tensor], importance: Tensor, share: int, generator: torch.Generator
+    step: Step, network: Network, values: Mapping[str, Tensor], fisher: Tensor, share: int, generator: torch.Generator
 ) -> tuple[Tensor, Tensor, Tensor, int]:
     x = values[step.inputs[0]]
     if step.inputs[1] in network.constants:
         weight = network.constants[step.inputs[1]]
         right = layer_matrix(step, weight)
-        spatial = importance.shape[3:] if step.op_type == "Conv" else importance.shape[1:-1]
-        batch = importance.shape[1] if step.op_type == "Conv" else 1
+        spatial = fisher.shape[3:] if step.op_type == "Conv" else fisher.shape[1:-1]
+        batch = fisher.shape[1] if step.op_type == "Conv" else 1
         count = math.prod(spatial) * batch
         places = None
         if count > share:
             places = torch.stack([torch.randperm(count, generator=generator)[:share] for _ in range(x.shape[0])])
         left = layer_rows(step, x, weight, places)
-        return left, right, _output_rows(step, importance, right.shape[0], places), count
-    left, right, weights = _matrices(x, values[step.inputs[1]], importance)
+        return left, right, _output_rows(step, fisher, right.shape[0], places), count
+    left, right, weights = _matrices(x, values[step.inputs[1]], fisher)
     matrices = left.shape[0] // x.shape[0]
     # whole matrices of the second operand, some rows of the first
     keep = min(matrices, max(1, share // 8))

@@ -119,27 +119,27 @@ def hybrid() -> tuple[Network, dict[str, torch.Tensor]]:
 def test_every_layer_is_sampled_and_its_rows_give_its_output(hybrid: tuple[Network, dict[str, torch.Tensor]]) -> None:
     network, feed = hybrid
     names = layers_of(network)
-    samples, importance = capture(network, names, feed, LOGITS, outputs=["logits"], rows=60, probes=2)
+    samples, fisher = capture(network, names, feed, LOGITS, outputs=["logits"], rows=60, probes=2)
     assert set(samples) == set(names) and len(names) >= 12
     assert {len(s.operands) for s in samples.values()} == {1, 2}
     for sample in samples.values():
-        assert (sample.left @ sample.right).shape == sample.importance.shape
-        assert bool((sample.importance >= 0).all()) and bool((sample.importance > 0).any())
-    assert importance["logits"].shape == (6, 1, 10)
+        assert (sample.left @ sample.right).shape == sample.fisher.shape
+        assert bool((sample.fisher >= 0).all()) and bool((sample.fisher > 0).any())
+    assert fisher["logits"].shape == (6, 1, 10)
 
 
 def test_importance_at_the_scores_is_the_diagonal_of_the_second_derivative(hybrid: tuple[Network, dict[str, torch.Tensor]]) -> None:
     network, feed = hybrid
-    _, importance = capture(network, (), feed, LOGITS, outputs=["logits"], probes=600)
+    _, fisher = capture(network, (), feed, LOGITS, outputs=["logits"], probes=600)
     scores = run_samples(network, feed)["logits"]
     expected = torch.stack([kl_hessian(s[0]).diagonal() for s in scores])
-    torch.testing.assert_close(importance["logits"][:, 0], expected, rtol=0.35, atol=0.01)
+    torch.testing.assert_close(fisher["logits"][:, 0], expected, rtol=0.35, atol=0.01)
 
 
 def test_the_same_seed_gives_the_same_samples(hybrid: tuple[Network, dict[str, torch.Tensor]]) -> None:
     network, feed = hybrid
     one, other, third = (capture(network, layers_of(network), feed, LOGITS, rows=30, probes=1, seed=seed)[0] for seed in (1, 1, 2))
-    assert all(torch.equal(one[n].left, other[n].left) and torch.equal(one[n].importance, other[n].importance) for n in one)
+    assert all(torch.equal(one[n].left, other[n].left) and torch.equal(one[n].fisher, other[n].fisher) for n in one)
     assert any(not torch.equal(one[n].left, third[n].left) for n in one)
 
 
@@ -164,8 +164,8 @@ def test_behind_what_has_no_gradient_it_begins_anew_and_in_front_all_matters_ali
     samples, _ = capture(alone, layers_of(alone), feed, losses)
     front, back = samples.values()
     assert (front.blind, back.blind) == (True, False)
-    assert float(front.importance.min()) == float(front.importance.max()) and float(
-        front.importance.sum() * (front.left @ front.right).square().mean()
+    assert float(front.fisher.min()) == float(front.fisher.max()) and float(
+        front.fisher.sum() * (front.left @ front.right).square().mean()
     ) == (pytest.approx(1.0, rel=1e-3))
 
 
@@ -227,4 +227,4 @@ def test_products_are_sampled_as_matmul_pairs_their_operands(left: tuple[int, ..
     products = (sample.left @ sample.right).flatten().sort().values
     expected = run_samples(network, feed)[network.outputs[0]].flatten().sort().values
     torch.testing.assert_close(products, expected, rtol=1e-4, atol=1e-5)
-    assert not sample.blind and sample.importance.shape == (sample.left @ sample.right).shape
+    assert not sample.blind and sample.fisher.shape == (sample.left @ sample.right).shape

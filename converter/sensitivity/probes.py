@@ -30,8 +30,8 @@ def probe(outputs: Mapping[str, Tensor], losses: Mapping[str, OutputLoss], gener
         if loss.counts_scores:
             moved = scores.movedim(loss.axis, -1)
             share = _probabilities(moved)
-            root = share.sqrt() * _signs(moved, generator)
-            vector += math.sqrt(loss.score_weight) * (root - share * root.sum(-1, keepdim=True)).movedim(-1, loss.axis)
+            owner = share.sqrt() * _signs(moved, generator)
+            vector += math.sqrt(loss.score_weight) * (owner - share * owner.sum(-1, keepdim=True)).movedim(-1, loss.axis)
         if loss.counts_values:
             vector += math.sqrt(loss.value_weight) * _signs(scores, generator) * _value_scale(scores, loss)
         result[name] = torch.where(torch.isfinite(scores), vector, 0.0)

@@ -120,7 +120,7 @@ def _moved(node: ir.Node, places: Places, shape: Sequence[int], written: Sequenc
         node: the operator.
         places: of its first input.
         shape: of its first input, as observed.
-        written: shapes of its outputs, as observed; they settle what a model with open sizes computes.
+        written: shapes of its outputs, as observed; they write_assignment what a model with open sizes computes.
     """
     made: list[list[Tensor]] = [[] for _ in node.outputs]
     arrays = [constant(v) for v in node.inputs[1:]]

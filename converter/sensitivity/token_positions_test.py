@@ -6,14 +6,14 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from converter.calibration.observer import observe
+from converter.calibration.observer import collect_statistics
 from converter.runtime.session import Feed
 from converter.sensitivity.token_positions import Places, is_map, places_of
 from converter.testing.sketch import Sketch, feeds_for
 
 
 def followed(model: ir.Model, feeds: list[Feed] | None = None) -> tuple[dict[str, Places], dict[str, tuple[int, ...]]]:
-    seen = observe(model, feeds or feeds_for(model, 1), threads=1)
+    seen = collect_statistics(model, feeds or feeds_for(model, 1), threads=1)
     shapes = {name: stats.shape for name, stats in seen.tensors.items()}
     return places_of(model, shapes), shapes
 

@@ -9,7 +9,7 @@ from types import MappingProxyType
 
 import onnx_ir as ir
 
-from converter.calibration.observer import Observations
+from converter.calibration.observer import CalibrationStatistics
 from converter.forms.form import SupportedForm, UnsupportedForm
 from converter.forms.registry import PASSING
 from converter.targets import TARGETS, Target
@@ -23,7 +23,7 @@ def cost_of(
     integer: frozenset[str],
     model: ir.Model,
     offers: dict[str, SupportedForm | UnsupportedForm],
-    seen: Observations,
+    seen: CalibrationStatistics,
     penalty: Mapping[str, float] = MappingProxyType({}),
     noise: Mapping[str, float] = MappingProxyType({}),
     target: Target = TARGET,

@@ -9,7 +9,7 @@ import onnx_ir as ir
 
 from converter.runtime.session import open_session, run_session
 from converter.testing.sketch import Sketch, feeds_for
-from converter.transforms.equalization.apply import Fold
+from converter.transforms.equalization.apply import Equalization
 from converter.transforms.equalization.find import find_sites
 
 C = 8
@@ -17,11 +17,13 @@ C = 8
 Part = Callable[[Sketch, str], str]
 
 
-def random_folds(model: ir.Model, seed: int = 0, kinds: tuple[str, ...] = ("fold", "balance", "inserted")) -> dict[str, Fold]:
-    """A fold for every site: scales from 0.1 to 10, and shifts where they are exact."""
+def random_equalizations(
+    model: ir.Model, seed: int = 0, kinds: tuple[str, ...] = ("cross_layer", "query_key", "per_channel_quantize")
+) -> dict[str, Equalization]:
+    """An equalization for every site: scales from 0.1 to 10, and shifts where they are exact."""
     generator = np.random.default_rng(seed)
     return {
-        name: Fold(
+        name: Equalization(
             tuple(np.exp(generator.uniform(np.log(0.1), np.log(10.0), site.channels))),
             tuple(generator.standard_normal(site.channels)) if site.shift else (),
         )
@@ -30,11 +32,11 @@ def random_folds(model: ir.Model, seed: int = 0, kinds: tuple[str, ...] = ("fold
     }
 
 
-def difference(model: ir.Model, folded: ir.Model) -> float:
+def difference(model: ir.Model, equalized: ir.Model) -> float:
     """Largest difference between the outputs, relative to the largest output; by the runtime without optimisations."""
     worst = 0.0
     for feed in feeds_for(model, 2, seed=7):
-        before, after = (run_session(open_session(ir.to_proto(m), threads=1, optimise=False), feed) for m in (model, folded))
+        before, after = (run_session(open_session(ir.to_proto(m), threads=1, optimise=False), feed) for m in (model, equalized))
         worst = max(worst, *(float(np.abs(before[n] - after[n]).max() / np.abs(before[n]).max()) for n in before))
     return worst
 

@@ -12,21 +12,21 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 import converter
-from converter.calibration.observer import observe
+from converter.calibration.observer import collect_statistics
 from converter.canonicalise import canonicalise
 from converter.emit.builder import emit
 from converter.methods.names import MethodName
 from converter.methods.search_parts import SearchParts
 from converter.options import Options
-from converter.partition.requantize_copies import fork_entering
+from converter.partition.requantize_copies import add_requantize_copies
 from converter.planning.make import Planned, make_plan
 from converter.runtime.session import Feed, open_session, run_session
-from converter.sensitivity.context import Section
+from converter.sensitivity.context import ReconstructionBlock
 from converter.targets import TARGETS
 from converter.targets.target_file import read_target
 from converter.testing.models import hybrid_model
 from converter.testing.sketch import settings_for
-from converter.transforms.equalization.apply import Fold, apply_folds
+from converter.transforms.equalization.apply import Equalization, apply_equalizations
 from converter.transforms.equalization.find import find_sites
 from converter.verify.verdict import sqnr
 
@@ -41,11 +41,13 @@ def hybrid(spread: float = 1.0, activation_bits: int = 8) -> ir.Model:
     model = canonicalise(hybrid_model(), FEEDS[:1]).model
     if spread > 1.0:
         generator = np.random.default_rng(1)
-        sites = {n: s for n, s in find_sites(model).items() if s.kind == "fold"}
-        folds = {n: Fold(tuple(np.exp(generator.uniform(-0.5, 0.5, s.channels) * np.log(spread)))) for n, s in sites.items()}
-        model = apply_folds(model, sites, folds)
+        sites = {n: s for n, s in find_sites(model).items() if s.kind == "cross_layer"}
+        equalizations = {
+            n: Equalization(tuple(np.exp(generator.uniform(-0.5, 0.5, s.channels) * np.log(spread)))) for n, s in sites.items()
+        }
+        model = apply_equalizations(model, sites, equalizations)
     if activation_bits < 8:
-        fork_entering(model, frozenset())
+        add_requantize_copies(model, frozenset())
     return model
 
 
@@ -53,19 +55,19 @@ def planned(
     model: ir.Model,
     method: MethodName,
     bits: str = "W8A8",
-    sections: tuple[Section, ...] = (),
+    reconstruction_blocks: tuple[ReconstructionBlock, ...] = (),
     seed: int = 0,
     *,
     without: Sequence[str] = (),
 ) -> Planned:
-    """The plan of a search without some of its parts, and without what trades nearness for speed: ramps, and operators in float."""
+    """The plan of a search without some of its parts, and without what trades nearness for speed."""
 
     def look(model: ir.Model) -> Any:
-        return observe(model, FEEDS[:8], threads=1)
+        return collect_statistics(model, FEEDS[:8], threads=1)
 
-    parts = replace(SearchParts(), **dict.fromkeys(["ramps", *without], False))
+    parts = replace(SearchParts(), **dict.fromkeys(["piecewise_linear", *without], False))
     options = Options(method=method, bits=bits, seed=seed, parts=parts, placement="balanced:0")
-    return make_plan(model, look(model), look, FEEDS[:8], sections, BY_SIZE, options, frozenset())
+    return make_plan(model, look(model), look, FEEDS[:8], reconstruction_blocks, BY_SIZE, options, frozenset())
 
 
 def logits(model: ir.Model, result: Planned) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:

@@ -10,7 +10,7 @@ from functools import cache
 import numpy as np
 import onnx_ir as ir
 
-from converter.calibration.observer import Observations, TensorStats
+from converter.calibration.observer import CalibrationStatistics, TensorStats
 from converter.forms.form import SupportedForm, UnsupportedForm
 from converter.partition.assign import cut
 from converter.partition.cost_model import predict
@@ -34,7 +34,7 @@ class Priced:
 
     model: ir.Model
     target: Target
-    seen: Observations
+    seen: CalibrationStatistics
     offers: dict[str, SupportedForm | UnsupportedForm]
     penalty: Mapping[str, float]
     noise: Mapping[str, float]
@@ -51,7 +51,9 @@ def random_network(seed: int) -> Priced:
     read = {name for node in sketch.nodes for name in node.input}
     model = sketch.model(*[name for name in made[1:] if name not in read or generator.random() < 0.1])
     shapes = shapes_of(model)
-    seen = Observations({name: TensorStats(-1.0, 1.0, np.linspace(-1, 1, 9, dtype=np.float32), shape) for name, shape in shapes.items()}, 1)
+    seen = CalibrationStatistics(
+        {name: TensorStats(-1.0, 1.0, np.linspace(-1, 1, 9, dtype=np.float32), shape) for name, shape in shapes.items()}, 1
+    )
     target = list(TARGETS.values())[seed % len(TARGETS)]
     offers = offer(model, seen, target, activation_bits=8, weight_bits=8)
     typical = predict(model, None, {}, shapes, target).total / 20

@@ -15,15 +15,15 @@ import onnx
 import onnx_ir as ir
 from onnx import TensorProto, helper, numpy_helper
 
-from converter.calibration.observer import Observations, observe
+from converter.calibration.observer import CalibrationStatistics, collect_statistics
 from converter.emit.builder import emit
 from converter.forms.form import SupportedForm, UnsupportedForm
 from converter.methods.problem import Problem
-from converter.partition.assign import place, settle
+from converter.partition.assign import place, write_assignment
 from converter.partition.bit_widths import CONTAINER_BITS, tensor_bits
 from converter.partition.integer_forms import offer
 from converter.partition.policy import FULL, parse_placement
-from converter.partition.requantize_copies import fork_entering
+from converter.partition.requantize_copies import add_requantize_copies
 from converter.plan.records import Plan
 from converter.planning.registry import METHODS
 from converter.quantization.bit_widths import BitWidths
@@ -106,7 +106,7 @@ class Planned:
     """A plan and what it was made from."""
 
     model: ir.Model
-    seen: Observations
+    seen: CalibrationStatistics
     offers: dict[str, SupportedForm | UnsupportedForm]
     plan: Plan
     target: Target
@@ -132,8 +132,8 @@ def plan_for(
     # networks so small save next to nothing, and shall be converted all the same
     chosen, label = replace(TARGETS[target], margin=0.0, quantize_node=0.0, dequantize_node=0.0), BitWidths(*bits)
     if bits[1] < CONTAINER_BITS:
-        fork_entering(model, excluded)
-    seen = observe(model, feeds or feeds_for(model), threads=1)
+        add_requantize_copies(model, excluded)
+    seen = collect_statistics(model, feeds or feeds_for(model), threads=1)
     offers = offer(model, seen, chosen, activation_bits=bits[1], weight_bits=bits[0], excluded=excluded)
     constants = {(n, i): c for n, o in offers.items() if isinstance(o, SupportedForm) for i, c in o.constants.items()}
     widths = tensor_bits(model, offers, bits[1])
@@ -142,7 +142,7 @@ def plan_for(
         best = FULL if full else parse_placement(placement)
         return Planned(model, seen, offers, place(model, offers, choice, seen, chosen, method=method, bits=label, placement=best), chosen)
     names = frozenset(n for n, o in offers.items() if isinstance(o, SupportedForm)) if integer is None else frozenset(integer)
-    return Planned(model, seen, offers, settle(model, offers, choice, names, Plan(method, label, target, {}, {})), chosen)
+    return Planned(model, seen, offers, write_assignment(model, offers, choice, names, Plan(method, label, target, {}, {})), chosen)
 
 
 def emitted(planned: Planned, metadata: dict[str, str] | None = None) -> onnx.ModelProto:

@@ -21,7 +21,7 @@ from converter.graph.queries import attributes, constant, narrows_output
 from converter.torch_backend import ops as torch_ops
 from converter.torch_backend.runtime_kernels import runtime_operator
 
-__all__ = ["Hook", "Network", "Step", "network_of", "run", "run_samples", "section", "stacked"]
+__all__ = ["Hook", "Network", "Step", "network_of", "run", "run_samples", "stacked", "subnetwork"]
 
 Tensor = torch.Tensor
 
@@ -103,7 +103,7 @@ def network_of(model: ir.Model, only: Collection[str] | None = None) -> Network:
     return Network(tuple(steps), constants, names, tuple(str(v.name) for v in model.graph.outputs), one_by_one=not known)
 
 
-def section(network: Network, outputs: Sequence[str], given: Collection[str]) -> Network:
+def subnetwork(network: Network, outputs: Sequence[str], given: Collection[str]) -> Network:
     """The steps that lead from some tensors to others.
 
     Args:
@@ -154,7 +154,7 @@ def run(
     """
     names = network.outputs if wanted is None else wanted
     values: dict[str, Tensor] = {**network.constants, **(constants or {}), **feed}
-    left = _readings(network, names)
+    left = _quantized_edges(network, names)
     for step in network.steps:
         inputs: list[Tensor | None] = []
         for index, name in enumerate(step.inputs):
@@ -227,7 +227,7 @@ def stacked(results: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
     return {name: torch.stack([result[name] for result in results]) for name in steady}
 
 
-def _readings(network: Network, wanted: Sequence[str]) -> dict[str, int]:
+def _quantized_edges(network: Network, wanted: Sequence[str]) -> dict[str, int]:
     """How often each tensor is read; wanted ones once more."""
     count: dict[str, int] = dict.fromkeys(wanted, 1)
     for step in network.steps:

@@ -12,7 +12,7 @@ from converter.canonicalise import canonicalise
 from converter.runtime.session import Feed, open_session, run_session
 from converter.testing.models import hybrid_model, make_model
 from converter.testing.sketch import Sketch, feeds_for
-from converter.torch_backend.network import Network, Step, network_of, run, run_samples, section
+from converter.torch_backend.network import Network, Step, network_of, run, run_samples, subnetwork
 
 
 @pytest.fixture(scope="module")
@@ -41,10 +41,10 @@ def test_many_samples_run_at_once_though_the_graph_is_fixed_to_a_batch_of_one(hy
     np.testing.assert_allclose(got, np.stack(expected), rtol=1e-4, atol=1e-5 * np.abs(expected).max())
 
 
-def test_a_section_goes_on_from_the_tensors_that_are_given(hybrid: tuple[Network, list[Feed], list[np.ndarray]]) -> None:
+def test_a_subnetwork_goes_on_from_the_tensors_that_are_given(hybrid: tuple[Network, list[Feed], list[np.ndarray]]) -> None:
     network, feeds, expected = hybrid
     middle = next(s for s in network.steps if s.op_type == "Softmax").outputs[0]
-    rest = section(
+    rest = subnetwork(
         network, ["logits"], [s.outputs[0] for s in network.steps[: [middle in s.outputs for s in network.steps].index(True) + 1]]
     )
     assert middle in rest.inputs and "image" not in rest.inputs
@@ -53,10 +53,10 @@ def test_a_section_goes_on_from_the_tensors_that_are_given(hybrid: tuple[Network
     np.testing.assert_allclose(run_samples(rest, known)["logits"].numpy(), np.stack(expected), rtol=1e-4, atol=1e-5)
 
 
-def test_a_section_leaves_out_what_the_outputs_do_not_need(hybrid: tuple[Network, list[Feed], list[np.ndarray]]) -> None:
+def test_a_subnetwork_leaves_out_what_the_outputs_do_not_need(hybrid: tuple[Network, list[Feed], list[np.ndarray]]) -> None:
     network, *_ = hybrid
     first = network.steps[0]
-    assert section(network, list(first.outputs), ()).steps == (first,)
+    assert subnetwork(network, list(first.outputs), ()).steps == (first,)
 
 
 def test_the_hook_replaces_what_is_read_and_only_that(hybrid: tuple[Network, list[Feed], list[np.ndarray]]) -> None:

@@ -29,7 +29,7 @@ from converter.testing.narrow_networks import (
     networks,
 )
 from converter.testing.sketch import TARGET_NAMES, Sketch, emitted, feeds_for, kernels_of, parity, plan_for, settings_for
-from converter.verify.integer_coverage import take_census
+from converter.verify.integer_coverage import measure_integer_coverage
 from converter.verify.simulation import simulate
 from converter.verify.verdict import sqnr
 
@@ -112,13 +112,15 @@ def test_clips_by_hand(build: Callable[[Sketch], str], count: int, target: str, 
 
 
 @targets
-def test_the_census_counts_clips_and_products(target: str, tmp_path: Path) -> None:
+def test_the_integer_coverage_counts_clips_and_products(target: str, tmp_path: Path) -> None:
     results = []
     for activation_bits in (8, 6):
         sketch = Sketch()
         planned = plan_for(sketch.model(CLIPS["one for all layers that read a stream"][0](sketch)), target, bits=(8, activation_bits))
         feed = feeds_for(planned.model, 1)[0]
-        results.append(take_census(emitted(planned), planned.plan, planned.offers, feed, settings_for(planned.target), tmp_path))
+        results.append(
+            measure_integer_coverage(emitted(planned), planned.plan, planned.offers, feed, settings_for(planned.target), tmp_path)
+        )
     assert [r.kernels.get("Clip", 0) for r in results] == [0, 2]
     assert results[0].coverage == results[1].coverage == 1.0
     assert not results[1].float_ops
@@ -141,9 +143,9 @@ def test_a_narrow_conversion_runs_as_much_in_integer(
 
     wide, narrow = converted("W8A8").verdict, converted(bits)
     assert wide is not None and narrow.verdict is not None
-    assert narrow.verdict.census.coverage == wide.census.coverage > 0.5
+    assert narrow.verdict.integer_coverage.coverage == wide.integer_coverage.coverage > 0.5
     assert (narrow.verdict.parity_db or 0.0) > 100.0
     written = Counter(n.op_type for n in onnx.load(tmp_path / "out.onnx").graph.node)
-    assert narrow.verdict.census.kernels["Clip"] == written["Clip"] > wide.census.kernels.get("Clip", 0)
+    assert narrow.verdict.integer_coverage.kernels["Clip"] == written["Clip"] > wide.integer_coverage.kernels.get("Clip", 0)
     record = json.loads(report_json(narrow))
     assert set(record["tensor_bits"]) == {bits[3], "8"} and set(record["weight_bits"]) == {bits[1]}

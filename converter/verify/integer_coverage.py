@@ -1,4 +1,4 @@
-"""Census: which kernels ONNX Runtime really runs, read from its own profile of the optimised graph."""
+"""Integer coverage: which kernels ONNX Runtime really runs, read from its own profile of the optimised graph."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from converter.forms.form import SupportedForm, UnsupportedForm
 from converter.plan.records import Plan
 from converter.runtime.session import Feed, open_session, run_session
 
-__all__ = ["INTEGER_PRODUCTS", "Census", "FloatOp", "integer_products", "profile", "take_census"]
+__all__ = ["INTEGER_PRODUCTS", "FloatOp", "IntegerCoverage", "integer_products", "measure_integer_coverage", "profile"]
 
 INTEGER_PRODUCTS = frozenset(["QLinearConv", "QGemm", "QLinearMatMul", "MatMulIntegerToFloat", "ConvInteger", "MatMulInteger"])
 _SUFFIX = "_kernel_time"
@@ -32,7 +32,7 @@ class FloatOp:
 
 
 @dataclass(frozen=True)
-class Census:
+class IntegerCoverage:
     """What the runtime ran.
 
     Attributes:
@@ -53,14 +53,14 @@ class Census:
         return self.integer_macs / self.total_macs if self.total_macs else 0.0
 
 
-def take_census(
+def measure_integer_coverage(
     model: onnx.ModelProto,
     plan: Plan,
     offers: Mapping[str, SupportedForm | UnsupportedForm],
     feed: Feed,
     settings: Mapping[str, str],
     folder: Path,
-) -> Census:
+) -> IntegerCoverage:
     """Profile one inference and attribute each product kernel to the operator it came from.
 
     Args:
@@ -75,7 +75,7 @@ def take_census(
     in_integer, kernels = integer_products(model, macs, feed, settings, folder)
     floats = [FloatOp(n, plan.ops[n].op_type, macs[n], _reason(plan, n)) for n in macs if n not in in_integer and n in plan.ops]
     others = [FloatOp(n, op.op_type, 0, op.reason) for n, op in plan.ops.items() if op.runs != "integer" and n not in macs]
-    return Census(
+    return IntegerCoverage(
         kernels,
         sum(macs[n] for n in in_integer),
         sum(macs.values()),
@@ -101,8 +101,8 @@ def integer_products(
     optimised = folder / "optimised.onnx"
     session = open_session(model, threads=1, settings=settings, optimised_path=optimised, profile_prefix=folder / "profile")
     ran = [(event["args"]["op_name"], event["name"].removesuffix(_SUFFIX)) for event in profile(session, feed)]
-    origins = _origins(model, onnx.load(optimised), names)
-    found = frozenset(origins[kernel] for op_type, kernel in ran if op_type in INTEGER_PRODUCTS and kernel in origins)
+    source_nodes = _source_nodes(model, onnx.load(optimised), names)
+    found = frozenset(source_nodes[kernel] for op_type, kernel in ran if op_type in INTEGER_PRODUCTS and kernel in source_nodes)
     return found, dict(sorted(Counter(op_type for op_type, _ in ran).items(), key=lambda item: (-item[1], item[0])))
 
 
@@ -113,7 +113,7 @@ def profile(session: Any, feed: Feed) -> list[dict[str, Any]]:
     return [event for event in events if event.get("cat") == "Node" and event["name"].endswith(_SUFFIX)]
 
 
-def _origins(model: onnx.ModelProto, optimised: onnx.ModelProto, names: Collection[str]) -> dict[str, str]:
+def _source_nodes(model: onnx.ModelProto, optimised: onnx.ModelProto, names: Collection[str]) -> dict[str, str]:
     """The operator that each kernel came from, by the kernel's name.
 
     The runtime keeps the names of most nodes; of a convolution it may keep no more than the name of its weights.

@@ -8,13 +8,13 @@ import onnx_ir as ir
 import pytest
 
 from converter.testing.sketch import TARGET_NAMES, Sketch, emitted, feeds_for, plan_for, settings_for
-from converter.verify.integer_coverage import Census, take_census
+from converter.verify.integer_coverage import IntegerCoverage, measure_integer_coverage
 
 
-def census_of(model: ir.Model, folder: Path, target: str = "arm64", *, integer: Collection[str] | None = None) -> Census:
+def coverage_of_sketch(model: ir.Model, folder: Path, target: str = "arm64", *, integer: Collection[str] | None = None) -> IntegerCoverage:
     planned = plan_for(model, target, integer=integer)
     feed = feeds_for(model, 1)[0]
-    return take_census(emitted(planned), planned.plan, planned.offers, feed, settings_for(planned.target), folder)
+    return measure_integer_coverage(emitted(planned), planned.plan, planned.offers, feed, settings_for(planned.target), folder)
 
 
 def convs(*names: str) -> ir.Model:
@@ -29,11 +29,11 @@ MACS = 8 * 36 * 72
 
 
 def test_a_float_model_has_no_coverage(tmp_path: Path) -> None:
-    census = census_of(convs("a", "b"), tmp_path, integer=())
-    assert (census.coverage, census.integer_macs, census.total_macs) == (0.0, 0, 2 * MACS)
-    assert [(f.name, f.op_type, f.macs) for f in census.float_ops] == [("a", "Conv", MACS), ("b", "Conv", MACS)]
-    assert {f.reason for f in census.float_ops} == {"cheaper in float on this target, given its neighbours"}
-    assert not any(k.startswith("QLinear") for k in census.kernels)
+    integer_coverage = coverage_of_sketch(convs("a", "b"), tmp_path, integer=())
+    assert (integer_coverage.coverage, integer_coverage.integer_macs, integer_coverage.total_macs) == (0.0, 0, 2 * MACS)
+    assert [(f.name, f.op_type, f.macs) for f in integer_coverage.float_ops] == [("a", "Conv", MACS), ("b", "Conv", MACS)]
+    assert {f.reason for f in integer_coverage.float_ops} == {"cheaper in float on this target, given its neighbours"}
+    assert not any(k.startswith("QLinear") for k in integer_coverage.kernels)
 
 
 @pytest.mark.parametrize("target", TARGET_NAMES)
@@ -43,38 +43,39 @@ def test_an_integer_model_is_covered_whole(target: str, tmp_path: Path) -> None:
     x = sketch.add("Flatten", sketch.add("GlobalAveragePool", sketch.conv(x, 8, group=8)))
     x = sketch.add("Gemm", x, sketch.normal(8, 6), sketch.normal(6))
     y = sketch.add("MatMul", sketch.add("Sigmoid", x), sketch.normal(6, 6))
-    census = census_of(sketch.model(sketch.add("MatMul", y, sketch.input("z", 6, 3))), tmp_path, target)
-    assert census.coverage == 1.0
-    assert census.total_macs == 8 * 36 * 72 + 8 * 36 * 9 + 48 + 36 + 18
-    assert {k: census.kernels[k] for k in ("QLinearConv", "QGemm", "QLinearMatMul", "MatMulIntegerToFloat")} == {
+    integer_coverage = coverage_of_sketch(sketch.model(sketch.add("MatMul", y, sketch.input("z", 6, 3))), tmp_path, target)
+    assert integer_coverage.coverage == 1.0
+    assert integer_coverage.total_macs == 8 * 36 * 72 + 8 * 36 * 9 + 48 + 36 + 18
+    assert {k: integer_coverage.kernels[k] for k in ("QLinearConv", "QGemm", "QLinearMatMul", "MatMulIntegerToFloat")} == {
         "QLinearConv": 2, "QGemm": 1, "QLinearMatMul": 1, "MatMulIntegerToFloat": 1,
     }  # fmt: skip
-    assert census.float_ops == ()
+    assert integer_coverage.float_ops == ()
 
 
 def test_a_mixed_model_is_covered_in_part(tmp_path: Path) -> None:
     sketch = Sketch()
     x = sketch.conv(sketch.input("x", 1, 8, 6, 6), 8, name="small", size=1)
     x = sketch.add("Erf", sketch.conv(x, 8, name="large"), name="erf")
-    census = census_of(sketch.model(x), tmp_path, integer={"small"})
+    integer_coverage = coverage_of_sketch(sketch.model(x), tmp_path, integer={"small"})
     small = 8 * 36 * 8
-    assert census.coverage == pytest.approx(small / (small + MACS))
-    assert [(f.name, f.macs) for f in census.float_ops] == [("large", MACS), ("erf", 0)]
+    assert integer_coverage.coverage == pytest.approx(small / (small + MACS))
+    assert [(f.name, f.macs) for f in integer_coverage.float_ops] == [("large", MACS), ("erf", 0)]
 
 
 def test_products_that_have_no_integer_kernel_are_told_and_count(tmp_path: Path) -> None:
-    """A linear layer in integer, an Einsum with weights, an LSTM and a product with a constant on the left."""
+    """A linear layer and a product with a constant on the left in integer, an Einsum with weights and an LSTM in float."""
     sketch = Sketch()
     x = sketch.add("MatMul", sketch.input("x", 6, 2, 8), sketch.normal(8, 8), name="linear")
     x = sketch.add("Einsum", x, sketch.normal(8, 2, 4), equation="tbi,inh->tbnh", name="heads")
     x = sketch.add("Reshape", x, sketch.constant([6, 2, 8], np.int64), name="joined")
     x = sketch.add("LSTM", x, sketch.normal(1, 12, 8), sketch.normal(1, 12, 3), hidden_size=3, name="recurrent")
     x = sketch.add("MatMul", sketch.normal(5, 2), sketch.add("Squeeze", x, sketch.constant([1], np.int64)), name="left")
-    census = census_of(sketch.model(x), tmp_path)
-    floats = {"heads": 12 * 8 * 8, "recurrent": 12 * 12 * (8 + 3), "left": 6 * 5 * 2 * 3}
-    assert {f.name: f.macs for f in census.float_ops if f.macs} == floats
-    assert census.integer_macs == 12 * 8 * 8
-    assert census.coverage == pytest.approx(768 / (768 + sum(floats.values())))
+    integer_coverage = coverage_of_sketch(sketch.model(x), tmp_path)
+    floats = {"heads": 12 * 8 * 8, "recurrent": 12 * 12 * (8 + 3)}
+    integers = 12 * 8 * 8 + 6 * 5 * 2 * 3
+    assert {f.name: f.macs for f in integer_coverage.float_ops if f.macs} == floats
+    assert integer_coverage.integer_macs == integers
+    assert integer_coverage.coverage == pytest.approx(integers / (integers + sum(floats.values())))
 
 
 @pytest.mark.parametrize(
@@ -84,9 +85,9 @@ def test_products_that_have_no_integer_kernel_are_told_and_count(tmp_path: Path)
 def test_names_that_begin_with_each_other_are_told_apart(names: tuple[str, ...], target: str, tmp_path: Path) -> None:
     """Each in turn is the one in float."""
     for left_out in names:
-        census = census_of(convs(*names), tmp_path, target, integer=set(names) - {left_out})
-        assert [f.name for f in census.float_ops] == [left_out]
-        assert census.integer_macs == (len(names) - 1) * MACS
+        integer_coverage = coverage_of_sketch(convs(*names), tmp_path, target, integer=set(names) - {left_out})
+        assert [f.name for f in integer_coverage.float_ops] == [left_out]
+        assert integer_coverage.integer_macs == (len(names) - 1) * MACS
 
 
 def test_what_the_runtime_did_not_fuse_is_told(tmp_path: Path) -> None:
@@ -96,13 +97,13 @@ def test_what_the_runtime_did_not_fuse_is_told(tmp_path: Path) -> None:
     proto.graph.output.add().CopyFrom(proto.graph.output[0])
     proto.graph.output[1].name = proto.graph.node[index].output[0]
     feed = feeds_for(planned.model, 1)[0]
-    census = take_census(proto, planned.plan, planned.offers, feed, settings_for(planned.target), tmp_path)
-    assert census.coverage == 0.0
-    assert census.float_ops[0].reason == "planned in integer, but the runtime did not fuse it"
+    integer_coverage = measure_integer_coverage(proto, planned.plan, planned.offers, feed, settings_for(planned.target), tmp_path)
+    assert integer_coverage.coverage == 0.0
+    assert integer_coverage.float_ops[0].reason == "planned in integer, but the runtime did not fuse it"
 
 
 def test_a_model_without_products_has_coverage_zero(tmp_path: Path) -> None:
     sketch = Sketch()
-    census = census_of(sketch.model(sketch.add("Sigmoid", sketch.input("x", 4))), tmp_path)
-    assert (census.coverage, census.total_macs) == (0.0, 0)
-    assert census.kernels == {"DequantizeLinear": 1, "QLinearSigmoid": 1, "QuantizeLinear": 1}
+    integer_coverage = coverage_of_sketch(sketch.model(sketch.add("Sigmoid", sketch.input("x", 4))), tmp_path)
+    assert (integer_coverage.coverage, integer_coverage.total_macs) == (0.0, 0)
+    assert integer_coverage.kernels == {"DequantizeLinear": 1, "QLinearSigmoid": 1, "QuantizeLinear": 1}

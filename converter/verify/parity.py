@@ -95,7 +95,7 @@ def plan_parity(planned: ir.Model, proto: onnx.ModelProto, plan: Plan, feeds: Se
     """Compare an emitted model with a simulation of its plan.
 
     Args:
-        planned: canonical model with the plan's folds, grids that are not uniform, and levels.
+        planned: canonical model with the plan's equalizations, non-uniform quantizers and constant gates.
         proto: the emitted model.
         plan: what it was emitted from.
         feeds: samples, of which the first four count.

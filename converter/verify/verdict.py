@@ -20,7 +20,7 @@ from converter.plan.records import Plan
 from converter.runtime.session import Feed, open_session, run_session
 from converter.targets import Target
 from converter.verify.fusion_hazards import check_emitted
-from converter.verify.integer_coverage import Census, take_census
+from converter.verify.integer_coverage import IntegerCoverage, measure_integer_coverage
 from converter.verify.parity import (
     CHAOS_MARGIN_DB,
     LEAST_PARITY_DB,
@@ -63,7 +63,7 @@ class Verdict:
         parity_db: SQNR between the emitted model and its reference over the first four samples, of the output that agrees least;
             None without an output of numbers.
         parity_reference: what the emitted model was compared with.
-        census: what ran in integer.
+        integer_coverage: what ran in integer.
         samples: how many were compared.
         parity_agreement: as ``parity_db``, share of equal elements of the output of integers that agrees least; None without one.
     """
@@ -71,7 +71,7 @@ class Verdict:
     outputs: tuple[OutputQuality, ...]
     parity_db: float | None
     parity_reference: str
-    census: Census
+    integer_coverage: IntegerCoverage
     samples: int
     parity_agreement: float | None = None
 
@@ -93,7 +93,7 @@ def verify(
 
     Args:
         source: the float model.
-        canonical: the model that the plan was made for, with its folds, curves and levels.
+        canonical: the model that the plan was made for, with its equalizations, non-uniform quantizers and constant gates.
         emitted: the model to check.
         plan: what it was emitted from.
         offers: for the multiply-accumulates of each operator.
@@ -128,8 +128,8 @@ def verify(
     _check_parity(parity, qualities)
     _check_constants({o.name for o in source.outputs} - {str(v.name) for v in canonical.graph.outputs}, wanted, got)
     with temporary_folder(2 * proto.ByteSize()) as folder:
-        census = take_census(proto, plan, offers, feeds[0], settings, folder)
-    return Verdict(qualities, parity.db, parity.reference, census, len(feeds), parity.agreement)
+        integer_coverage = measure_integer_coverage(proto, plan, offers, feeds[0], settings, folder)
+    return Verdict(qualities, parity.db, parity.reference, integer_coverage, len(feeds), parity.agreement)
 
 
 def _check_parity(parity: PlanParity, qualities: Sequence[OutputQuality]) -> None:

@@ -74,7 +74,7 @@ def test_a_sound_conversion_passes(case: Case) -> None:
     assert logits.agreement is None  # nobody said that they are class scores
     (scores,) = case.verify(case.emitted(), scores={"logits": -1}).outputs
     assert scores.agreement is not None and 0.0 <= scores.agreement <= 1.0
-    assert 0.5 < verdict.census.coverage <= 1.0
+    assert 0.5 < verdict.integer_coverage.coverage <= 1.0
 
 
 def test_verification_errors_have_exit_code_5() -> None:

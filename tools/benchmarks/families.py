@@ -65,7 +65,7 @@ def markdown(results: Sequence[FamilyResult]) -> str:
         latency = "" if report.latency is None else f"{report.latency.ratio:.2f}"
         lines.append(
             f"| {result.network} | {result.size} | {report.target} | {quality.sqnr_db:.1f} | {agreement} | {verdict.parity_db:.0f} "
-            f"| {verdict.census.coverage:.1%} | {report.float_bytes / 1e6:.1f} → {report.integer_bytes / 1e6:.1f} | {latency} |"
+            f"| {verdict.integer_coverage.coverage:.1%} | {report.float_bytes / 1e6:.1f} → {report.integer_bytes / 1e6:.1f} | {latency} |"
         )
     return "\n".join(lines) + "\n"
 

@@ -1,6 +1,6 @@
 """Does judging on samples lose anything? ``python -m tools.benchmarks.sampling MODEL.onnx --calib PATH``.
 
-``q-hyvit`` judges the grids of a layer at some hundred sampled places. Here every layer is judged at all places of all samples
+``q-hyvit`` reconstructions the grids of a layer at some hundred sampled places. Here every layer is judged at all places of all samples
 as well: how much larger is the error, over all places, of what the samples choose than of the best of the same candidates?
 """
 
@@ -24,14 +24,14 @@ from converter.load.metadata import PREPROCESS
 from converter.load.model import load
 from converter.methods.judging.layer_readers import Reader
 from converter.methods.judging.layer_search import ranked_activations
-from converter.methods.judging.output_error import Judge, activation_errors, judge_of
+from converter.methods.judging.output_error import LayerReconstruction, activation_errors, reconstruction_of
 from converter.methods.judging.range_candidates import covering, scale_candidates
 from converter.methods.judging.tensor_error import TensorSample, grid_errors
 from converter.options import Options
 from converter.planning.make import find_losses
 from converter.quantization.parameters import QuantParams
 from converter.runtime.session import Feed
-from converter.sensitivity.context import Reading, stack
+from converter.sensitivity.context import QuantizedEdge, stack
 from converter.sensitivity.curvature import LayerSample, capture, layers_of
 from converter.sensitivity.output_loss import OutputLoss
 from converter.torch_backend.network import Network, network_of
@@ -63,21 +63,21 @@ class LayerResult:
 
 
 def compare_layer(sample: LayerSample, everything: LayerSample, bits: int) -> LayerResult:
-    """Choose a grid for a layer's first operand on samples and on all places, and judge both on all places.
+    """Choose a grid for a layer's first operand on samples and on all places, and reconstruction both on all places.
 
     Args:
         sample: the layer at sampled places.
         everything: the same at all places.
         bits: of the grid.
     """
-    few, every = judge_of(sample), _unthinned(everything)
+    few, every = reconstruction_of(sample), _unthinned(everything)
     low, high = float(every.left.min()), float(every.left.max())
     numbers = every.left.reshape(-1)
     kept = numbers[torch.randperm(len(numbers), generator=torch.Generator().manual_seed(0))[:_PLAIN_NUMBERS]]
     start = _nearest(kept, [covering(low * a, high * b, bits, True) for a in _RANGES for b in _RANGES])
     guard = TensorSample(torch.arange(len(kept)), kept[None], torch.ones_like(kept)[None])
     begun = time.process_time()
-    reader = Reader(sample.name, 0, Reading(sample.operands[0], 1.0))
+    reader = Reader(sample.name, 0, QuantizedEdge(sample.operands[0], 1.0))
     chosen = ranked_activations([reader], {sample.name: few}, {(sample.name, 1): few.right}, start, low, high, guard=guard)[0]
     between = time.process_time()
     candidates = [start, *scale_candidates(low, high, bits, True)]
@@ -93,8 +93,8 @@ def _nearest(numbers: torch.Tensor, grids: Sequence[QuantParams]) -> QuantParams
     return grids[int(grid_errors(TensorSample(torch.arange(len(numbers)), numbers[None], torch.ones_like(numbers)[None]), grids).argmin())]
 
 
-def _unthinned(sample: LayerSample) -> Judge:
-    return Judge(sample.left, sample.right, sample.left @ sample.right, sample.importance)
+def _unthinned(sample: LayerSample) -> LayerReconstruction:
+    return LayerReconstruction(sample.left, sample.right, sample.left @ sample.right, sample.fisher)
 
 
 def summary(results: Sequence[LayerResult], bits: int) -> str:

@@ -19,7 +19,7 @@ import onnx
 import onnx_ir as ir
 
 from converter.calibration.input_shapes import calibration_shapes
-from converter.calibration.observer import observe
+from converter.calibration.observer import collect_statistics
 from converter.calibration.preprocess import parse_preprocess
 from converter.calibration.samples import load_samples
 from converter.canonicalise import canonicalise
@@ -28,9 +28,9 @@ from converter.load.files import check_input, check_outputs, write_files
 from converter.load.metadata import PREPROCESS
 from converter.load.model import load
 from converter.runtime.session import Feed, open_session, run_session
-from converter.transforms.equalization.apply import apply_folds
+from converter.transforms.equalization.apply import apply_equalizations
 from converter.transforms.equalization.find import find_sites
-from converter.transforms.equalization.site import Fold, Site
+from converter.transforms.equalization.site import Equalization, EqualizationSite
 
 __all__ = ["Stress", "main", "stress"]
 
@@ -77,12 +77,12 @@ def stress(path: Path, *, spread: float = DEFAULT_SPREAD, seed: int = 0) -> Stre
     preprocess = None if given is None else parse_preprocess(given)
     feeds = load_samples(None, specs, count=_SAMPLES, preprocess=preprocess, seed=seed).calibration
     model = canonicalise(source.model, feeds[:1]).model
-    shapes = {name: stats.shape for name, stats in observe(model, feeds[:1]).tensors.items()}
+    shapes = {name: stats.shape for name, stats in collect_statistics(model, feeds[:1]).tensors.items()}
     sites = {name: site for name, site in find_sites(model, shapes).items() if not site.inserted}
     generator = np.random.default_rng(seed)
     reach = np.log(spread) / 2
-    folds = {name: Fold(tuple(np.exp(generator.uniform(-reach, reach, site.channels)))) for name, site in sites.items()}
-    stressed = apply_folds(model, sites, folds)
+    equalizations = {name: Equalization(tuple(np.exp(generator.uniform(-reach, reach, site.channels)))) for name, site in sites.items()}
+    stressed = apply_equalizations(model, sites, equalizations)
     proto: onnx.ModelProto = ir.to_proto(stressed)
     onnx.helper.set_model_props(proto, source.metadata)
     error = _error(source.model, proto, feeds)
@@ -93,7 +93,7 @@ def stress(path: Path, *, spread: float = DEFAULT_SPREAD, seed: int = 0) -> Stre
     return Stress(proto, len(sites), _median_spread(model, sites, feeds), _median_spread(stressed, sites, feeds), error)
 
 
-def _median_spread(model: ir.Model, sites: Mapping[str, Site], feeds: Sequence[Feed]) -> float:
+def _median_spread(model: ir.Model, sites: Mapping[str, EqualizationSite], feeds: Sequence[Feed]) -> float:
     """Median over key tensors of the largest channel range over the median channel range; 1.0 without any site."""
     proto: onnx.ModelProto = ir.to_proto(model)
     known = {o.name for o in proto.graph.output}

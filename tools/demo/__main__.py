@@ -118,7 +118,7 @@ def _print(readings: Sequence[_Reading], reports: Sequence[tuple[Path, Report]],
     console.print(table)
     for path, report in reports:
         assert report.verdict is not None
-        console.print(f"{report.target}: integer coverage {report.verdict.census.coverage:.1%}; report: {path}", highlight=False)
+        console.print(f"{report.target}: integer coverage {report.verdict.integer_coverage.coverage:.1%}; report: {path}", highlight=False)
 
 
 if __name__ == "__main__":

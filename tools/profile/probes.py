@@ -16,12 +16,12 @@ import onnx
 import onnx_ir as ir
 from onnx import TensorProto, helper, numpy_helper
 
-from converter.calibration.observer import Observations, observe
+from converter.calibration.observer import CalibrationStatistics, collect_statistics
 from converter.emit.builder import emit
 from converter.forms.form import SupportedForm
 from converter.methods.problem import Problem
 from converter.methods.ranges import minmax
-from converter.partition.assign import settle
+from converter.partition.assign import write_assignment
 from converter.partition.integer_forms import offer
 from converter.plan.records import Plan
 from converter.quantization.bit_widths import BitWidths
@@ -235,9 +235,9 @@ def feeds(model: ir.Model, seed: int = 1) -> dict[str, np.ndarray[Any, Any]]:
     return {str(v.name): generator.standard_normal(v.shape.numpy()).astype(np.float32) for v in model.graph.inputs if v.shape is not None}
 
 
-def seen_in(model: ir.Model) -> Observations:
+def seen_in(model: ir.Model) -> CalibrationStatistics:
     """Observations of one sample."""
-    return observe(model, [feeds(model)], threads=1)
+    return collect_statistics(model, [feeds(model)], threads=1)
 
 
 def floats(model: ir.Model) -> onnx.ModelProto:
@@ -246,14 +246,14 @@ def floats(model: ir.Model) -> onnx.ModelProto:
     return proto
 
 
-def integers(model: ir.Model, seen: Observations, target: Target) -> tuple[onnx.ModelProto, frozenset[str]]:
+def integers(model: ir.Model, seen: CalibrationStatistics, target: Target) -> tuple[onnx.ModelProto, frozenset[str]]:
     """The model with all that is offered in integer, as the converter writes it for a target; and the names of what is offered."""
     offers = offer(model, seen, target, activation_bits=8, weight_bits=8)
     constants = {(n, i): c for n, o in offers.items() if isinstance(o, SupportedForm) for i, c in o.constants.items()}
     widths = dict.fromkeys(seen.tensors, 8)
     choice = minmax.choose(Problem(seen.tensors, constants, widths, target.signed_activations))
     names = frozenset(n for n, o in offers.items() if isinstance(o, SupportedForm))
-    plan = settle(model, offers, choice, names, Plan("minmax", BitWidths(), target.name, {}, {}))
+    plan = write_assignment(model, offers, choice, names, Plan("minmax", BitWidths(), target.name, {}, {}))
     proto: onnx.ModelProto = ir.to_proto(emit(model, plan, {}))
     return proto, names
 

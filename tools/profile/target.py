@@ -22,8 +22,8 @@ from rich.table import Table
 from converter.cli.command import Parser, exit_code
 from converter.errors import UsageError
 from converter.load.files import check_outputs, write_files
-from converter.partition.sigmoid_forms import RAMP_KIND
 from converter.targets import DEFAULT_TARGET, find_target
+from converter.targets.costs import PIECEWISE_LINEAR_KIND
 from converter.targets.target import Cost, Prices, Target
 from converter.targets.target_file import FILE_SUFFIX, target_text
 from tools.arm64.emulator import CORES, check_core
@@ -73,10 +73,10 @@ def fitted(base: Target, measured: Measured) -> tuple[Target, dict[str, Fit]]:
     """The target with costs that fit the measurements, and the fits by kind and form, as ``Conv integer``."""
     by_form = {form: fit_all(samples, measured.floor) for form, samples in (("float", measured.floats), ("integer", measured.integers))}
     fits = {f"{kind} {form}": found for form in by_form for kind, found in by_form[form].items()}
-    # what no operator of a model says by itself keeps what it was given, such as a ramp in the place of a sigmoid; in another
+    # what no operator of a model says by itself keeps what it was given, such as a piecewise-linear sigmoid; in another
     # unit that would mean something else, and without a price nothing is replaced
-    kept = RAMP_KIND in base.costs and base.unit == measured.unit
-    costs = {RAMP_KIND: base.costs[RAMP_KIND]} if kept else {}
+    kept = PIECEWISE_LINEAR_KIND in base.costs and base.unit == measured.unit
+    costs = {PIECEWISE_LINEAR_KIND: base.costs[PIECEWISE_LINEAR_KIND]} if kept else {}
     for kind, found in by_form["float"].items():
         integer = by_form["integer"].get(kind)
         # what costs nothing in float could never be worth anything in integer

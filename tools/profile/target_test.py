@@ -12,9 +12,8 @@ import onnx
 import pytest
 
 from converter.options import Options
-from converter.partition.sigmoid_forms import RAMP_KIND
 from converter.targets import TARGETS, find_target
-from converter.targets.costs import features, form_costs, kind_of
+from converter.targets.costs import PIECEWISE_LINEAR_KIND, features, form_costs, kind_of
 from converter.targets.target import Cost, Target
 from converter.targets.target_file import target_text
 from tools.arm64 import per_op
@@ -70,13 +69,16 @@ def test_what_costs_nothing_in_float_keeps_a_price_that_a_target_file_may_have()
     assert fitted(BASE, MEASURED)[0].costs["Flatten"] == Cost({"node": 1.0}, {"node": 5.0})
 
 
-def test_a_ramp_keeps_its_price() -> None:
+def test_a_piecewise_linear_sigmoid_keeps_its_price() -> None:
     """No probe measures one."""
-    assert fitted(BASE, replace(MEASURED, unit=BASE.unit))[0].costs[RAMP_KIND] == BASE.costs[RAMP_KIND]
+    assert fitted(BASE, replace(MEASURED, unit=BASE.unit))[0].costs[PIECEWISE_LINEAR_KIND] == BASE.costs[PIECEWISE_LINEAR_KIND]
 
 
-def test_a_ramp_of_another_unit_has_no_price() -> None:
-    assert RAMP_KIND not in fitted(BASE, replace(MEASURED, unit="picoseconds" if BASE.unit != "picoseconds" else "instructions"))[0].costs
+def test_a_piecewise_linear_sigmoid_of_another_unit_has_no_price() -> None:
+    assert (
+        PIECEWISE_LINEAR_KIND
+        not in fitted(BASE, replace(MEASURED, unit="picoseconds" if BASE.unit != "picoseconds" else "instructions"))[0].costs
+    )
 
 
 def test_the_target_says_what_was_measured_and_how_far_off_its_prices_are() -> None:
@@ -148,7 +150,7 @@ def test_the_command_writes_a_target_that_a_conversion_takes(
         base.session_settings,
         base.margin,
     )
-    assert set(target.costs) == kinds_of(few) | {RAMP_KIND}
+    assert set(target.costs) == kinds_of(few) | {PIECEWISE_LINEAR_KIND}
     assert {kind for kind in kinds_of(few) if target.costs[kind].integer is not None} == {
         kind for kind in kinds_of(few) if base.costs[kind].integer is not None
     }
@@ -184,7 +186,7 @@ def test_counted_instructions_of_each_node_are_its_price(
     assert main(["arm64", "--core", "cortex-a72", "--out", str(path)]) == 0
     target = find_target(str(path))
     each = {"node": float(NODE), "element": float(ELEMENT)}
-    assert {kind: cost for kind, cost in target.costs.items() if kind != RAMP_KIND} == {
+    assert {kind: cost for kind, cost in target.costs.items() if kind != PIECEWISE_LINEAR_KIND} == {
         "Sigmoid": Cost(each, each),
         "Mul": Cost(each, each),
         "Sub": Cost(each, None),

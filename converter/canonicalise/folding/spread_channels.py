@@ -17,9 +17,9 @@ import onnx_ir as ir
 
 from converter.canonicalise.standard import infer_shapes
 from converter.graph.queries import constant
-from converter.transforms.equalization.apply import apply_folds
+from converter.transforms.equalization.apply import apply_equalizations
 from converter.transforms.equalization.find import find_sites
-from converter.transforms.equalization.site import Fold, Site
+from converter.transforms.equalization.site import Equalization, EqualizationSite
 
 __all__ = ["even_out_channels"]
 
@@ -41,13 +41,13 @@ def even_out_channels(model: ir.Model) -> tuple[ir.Model, int]:
     shapes = _shapes(model)
     if not shapes:
         return model, 0
-    sites = {name: site for name, site in find_sites(model, shapes).items() if site.kind == "fold"}
+    sites = {name: site for name, site in find_sites(model, shapes).items() if site.kind == "cross_layer"}
     nodes = {str(node.name): node for node in model.graph}
-    folds = {name: fold for name, site in sites.items() if (fold := _fold(site, nodes)) is not None}
-    if not folds:
+    equalizations = {name: equalization for name, site in sites.items() if (equalization := _fold(site, nodes)) is not None}
+    if not equalizations:
         return model, 0
     try:
-        return apply_folds(model, sites, folds), len(folds)
+        return apply_equalizations(model, sites, equalizations), len(equalizations)
     except ValueError:  # a constant would leave the range of float32
         return model, 0
 
@@ -70,16 +70,16 @@ def _shapes(model: ir.Model) -> dict[str, tuple[int, ...]]:
     return {name: tuple(d.dim_value for d in dims) for name, dims in found.items() if all(d.HasField("dim_value") for d in dims)}
 
 
-def _fold(site: Site, nodes: Mapping[str, ir.Node]) -> Fold | None:
+def _fold(site: EqualizationSite, nodes: Mapping[str, ir.Node]) -> Equalization | None:
     front, behind = (_reach(site, nodes, power) for power in (-1, 1))
     alive = front * behind > _DEAD * float((front * behind).max(initial=0.0))
     if not alive.any() or front[alive].max() < _SPREAD * front[alive].min():
         return None
     shares = np.where(alive, front, front[alive].max()) / front[alive].max()
-    return Fold(tuple(float(s) for s in 2.0 ** np.round(np.log2(shares))))
+    return Equalization(tuple(float(s) for s in 2.0 ** np.round(np.log2(shares))))
 
 
-def _reach(site: Site, nodes: Mapping[str, ir.Node], power: int) -> Doubles:
+def _reach(site: EqualizationSite, nodes: Mapping[str, ir.Node], power: int) -> Doubles:
     """The largest magnitude of each channel among the constants that take its factor to a power; float64 [channels]."""
     largest = np.zeros(site.channels)
     for scaling in site.scalings:

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 import torch
 
-from converter.sensitivity.context import Reading, Study
+from converter.sensitivity.context import AnalysisContext, QuantizedEdge
 from converter.sensitivity.curvature import LayerSample, capture, capture_values, layers_of
 
-__all__ = ["Reader", "captured", "layers_read", "readers_by_root"]
+__all__ = ["Reader", "captured", "layers_read", "readers_by_owner"]
 
 Tensor = torch.Tensor
 
@@ -22,55 +22,57 @@ class Reader:
     Attributes:
         name: of the operator.
         operand: 0 or 1.
-        reading: through which grid.
+        quantized_edge: through which grid.
     """
 
     name: str
     operand: int
-    reading: Reading
+    quantized_edge: QuantizedEdge
 
 
-def layers_read(study: Study) -> list[str]:
+def layers_read(context: AnalysisContext) -> list[str]:
     """Names of the layers that read a tensor through a grid, in order; not those of which samples differ in shape."""
-    steps = {step.name: step for step in study.network.steps}
-    return [n for n in layers_of(study.network) if _of_layer(study, n) and study.unsteady.isdisjoint(steps[n].inputs + steps[n].outputs)]
+    steps = {step.name: step for step in context.network.steps}
+    return [
+        n for n in layers_of(context.network) if _of_layer(context, n) and context.unsteady.isdisjoint(steps[n].inputs + steps[n].outputs)
+    ]
 
 
-def readers_by_root(study: Study, samples: Mapping[str, LayerSample]) -> dict[str, list[Reader]]:
+def readers_by_owner(context: AnalysisContext, samples: Mapping[str, LayerSample]) -> dict[str, list[Reader]]:
     """The sampled layers that read each tensor, by the tensor whose grid it is."""
     result: dict[str, list[Reader]] = {}
     for name in samples:
-        for reader in _of_layer(study, name):
-            result.setdefault(reader.reading.root, []).append(reader)
+        for reader in _of_layer(context, name):
+            result.setdefault(reader.quantized_edge.owner, []).append(reader)
     return result
 
 
 def captured(
-    study: Study, layers: Sequence[str], outputs: Sequence[str] = (), *, rows: int = 1024, probes: int = 2
+    context: AnalysisContext, layers: Sequence[str], outputs: Sequence[str] = (), *, rows: int = 1024, probes: int = 2
 ) -> tuple[dict[str, LayerSample], dict[str, Tensor]]:
     """Samples of layers; importance of other tensors. Without probes, and where nothing can be differentiated, no gradients.
 
     Args:
-        study: the network, or its layers and what they read.
+        context: the network, or its layers and what they read.
         layers: names of the steps to sample.
         outputs: more tensors whose importance is wanted.
         rows: rows kept of each layer over all samples.
         probes: random vectors pulled back for the importance.
     """
-    if study.values is not None:
-        return capture_values(study.network, layers, study.values, rows=rows, seed=study.seed), {}
+    if context.values is not None:
+        return capture_values(context.network, layers, context.values, rows=rows, seed=context.seed), {}
     return capture(
-        study.network,
+        context.network,
         layers,
-        study.feed,
-        study.losses,
+        context.feed,
+        context.losses,
         outputs=outputs,
         rows=rows,
         probes=probes,
-        seed=study.seed,
-        workers=study.workers,
+        seed=context.seed,
+        workers=context.workers,
     )
 
 
-def _of_layer(study: Study, name: str) -> list[Reader]:
-    return [Reader(name, i, study.readings[name, i]) for i in (0, 1) if (name, i) in study.readings]
+def _of_layer(context: AnalysisContext, name: str) -> list[Reader]:
+    return [Reader(name, i, context.quantized_edges[name, i]) for i in (0, 1) if (name, i) in context.quantized_edges]

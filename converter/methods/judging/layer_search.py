@@ -13,7 +13,7 @@ import numpy.typing as npt
 import torch
 
 from converter.methods.judging.layer_readers import Reader
-from converter.methods.judging.output_error import Judge, activation_errors, on_grid, thinned, weight_errors
+from converter.methods.judging.output_error import LayerReconstruction, activation_errors, on_grid, thinned, weight_errors
 from converter.methods.judging.range_candidates import scale_candidates, shortlist, with_moved_ends
 from converter.methods.judging.tensor_error import TensorSample, grid_errors, thinned_sample
 from converter.quantization.parameters import SMALLEST_SCALE, QuantParams
@@ -33,7 +33,7 @@ _MOST_WORSE = 3.0
 
 def ranked_activations(
     readers: Sequence[Reader],
-    judges: Mapping[str, Judge],
+    reconstructions: Mapping[str, LayerReconstruction],
     others: Mapping[tuple[str, int], Tensor],
     start: QuantParams,
     low: float,
@@ -47,7 +47,7 @@ def ranked_activations(
 
     Args:
         readers: all layers that read it.
-        judges: of the layers.
+        reconstructions: of the layers.
         others: the layers' other operands as they will be, by (layer, operand).
         start: a grid that is judged too, unless only symmetric ones are wanted.
         low: least number observed.
@@ -58,17 +58,17 @@ def ranked_activations(
     """
     candidates = scale_candidates(low, high, start.bits, start.signed, asymmetric=asymmetric)
     if not asymmetric:
-        kept = shortlist(candidates, _errors(readers, judges, others, candidates, tensor_sample))
-        return ranked_again(readers, judges, others, kept, tensor_sample)
+        kept = shortlist(candidates, _errors(readers, reconstructions, others, candidates, tensor_sample))
+        return ranked_again(readers, reconstructions, others, kept, tensor_sample)
     candidates = _sparing([start, *candidates], None if guard is None else thinned_sample(guard))
-    steps = {r.name: _coarse_step(judges[r.name].left.shape) for r in readers}
-    coarse = {name: thinned(judges[name], step) for name, step in steps.items()}
+    steps = {r.name: _coarse_step(reconstructions[r.name].left.shape) for r in readers}
+    coarse = {name: thinned(reconstructions[name], step) for name, step in steps.items()}
     thin = {(r.name, 1 - r.operand): others[r.name, 1 - r.operand][:, :: steps[r.name] if r.operand else 1] for r in readers}
     kept = shortlist(
         candidates, _errors(readers, coarse, thin, candidates, None if tensor_sample is None else thinned_sample(tensor_sample))
     )
     finalists = _sparing(list(dict.fromkeys([start, *kept, *with_moved_ends(kept[0])])), guard)
-    return ranked_again(readers, judges, others, finalists, tensor_sample)
+    return ranked_again(readers, reconstructions, others, finalists, tensor_sample)
 
 
 def _sparing(grids: list[QuantParams], guard: TensorSample | None) -> list[QuantParams]:
@@ -89,18 +89,18 @@ def _coarse_step(shape: Sequence[int]) -> int:
 
 def ranked_again(
     readers: Sequence[Reader],
-    judges: Mapping[str, Judge],
+    reconstructions: Mapping[str, LayerReconstruction],
     others: Mapping[tuple[str, int], Tensor],
     grids: Sequence[QuantParams],
     tensor_sample: TensorSample | None = None,
 ) -> list[QuantParams]:
     """The best of a few grids anew, after the layers' other operands have changed."""
-    return shortlist(grids, _errors(readers, judges, others, grids, tensor_sample))
+    return shortlist(grids, _errors(readers, reconstructions, others, grids, tensor_sample))
 
 
 def _errors(
     readers: Sequence[Reader],
-    judges: Mapping[str, Judge],
+    reconstructions: Mapping[str, LayerReconstruction],
     others: Mapping[tuple[str, int], Tensor],
     grids: Sequence[QuantParams],
     tensor_sample: TensorSample | None,
@@ -108,15 +108,15 @@ def _errors(
     total = torch.zeros(len(grids), dtype=torch.float64) if tensor_sample is None else grid_errors(tensor_sample, grids)
     for reader in readers:
         other = others[reader.name, 1 - reader.operand]
-        total += activation_errors(judges[reader.name], reader.operand, other, grids, reader.reading.factor)
+        total += activation_errors(reconstructions[reader.name], reader.operand, other, grids, reader.quantized_edge.factor)
     return total
 
 
-def best_weights(judge: Judge, left: Tensor, bits: int, factors: Doubles = _WEIGHT_FACTORS) -> tuple[Tensor, Tensor]:
+def best_weights(reconstruction: LayerReconstruction, left: Tensor, bits: int, factors: Doubles = _WEIGHT_FACTORS) -> tuple[Tensor, Tensor]:
     """The best symmetric scale of each output channel.
 
     Args:
-        judge: the layer.
+        reconstruction: the layer.
         left: its rows on their grid.
         bits: of the weights.
         factors: of the scale that just covers them, to be tried; of equals the greatest wins. float64 [factors], rising.
@@ -125,12 +125,12 @@ def best_weights(judge: Judge, left: Tensor, bits: int, factors: Doubles = _WEIG
         scales, float32 [G, M]; weights on their grids, float32 [G, K, M].
     """
     top = 2 ** (bits - 1) - 1
-    largest = judge.right.abs().amax(1, keepdim=True).clamp(min=top * SMALLEST_SCALE) / top
+    largest = reconstruction.right.abs().amax(1, keepdim=True).clamp(min=top * SMALLEST_SCALE) / top
     best: tuple[Tensor, Tensor, Tensor] | None = None
     for factor in factors[::-1]:
         scale = largest * float(factor)
-        rounded = torch.clamp(torch.round(judge.right / scale), -top, top) * scale
-        error = weight_errors(judge, left, rounded)[:, None]
+        rounded = torch.clamp(torch.round(reconstruction.right / scale), -top, top) * scale
+        error = weight_errors(reconstruction, left, rounded)[:, None]
         if best is None:
             best = error, scale, rounded
             continue
@@ -140,7 +140,7 @@ def best_weights(judge: Judge, left: Tensor, bits: int, factors: Doubles = _WEIG
     return best[1][:, 0], best[2]
 
 
-def quantized_operand(judge: Judge, operand: int, grid: QuantParams | None, factor: float) -> Tensor:
+def quantized_operand(reconstruction: LayerReconstruction, operand: int, grid: QuantParams | None, factor: float) -> Tensor:
     """An operand as the layer will read it."""
-    x = judge.right if operand else judge.left
+    x = reconstruction.right if operand else reconstruction.left
     return x if grid is None else on_grid(x, grid, factor)

@@ -35,18 +35,18 @@ def ruins_outputs(problem: Problem, found: Mapping[str, QuantParams], simple: Ma
     Gradients are taken at the float network. Where a softmax is saturated there are none, and what its scores lose is not seen.
 
     Args:
-        problem: with a study of the whole network; without one nothing is known, and the answer is no.
-        found: by root tensor.
+        problem: with an analysis context of the whole network; without one nothing is known, and the answer is no.
+        found: by owner.
         simple: the same tensors, from their distribution alone.
     """
-    study = problem.study
-    if study is None or study.values is not None:
+    context = problem.context
+    if context is None or context.values is not None:
         return False
-    feed = {name: value[: affordable_samples(problem, _FEWEST)] for name, value in study.feed.items()}
+    feed = {name: value[: affordable_samples(problem, _FEWEST)] for name, value in context.feed.items()}
     with torch.no_grad():
-        wanted = run_samples(study.network, feed)
-        runs = [run_samples(study.network, feed, hook=on_grids(study.readings, grids)) for grids in (found, simple)]
-    change, usual = (output_change(wanted, got, study.losses) for got in runs)
+        wanted = run_samples(context.network, feed)
+        runs = [run_samples(context.network, feed, hook=on_grids(context.quantized_edges, grids)) for grids in (found, simple)]
+    change, usual = (output_change(wanted, got, context.losses) for got in runs)
     return change > _RUIN * usual
 
 

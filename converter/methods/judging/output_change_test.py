@@ -13,7 +13,7 @@ from converter.calibration.observer import TensorStats
 from converter.methods.judging.output_change import affordable_samples, output_change, ruins_outputs
 from converter.methods.problem import Problem
 from converter.quantization.parameters import QuantParams, affine_params
-from converter.sensitivity.context import Reading, Study, stack
+from converter.sensitivity.context import AnalysisContext, QuantizedEdge, stack
 from converter.sensitivity.output_loss import OutputLoss
 from converter.testing.sketch import Sketch, feeds_for
 from converter.torch_backend.network import network_of
@@ -63,7 +63,9 @@ def test_grids_that_leave_far_more_error_than_simple_ones_ruin_the_outputs(found
     sketch = Sketch()
     model = sketch.model(sketch.add("MatMul", sketch.add("Neg", sketch.input("x", 4, 16), name="neg"), sketch.normal(16, 8), name="layer"))
     losses = {str(model.graph.outputs[0].name): OutputLoss("values")}
-    study = Study(network_of(model), stack(feeds_for(model, 16)), {("layer", 0): Reading("neg.0", 1.0)}, (), (), 0, losses=losses)
-    problem, simple = Problem({}, {}, {}, True, study=study), affine_params(-4.0, 4.0, bits=8, signed=True)
+    context = AnalysisContext(
+        network_of(model), stack(feeds_for(model, 16)), {("layer", 0): QuantizedEdge("neg.0", 1.0)}, (), (), 0, losses=losses
+    )
+    problem, simple = Problem({}, {}, {}, True, context=context), affine_params(-4.0, 4.0, bits=8, signed=True)
     assert ruins_outputs(problem, {"neg.0": found}, {"neg.0": simple}) == ruined
-    assert not ruins_outputs(replace(problem, study=None), {"neg.0": found}, {"neg.0": simple})
+    assert not ruins_outputs(replace(problem, context=None), {"neg.0": found}, {"neg.0": simple})

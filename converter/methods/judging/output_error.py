@@ -12,11 +12,11 @@ from dataclasses import dataclass
 import torch
 
 from converter.quantization.parameters import QuantParams
-from converter.sensitivity.context import Reading
+from converter.sensitivity.context import QuantizedEdge
 from converter.sensitivity.curvature import LayerSample
 from converter.torch_backend.network import Hook, Step
 
-__all__ = ["Judge", "activation_errors", "judge_of", "on_grid", "on_grids", "thinned", "weight_errors"]
+__all__ = ["LayerReconstruction", "activation_errors", "on_grid", "on_grids", "reconstruction_of", "thinned", "weight_errors"]
 
 Tensor = torch.Tensor
 
@@ -33,34 +33,36 @@ _FEWEST_ROWS = 128
 
 
 @dataclass(frozen=True)
-class Judge:
+class LayerReconstruction:
     """A sampled layer and what it should give.
 
     Attributes:
         left: float32 [G, S, K].
         right: float32 [G, K, M].
         target: float32 [G, S, M], the float product.
-        importance: float32 [G, S, M], scaled so that sums stand for all places and not only the sampled ones.
+        fisher: float32 [G, S, M], scaled so that sums stand for all places and not only the sampled ones.
     """
 
     left: Tensor
     right: Tensor
     target: Tensor
-    importance: Tensor
+    fisher: Tensor
 
 
-def judge_of(sample: LayerSample) -> Judge:
+def reconstruction_of(sample: LayerSample) -> LayerReconstruction:
     """Prepare a layer; a very wide one is judged at fewer places."""
     share = sample.positions / max(1, sample.left.shape[1] * (1 if sample.weighted else sample.left.shape[0]))
-    judge = Judge(sample.left, sample.right, sample.left @ sample.right, sample.importance * share)
+    reconstruction = LayerReconstruction(sample.left, sample.right, sample.left @ sample.right, sample.fisher * share)
     numbers = sample.left.shape[0] * sample.left.shape[2]
     rows = max(_FEWEST_ROWS, min(_MOST_PRODUCTS // sample.right.numel(), _MOST_NUMBERS // numbers))
-    return thinned(judge, max(1, sample.left.shape[1] // rows)) if sample.weighted else judge
+    return thinned(reconstruction, max(1, sample.left.shape[1] // rows)) if sample.weighted else reconstruction
 
 
-def thinned(judge: Judge, step: int) -> Judge:
+def thinned(reconstruction: LayerReconstruction, step: int) -> LayerReconstruction:
     """The same layer at every ``step``-th place."""
-    return Judge(judge.left[:, ::step], judge.right, judge.target[:, ::step], judge.importance[:, ::step] * step)
+    return LayerReconstruction(
+        reconstruction.left[:, ::step], reconstruction.right, reconstruction.target[:, ::step], reconstruction.fisher[:, ::step] * step
+    )
 
 
 def on_grid(x: Tensor, grid: QuantParams, factor: float = 1.0) -> Tensor:
@@ -69,54 +71,58 @@ def on_grid(x: Tensor, grid: QuantParams, factor: float = 1.0) -> Tensor:
     return torch.clamp(torch.div(x, scale).round_(), grid.qmin - zero, grid.qmax - zero).mul_(scale)  # few copies: tensors may be large
 
 
-def on_grids(readings: Mapping[tuple[str, int], Reading], grids: Mapping[str, QuantParams], steps: Collection[str] | None = None) -> Hook:
+def on_grids(
+    quantized_edges: Mapping[tuple[str, int], QuantizedEdge], grids: Mapping[str, QuantParams], steps: Collection[str] | None = None
+) -> Hook:
     """Puts some tensors on their grids wherever they are read through them, or only where some steps do; all else stays float.
 
     Args:
-        readings: by (step, operand).
-        grids: by root tensor.
+        quantized_edges: by (step, operand).
+        grids: by owner.
         steps: that read so; all if None.
     """
 
     def hook(step: Step, index: int, value: Tensor) -> Tensor:
-        reading = readings.get((step.name, index))
-        if reading is None or reading.root not in grids or (steps is not None and step.name not in steps):
+        quantized_edge = quantized_edges.get((step.name, index))
+        if quantized_edge is None or quantized_edge.owner not in grids or (steps is not None and step.name not in steps):
             return value
-        return on_grid(value, grids[reading.root], reading.factor)
+        return on_grid(value, grids[quantized_edge.owner], quantized_edge.factor)
 
     return hook
 
 
-def activation_errors(judge: Judge, operand: int, other: Tensor, grids: Sequence[QuantParams], factor: float = 1.0) -> Tensor:
+def activation_errors(
+    reconstruction: LayerReconstruction, operand: int, other: Tensor, grids: Sequence[QuantParams], factor: float = 1.0
+) -> Tensor:
     """Errors of a layer with each of many per-tensor grids on one operand; float64 [candidates].
 
     Args:
-        judge: the layer.
+        reconstruction: the layer.
         operand: 0 for the rows, 1 for the second operand of a product.
         other: the other operand as it will be, on its grid.
         grids: candidates, all of one width and container.
         factor: of the numbers of the grid at this reading.
     """
-    x = judge.right if operand else judge.left
+    x = reconstruction.right if operand else reconstruction.left
     scale = torch.tensor([g.scale[0] * factor for g in grids]).reshape(-1, 1, 1, 1)
     zero = torch.tensor([float(g.zero_point[0]) for g in grids]).reshape(-1, 1, 1, 1)
     low, high = grids[0].qmin - zero, grids[0].qmax - zero
-    step = max(1, _AT_ONCE // max(x.numel(), judge.target.numel()))
+    step = max(1, _AT_ONCE // max(x.numel(), reconstruction.target.numel()))
     parts = []
     for start in range(0, len(grids), step):
         part = slice(start, start + step)
         rounded = torch.div(x, scale[part]).round_().clamp_(low[part], high[part]).mul_(scale[part])
         got = other @ rounded if operand else rounded @ other
-        parts.append((got.sub_(judge.target).square_().mul_(judge.importance)).sum(3).double().sum((1, 2)))
+        parts.append((got.sub_(reconstruction.target).square_().mul_(reconstruction.fisher)).sum(3).double().sum((1, 2)))
     return torch.cat(parts)
 
 
-def weight_errors(judge: Judge, left: Tensor, right: Tensor) -> Tensor:
+def weight_errors(reconstruction: LayerReconstruction, left: Tensor, right: Tensor) -> Tensor:
     """Error of each output channel with other weights; float64 [G, M].
 
     Args:
-        judge: the layer.
+        reconstruction: the layer.
         left: the rows as they will be, float32 [G, S, K].
         right: the weights to judge, float32 [G, K, M].
     """
-    return ((left @ right).sub_(judge.target).square_().mul_(judge.importance)).sum(1).double()
+    return ((left @ right).sub_(reconstruction.target).square_().mul_(reconstruction.fisher)).sum(1).double()

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 
 from converter.quantization.parameters import QuantParams
-from converter.sensitivity.context import Study
+from converter.sensitivity.context import AnalysisContext
 from converter.sensitivity.curvature import backward, or_even
 from converter.torch_backend.workers import in_order
 
@@ -38,36 +38,36 @@ class TensorSample:
     Attributes:
         places: which elements, int64 [E].
         values: float32 [samples, E].
-        importance: float32 [samples, E], scaled so that sums stand for all elements of one sample.
+        fisher: float32 [samples, E], scaled so that sums stand for all elements of one sample.
         blind: the importance is even, as no gradient came here.
     """
 
     places: Tensor
     values: Tensor
-    importance: Tensor
+    fisher: Tensor
     blind: bool = False
 
 
-def tensor_samples_of(study: Study, names: Sequence[str], feed: Mapping[str, Tensor]) -> dict[str, TensorSample]:
+def tensor_samples_of(context: AnalysisContext, names: Sequence[str], feed: Mapping[str, Tensor]) -> dict[str, TensorSample]:
     """Run the float network forwards and backwards and keep some elements of some tensors.
 
     Args:
-        study: with a network that can be differentiated; for another there are no samples of tensors.
+        context: with a network that can be differentiated; for another there are no samples of tensors.
         names: of the tensors.
         feed: samples by input name, the sample axis in front.
     """
-    names = [n for n in names if n not in study.unsteady]
-    if study.values is not None or not names:
+    names = [n for n in names if n not in context.unsteady]
+    if context.values is not None or not names:
         return {}
     total = next(iter(feed.values())).shape[0]
 
     def run(start: int) -> dict[str, TensorSample]:
-        chunk = {name: value[start : start + study.network.chunk] for name, value in feed.items()}
-        values, squares = backward(study.network, (), chunk, study.losses, names, _PROBES, _seeded(study.seed + start))
-        generator = _seeded(study.seed)  # the same places of all samples
+        chunk = {name: value[start : start + context.network.chunk] for name, value in feed.items()}
+        values, squares = backward(context.network, (), chunk, context.losses, names, _PROBES, _seeded(context.seed + start))
+        generator = _seeded(context.seed)  # the same places of all samples
         return {name: _sampled(values[name], squares[name], total, generator) for name in names}
 
-    done = list(in_order(run, range(0, total, study.network.chunk), study.workers))
+    done = list(in_order(run, range(0, total, context.network.chunk), context.workers))
     return {name: _joined([some[name] for some in done]) for name in names}
 
 
@@ -84,12 +84,12 @@ def _sampled(values: Tensor, squares: Tensor, total: int, generator: torch.Gener
 
 def _joined(parts: Sequence[TensorSample]) -> TensorSample:
     values = torch.cat([p.values for p in parts])
-    return TensorSample(parts[0].places, values, *or_even(torch.cat([p.importance for p in parts]), lambda: values))
+    return TensorSample(parts[0].places, values, *or_even(torch.cat([p.fisher for p in parts]), lambda: values))
 
 
 def grid_errors(tensor_sample: TensorSample, grids: Sequence[QuantParams]) -> Tensor:
     """Weighted error of a tensor on each of many per-tensor grids of one width and container; float64 [candidates]."""
-    x, weights = tensor_sample.values.reshape(-1), tensor_sample.importance.reshape(-1)
+    x, weights = tensor_sample.values.reshape(-1), tensor_sample.fisher.reshape(-1)
     scale = torch.tensor([g.scale[0] for g in grids])[:, None]
     zero = torch.tensor([float(g.zero_point[0]) for g in grids])[:, None]
     low, high = grids[0].qmin - zero, grids[0].qmax - zero
@@ -104,5 +104,5 @@ def grid_errors(tensor_sample: TensorSample, grids: Sequence[QuantParams]) -> Te
 
 def thinned_sample(tensor_sample: TensorSample) -> TensorSample:
     """One number in so many, at other places of each sample: few places may hold all large numbers."""
-    values, importance = (x.reshape(1, -1)[:, ::_COARSE] for x in (tensor_sample.values, tensor_sample.importance))
-    return TensorSample(tensor_sample.places, values, importance * _COARSE, tensor_sample.blind)
+    values, fisher = (x.reshape(1, -1)[:, ::_COARSE] for x in (tensor_sample.values, tensor_sample.fisher))
+    return TensorSample(tensor_sample.places, values, fisher * _COARSE, tensor_sample.blind)

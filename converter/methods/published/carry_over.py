@@ -9,8 +9,8 @@ from converter.plan.choice import Choice
 __all__ = ["completed"]
 
 
-def completed(problem: Problem, draft: Choice) -> Choice:
+def completed(problem: Problem, first_choice: Choice) -> Choice:
     """The draft's grids, and for what is new in the network, such as the outputs of halved layers, those of min-max."""
     new = minmax.choose(problem)
-    tensors = {name: draft.tensors.get(name, grid) for name, grid in new.tensors.items()}
-    return Choice(tensors, {key: draft.constants.get(key, grid) for key, grid in new.constants.items()})
+    tensors = {name: first_choice.tensors.get(name, grid) for name, grid in new.tensors.items()}
+    return Choice(tensors, {key: first_choice.constants.get(key, grid) for key, grid in new.constants.items()})

@@ -20,7 +20,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from converter.methods.judging.layer_readers import Reader, captured, layers_read, readers_by_root
+from converter.methods.judging.layer_readers import Reader, captured, layers_read, readers_by_owner
 from converter.methods.problem import Problem
 from converter.methods.published.symmetric import centred_grid, choose_centred
 from converter.plan.choice import Choice
@@ -61,37 +61,41 @@ class Layer:
 def choose(problem: Problem) -> Choice:
     """Plan with symmetric grids of greatest output similarity; of the largest magnitude where nothing is multiplied."""
     start = choose_centred(problem)
-    study = problem.study
-    if study is None:
+    context = problem.context
+    if context is None:
         return start
-    samples, _ = captured(study, layers_read(study), rows=_ROWS, probes=0)
-    count = next(iter(study.feed.values())).shape[0]
+    samples, _ = captured(context, layers_read(context), rows=_ROWS, probes=0)
+    count = next(iter(context.feed.values())).shape[0]
     layers = {name: layer_of(sample, count) for name, sample in samples.items()}
-    readers = readers_by_root(study, samples)
+    readers = readers_by_owner(context, samples)
     tensors, scales = dict(start.tensors), dict(start.constants)
-    operands = {(name, 1): layer.right for name, layer in layers.items() if name in study.weights}
+    operands = {(name, 1): layer.right for name, layer in layers.items() if name in context.weights}
 
     def operand(name: str, index: int) -> Tensor:
         """As the layer will read it: on its grid, if it has one."""
         if (name, index) in operands:
             return operands[name, index]
         x = layers[name].right if index else layers[name].left
-        reading = study.readings.get((name, index))
-        return x if reading is None else _rounded(x, tensors[reading.root].scale[0] * reading.factor, tensors[reading.root].bits)
+        quantized_edge = context.quantized_edges.get((name, index))
+        return (
+            x
+            if quantized_edge is None
+            else _rounded(x, tensors[quantized_edge.owner].scale[0] * quantized_edge.factor, tensors[quantized_edge.owner].bits)
+        )
 
     for number in range(_ROUNDS):
         before = dict(tensors), dict(scales)
-        for name in (n for n in study.weights if n in layers):
+        for name in (n for n in context.weights if n in layers):
             bits = problem.constants[name, 1].bits
             found, operands[name, 1] = best_weight_scales(layers[name], operand(name, 0), bits)
             scales[name, 1] = replace(scales[name, 1], scale=tuple(float(s) for s in found.reshape(-1)))
-        for place, (root, users) in enumerate(readers.items()):
+        for place, (owner, users) in enumerate(readers.items()):
             problem.progress(number * len(readers) + place, _ROUNDS * len(readers))
             others = {(u.name, u.operand): operand(u.name, 1 - u.operand) for u in users}
-            stats = problem.tensors[root]
+            stats = problem.tensors[owner]
             largest = max(-stats.minimum, stats.maximum)
-            reach = best_reach(users, layers, others, largest, problem.bits[root])
-            tensors[root] = centred_grid(reach, problem.bits[root], problem.signed)
+            reach = best_reach(users, layers, others, largest, problem.bits[owner])
+            tensors[owner] = centred_grid(reach, problem.bits[owner], problem.signed)
         if before == (tensors, scales):
             break
     return Choice(tensors, scales)
@@ -162,7 +166,7 @@ def best_reach(
         x = layer.right if reader.operand else layer.left
         step = max(1, _AT_ONCE // max(x.numel(), layer.target.numel()))
         for start in range(0, len(multipliers), step):
-            scale = torch.tensor(largest / top / multipliers[start : start + step] * reader.reading.factor, dtype=torch.float32)
+            scale = torch.tensor(largest / top / multipliers[start : start + step] * reader.quantized_edge.factor, dtype=torch.float32)
             rounded = _rounded(x, scale.clamp(min=1e-12).reshape(-1, 1, 1, 1, 1), bits)
             got = other @ rounded if reader.operand else rounded @ other
             total[start : start + step] += similarities(got, layer.target, (-3, -2, -1)).mean(1).double()

@@ -9,7 +9,7 @@ import onnx_ir as ir
 import pytest
 import torch
 
-from converter.calibration.observer import observe
+from converter.calibration.observer import collect_statistics
 from converter.methods.judging.layer_readers import Reader
 from converter.methods.published.easyquant import MULTIPLIERS, Layer, best_reach, best_weight_scales, similarities
 from converter.methods.published.symmetric import centred_grid
@@ -17,7 +17,7 @@ from converter.options import Options
 from converter.plan.records import Plan
 from converter.planning.make import make_plan
 from converter.quantization.parameters import QuantParams
-from converter.sensitivity.context import Reading
+from converter.sensitivity.context import QuantizedEdge
 from converter.targets import TARGETS
 from converter.testing.hybrid_plans import hybrid, planned, quality
 from converter.testing.sketch import Sketch
@@ -48,7 +48,7 @@ def test_the_scale_of_an_activation_is_the_arg_max_of_a_scan(bits: int, seed: in
     layer = small(seed)
     x, w, y = (t.numpy().astype(np.float64) for t in (layer.left, layer.right, layer.target))
     largest, top = float(np.abs(x).max()), 2 ** (bits - 1) - 1
-    readers = [Reader("layer", 0, Reading("x", 1.0))]
+    readers = [Reader("layer", 0, QuantizedEdge("x", 1.0))]
     reach = best_reach(readers, {"layer": layer}, {("layer", 0): layer.right}, largest, bits)
 
     def score(multiplier: float) -> float:
@@ -95,7 +95,7 @@ def test_scales_take_turns_as_in_a_replica_of_one_layer(bits: int) -> None:
     feeds = [{"x": small(seed).left[0].numpy()} for seed in range(4)]
 
     def look(model: ir.Model) -> Any:
-        return observe(model, feeds, threads=1)
+        return collect_statistics(model, feeds, threads=1)
 
     options = Options(method="easyquant", bits=f"W{bits}A{bits}", placement="all")
     plan = make_plan(model, look(model), look, feeds, (), TARGETS["arm64"], options, frozenset()).plan

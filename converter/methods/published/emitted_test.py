@@ -8,19 +8,19 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from converter.calibration.observer import observe
+from converter.calibration.observer import collect_statistics
 from converter.emit.builder import emit
 from converter.methods.names import MethodName
 from converter.options import Options
 from converter.planning.make import Planned, make_plan
 from converter.runtime.session import open_session, run_session
 from converter.testing.hybrid_plans import BY_SIZE, FEEDS, hybrid
-from converter.testing.plans import curves_of
+from converter.testing.plans import quantizers_of
 from converter.testing.sketch import settings_for
 from converter.verify.simulation import simulate
 from converter.verify.verdict import sqnr
 
-CURVES = {
+NONUNIFORM = {
     "easyquant": set(),
     "fq-vit": {"log-int-softmax", "power-of-two"},
     "ptq4vit": {"twin"},
@@ -33,7 +33,7 @@ def converted(method: MethodName, bits: str, **flags: Any) -> Planned:
     model = hybrid(activation_bits=int(bits[-1]))
 
     def look(model: ir.Model) -> Any:
-        return observe(model, FEEDS[:8], threads=1)
+        return collect_statistics(model, FEEDS[:8], threads=1)
 
     options = Options(method=method, bits=bits, **flags)
     return make_plan(model, look(model), look, FEEDS[:8], (), BY_SIZE, options, frozenset())
@@ -41,10 +41,10 @@ def converted(method: MethodName, bits: str, **flags: Any) -> Planned:
 
 @pytest.mark.parametrize("bits", ["W8A8", "W6A6"])
 @pytest.mark.parametrize("flags", [{"placement": "all"}, {"full": True}], ids=["all", "full"])
-@pytest.mark.parametrize("method", CURVES)
+@pytest.mark.parametrize("method", NONUNIFORM)
 def test_the_runtime_computes_what_the_plan_says(method: MethodName, flags: dict[str, Any], bits: str) -> None:
     result = converted(method, bits, **flags)
-    assert {c.kind for c in curves_of(result.plan).values()} == CURVES[method]
+    assert {c.kind for c in quantizers_of(result.plan).values()} == NONUNIFORM[method]
     session = open_session(ir.to_proto(emit(result.model, result.plan, {})), threads=1, settings=settings_for(BY_SIZE))
     floats = open_session(ir.to_proto(result.model), threads=1)
     runs = [(run_session(session, f), simulate(result.model, result.plan, f), run_session(floats, f)) for f in FEEDS[8:]]

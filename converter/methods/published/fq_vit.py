@@ -35,13 +35,13 @@ from converter.methods.ranges import minmax
 from converter.plan.choice import Choice
 from converter.quantization.parameters import SMALLEST_SCALE, QuantParams, affine_params
 from converter.torch_backend.network import run_samples
-from converter.transforms.nonuniform.quantizer import Curve, Spot
+from converter.transforms.nonuniform.quantizer import NonuniformQuantizer, QuantizerSite
 from converter.transforms.nonuniform.transform import NonuniformQuantization
 
 if TYPE_CHECKING:
     from converter.calibration.observer import TensorStats
 
-__all__ = ["FACTORS", "choose", "curves", "omse_range", "percentile_range", "power_of_two_factors", "scores_grid", "whole_range"]
+__all__ = ["FACTORS", "choose", "omse_range", "percentile_range", "power_of_two_factors", "quantizers", "scores_grid", "whole_range"]
 
 FACTORS = (1.0, 2.0, 4.0, 8.0)
 """2^a for a in 0..3 (section 3.3)."""
@@ -55,22 +55,22 @@ _ROWS = 8192
 """Rows looked at of one tensor."""
 
 
-def curves(problem: Problem) -> Proposal:
+def quantizers(problem: Problem) -> Proposal:
     """The grids in front of LayerNorms and behind softmaxes, and all others."""
-    draft = _draft(problem)
-    found: dict[str, Curve] = {}
-    rows = _rows(problem, [name for name, spot in problem.spots.items() if spot.kind == "normalization"])
-    for name, spot in problem.spots.items():
-        if spot.kind == "attention" and spot.scores in draft.tensors:
-            found[name] = _attention_map(problem, draft, spot)
-        elif spot.kind == "normalization":
-            found[name] = Curve("power-of-two", params=_norm_grid(problem, name, rows.get(name)))
-    return Proposal(NonuniformQuantization(found) if found else None, draft)
+    first_choice = _first_choice(problem)
+    found: dict[str, NonuniformQuantizer] = {}
+    rows = _rows(problem, [name for name, quantizer_site in problem.quantizer_sites.items() if quantizer_site.kind == "normalization"])
+    for name, quantizer_site in problem.quantizer_sites.items():
+        if quantizer_site.kind == "attention" and quantizer_site.scores in first_choice.tensors:
+            found[name] = _attention_map(problem, first_choice, quantizer_site)
+        elif quantizer_site.kind == "normalization":
+            found[name] = NonuniformQuantizer("power-of-two", params=_norm_grid(problem, name, rows.get(name)))
+    return Proposal(NonuniformQuantization(found) if found else None, first_choice)
 
 
 def choose(problem: Problem) -> Choice:
     """Plan with the draft, or make one."""
-    return completed(problem, _draft(problem) if problem.draft is None else problem.draft)
+    return completed(problem, _first_choice(problem) if problem.first_choice is None else problem.first_choice)
 
 
 def power_of_two_factors(values: npt.NDArray[np.float32], grid: QuantParams) -> npt.NDArray[np.int64]:
@@ -116,15 +116,17 @@ def whole_range(stats: TensorStats, bits: int) -> tuple[float, float]:
 _RANGES = {"minmax": whole_range, "percentile": percentile_range, "omse": omse_range}
 
 
-def _draft(problem: Problem) -> Choice:
+def _first_choice(problem: Problem) -> Choice:
     return choose_by_ranges(problem, _RANGES[problem.observer], minmax.magnitudes)
 
 
-def _attention_map(problem: Problem, draft: Choice, spot: Spot) -> Curve:
-    ((reader, index),) = spot.readers
-    low, high = _RANGES[problem.observer](problem.tensors[spot.scores], 8)
+def _attention_map(problem: Problem, first_choice: Choice, quantizer_site: QuantizerSite) -> NonuniformQuantizer:
+    ((reader, index),) = quantizer_site.readers
+    low, high = _RANGES[problem.observer](problem.tensors[quantizer_site.scores], 8)
     grid = scores_grid(low, high, signed=problem.signed)
-    return Curve("log-int-softmax", _ATTENTION_BITS, params=grid, partner=operand_grid(problem, draft, reader, index, spot))
+    return NonuniformQuantizer(
+        "log-int-softmax", _ATTENTION_BITS, params=grid, partner=operand_grid(problem, first_choice, reader, index, quantizer_site)
+    )
 
 
 def scores_grid(low: float, high: float, *, signed: bool) -> QuantParams:
@@ -142,14 +144,14 @@ def scores_grid(low: float, high: float, *, signed: bool) -> QuantParams:
 
 def _rows(problem: Problem, names: Sequence[str]) -> dict[str, npt.NDArray[np.float32]]:
     """Rows of tensors, of all samples, float32 [values, channels]; nothing where the network cannot be run as a whole."""
-    study = problem.study
-    if study is None or study.values is not None or not names:
+    context = problem.context
+    if context is None or context.values is not None or not names:
         return {}
-    count = next(iter(study.feed.values())).shape[0]
+    count = next(iter(context.feed.values())).shape[0]
     parts: dict[str, list[npt.NDArray[np.float32]]] = {name: [] for name in names}
     with torch.no_grad():
         for sample in range(count):  # one by one: the streams of all samples together take gigabytes
-            values = run_samples(study.network, {name: value[sample : sample + 1] for name, value in study.feed.items()}, wanted=names)
+            values = run_samples(context.network, {name: value[sample : sample + 1] for name, value in context.feed.items()}, wanted=names)
             for name, value in values.items():
                 rows = value.reshape(-1, value.shape[-1])
                 parts[name].append(rows[:: max(1, len(rows) * count // _ROWS)].numpy())

@@ -9,7 +9,7 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from converter.calibration.observer import TensorStats, observe
+from converter.calibration.observer import TensorStats, collect_statistics
 from converter.emit.builder import emit
 from converter.errors import UsageError
 from converter.methods.names import OBSERVERS, ObserverName
@@ -20,9 +20,9 @@ from converter.planning.make import make_plan
 from converter.quantization.parameters import QuantParams, affine_params, fake_quantize
 from converter.runtime.session import open_session, run_session
 from converter.testing.hybrid_plans import BY_SIZE, hybrid, planned, quality
-from converter.testing.plans import curves_of
+from converter.testing.plans import quantizers_of
 from converter.testing.sketch import Sketch, feeds_for, settings_for
-from converter.transforms.nonuniform.marks import curve_of
+from converter.transforms.nonuniform.marks import quantizer_of
 from converter.verify.simulation import simulate
 from converter.verify.verdict import sqnr
 
@@ -86,7 +86,7 @@ def test_a_plan_says_how_ranges_were_seen(observer: ObserverName | None, name: s
     feeds = feeds_for(model, 2)
 
     def look(model: ir.Model) -> Any:
-        return observe(model, feeds, threads=1)
+        return collect_statistics(model, feeds, threads=1)
 
     plan = make_plan(model, look(model), look, feeds, (), BY_SIZE, Options(method="fq-vit", observer=observer), frozenset()).plan
     assert plan.method == name
@@ -109,14 +109,14 @@ def test_the_percentile_leaves_out_one_in_a_hundred_thousand() -> None:
 def test_every_layer_norm_reads_powers_of_two_and_attention_has_four_bits() -> None:
     model = hybrid(spread=10.0)
     result = planned(model, "fq-vit")
-    kinds = [c.kind for c in curves_of(result.plan).values()]
+    kinds = [c.kind for c in quantizers_of(result.plan).values()]
     assert sorted(kinds) == ["log-int-softmax", "power-of-two", "power-of-two"]
-    for curve in curves_of(result.plan).values():
-        if curve.params is not None and curve.kind == "power-of-two":
-            ratios = np.log2(np.asarray(curve.params.scale) / min(curve.params.scale))
-            assert set(np.round(ratios, 6)) <= {0.0, 1.0, 2.0, 3.0} and len(set(curve.params.zero_point)) == 1
+    for quantizer in quantizers_of(result.plan).values():
+        if quantizer.params is not None and quantizer.kind == "power-of-two":
+            ratios = np.log2(np.asarray(quantizer.params.scale) / min(quantizer.params.scale))
+            assert set(np.round(ratios, 6)) <= {0.0, 1.0, 2.0, 3.0} and len(set(quantizer.params.zero_point)) == 1
         else:
-            assert curve.bits == 4 and curve.partner is not None
+            assert quantizer.bits == 4 and quantizer.partner is not None
     assert not any(n.op_type == "Softmax" for n in result.model.graph)
     assert quality(model, result) > 12.0
 
@@ -142,15 +142,15 @@ def test_a_residual_stream_in_front_of_a_norm_is_rounded_once_and_goes_on_so(fla
     feeds = feeds_for(model, 8)
 
     def look(model: ir.Model) -> Any:
-        return observe(model, feeds, threads=1)
+        return collect_statistics(model, feeds, threads=1)
 
     result = make_plan(model, look(model), look, feeds, (), BY_SIZE, Options(method="fq-vit", **flags), frozenset())
     makers = {str(o.name): n for n in result.model.graph for o in n.outputs}
-    assert len(curves_of(result.plan)) == 2
-    for name, curve in curves_of(result.plan).items():
-        assert curve.params is not None and len(set(curve.params.scale)) == len(FACTORS)
+    assert len(quantizers_of(result.plan)) == 2
+    for name, quantizer in quantizers_of(result.plan).items():
+        assert quantizer.params is not None and len(set(quantizer.params.scale)) == len(FACTORS)
         (barrier,) = {node for node, _ in makers[name].outputs[0].uses()}
-        assert curve_of(barrier) == "power-of-two"
+        assert quantizer_of(barrier) == "power-of-two"
         assert result.plan.ops[str(makers[name].name)].runs == "float"
         assert name not in result.plan.tensors or result.plan.tensors[name].params is None
         rounded = next(n for n in result.model.graph if n.op_type == "DequantizeLinear" and str(n.name).startswith(name))

@@ -26,9 +26,9 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import torch
 
-from converter.methods.judging.layer_readers import captured, layers_read, readers_by_root
+from converter.methods.judging.layer_readers import captured, layers_read, readers_by_owner
 from converter.methods.judging.layer_search import best_weights, quantized_operand, ranked_activations
-from converter.methods.judging.output_error import Judge, judge_of, on_grid, weight_errors
+from converter.methods.judging.output_error import LayerReconstruction, on_grid, reconstruction_of, weight_errors
 from converter.methods.judging.range_candidates import scale_candidates
 from converter.methods.problem import Problem
 from converter.methods.protocol import Proposal
@@ -36,10 +36,10 @@ from converter.methods.published.carry_over import completed
 from converter.methods.published.symmetric import centred_grid, choose_centred
 from converter.plan.choice import Choice
 from converter.quantization.parameters import QuantParams
-from converter.transforms.nonuniform.quantizer import Curve, Spot, halves, low_copy
+from converter.transforms.nonuniform.quantizer import NonuniformQuantizer, QuantizerSite, halves, low_copy
 from converter.transforms.nonuniform.transform import NonuniformQuantization
 
-__all__ = ["GELU_DEPTH", "Twin", "best_twin", "choose", "curves", "gelu_candidates", "on_twin", "softmax_candidates"]
+__all__ = ["GELU_DEPTH", "Twin", "best_twin", "choose", "gelu_candidates", "on_twin", "quantizers", "softmax_candidates"]
 
 Tensor = torch.Tensor
 
@@ -63,7 +63,7 @@ class Twin:
 
 @dataclass
 class _State:
-    """Answers so far: grids by root tensor, twin grids by the tensor that is read, weights by layer."""
+    """Answers so far: grids by owner, twin grids by the tensor that is read, weights by layer."""
 
     tensors: dict[str, QuantParams]
     twins: dict[str, Twin]
@@ -71,51 +71,62 @@ class _State:
     weights: dict[str, Tensor] = field(default_factory=dict)
 
 
-def curves(problem: Problem) -> Proposal:
+def quantizers(problem: Problem) -> Proposal:
     """The twin grids, and all others."""
     start = choose_centred(problem)
-    study = problem.study
-    if study is None:
+    context = problem.context
+    if context is None:
         return Proposal(None, start)
-    samples, _ = captured(study, layers_read(study))
-    judges = {name: judge_of(sample) for name, sample in samples.items()}
-    spots = {n: s for n, s in problem.spots.items() if s.kind in ("attention", "gelu") and all(r in judges for r, _ in s.readers)}
-    twinned = {reader: name for name, spot in spots.items() for reader in spot.readers}
-    state = _State(dict(start.tensors), {name: _candidates(problem, spot)[0] for name, spot in spots.items()})
-    readers = readers_by_root(study, samples)
-    users = {root: [u for u in some if (u.name, u.operand) not in twinned] for root, some in readers.items()}
+    samples, _ = captured(context, layers_read(context))
+    reconstructions = {name: reconstruction_of(sample) for name, sample in samples.items()}
+    quantizer_sites = {
+        n: s
+        for n, s in problem.quantizer_sites.items()
+        if s.kind in ("attention", "gelu") and all(r in reconstructions for r, _ in s.readers)
+    }
+    twinned = {reader: name for name, quantizer_site in quantizer_sites.items() for reader in quantizer_site.readers}
+    state = _State(dict(start.tensors), {name: _candidates(problem, quantizer_site)[0] for name, quantizer_site in quantizer_sites.items()})
+    readers = readers_by_owner(context, samples)
+    users = {owner: [u for u in some if (u.name, u.operand) not in twinned] for owner, some in readers.items()}
 
     def operand(name: str, index: int) -> Tensor:
         """As the layer will read it."""
         if index == 1 and name in state.weights:
             return state.weights[name]
-        judge = judges[name]
+        reconstruction = reconstructions[name]
         if (name, index) in twinned:
-            return on_twin(judge.right if index else judge.left, state.twins[twinned[name, index]])
-        reading = study.readings.get((name, index))
-        return quantized_operand(judge, index, None if reading is None else state.tensors[reading.root], reading.factor if reading else 1.0)
+            return on_twin(reconstruction.right if index else reconstruction.left, state.twins[twinned[name, index]])
+        quantized_edge = context.quantized_edges.get((name, index))
+        return quantized_operand(
+            reconstruction,
+            index,
+            None if quantized_edge is None else state.tensors[quantized_edge.owner],
+            quantized_edge.factor if quantized_edge else 1.0,
+        )
 
     for number in range(_ROUNDS):
-        for name in (n for n in study.weights if n in judges):
+        for name in (n for n in context.weights if n in reconstructions):
             state.scales[name], state.weights[name] = best_weights(
-                judges[name], operand(name, 0), problem.constants[name, 1].bits, _FACTORS
+                reconstructions[name], operand(name, 0), problem.constants[name, 1].bits, _FACTORS
             )
-        for place, (root, some) in enumerate(users.items()):
+        for place, (owner, some) in enumerate(users.items()):
             problem.progress(number * len(users) + place, _ROUNDS * len(users))
             if some:
                 others = {(u.name, 1 - u.operand): operand(u.name, 1 - u.operand) for u in some}
-                stats, before = problem.tensors[root], state.tensors[root]
-                state.tensors[root] = ranked_activations(some, judges, others, before, stats.minimum, stats.maximum, asymmetric=False)[0]
-        for name, spot in spots.items():
-            layers = [(judges[r], i, operand(r, 1 - i)) for r, i in spot.readers]
-            state.twins[name] = best_twin(layers, _candidates(problem, spot))
-    found = {name: Curve("twin", bound=twin.bound) for name, twin in state.twins.items()}
-    return Proposal(NonuniformQuantization(found) if found else None, _choice(start, spots, state))
+                stats, before = problem.tensors[owner], state.tensors[owner]
+                state.tensors[owner] = ranked_activations(
+                    some, reconstructions, others, before, stats.minimum, stats.maximum, asymmetric=False
+                )[0]
+        for name, quantizer_site in quantizer_sites.items():
+            layers = [(reconstructions[r], i, operand(r, 1 - i)) for r, i in quantizer_site.readers]
+            state.twins[name] = best_twin(layers, _candidates(problem, quantizer_site))
+    found = {name: NonuniformQuantizer("twin", bound=twin.bound) for name, twin in state.twins.items()}
+    return Proposal(NonuniformQuantization(found) if found else None, _choice(start, quantizer_sites, state))
 
 
 def choose(problem: Problem) -> Choice:
     """Plan with the draft, or with ranges where there is none."""
-    return completed(problem, choose_centred(problem) if problem.draft is None else problem.draft)
+    return completed(problem, choose_centred(problem) if problem.first_choice is None else problem.first_choice)
 
 
 def softmax_candidates(bits: int, signed: bool) -> list[Twin]:
@@ -138,32 +149,32 @@ def on_twin(x: Tensor, twin: Twin) -> Tensor:
     return torch.where(below, on_grid(x, twin.low), on_grid(x, twin.high))
 
 
-def _candidates(problem: Problem, spot: Spot) -> list[Twin]:
-    bits = problem.bits[spot.tensor]
-    if spot.kind == "attention":
+def _candidates(problem: Problem, quantizer_site: QuantizerSite) -> list[Twin]:
+    bits = problem.bits[quantizer_site.tensor]
+    if quantizer_site.kind == "attention":
         return softmax_candidates(bits, problem.signed)
-    return gelu_candidates(problem.tensors[spot.tensor].maximum, bits, problem.signed)
+    return gelu_candidates(problem.tensors[quantizer_site.tensor].maximum, bits, problem.signed)
 
 
-def best_twin(layers: Sequence[tuple[Judge, int, Tensor]], candidates: Sequence[Twin]) -> Twin:
+def best_twin(layers: Sequence[tuple[LayerReconstruction, int, Tensor]], candidates: Sequence[Twin]) -> Twin:
     """The twin grid of least weighted error of all layers that read the tensor."""
     errors = torch.zeros(len(candidates), dtype=torch.float64)
-    for judge, index, other in layers:
+    for reconstruction, index, other in layers:
         for number, twin in enumerate(candidates):
-            x = on_twin(judge.right if index else judge.left, twin)
+            x = on_twin(reconstruction.right if index else reconstruction.left, twin)
             left, right = (other, x) if index else (x, other)
-            errors[number] += weight_errors(judge, left, right).sum()
+            errors[number] += weight_errors(reconstruction, left, right).sum()
     return candidates[int(errors.argmin())]
 
 
-def _choice(start: Choice, spots: Mapping[str, Spot], state: _State) -> Choice:
+def _choice(start: Choice, quantizer_sites: Mapping[str, QuantizerSite], state: _State) -> Choice:
     constants = dict(start.constants)
     for name, scales in state.scales.items():
         constants[name, 1] = replace(constants[name, 1], scale=tuple(float(s) for s in scales.reshape(-1)))
     tensors = dict(state.tensors)
     for name, twin in state.twins.items():
         tensors.update(zip(halves(name), (twin.low, twin.high), strict=True))
-        for reader, _ in spots[name].readers:
+        for reader, _ in quantizer_sites[name].readers:
             if (reader, 1) in constants:
                 constants[low_copy(reader), 1] = constants[reader, 1]
     return Choice(tensors, constants)

@@ -9,16 +9,16 @@ import onnx_ir as ir
 import pytest
 import torch
 
-from converter.calibration.observer import observe
+from converter.calibration.observer import collect_statistics
 from converter.emit.builder import emit
-from converter.methods.judging.output_error import Judge
+from converter.methods.judging.output_error import LayerReconstruction
 from converter.methods.names import MethodName
 from converter.methods.published.ptq4vit import GELU_DEPTH, best_twin, gelu_candidates, on_twin, softmax_candidates
 from converter.options import Options
 from converter.planning.make import Planned, make_plan
 from converter.runtime.session import open_session, run_session
 from converter.targets import TARGETS
-from converter.testing.plans import curves_of
+from converter.testing.plans import quantizers_of
 from converter.testing.sketch import Sketch, feeds_for, settings_for
 from converter.transforms.nonuniform.quantizer import halves, low_copy
 from converter.verify.verdict import sqnr
@@ -58,15 +58,15 @@ def test_the_twin_grid_chosen_is_the_best_of_a_scan(sharpness: float) -> None:
     generator = torch.Generator().manual_seed(0)
     left = torch.softmax(torch.randn(3, 40, 30, generator=generator) * sharpness, -1)
     right = torch.randn(3, 30, 5, generator=generator)
-    importance = torch.rand(3, 40, 5, generator=generator)
-    judge = Judge(left, right, left @ right, importance)
+    fisher = torch.rand(3, 40, 5, generator=generator)
+    reconstruction = LayerReconstruction(left, right, left @ right, fisher)
     candidates = softmax_candidates(5, True)
-    chosen = best_twin([(judge, 0, right)], candidates)
+    chosen = best_twin([(reconstruction, 0, right)], candidates)
     errors = []
     for twin in candidates:
         x, w = left.numpy().astype(np.float64), right.numpy().astype(np.float64)
         steps = np.where(x < twin.bound, twin.bound, 1.0) / 15
-        errors.append(float((importance.numpy() * (np.clip(np.rint(x / steps), 0, 15) * steps @ w - x @ w) ** 2).sum()))
+        errors.append(float((fisher.numpy() * (np.clip(np.rint(x / steps), 0, 15) * steps @ w - x @ w) ** 2).sum()))
     assert chosen == candidates[int(np.argmin(errors))]
 
 
@@ -79,14 +79,14 @@ def test_both_halves_run_in_integer_with_the_same_weights(target: str) -> None:
     feeds = feeds_for(model, 6)
 
     def look(model: ir.Model) -> Any:
-        return observe(model, feeds, threads=1)
+        return collect_statistics(model, feeds, threads=1)
 
     def plan(method: MethodName) -> Planned:
         options = Options(method=method, target=target, placement="all")
         return make_plan(model, look(model), look, feeds, (), TARGETS[target], options, frozenset())
 
     result = plan("ptq4vit")
-    assert {(n, c.kind, c.bound) for n, c in curves_of(result.plan).items()} == {("gelu.0", "twin", 0.0)}
+    assert {(n, c.kind, c.bound) for n, c in quantizers_of(result.plan).items()} == {("gelu.0", "twin", 0.0)}
     ops = result.plan.ops
     assert ops["gelu"].runs == "float"  # one grid in front of the split would be all that is left of the finer half
     assert "gelu.0" not in result.plan.tensors or result.plan.tensors["gelu.0"].params is None

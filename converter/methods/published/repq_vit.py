@@ -9,7 +9,7 @@ the best of three percentiles by squared error, as in the published code.
 What differs: the mean zero point is rounded, so that it can be one; weights have no zero point, as the kernels want it, and
 the best percentile of their magnitudes. Where the paper has no rule, activations have one scale: in front of convolutions,
 behind GroupNorm, where another operator than a softmax makes one operand of a product, and where a shift cannot be
-folded. The product behind a softmax runs in float, on numbers that lie on grids.
+equalized. The product behind a softmax runs in float, on numbers that lie on grids.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ from converter.methods.protocol import Proposal
 from converter.methods.published.carry_over import completed
 from converter.plan.choice import Choice
 from converter.quantization.parameters import QuantParams, affine_params
-from converter.transforms.equalization.site import Fold
-from converter.transforms.equalization.transform import Equalization
-from converter.transforms.nonuniform.quantizer import Curve, Spot
+from converter.transforms.equalization.site import Equalization
+from converter.transforms.equalization.transform import Equalizations
+from converter.transforms.nonuniform.quantizer import NonuniformQuantizer, QuantizerSite
 from converter.transforms.nonuniform.transform import NonuniformQuantization
 
 if TYPE_CHECKING:
     from converter.calibration.observer import TensorStats
 
-__all__ = ["channel_grids", "choose", "curves", "fold", "log_scale", "variation_factors"]
+__all__ = ["channel_grids", "choose", "equalization", "log_scale", "quantizers", "variation_factors"]
 
 _PERCENTILES = (99.9, 99.99, 99.999)
 _ROWS = 4096
@@ -43,18 +43,18 @@ _SMALLEST_SHARE = 1.0 / 512
 Doubles = npt.NDArray[np.float64]
 
 
-def fold(problem: Problem) -> Proposal:
+def equalization(problem: Problem) -> Proposal:
     """The variation factors of what each LayerNorm gives to layers."""
-    folds = {}
+    equalizations = {}
     for name, values in _channel_values(problem).items():
         site = problem.sites.get(name)
-        if site is not None and site.kind == "fold" and site.shift and site.channels == values.shape[1]:
-            folds[name] = variation_factors(*channel_grids(values, problem.bits[name]), problem.bits[name])
-    return Proposal(Equalization(folds) if folds else None)
+        if site is not None and site.kind == "cross_layer" and site.shift and site.channels == values.shape[1]:
+            equalizations[name] = variation_factors(*channel_grids(values, problem.bits[name]), problem.bits[name])
+    return Proposal(Equalizations(equalizations) if equalizations else None)
 
 
-def variation_factors(scale: Doubles, zero_point: Doubles, bits: int) -> Fold:
-    """The fold that brings channels with scales and zero points of their own to the mean ones (eqs. 8 to 10).
+def variation_factors(scale: Doubles, zero_point: Doubles, bits: int) -> Equalization:
+    """The equalization that brings channels with scales and zero points of their own to the mean ones (eqs. 8 to 10).
 
     Args:
         scale: float64 [channels].
@@ -62,57 +62,64 @@ def variation_factors(scale: Doubles, zero_point: Doubles, bits: int) -> Fold:
         bits: of the codes.
     """
     mean = float(np.clip(np.rint(zero_point.mean()), 0, 2**bits - 1))
-    return Fold(tuple(float(s) for s in scale / scale.mean()), tuple(float(m) for m in (mean - zero_point) * scale))
+    return Equalization(tuple(float(s) for s in scale / scale.mean()), tuple(float(m) for m in (mean - zero_point) * scale))
 
 
-def curves(problem: Problem) -> Proposal:
+def quantizers(problem: Problem) -> Proposal:
     """The grids behind softmaxes, and all others."""
-    draft = _draft(problem)
-    found = {name: _behind_softmax(problem, draft, spot) for name, spot in problem.spots.items() if spot.kind == "attention"}
-    return Proposal(NonuniformQuantization(found) if found else None, draft)
+    first_choice = _first_choice(problem)
+    found = {
+        name: _behind_softmax(problem, first_choice, quantizer_site)
+        for name, quantizer_site in problem.quantizer_sites.items()
+        if quantizer_site.kind == "attention"
+    }
+    return Proposal(NonuniformQuantization(found) if found else None, first_choice)
 
 
 def choose(problem: Problem) -> Choice:
     """Plan with the draft, or make one."""
-    return completed(problem, _draft(problem) if problem.draft is None else problem.draft)
+    return completed(problem, _first_choice(problem) if problem.first_choice is None else problem.first_choice)
 
 
-def _draft(problem: Problem) -> Choice:
+def _first_choice(problem: Problem) -> Choice:
     choice = choose_by_ranges(problem, _range, _magnitudes)
     tensors = dict(choice.tensors)
-    folds = [name for t in problem.transforms if isinstance(t, Equalization) for name in t.folds]
-    values = _channel_values(problem) if folds else {}
-    for name in (n for n in folds if n in values):
+    equalizations = [name for t in problem.transforms if isinstance(t, Equalizations) for name in t.equalizations]
+    values = _channel_values(problem) if equalizations else {}
+    for name in (n for n in equalizations if n in values):
         # all channels have one grid now, but for those of which another percentile comes out best by a hair
         scale, zero_point = (float(np.median(numbers)) for numbers in channel_grids(values[name], problem.bits[name]))
         lowest, highest = tensors[name].qmin, tensors[name].qmax
         zero = int(np.clip(np.rint(zero_point) + lowest, lowest, highest))
-        tensors[_root(problem, name)] = QuantParams((float(np.float32(scale)),), (zero,), problem.bits[name], problem.signed)
+        tensors[_owner(problem, name)] = QuantParams((float(np.float32(scale)),), (zero,), problem.bits[name], problem.signed)
     return Choice(tensors, choice.constants)
 
 
-def _root(problem: Problem, name: str) -> str:
+def _owner(problem: Problem, name: str) -> str:
     """The tensor whose grid it is that the layers behind a LayerNorm read."""
-    readings = problem.study.readings if problem.study is not None else {}
-    found = [readings[reader].root for reader in problem.spots[name].readers if reader in readings]
+    quantized_edges = problem.context.quantized_edges if problem.context is not None else {}
+    found = [quantized_edges[reader].owner for reader in problem.quantizer_sites[name].readers if reader in quantized_edges]
     return found[0] if found else name
 
 
-def _behind_softmax(problem: Problem, draft: Choice, spot: Spot) -> Curve:
-    ((reader, index),) = spot.readers
-    bits = problem.bits[spot.tensor]
-    return Curve(
-        "log-sqrt2", bits, log_scale(problem.tensors[spot.tensor].sample, bits), partner=operand_grid(problem, draft, reader, index, spot)
+def _behind_softmax(problem: Problem, first_choice: Choice, quantizer_site: QuantizerSite) -> NonuniformQuantizer:
+    ((reader, index),) = quantizer_site.readers
+    bits = problem.bits[quantizer_site.tensor]
+    return NonuniformQuantizer(
+        "log-sqrt2",
+        bits,
+        log_scale(problem.tensors[quantizer_site.tensor].sample, bits),
+        partner=operand_grid(problem, first_choice, reader, index, quantizer_site),
     )
 
 
-def operand_grid(problem: Problem, draft: Choice, reader: str, index: int, spot: Spot) -> QuantParams:
+def operand_grid(problem: Problem, first_choice: Choice, reader: str, index: int, quantizer_site: QuantizerSite) -> QuantParams:
     """The grid of the other operand of a product, as it will be moved and relabelled on its way there."""
-    reading = problem.study.readings.get((reader, 1 - index)) if problem.study is not None else None
-    if reading is None:
-        return draft.tensors[spot.partner]
-    grid = draft.tensors[reading.root]
-    return grid if reading.factor == 1.0 else grid.rescaled(reading.factor)
+    quantized_edge = problem.context.quantized_edges.get((reader, 1 - index)) if problem.context is not None else None
+    if quantized_edge is None:
+        return first_choice.tensors[quantizer_site.partner]
+    grid = first_choice.tensors[quantized_edge.owner]
+    return grid if quantized_edge.factor == 1.0 else grid.rescaled(quantized_edge.factor)
 
 
 def log_scale(sample: npt.NDArray[np.float32], bits: int) -> float:
@@ -151,12 +158,12 @@ def channel_grids(values: npt.NDArray[np.float32], bits: int) -> tuple[Doubles, 
 
 def _channel_values(problem: Problem) -> dict[str, npt.NDArray[np.float32]]:
     """Values of what LayerNorms give to layers, float32 [values, channels], by tensor."""
-    study = problem.study
-    wanted = {n: s for n, s in problem.spots.items() if s.kind == "normalized"}
-    if study is None or not wanted:
+    context = problem.context
+    wanted = {n: s for n, s in problem.quantizer_sites.items() if s.kind == "normalized"}
+    if context is None or not wanted:
         return {}
-    layers = {reader: name for name, spot in wanted.items() for reader, _ in spot.readers[:1]}
-    samples, _ = captured(study, [n for n in layers_read(study) if n in layers], rows=_ROWS, probes=0)
+    layers = {reader: name for name, quantizer_site in wanted.items() for reader, _ in quantizer_site.readers[:1]}
+    samples, _ = captured(context, [n for n in layers_read(context) if n in layers], rows=_ROWS, probes=0)
     return {layers[n]: sample.left[0].numpy() for n, sample in samples.items() if sample.weighted and sample.left.shape[0] == 1}
 
 

@@ -1,4 +1,4 @@
-"""The fold leaves the float function, one scale gives the integers that one per channel gives, and percentiles are compared."""
+"""The equalization leaves the float function, one scale gives the integers that one per channel gives, and percentiles are compared."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from converter.plan.serialization import plan_from_json, plan_to_json
 from converter.planning.make import Planned
 from converter.runtime.session import open_session, run_session
 from converter.testing.hybrid_plans import FEEDS, hybrid, planned, quality
-from converter.testing.plans import curves_of, folds_of
-from converter.transforms.equalization.apply import apply_folds
+from converter.testing.plans import equalizations_of, quantizers_of
+from converter.transforms.equalization.apply import apply_equalizations
 from converter.transforms.equalization.find import find_sites
 
 
@@ -35,9 +35,9 @@ def test_layer_wise_integers_equal_channel_wise_ones(seed: int, bits: int) -> No
     x = generator.standard_normal((200, 7)) * np.exp(generator.uniform(-2, 2, 7)) + generator.uniform(-1, 1, 7)
     scale, zero_point = channel_grids(x.astype(np.float32), bits)
     wise = np.clip(np.rint(x / scale) + zero_point, 0, 2**bits - 1)
-    fold = variation_factors(scale, zero_point, bits)
-    folded = (x - np.asarray(fold.shift)) / np.asarray(fold.scale)
-    layer = np.clip(np.rint(folded / scale.mean()) + np.clip(np.rint(zero_point.mean()), 0, 2**bits - 1), 0, 2**bits - 1)
+    equalization = variation_factors(scale, zero_point, bits)
+    equalized = (x - np.asarray(equalization.shift)) / np.asarray(equalization.scale)
+    layer = np.clip(np.rint(equalized / scale.mean()) + np.clip(np.rint(zero_point.mean()), 0, 2**bits - 1), 0, 2**bits - 1)
     places = x / scale - np.floor(x / scale)
     sure = np.abs(places - 0.5) > 1e-6
     np.testing.assert_array_equal(layer[sure], wise[sure])
@@ -56,21 +56,21 @@ def test_a_rare_outlier_is_left_out_where_that_costs_less() -> None:
     assert channel_grids(x, 4)[0][0] * 15 < 2.1 < channel_grids(x[:500], 8)[0][0] * 255
 
 
-def test_the_fold_leaves_the_float_function(result: tuple[ir.Model, Planned]) -> None:
+def test_the_equalization_leaves_the_float_function(result: tuple[ir.Model, Planned]) -> None:
     model, found = result
-    assert len(folds_of(found.plan)) == 2 and all(f.shift for f in folds_of(found.plan).values())
-    folded = apply_folds(model, find_sites(model), folds_of(found.plan))
-    before, after = (run_session(open_session(ir.to_proto(m), threads=1, optimise=False), FEEDS[9])["logits"] for m in (model, folded))
+    assert len(equalizations_of(found.plan)) == 2 and all(f.shift for f in equalizations_of(found.plan).values())
+    equalized = apply_equalizations(model, find_sites(model), equalizations_of(found.plan))
+    before, after = (run_session(open_session(ir.to_proto(m), threads=1, optimise=False), FEEDS[9])["logits"] for m in (model, equalized))
     np.testing.assert_allclose(after, before, atol=1e-5 * float(np.abs(before).max()))
 
 
 def test_one_scale_and_zero_point_remain_behind_each_layer_norm(result: tuple[ir.Model, Planned]) -> None:
     model, found = result
-    folded = apply_folds(model, find_sites(model), folds_of(found.plan))
-    for name in folds_of(found.plan):
+    equalized = apply_equalizations(model, find_sites(model), equalizations_of(found.plan))
+    for name in equalizations_of(found.plan):
         grid = found.plan.tensors[name].params
         assert grid is not None and len(grid.scale) == 1
-        values = values_of(folded, FEEDS[:8], [name])[name]
+        values = values_of(equalized, FEEDS[:8], [name])[name]
         scale, zero_point = channel_grids(values.reshape(-1, values.shape[-1]), grid.bits)
         assert np.mean(np.isclose(scale, grid.scale[0], rtol=1e-3)) > 0.7
         assert np.mean(zero_point + grid.qmin == grid.zero_point[0]) > 0.7
@@ -89,6 +89,6 @@ def test_log_scales_are_percentiles_and_the_best_of_three() -> None:
 
 def test_the_plan_survives_json_and_is_nearer_to_float_than_ranges(result: tuple[ir.Model, Planned]) -> None:
     model, found = result
-    assert {(c.kind, c.bits) for c in curves_of(found.plan).values()} == {("log-sqrt2", 6)}
+    assert {(c.kind, c.bits) for c in quantizers_of(found.plan).values()} == {("log-sqrt2", 6)}
     assert plan_from_json(plan_to_json(found.plan), Path("plan.json")) == found.plan
     assert quality(model, found) > quality(model, planned(model, "minmax", "W6A6")) + 2.0

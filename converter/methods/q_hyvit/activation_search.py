@@ -26,9 +26,9 @@ from converter.methods.judging.output_error import on_grids
 from converter.methods.judging.range_candidates import covering
 from converter.methods.problem import Problem
 from converter.quantization.parameters import QuantParams
-from converter.sensitivity.context import Study
+from converter.sensitivity.context import AnalysisContext
 from converter.sensitivity.curvature import pulled_back
-from converter.torch_backend.network import Network, Step, run, run_samples, section
+from converter.torch_backend.network import Network, Step, run, run_samples, subnetwork
 from converter.torch_backend.ops import ACTIVATION
 from converter.torch_backend.workers import in_order
 
@@ -114,42 +114,46 @@ def _pointwise(step: Step, network: Network, made: Collection[str]) -> bool:
     return step.op_type in ACTIVATION and bool(computed) and all(n in made for n in computed) and all(c.numel() == 1 for c in constants)
 
 
-def activation_grids(problem: Problem, study: Study, start: Mapping[str, QuantParams], names: Collection[str]) -> dict[str, QuantParams]:
+def activation_grids(
+    problem: Problem, context: AnalysisContext, start: Mapping[str, QuantParams], names: Collection[str]
+) -> dict[str, QuantParams]:
     """Grids of least estimated change of the loss, for those of the tensors that only activation functions read.
 
     Args:
         problem: for what was observed.
-        study: of a network that can be differentiated; for another there are none.
+        context: of a network that can be differentiated; for another there are none.
         start: grids by tensor, for their width and container.
         names: of the tensors.
     """
-    found = activations_of(study.network, names) if study.values is None else []
+    found = activations_of(context.network, names) if context.values is None else []
     found = [a for a in found if problem.tensors[a.source].maximum > problem.tensors[a.source].minimum]
-    found = [a for a in found if study.unsteady.isdisjoint([a.source, a.output])]
+    found = [a for a in found if context.unsteady.isdisjoint([a.source, a.output])]
     ranges = {a.source: (problem.tensors[a.source].minimum, problem.tensors[a.source].maximum) for a in found}
-    histograms = _histograms(study, found, ranges)
+    histograms = _histograms(context, found, ranges)
 
     def best(activation: Activation) -> QuantParams:
         name = activation.source
-        return _best(study.network, activation, histograms[name], *ranges[name], start[name])
+        return _best(context.network, activation, histograms[name], *ranges[name], start[name])
 
     # where no gradient came, nothing can be told
     found = [a for a in found if a.source in histograms and bool((histograms[a.source].squared > 0.0).any())]
-    return _confirmed(problem, study, start, {a.source: grid for a, grid in zip(found, in_order(best, found, study.workers), strict=True)})
+    return _confirmed(
+        problem, context, start, {a.source: grid for a, grid in zip(found, in_order(best, found, context.workers), strict=True)}
+    )
 
 
 @torch.no_grad()
 def _confirmed(
-    problem: Problem, study: Study, start: Mapping[str, QuantParams], grids: Mapping[str, QuantParams]
+    problem: Problem, context: AnalysisContext, start: Mapping[str, QuantParams], grids: Mapping[str, QuantParams]
 ) -> dict[str, QuantParams]:
     """Those of some grids with which the network's answers are about as good as with the ones given; found by halves."""
     count = affordable_samples(problem, _TRIED)
-    few = {name: value[:count] for name, value in study.feed.items()}
-    wanted = run_samples(study.network, few) if grids else {}
+    few = {name: value[:count] for name, value in context.feed.items()}
+    wanted = run_samples(context.network, few) if grids else {}
 
     def change(chosen: Mapping[str, QuantParams]) -> float:
-        got = run_samples(study.network, few, hook=on_grids(study.readings, chosen))
-        return output_change(wanted, got, study.losses)
+        got = run_samples(context.network, few, hook=on_grids(context.quantized_edges, chosen))
+        return output_change(wanted, got, context.losses)
 
     def kept(names: Sequence[str]) -> list[str]:
         if not names or change({n: grids[n] for n in names}) <= _WORSE * change({n: start[n] for n in names}):
@@ -160,20 +164,20 @@ def _confirmed(
     return {name: grids[name] for name in kept(list(grids))}
 
 
-def _histograms(study: Study, found: Sequence[Activation], ranges: Mapping[str, tuple[float, float]]) -> dict[str, _Histogram]:
-    feed = {name: value[:_SAMPLES] for name, value in study.feed.items()}
+def _histograms(context: AnalysisContext, found: Sequence[Activation], ranges: Mapping[str, tuple[float, float]]) -> dict[str, _Histogram]:
+    feed = {name: value[:_SAMPLES] for name, value in context.feed.items()}
     sources, outputs = [a.source for a in found], [a.output for a in found]
 
     def run_sample(place: int) -> list[dict[str, tuple[Tensor, Tensor]]]:
         sample = {name: value[place : place + 1] for name, value in feed.items()}
-        generator = torch.Generator().manual_seed(study.seed + place)
-        values, pulled = pulled_back(study.network, sample, study.losses, sources, outputs, _PROBES, generator)
+        generator = torch.Generator().manual_seed(context.seed + place)
+        values, pulled = pulled_back(context.network, sample, context.losses, sources, outputs, _PROBES, generator)
         return [
             {a.source: _sums(values[a.source].detach(), gradients.get(a.output), *ranges[a.source]) for a in found} for gradients in pulled
         ]
 
     total = next(iter(feed.values())).shape[0]
-    done = [part for parts in in_order(run_sample, range(total), study.workers) for part in parts] if found else []
+    done = [part for parts in in_order(run_sample, range(total), context.workers) for part in parts] if found else []
     result = {}
     for activation in found if done else ():
         parts = [part[activation.source] for part in done]
@@ -203,7 +207,7 @@ def _best(network: Network, activation: Activation, histogram: _Histogram, low: 
 
 
 def _function(network: Network, activation: Activation) -> Callable[[Tensor], Tensor]:
-    part = section(network, [activation.output], [activation.source])
+    part = subnetwork(network, [activation.output], [activation.source])
     # constants may have more axes than the numbers
     return lambda values: run(part, {activation.source: values.float()})[activation.output].double().reshape(values.shape)
 

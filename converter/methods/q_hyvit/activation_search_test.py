@@ -10,7 +10,7 @@ import onnx_ir as ir
 import pytest
 import torch
 
-from converter.calibration.observer import observe
+from converter.calibration.observer import collect_statistics
 from converter.methods.judging.output_change import divergence
 from converter.methods.judging.output_error import on_grids
 from converter.methods.judging.range_candidates import covering
@@ -18,7 +18,7 @@ from converter.methods.problem import Problem
 from converter.methods.q_hyvit import activation_search
 from converter.methods.q_hyvit.activation_search import activation_grids, activations_of
 from converter.quantization.parameters import QuantParams, fake_quantize
-from converter.sensitivity.context import Reading, Study, stack
+from converter.sensitivity.context import AnalysisContext, QuantizedEdge, stack
 from converter.testing.sketch import Sketch, feeds_for, losses_of
 from converter.torch_backend.network import network_of, run_samples
 
@@ -45,15 +45,17 @@ def network(shape: Shape, width: float = 4.0, strength: float = 30.0, seed: int 
     return s.model(s.add("Flatten", s.add("GlobalAveragePool", s.add("Mul", y, s.constant(strength))))), x
 
 
-def found(model: ir.Model, x: str, samples: int = 16) -> tuple[dict[str, QuantParams], Study, tuple[float, float]]:
+def found(model: ir.Model, x: str, samples: int = 16) -> tuple[dict[str, QuantParams], AnalysisContext, tuple[float, float]]:
     feeds = feeds_for(model, samples)
-    seen = observe(model, feeds, threads=1)
+    seen = collect_statistics(model, feeds, threads=1)
     problem = Problem(seen.tensors, {}, dict.fromkeys(seen.tensors, 8), True)
     readers = [n for n in model.graph if any(v is not None and v.name == x for v in n.inputs)]
-    readings = {(str(n.name), i): Reading(x, 1.0) for n in readers for i, v in enumerate(n.inputs) if v is not None and v.name == x}
-    study = Study(network_of(model), stack(feeds), readings, (), (), 0, losses=losses_of(model))
+    quantized_edges = {
+        (str(n.name), i): QuantizedEdge(x, 1.0) for n in readers for i, v in enumerate(n.inputs) if v is not None and v.name == x
+    }
+    context = AnalysisContext(network_of(model), stack(feeds), quantized_edges, (), (), 0, losses=losses_of(model))
     stats = seen.tensors[x]
-    return activation_grids(problem, study, {x: START}, [x]), study, (stats.minimum, stats.maximum)
+    return activation_grids(problem, context, {x: START}, [x]), context, (stats.minimum, stats.maximum)
 
 
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
@@ -103,40 +105,40 @@ def test_the_scores_change_less_than_on_the_range_and_on_the_grid_of_least_plain
     ratios = []
     for seed in range(6):
         model, x = network(SHAPES[name], strength=3.0, seed=seed)
-        grids, study, (low, high) = found(model, x, samples=32)
-        values = run_samples(study.network, study.feed, wanted=[x])[x].numpy()
+        grids, context, (low, high) = found(model, x, samples=32)
+        values = run_samples(context.network, context.feed, wanted=[x])[x].numpy()
         ranges = [covering(a * low, b * high, 8, True) for a in np.linspace(0.5, 1.0, 6) for b in np.linspace(0.5, 1.0, 6)]
         plainest = min(ranges, key=lambda g: float(np.square(fake_quantize(values, g) - values).sum()))
-        ratios.append(changed(study, x, grids[x]) / min(changed(study, x, covering(low, high, 8, True)), changed(study, x, plainest)))
+        ratios.append(changed(context, x, grids[x]) / min(changed(context, x, covering(low, high, 8, True)), changed(context, x, plainest)))
     assert np.mean(ratios) < 0.75
 
 
-def changed(study: Study, x: str, grid: QuantParams) -> float:
+def changed(context: AnalysisContext, x: str, grid: QuantParams) -> float:
     """Divergence of the scores with one tensor on a grid."""
-    (plain,) = run_samples(study.network, study.feed).values()
-    (got,) = run_samples(study.network, study.feed, hook=on_grids(study.readings, {x: grid})).values()
+    (plain,) = run_samples(context.network, context.feed).values()
+    (got,) = run_samples(context.network, context.feed, hook=on_grids(context.quantized_edges, {x: grid})).values()
     return divergence(plain, got)
 
 
 def test_the_answer_does_not_depend_on_the_number_of_workers() -> None:
     model, x = network(SHAPES["silu"])
     feeds = feeds_for(model, 8)
-    seen = observe(model, feeds, threads=1)
+    seen = collect_statistics(model, feeds, threads=1)
     problem = Problem(seen.tensors, {}, dict.fromkeys(seen.tensors, 8), True)
-    study = Study(network_of(model), stack(feeds), {}, (), (), 0, losses=losses_of(model))
-    assert activation_grids(problem, study, {x: START}, [x]) == activation_grids(problem, replace(study, workers=3), {x: START}, [x])
+    context = AnalysisContext(network_of(model), stack(feeds), {}, (), (), 0, losses=losses_of(model))
+    assert activation_grids(problem, context, {x: START}, [x]) == activation_grids(problem, replace(context, workers=3), {x: START}, [x])
 
 
 def test_there_are_none_where_nothing_can_be_differentiated_or_nothing_varies() -> None:
     model, x = network(SHAPES["silu"])
     feeds = feeds_for(model, 4)
-    study = Study(network_of(model), stack(feeds), {}, (), (), 0, losses=losses_of(model))
-    seen = observe(model, feeds, threads=1)
+    context = AnalysisContext(network_of(model), stack(feeds), {}, (), (), 0, losses=losses_of(model))
+    seen = collect_statistics(model, feeds, threads=1)
     problem = Problem(seen.tensors, {}, dict.fromkeys(seen.tensors, 8), True)
-    assert activation_grids(problem, replace(study, values={}), {x: START}, [x]) == {}
+    assert activation_grids(problem, replace(context, values={}), {x: START}, [x]) == {}
     still = replace(problem, tensors={x: replace(seen.tensors[x], minimum=1.0, maximum=1.0)})
-    assert activation_grids(still, study, {x: START}, [x]) == {}
-    assert activation_grids(problem, study, {x: START}, []) == {}
+    assert activation_grids(still, context, {x: START}, [x]) == {}
+    assert activation_grids(problem, context, {x: START}, []) == {}
 
 
 def test_gradients_that_are_no_numbers_leave_the_grid_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:

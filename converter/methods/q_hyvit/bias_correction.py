@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import torch
 
-from converter.sensitivity.context import Study
+from converter.sensitivity.context import AnalysisContext
 from converter.sensitivity.curvature import backward
 from converter.torch_backend.network import Step
 from converter.torch_backend.workers import in_order
@@ -45,25 +45,25 @@ def channels_last(step: Step, output: Tensor) -> Tensor:
     return output.movedim(axis, -1).flatten(1, -2)
 
 
-def places_that_matter(study: Study, names: Sequence[str]) -> dict[str, Places]:
+def places_that_matter(context: AnalysisContext, names: Sequence[str]) -> dict[str, Places]:
     """Pull the loss back to the outputs of some layers of the float network.
 
     Args:
-        study: the network and its samples.
+        context: the network and its samples.
         names: of the layers.
     """
     wanted = set(names)
-    steps = [s for s in study.network.steps if s.name in wanted and study.unsteady.isdisjoint(s.inputs + s.outputs)]
+    steps = [s for s in context.network.steps if s.name in wanted and context.unsteady.isdisjoint(s.inputs + s.outputs)]
     if not steps:
         return {}
 
     def run(start: int) -> dict[str, tuple[Tensor, Tensor]]:
-        chunk = {name: value[start : start + study.network.chunk] for name, value in study.feed.items()}
-        _, squares = backward(study.network, steps, chunk, study.losses, (), 1, torch.Generator().manual_seed(study.seed + start))
-        return {step.name: _sampled(channels_last(step, squares[step.outputs[0]]).sqrt(), study.seed) for step in steps}
+        chunk = {name: value[start : start + context.network.chunk] for name, value in context.feed.items()}
+        _, squares = backward(context.network, steps, chunk, context.losses, (), 1, torch.Generator().manual_seed(context.seed + start))
+        return {step.name: _sampled(channels_last(step, squares[step.outputs[0]]).sqrt(), context.seed) for step in steps}
 
-    total = next(iter(study.feed.values())).shape[0]
-    done = list(in_order(run, range(0, total, study.network.chunk), study.workers))
+    total = next(iter(context.feed.values())).shape[0]
+    done = list(in_order(run, range(0, total, context.network.chunk), context.workers))
     return {name: Places(done[0][name][0], torch.cat([part[name][1] for part in done])) for name in done[0]}
 
 

@@ -10,24 +10,24 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from converter.methods.q_hyvit.bias_correction import certain_mean, channels_last, places_that_matter
-from converter.sensitivity.context import Study, stack
+from converter.sensitivity.context import AnalysisContext, stack
 from converter.testing.sketch import Sketch, feeds_for, losses_of
 from converter.torch_backend.network import network_of, run_samples
 
 
-def study_with_relu() -> Study:
+def context_with_relu() -> AnalysisContext:
     """Class scores of what a ReLU lets through of a convolution's output."""
     sketch = Sketch()
     kept = sketch.add("Relu", sketch.conv(sketch.input("x", 1, 5, 24, 24), 5, name="conv"))
     model = sketch.model(sketch.add("Flatten", sketch.add("GlobalAveragePool", kept)))
-    return Study(network_of(model), stack(feeds_for(model)), {}, ("conv",), (), seed=3, losses=losses_of(model))
+    return AnalysisContext(network_of(model), stack(feeds_for(model)), {}, ("conv",), (), seed=3, losses=losses_of(model))
 
 
 def test_what_a_relu_cuts_off_has_no_weight() -> None:
-    study = study_with_relu()
-    places = places_that_matter(study, ["conv"])["conv"]
-    step = study.network.steps[0]
-    written = run_samples(study.network, study.feed, wanted=step.outputs)[step.outputs[0]]
+    context = context_with_relu()
+    places = places_that_matter(context, ["conv"])["conv"]
+    step = context.network.steps[0]
+    written = run_samples(context.network, context.feed, wanted=step.outputs)[step.outputs[0]]
     there = channels_last(step, written)[:, places.index]
     assert places.weights.shape == (4, 256, 5) and len(set(places.index.tolist())) == 256
     assert bool((there < 0).any())
@@ -35,12 +35,12 @@ def test_what_a_relu_cuts_off_has_no_weight() -> None:
 
 
 def test_nothing_is_asked_about_no_layer() -> None:
-    assert places_that_matter(study_with_relu(), []) == {}
+    assert places_that_matter(context_with_relu(), []) == {}
 
 
 def test_it_does_not_matter_how_many_work_at_it() -> None:
-    study = study_with_relu()
-    one, two = (places_that_matter(replace(study, workers=n), ["conv"])["conv"] for n in (1, 2))
+    context = context_with_relu()
+    one, two = (places_that_matter(replace(context, workers=n), ["conv"])["conv"] for n in (1, 2))
     assert torch.equal(one.weights, two.weights)
 
 

@@ -1,7 +1,7 @@
-"""Tensors that a fold rescales and no layer reads: how far it spreads their channels, and what that costs.
+"""Tensors that an equalization rescales and no layer reads: how far it spreads their channels, and what that costs.
 
 The output of a layer in front of an activation, an operand of a product, a term of a sum: each is rounded on a grid of
-its own, and a fold that suits the layers behind may be bad for it.
+its own, and an equalization that suits the layers behind may be bad for it.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ import torch
 from converter.methods.judging.range_candidates import scale_candidates
 from converter.methods.judging.tensor_error import TensorSample, grid_errors
 from converter.methods.problem import Problem
-from converter.sensitivity.context import Study
+from converter.sensitivity.context import AnalysisContext
 from converter.torch_backend.network import run_samples
-from converter.transforms.equalization.site import Fold, Member, Site
+from converter.transforms.equalization.site import Equalization, EqualizationSite, Member
 
-__all__ = ["Extremes", "channel_ranges", "extremes_of", "folded_extremes", "folded_witness", "least_error"]
+__all__ = ["Extremes", "channel_ranges", "equalized_extremes", "equalized_sample", "extremes_of", "least_error"]
 
 Tensor = torch.Tensor
 
@@ -30,10 +30,10 @@ _EVERY = 4
 """Of the scale candidates, one in so many is tried."""
 
 
-def extremes_of(study: Study, names: Iterable[str], feed: Mapping[str, Tensor]) -> dict[str, Extremes]:
+def extremes_of(context: AnalysisContext, names: Iterable[str], feed: Mapping[str, Tensor]) -> dict[str, Extremes]:
     """Extremes of some tensors over samples."""
     wanted = list(dict.fromkeys(names))
-    values = study.values or run_samples(study.network, feed, wanted=wanted)
+    values = context.values or run_samples(context.network, feed, wanted=wanted)
     flat = {name: values[name].reshape(values[name].shape[0], -1) for name in wanted}
     return {name: (x.amin(0), x.amax(0)) for name, x in flat.items()}
 
@@ -54,43 +54,45 @@ def channel_ranges(extremes: Extremes, member: Member, shape: tuple[int, ...], c
     return low[:-1], high[:-1]
 
 
-def folded_extremes(extremes: Extremes, member: Member, shape: tuple[int, ...], fold: Fold) -> Extremes:
-    """The extremes behind a fold."""
-    scale, shift = _factors(member, shape, fold)
+def equalized_extremes(extremes: Extremes, member: Member, shape: tuple[int, ...], equalization: Equalization) -> Extremes:
+    """The extremes behind an equalization."""
+    scale, shift = _factors(member, shape, equalization)
     return (extremes[0] - shift) / scale, (extremes[1] - shift) / scale
 
 
-def folded_witness(tensor_sample: TensorSample, member: Member, shape: tuple[int, ...], fold: Fold) -> TensorSample:
-    """The tensor behind a fold; its error counts for as much as the same error did before it was rescaled."""
-    scale, shift = (factors[tensor_sample.places] for factors in _factors(member, shape, fold))
-    return replace(tensor_sample, values=(tensor_sample.values - shift) / scale, importance=tensor_sample.importance * scale.square())
+def equalized_sample(tensor_sample: TensorSample, member: Member, shape: tuple[int, ...], equalization: Equalization) -> TensorSample:
+    """The tensor behind an equalization; its error counts for as much as the same error did before it was rescaled."""
+    scale, shift = (factors[tensor_sample.places] for factors in _factors(member, shape, equalization))
+    return replace(tensor_sample, values=(tensor_sample.values - shift) / scale, fisher=tensor_sample.fisher * scale.square())
 
 
-def least_error(problem: Problem, name: str, site: Site, tensor_sample: TensorSample, extremes: Extremes, fold: Fold) -> float:
-    """Weighted error of a tensor behind a fold, on the best of a few grids that go by its extremes.
+def least_error(
+    problem: Problem, name: str, site: EqualizationSite, tensor_sample: TensorSample, extremes: Extremes, equalization: Equalization
+) -> float:
+    """Weighted error of a tensor behind an equalization, on the best of a few grids that go by its extremes.
 
     Args:
         problem: says how wide the grid is.
         name: of the tensor, a member of the site.
-        site: to be folded.
+        site: to be equalized.
         tensor_sample: of the tensor as it is now.
         extremes: of the tensor as it is now.
-        fold: to be judged.
+        equalization: to be judged.
     """
     (member,) = (m for m in site.members if m.tensor == name)
     shape = problem.tensors[name].shape
-    folded = folded_witness(tensor_sample, member, shape, fold)
-    low, high = folded_extremes(extremes, member, shape, fold)
+    equalized = equalized_sample(tensor_sample, member, shape, equalization)
+    low, high = equalized_extremes(extremes, member, shape, equalization)
     grids = scale_candidates(float(low.min()), float(high.max()), problem.bits[name], problem.signed)[3::_EVERY]
-    return float(grid_errors(folded, grids).min())
+    return float(grid_errors(equalized, grids).min())
 
 
-def _factors(member: Member, shape: tuple[int, ...], fold: Fold) -> tuple[Tensor, Tensor]:
+def _factors(member: Member, shape: tuple[int, ...], equalization: Equalization) -> tuple[Tensor, Tensor]:
     """What each element is divided by, after what is subtracted from it."""
     channels = _flat(member.channels, shape)
     powers = _flat(member.powers, shape)
-    scale = torch.tensor([*fold.scale, 1.0])[channels] ** powers
-    shift = torch.tensor([*fold.shift, 0.0])[channels] if fold.shift and member.shifted else torch.zeros(len(channels))
+    scale = torch.tensor([*equalization.scale, 1.0])[channels] ** powers
+    shift = torch.tensor([*equalization.shift, 0.0])[channels] if equalization.shift and member.shifted else torch.zeros(len(channels))
     return scale, shift
 
 

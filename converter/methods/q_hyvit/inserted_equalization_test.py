@@ -1,4 +1,4 @@
-"""Folds that need a Q with one scale per channel: found where float is written in any case, and nowhere else."""
+"""Equalizations that need a Q with one scale per channel: found where float is written in any case, and nowhere else."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from converter.calibration.observer import observe
+from converter.calibration.observer import collect_statistics
 from converter.emit.builder import emit
 from converter.methods.names import MethodName
 from converter.methods.search_parts import SearchParts
@@ -16,7 +16,7 @@ from converter.options import Options
 from converter.planning.make import Planned, make_plan
 from converter.runtime.session import open_session, run_session
 from converter.targets import TARGETS
-from converter.testing.plans import folds_of
+from converter.testing.plans import equalizations_of
 from converter.testing.sketch import Sketch, feeds_for, settings_for
 from converter.verify.verdict import sqnr
 
@@ -38,9 +38,9 @@ def planned(model: ir.Model, method: MethodName, excluded: tuple[str, ...] = (),
     feeds = feeds_for(model, 8)
 
     def look(model: ir.Model) -> Any:
-        return observe(model, feeds, threads=1)
+        return collect_statistics(model, feeds, threads=1)
 
-    options = Options(method=method, placement="all", parts=SearchParts(ramps=False), **changes)
+    options = Options(method=method, placement="all", parts=SearchParts(piecewise_linear=False), **changes)
     return make_plan(model, look(model), look, feeds, (), TARGETS["arm64"], options, frozenset(excluded))
 
 
@@ -56,8 +56,8 @@ def quality(model: ir.Model, result: Planned) -> float:
 def test_behind_a_float_operator_channels_get_scales_of_their_own() -> None:
     model, tensor = uneven()
     result = planned(model, "q-hyvit", excluded=("gelu",))
-    assert list(folds_of(result.plan)) == [tensor]
-    scales = np.log(folds_of(result.plan)[tensor].scale)
+    assert list(equalizations_of(result.plan)) == [tensor]
+    scales = np.log(equalizations_of(result.plan)[tensor].scale)
     assert np.corrcoef(scales, np.log(SPREAD))[0, 1] > 0.7
     emitted = ir.to_proto(emit(result.model, result.plan, {}))
     sizes = {i.name: list(i.dims) for i in emitted.graph.initializer}
@@ -70,4 +70,4 @@ def test_what_writes_codes_gets_none(case: str) -> None:
     model, tensor = uneven()
     full = case == "a full quantization"
     result = planned(model, "q-hyvit", excluded=("gelu",) if full else (), full=full)
-    assert tensor not in folds_of(result.plan)
+    assert tensor not in equalizations_of(result.plan)

@@ -5,7 +5,7 @@ error of the output of the layer that reads it; inside a bridge block, by that o
 comes before in the block quantized too. Activations and weights take turns for three rounds.
 
 Where this differs from the paper: the second derivative is taken at the float network (:mod:`converter.sensitivity.curvature`);
-a per-channel grid is offered only where folding it into constants is exact, and is judged with the weights folded.
+a per-channel grid is offered only where moving it into constants is exact, and is judged with the weights equalized.
 """
 
 from __future__ import annotations
@@ -16,37 +16,37 @@ from functools import partial
 
 import torch
 
-from converter.methods.judging.layer_readers import Reader, captured, layers_read, readers_by_root
+from converter.methods.judging.layer_readers import Reader, captured, layers_read, readers_by_owner
 from converter.methods.judging.layer_search import best_weights, quantized_operand, ranked_activations, ranked_again
 from converter.methods.judging.output_change import ruins_outputs
-from converter.methods.judging.output_error import Judge, judge_of, weight_errors
+from converter.methods.judging.output_error import LayerReconstruction, reconstruction_of, weight_errors
 from converter.methods.judging.tensor_error import TensorSample, grid_errors, tensor_samples_of
 from converter.methods.problem import Problem
 from converter.methods.protocol import Proposal
 from converter.methods.q_hyvit.activation_search import activation_grids
-from converter.methods.q_hyvit.bridge_search import search_section
-from converter.methods.q_hyvit.equalization_search import choose_folds, judged_tensors
-from converter.methods.q_hyvit.output_trials import loose_grids
-from converter.methods.q_hyvit.range_margin import with_room
+from converter.methods.q_hyvit.bridge_search import search_block
+from converter.methods.q_hyvit.equalization_search import choose_equalizations, reconstructed_tensors
+from converter.methods.q_hyvit.output_trials import unread_params
+from converter.methods.q_hyvit.range_margin import with_margin
 from converter.methods.q_hyvit.refine import matrix_to_weight, reconstruct
 from converter.methods.ranges import mse
 from converter.plan.choice import Choice
 from converter.plan.constants import codes_to_text
-from converter.plan.records import Plan, ramps_of
+from converter.plan.records import Plan, approximations_of
 from converter.quantization.parameters import QuantParams
-from converter.sensitivity.context import Section, Study
+from converter.sensitivity.context import AnalysisContext, ReconstructionBlock
 from converter.torch_backend.network import Step
 from converter.torch_backend.workers import in_order
-from converter.transforms.equalization.transform import Equalization
+from converter.transforms.equalization.transform import Equalizations
 
-__all__ = ["choose", "fold", "refine"]
+__all__ = ["choose", "equalization", "refine"]
 
 Tensor = torch.Tensor
 
 _ROUNDS = 3
 _ROWS = 1024
-_FOLD_ROWS = 512
-_FOLD_SAMPLES = 8
+_EQUALIZATION_ROWS = 512
+_EQUALIZATION_SAMPLES = 8
 _WITNESS_SAMPLES = 16
 
 _EASY_BITS = 8
@@ -55,112 +55,118 @@ _EASY_BITS = 8
 
 @dataclass
 class _State:
-    """Grids so far: of activations by root tensor, weights by layer as scales and as rounded matrices."""
+    """Grids so far: of activations by owner, weights by layer as scales and as rounded matrices."""
 
     tensors: dict[str, QuantParams]
     scales: dict[str, Tensor]
     weights: dict[str, Tensor]
 
 
-def fold(problem: Problem) -> Proposal:
+def equalization(problem: Problem) -> Proposal:
     """The granularity: which tensors get a scale, and a shift, per channel."""
-    study = problem.study
-    if study is None or not problem.sites or not problem.parts.granularity:
+    context = problem.context
+    if context is None or not problem.sites or not problem.parts.granularity:
         return Proposal(None)
-    seen, unseen = _halves(study.feed)
-    samples, _ = captured(replace(study, feed=unseen), layers_read(study), rows=_FOLD_ROWS)
-    tensor_samples = tensor_samples_of(study, judged_tensors(problem, study), unseen)
-    folds = choose_folds(problem, {name: judge_of(sample) for name, sample in samples.items()}, seen, tensor_samples)
-    return Proposal(Equalization(folds) if folds else None)
+    seen, unseen = _halves(context.feed)
+    samples, _ = captured(replace(context, feed=unseen), layers_read(context), rows=_EQUALIZATION_ROWS)
+    tensor_samples = tensor_samples_of(context, reconstructed_tensors(problem, context), unseen)
+    equalizations = choose_equalizations(
+        problem, {name: reconstruction_of(sample) for name, sample in samples.items()}, seen, tensor_samples
+    )
+    return Proposal(Equalizations(equalizations) if equalizations else None)
 
 
 def choose(problem: Problem) -> Choice:
     """Plan with grids of least weighted output error; as MSE does where nothing is multiplied."""
     start = mse.choose(problem)
-    study = problem.study
-    if study is None:
+    context = problem.context
+    if context is None:
         return start
-    layers = layers_read(study)
-    sections = [s for s in study.sections if set(s.steps).intersection(layers) and study.unsteady.isdisjoint(_tensors(study, s))]
-    sections = sections if problem.parts.bridge else []
-    samples, importance = captured(study, layers, [o for s in sections for o in s.outputs], rows=_ROWS)
-    judges = {name: judge_of(sample) for name, sample in samples.items()}
-    readers = readers_by_root(study, samples)
-    state = _State(dict(start.tensors), {}, {n: j.right for n, j in judges.items() if samples[n].weighted})
-    shared = _shared(study, readers)
-    roots = list(dict.fromkeys(r.root for r in study.readings.values()))
-    tensor_samples = tensor_samples_of(study, roots, {name: value[:_WITNESS_SAMPLES] for name, value in study.feed.items()})
-    loose = [n for n in tensor_samples if n not in readers]
-    settled = activation_grids(problem, study, start.tensors, loose) if problem.parts.activations else {}
-    left = {n: tensor_samples[n] for n in loose if n not in settled} if problem.parts.trials else {}
-    settled |= loose_grids(problem, study, start.tensors, left)
+    layers = layers_read(context)
+    reconstruction_blocks = [
+        s for s in context.reconstruction_blocks if set(s.steps).intersection(layers) and context.unsteady.isdisjoint(_tensors(context, s))
+    ]
+    reconstruction_blocks = reconstruction_blocks if problem.parts.bridge else []
+    samples, fisher = captured(context, layers, [o for s in reconstruction_blocks for o in s.outputs], rows=_ROWS)
+    reconstructions = {name: reconstruction_of(sample) for name, sample in samples.items()}
+    readers = readers_by_owner(context, samples)
+    state = _State(dict(start.tensors), {}, {n: j.right for n, j in reconstructions.items() if samples[n].weighted})
+    shared = _shared(context, readers)
+    owners = list(dict.fromkeys(r.owner for r in context.quantized_edges.values()))
+    tensor_samples = tensor_samples_of(context, owners, {name: value[:_WITNESS_SAMPLES] for name, value in context.feed.items()})
+    unread = [n for n in tensor_samples if n not in readers]
+    settled = activation_grids(problem, context, start.tensors, unread) if problem.parts.activations else {}
+    left = {n: tensor_samples[n] for n in unread if n not in settled} if problem.parts.trials else {}
+    settled |= unread_params(problem, context, start.tensors, left)
     state.tensors.update(settled)
     ranked: dict[str, list[QuantParams]] = {}
     for number in range(_ROUNDS):
-        _choose_weights(problem, study, judges, state)
+        _choose_weights(problem, context, reconstructions, state)
         best = in_order(
-            partial(_ranked, problem, study, judges, state, dict(ranked), tensor_samples, shared), readers.items(), study.workers
+            partial(_ranked, problem, context, reconstructions, state, dict(ranked), tensor_samples, shared),
+            readers.items(),
+            context.workers,
         )
-        for done, (root, grids) in enumerate(zip(readers, best, strict=True), number * len(readers)):
-            ranked[root] = grids
-            problem.progress(done, _ROUNDS * len(readers) + len(sections))
-        state.tensors.update({root: grids[0] for root, grids in ranked.items()})
-    roomy = [n for n in tensor_samples if n in state.tensors and n not in settled] if problem.parts.room else []
-    for root in roomy:
-        state.tensors[root] = _with_room(problem, root, state.tensors[root], tensor_samples[root])
-        if root in ranked:
-            ranked[root] = list(dict.fromkeys(_with_room(problem, root, grid, tensor_samples[root]) for grid in ranked[root]))
-    for done, section in enumerate(sections, _ROUNDS * len(readers)):
-        problem.progress(done, _ROUNDS * len(readers) + len(sections))
-        state.tensors.update(search_section(study, section, importance, ranked, state.tensors, _constants(study, state)))
+        for done, (owner, grids) in enumerate(zip(readers, best, strict=True), number * len(readers)):
+            ranked[owner] = grids
+            problem.progress(done, _ROUNDS * len(readers) + len(reconstruction_blocks))
+        state.tensors.update({owner: grids[0] for owner, grids in ranked.items()})
+    wider = [n for n in tensor_samples if n in state.tensors and n not in settled] if problem.parts.range_margin else []
+    for owner in wider:
+        state.tensors[owner] = _with_margin(problem, owner, state.tensors[owner], tensor_samples[owner])
+        if owner in ranked:
+            ranked[owner] = list(dict.fromkeys(_with_margin(problem, owner, grid, tensor_samples[owner]) for grid in ranked[owner]))
+    for done, subnetwork in enumerate(reconstruction_blocks, _ROUNDS * len(readers)):
+        problem.progress(done, _ROUNDS * len(readers) + len(reconstruction_blocks))
+        state.tensors.update(search_block(context, subnetwork, fisher, ranked, state.tensors, _constants(context, state)))
     given_up = ruins_outputs(problem, state.tensors, start.tensors)
     if given_up:
         state.tensors = dict(start.tensors)
-    _choose_weights(problem, study, judges, state)
+    _choose_weights(problem, context, reconstructions, state)
     found = {(name, 1): tuple(float(s) for s in scales.reshape(-1)) for name, scales in state.scales.items()}
     constants = {key: replace(grid, scale=found[key]) if key in found else grid for key, grid in start.constants.items()}
-    if study.values is not None:
+    if context.values is not None:
         return Choice(state.tensors, constants)  # errors of layers' outputs say nothing about the loss
-    known = {name: judge for name, judge in judges.items() if not samples[name].blind}
-    blind = (len(judges) - len(known), len(judges))
-    return Choice(state.tensors, constants, _errors(known, state), _noises(tensor_samples, state.tensors), blind, given_up)
+    known = {name: reconstruction for name, reconstruction in reconstructions.items() if not samples[name].blind}
+    blind = (len(reconstructions) - len(known), len(reconstructions))
+    return Choice(state.tensors, constants, _errors(known, state), _activation_sensitivity(tensor_samples, state.tensors), blind, given_up)
 
 
-def _tensors(study: Study, section: Section) -> set[str]:
+def _tensors(context: AnalysisContext, subnetwork: ReconstructionBlock) -> set[str]:
     """What the steps of a section read and write."""
-    steps = [step for step in study.network.steps if step.name in set(section.steps)]
+    steps = [step for step in context.network.steps if step.name in set(subnetwork.steps)]
     return {name for step in steps for name in step.inputs + step.outputs}
 
 
-def _with_room(problem: Problem, root: str, grid: QuantParams, tensor_sample: TensorSample) -> QuantParams:
-    stats = problem.tensors[root]
-    return with_room(grid, tensor_sample, stats.minimum, stats.maximum, asymmetric=problem.parts.scheme)
+def _with_margin(problem: Problem, owner: str, grid: QuantParams, tensor_sample: TensorSample) -> QuantParams:
+    stats = problem.tensors[owner]
+    return with_margin(grid, tensor_sample, stats.minimum, stats.maximum, asymmetric=problem.parts.scheme)
 
 
-def _shared(study: Study, readers: Mapping[str, list[Reader]]) -> frozenset[str]:
+def _shared(context: AnalysisContext, readers: Mapping[str, list[Reader]]) -> frozenset[str]:
     """Tensors that enter layers and are read by something else as well, such as the stream of a residual connection."""
     layers = {r.name for some in readers.values() for r in some}
-    steps = {step.name: step for step in study.network.steps}
-    roots = {steps[name].inputs[index]: r.root for (name, index), r in study.readings.items() if name in steps}
+    steps = {step.name: step for step in context.network.steps}
+    owners = {steps[name].inputs[index]: r.owner for (name, index), r in context.quantized_edges.items() if name in steps}
     # who only moves a tensor hands its grid on
     return frozenset(
-        r.root
-        for (name, _), r in study.readings.items()
-        if name in steps and name not in layers and all(roots.get(o) != r.root for o in steps[name].outputs)
+        r.owner
+        for (name, _), r in context.quantized_edges.items()
+        if name in steps and name not in layers and all(owners.get(o) != r.owner for o in steps[name].outputs)
     )
 
 
-def _errors(judges: Mapping[str, Judge], state: _State) -> dict[str, float]:
+def _errors(reconstructions: Mapping[str, LayerReconstruction], state: _State) -> dict[str, float]:
     """What the weights of each layer add to the loss by being rounded, as far as squared gradients tell."""
     return {
-        name: float(weight_errors(judges[name], judges[name].left, state.weights[name]).sum()) / 2
+        name: float(weight_errors(reconstructions[name], reconstructions[name].left, state.weights[name]).sum()) / 2
         for name in state.scales
-        if name in judges
+        if name in reconstructions
     }
 
 
-def _noises(tensor_samples: Mapping[str, TensorSample], grids: Mapping[str, QuantParams]) -> dict[str, float]:
-    """The same for the grid of each tensor that the study knows."""
+def _activation_sensitivity(tensor_samples: Mapping[str, TensorSample], grids: Mapping[str, QuantParams]) -> dict[str, float]:
+    """The same for the grid of each tensor that the analysis context knows."""
     return {
         name: float(grid_errors(tensor_sample, [grids[name]])[0]) / 2
         for name, tensor_sample in tensor_samples.items()
@@ -170,16 +176,18 @@ def _noises(tensor_samples: Mapping[str, TensorSample], grids: Mapping[str, Quan
 
 def refine(problem: Problem, plan: Plan) -> Plan:
     """Choose the codes of weights, and biases, anew, each layer given what comes before it, as far as that is switched on."""
-    study = problem.study
-    assert study is not None
+    context = problem.context
+    assert context is not None
     grids = {name: tensor_plan.params for name, tensor_plan in plan.tensors.items() if tensor_plan.params is not None}
     # those that turned out not to be worth it run in float
-    weights = {name: plan.ops[name].constants[1] for name in study.weights if 1 in plan.ops[name].constants}
+    weights = {name: plan.ops[name].constants[1] for name in context.weights if 1 in plan.ops[name].constants}
     coarse, parts = any(grid.bits < _EASY_BITS for grid in weights.values()), problem.parts
     correction, rounding = coarse and parts.weight_correction, coarse and parts.adaptive_rounding
-    if study.values is not None or not (correction or rounding or parts.bias_correction):
+    if context.values is not None or not (correction or rounding or parts.bias_correction):
         return plan
-    refined = reconstruct(study, grids, weights, ramps_of(plan), correction=correction, rounding=rounding, bias=parts.bias_correction)
+    refined = reconstruct(
+        context, grids, weights, approximations_of(plan), correction=correction, rounding=rounding, bias=parts.bias_correction
+    )
     ops = dict(plan.ops)
     for name, layer in refined.items():
         codes = "" if layer.codes is None else codes_to_text(layer.codes.numpy())
@@ -190,33 +198,35 @@ def refine(problem: Problem, plan: Plan) -> Plan:
 
 def _halves(feed: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Some samples, and some others if there are any."""
-    few = {name: value[: 2 * _FOLD_SAMPLES] for name, value in feed.items()}
+    few = {name: value[: 2 * _EQUALIZATION_SAMPLES] for name, value in feed.items()}
     alone = next(iter(few.values())).shape[0] < 2
     return {n: v[::2] for n, v in few.items()}, {n: v[0 if alone else 1 :: 2] for n, v in few.items()}
 
 
-def _operand(state: _State, study: Study, judges: Mapping[str, Judge], name: str, operand: int) -> Tensor:
+def _operand(
+    state: _State, context: AnalysisContext, reconstructions: Mapping[str, LayerReconstruction], name: str, operand: int
+) -> Tensor:
     """An operand as the layer will read it: weights, or an activation on its grid."""
     if operand == 1 and name in state.weights:
         return state.weights[name]
-    reading = study.readings.get((name, operand))
-    grid = None if reading is None else state.tensors[reading.root]
-    return quantized_operand(judges[name], operand, grid, 1.0 if reading is None else reading.factor)
+    quantized_edge = context.quantized_edges.get((name, operand))
+    grid = None if quantized_edge is None else state.tensors[quantized_edge.owner]
+    return quantized_operand(reconstructions[name], operand, grid, 1.0 if quantized_edge is None else quantized_edge.factor)
 
 
-def _choose_weights(problem: Problem, study: Study, judges: Mapping[str, Judge], state: _State) -> None:
+def _choose_weights(problem: Problem, context: AnalysisContext, reconstructions: Mapping[str, LayerReconstruction], state: _State) -> None:
     def best(name: str) -> tuple[Tensor, Tensor]:
-        return best_weights(judges[name], _operand(state, study, judges, name, 0), problem.constants[name, 1].bits)
+        return best_weights(reconstructions[name], _operand(state, context, reconstructions, name, 0), problem.constants[name, 1].bits)
 
-    names = [n for n in study.weights if n in judges]
-    for name, (scales, rounded) in zip(names, in_order(best, names, study.workers), strict=True):
+    names = [n for n in context.weights if n in reconstructions]
+    for name, (scales, rounded) in zip(names, in_order(best, names, context.workers), strict=True):
         state.scales[name], state.weights[name] = scales, rounded
 
 
 def _ranked(
     problem: Problem,
-    study: Study,
-    judges: Mapping[str, Judge],
+    context: AnalysisContext,
+    reconstructions: Mapping[str, LayerReconstruction],
     state: _State,
     before: Mapping[str, list[QuantParams]],
     tensor_samples: Mapping[str, TensorSample],
@@ -224,29 +234,29 @@ def _ranked(
     item: tuple[str, list[Reader]],
 ) -> list[QuantParams]:
     """The best grids of all, or of those that were best in the round before."""
-    root, users = item
-    others = {(u.name, 1 - u.operand): _operand(state, study, judges, u.name, 1 - u.operand) for u in users}
-    if root in before:
-        return ranked_again(users, judges, others, before[root], tensor_samples.get(root) if root in shared else None)
-    stats, start = problem.tensors[root], state.tensors[root]
+    owner, users = item
+    others = {(u.name, 1 - u.operand): _operand(state, context, reconstructions, u.name, 1 - u.operand) for u in users}
+    if owner in before:
+        return ranked_again(users, reconstructions, others, before[owner], tensor_samples.get(owner) if owner in shared else None)
+    stats, start = problem.tensors[owner], state.tensors[owner]
     return ranked_activations(
         users,
-        judges,
+        reconstructions,
         others,
         start,
         stats.minimum,
         stats.maximum,
         asymmetric=problem.parts.scheme,
-        tensor_sample=tensor_samples.get(root) if root in shared else None,
-        guard=tensor_samples.get(root),
+        tensor_sample=tensor_samples.get(owner) if owner in shared else None,
+        guard=tensor_samples.get(owner),
     )
 
 
-def _constants(study: Study, state: _State) -> dict[str, Tensor]:
+def _constants(context: AnalysisContext, state: _State) -> dict[str, Tensor]:
     """Weights on their grids, in the shapes of the network's constants, by name."""
-    steps: dict[str, Step] = {s.name: s for s in study.network.steps}
+    steps: dict[str, Step] = {s.name: s for s in context.network.steps}
     result = {}
     for name in state.scales:
         step = steps[name]
-        result[step.inputs[1]] = matrix_to_weight(step, state.weights[name], study.network.constants[step.inputs[1]].shape)
+        result[step.inputs[1]] = matrix_to_weight(step, state.weights[name], context.network.constants[step.inputs[1]].shape)
     return result

@@ -1,4 +1,4 @@
-"""The whole method on a small hybrid network: better than ranges, exact where it folds, honest where it cannot look."""
+"""The whole method on a small hybrid network: better than ranges, exact where it equalizes, honest where it cannot look."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import onnx_ir as ir
 import pytest
 from onnx import TensorProto
 
-from converter.calibration.observer import observe
+from converter.calibration.observer import collect_statistics
 from converter.canonicalise import canonicalise
 from converter.methods.judging.output_change import divergence
 from converter.methods.judging.output_error import on_grids
@@ -26,12 +26,12 @@ from converter.planning.make import Planned, make_plan
 from converter.planning.registry import METHODS
 from converter.quantization.bit_widths import BitWidths
 from converter.runtime.session import Feed, open_session, run_session
-from converter.sensitivity.context import Section, readings_of, stack
+from converter.sensitivity.context import ReconstructionBlock, quantized_edges_of, stack
 from converter.testing.hybrid_plans import BY_SIZE, FEEDS, hybrid, planned, quality
-from converter.testing.plans import folds_of
+from converter.testing.plans import equalizations_of
 from converter.testing.sketch import Sketch, feeds_for
 from converter.torch_backend.network import network_of, run_samples
-from converter.transforms.sigmoids.piecewise_linear import PricedRamp
+from converter.transforms.sigmoids.piecewise_linear import PricedApproximation
 
 
 @pytest.mark.parametrize("bits", ["W6A6", "W5A5", "W4A8"])
@@ -40,14 +40,14 @@ def test_it_is_nearer_to_float_than_minmax(bits: str) -> None:
     assert quality(model, planned(model, "q-hyvit", bits)) > quality(model, planned(model, "minmax", bits)) + 1.0
 
 
-def test_it_folds_where_channels_differ_and_gets_back_what_ranges_lose() -> None:
+def test_it_equalizes_where_channels_differ_and_gets_back_what_ranges_lose() -> None:
     model = hybrid(spread=100.0)
     result = planned(model, "q-hyvit")
-    assert len(folds_of(result.plan)) >= 3
+    assert len(equalizations_of(result.plan)) >= 3
     assert quality(model, result) > quality(model, planned(model, "minmax")) + 6.0
 
 
-def test_folds_leave_the_float_function() -> None:
+def test_equalizations_leave_the_float_function() -> None:
     model = hybrid(spread=100.0)
     result = planned(model, "q-hyvit")
     before, after = (
@@ -64,7 +64,7 @@ def test_a_bridge_block_is_judged_by_its_output() -> None:
     """
     model = hybrid(activation_bits=6)
     alone = planned(model, "q-hyvit", "W6A6").plan
-    whole = planned(model, "q-hyvit", "W6A6", (Section(tuple(str(n.name) for n in model.graph), ("logits",)),)).plan
+    whole = planned(model, "q-hyvit", "W6A6", (ReconstructionBlock(tuple(str(n.name) for n in model.graph), ("logits",)),)).plan
     assert (
         sum(
             tensor_plan.params != alone.tensors[name].params
@@ -131,7 +131,7 @@ def test_layers_that_no_gradient_reaches_are_judged_by_their_own_output_and_that
     feeds = feeds_for(model, 6)
 
     def look(model: ir.Model) -> Any:
-        return observe(model, feeds, threads=1)
+        return collect_statistics(model, feeds, threads=1)
 
     def plan(method: MethodName, placement: str = "balanced:0") -> Planned:
         options = Options(method=method, bits="W4A4", placement=placement)
@@ -151,7 +151,7 @@ def test_a_network_of_labels_alone_is_judged_layer_by_layer() -> None:
     feeds = feeds_for(model, 4)
 
     def look(model: ir.Model) -> Any:
-        return observe(model, feeds, threads=1)
+        return collect_statistics(model, feeds, threads=1)
 
     result = make_plan(model, look(model), look, feeds, (), BY_SIZE, Options(), frozenset())
     assert result.loss == "1 of 1 layers by the error of their own outputs, as no gradient reaches them"
@@ -165,7 +165,7 @@ def test_sequences_of_tensors_are_no_obstacle() -> None:
     feeds = feeds_for(model, 6)
 
     def look(model: ir.Model) -> Any:
-        return observe(model, feeds, threads=1)
+        return collect_statistics(model, feeds, threads=1)
 
     result = make_plan(model, look(model), look, feeds, (), BY_SIZE, Options(bits="W4A4"), frozenset())
     assert "1 of 2 layers by the error of their own outputs" in result.loss
@@ -179,8 +179,8 @@ def test_a_network_that_cannot_be_run_in_any_way_is_judged_layer_by_layer_and_th
     assert quality(model, result) > quality(model, planned(model, "minmax", "W4A4"))
 
 
-def test_without_a_study_it_answers_as_mse_does() -> None:
-    stats = observe(hybrid(), FEEDS[:2], threads=1).tensors
+def test_without_a_context_it_answers_as_mse_does() -> None:
+    stats = collect_statistics(hybrid(), FEEDS[:2], threads=1).tensors
     problem = Problem(stats, {}, dict.fromkeys(stats, 8), True)
     assert METHODS["q-hyvit"].choose(problem).tensors == METHODS["mse"].choose(replace(problem)).tensors
 
@@ -188,7 +188,7 @@ def test_without_a_study_it_answers_as_mse_does() -> None:
 @pytest.mark.parametrize("method", ["q-hyvit", "easyquant", "ptq4vit", "repq-vit", "fq-vit"])
 def test_where_no_layer_is_worth_integers_all_stays_float(method: MethodName) -> None:
     def look(model: ir.Model) -> Any:
-        return observe(model, FEEDS[:8], threads=1)
+        return collect_statistics(model, FEEDS[:8], threads=1)
 
     model = hybrid()
     dear = replace(BY_SIZE, quantize_node=1e9, dequantize_node=1e9)
@@ -209,22 +209,22 @@ def test_what_grids_of_tensors_add_to_the_loss_is_told_beforehand(bits: str, mon
     model = hybrid(activation_bits=BitWidths.parse(bits).activations)
     result = planned(model, "q-hyvit", bits)
     others: list[Feed] = [{"image": np.random.default_rng(i).random((1, 3, 32, 32), dtype=np.float32)} for i in range(100, 140)]
-    network, feed, readings = network_of(result.model), stack(others), readings_of(result.model, result.plan)
+    network, feed, quantized_edges = network_of(result.model), stack(others), quantized_edges_of(result.model, result.plan)
     (plain,) = run_samples(network, feed).values()
     shown = 0.0
-    for root in {reading.root for reading in readings.values()}:
-        grid = result.plan.tensors[root].params
+    for owner in {quantized_edge.owner for quantized_edge in quantized_edges.values()}:
+        grid = result.plan.tensors[owner].params
         assert grid is not None
-        (got,) = run_samples(network, feed, hook=on_grids(readings, {root: grid})).values()
+        (got,) = run_samples(network, feed, hook=on_grids(quantized_edges, {owner: grid})).values()
         shown += divergence(plain, got)
-    assert added_loss(result.plan, choices[0].noises, {}) == pytest.approx(shown, rel=0.5)
+    assert added_loss(result.plan, choices[0].activation_sensitivity, {}) == pytest.approx(shown, rel=0.5)
 
 
 def test_accuracy_is_bought_where_the_loss_is_not_tolerable_and_time_can_be_spared() -> None:
     """With coarse grids the default placement gives up integers for a tenth of its cost, and is nearer to float."""
 
     def look(model: ir.Model) -> Any:
-        return observe(model, FEEDS[:8], threads=1)
+        return collect_statistics(model, FEEDS[:8], threads=1)
 
     model = hybrid(activation_bits=4)
     made = {
@@ -260,7 +260,7 @@ def test_a_tensor_that_something_else_reads_too_is_not_cut_for_the_layer_alone()
     flat = sketch.add("Reshape", pooled, sketch.constant([1, 8], np.int64))
     scores = sketch.add("Gemm", flat, sketch.normal(8, 5), sketch.normal(5), name="scores")
     model = canonicalise(ir.to_proto(sketch.model(scores)), FEEDS[:1]).model
-    seen = observe(model, FEEDS[:8], threads=1)
+    seen = collect_statistics(model, FEEDS[:8], threads=1)
     planned_ = planned(model, "q-hyvit", "W6A6")
     stream = next(name for name, stats in seen.tensors.items() if stats.maximum == max(s.maximum for s in seen.tensors.values()))
     tensor_plan = planned_.plan.tensors[stream]
@@ -274,7 +274,7 @@ def test_layers_that_turn_out_to_stay_float_are_not_refined(placement: str, marg
     model = hybrid(activation_bits=6)
 
     def look(model: ir.Model) -> Any:
-        return observe(model, FEEDS[:4], threads=1)
+        return collect_statistics(model, FEEDS[:4], threads=1)
 
     target = replace(BY_SIZE, margin=margin)
     result = make_plan(model, look(model), look, FEEDS[:4], (), target, Options(bits="W6A6", placement=placement), frozenset())
@@ -288,15 +288,15 @@ def test_layers_that_turn_out_to_stay_float_are_not_refined(placement: str, marg
 def test_lines_are_sought_only_where_speed_is_weighed(monkeypatch: pytest.MonkeyPatch, placement: str, full: bool, asked: bool) -> None:
     calls: list[str] = []
 
-    def ramps(problem: Problem, choice: Choice) -> dict[str, PricedRamp]:
+    def approximations(problem: Problem, choice: Choice) -> dict[str, PricedApproximation]:
         calls.append("asked")
         return {}
 
-    monkeypatch.setitem(METHODS, "q-hyvit", replace(METHODS["minmax"], sigmoids=ramps))
+    monkeypatch.setitem(METHODS, "q-hyvit", replace(METHODS["minmax"], sigmoids=approximations))
     model = hybrid()
 
     def look(model: ir.Model) -> Any:
-        return observe(model, FEEDS[:2], threads=1)
+        return collect_statistics(model, FEEDS[:2], threads=1)
 
     make_plan(model, look(model), look, FEEDS[:2], (), BY_SIZE, Options(method="q-hyvit", placement=placement, full=full), frozenset())
     assert bool(calls) == asked

@@ -19,11 +19,11 @@ from converter.methods.judging.range_candidates import covering, scale_candidate
 from converter.methods.judging.tensor_error import TensorSample, grid_errors, thinned_sample
 from converter.methods.problem import Problem
 from converter.quantization.parameters import QuantParams
-from converter.sensitivity.context import Study
+from converter.sensitivity.context import AnalysisContext
 from converter.torch_backend.network import run_samples
 from converter.torch_backend.workers import in_order
 
-__all__ = ["loose_grids"]
+__all__ = ["unread_params"]
 
 Tensor = torch.Tensor
 
@@ -49,7 +49,7 @@ _DOUBT = 0.9
 class _Proposal:
     """A grid for a tensor, and by how much squared gradients think that it lessens the loss."""
 
-    root: str
+    owner: str
     params: QuantParams
     gain: float
 
@@ -62,36 +62,36 @@ class _Trial:
     expected: Mapping[str, Tensor]
 
 
-def loose_grids(
-    problem: Problem, study: Study, start: Mapping[str, QuantParams], tensor_samples: Mapping[str, TensorSample]
+def unread_params(
+    problem: Problem, context: AnalysisContext, start: Mapping[str, QuantParams], tensor_samples: Mapping[str, TensorSample]
 ) -> dict[str, QuantParams]:
     """What the outputs decide for the tensors where they were asked, the grid given if that is best.
 
     Args:
         problem: for what was observed.
-        study: of the network.
+        context: of the network.
         start: grids by tensor.
         tensor_samples: of the tensors that no layer reads.
     """
 
     def propose(item: tuple[str, TensorSample]) -> _Proposal:
-        root, tensor_sample = item
-        return _proposal(root, tensor_sample, start[root], problem.tensors[root].minimum, problem.tensors[root].maximum)
+        owner, tensor_sample = item
+        return _proposal(owner, tensor_sample, start[owner], problem.tensors[owner].minimum, problem.tensors[owner].maximum)
 
-    proposals = sorted(in_order(propose, tensor_samples.items(), study.workers), key=lambda p: -p.gain)[:_TRIALS]
+    proposals = sorted(in_order(propose, tensor_samples.items(), context.workers), key=lambda p: -p.gain)[:_TRIALS]
     proposals = [p for p in proposals if p.gain > 0.0]
     if not proposals:
         return {}
     count = affordable_samples(problem, _TRIAL_SAMPLES)
-    few, more = (_trial(study, slice(each)) for each in (count, 2 * count))
+    few, more = (_trial(context, slice(each)) for each in (count, 2 * count))
 
     def tested(proposal: _Proposal) -> QuantParams:
-        best = _best(study, few, proposal.root, _between(start[proposal.root], proposal.params), 1.0)
+        best = _best(context, few, proposal.owner, _between(start[proposal.owner], proposal.params), 1.0)
         around = [covering(best.lowest * f, best.highest * f, best.bits, best.signed) for f in _AROUND]
         # on more samples: on the few the best looks better than it is
-        return _best(study, more, proposal.root, [best, *around], _DOUBT)
+        return _best(context, more, proposal.owner, [best, *around], _DOUBT)
 
-    return dict(zip((p.root for p in proposals), in_order(tested, proposals, study.workers), strict=True))
+    return dict(zip((p.owner for p in proposals), in_order(tested, proposals, context.workers), strict=True))
 
 
 def _between(start: QuantParams, proposal: QuantParams) -> list[QuantParams]:
@@ -104,30 +104,30 @@ def _between(start: QuantParams, proposal: QuantParams) -> list[QuantParams]:
     return [start, *steps, proposal]
 
 
-def _proposal(root: str, tensor_sample: TensorSample, start: QuantParams, low: float, high: float) -> _Proposal:
+def _proposal(owner: str, tensor_sample: TensorSample, start: QuantParams, low: float, high: float) -> _Proposal:
     candidates = [start, *scale_candidates(low, high, start.bits, start.signed)]
     kept = shortlist(candidates, grid_errors(thinned_sample(tensor_sample), candidates))
     finalists = list(dict.fromkeys([start, *kept, *with_moved_ends(kept[0])]))
     errors = grid_errors(tensor_sample, finalists)
     best = int(errors.argmin())
-    return _Proposal(root, finalists[best], float(errors[0] - errors[best]))
+    return _Proposal(owner, finalists[best], float(errors[0] - errors[best]))
 
 
-def _trial(study: Study, samples: slice) -> _Trial:
-    feed = {name: value[samples] for name, value in study.feed.items()}
-    return _Trial(feed, run_samples(study.network, feed))
+def _trial(context: AnalysisContext, samples: slice) -> _Trial:
+    feed = {name: value[samples] for name, value in context.feed.items()}
+    return _Trial(feed, run_samples(context.network, feed))
 
 
-def _best(study: Study, trial: _Trial, root: str, grids: Sequence[QuantParams], doubt: float) -> QuantParams:
+def _best(context: AnalysisContext, trial: _Trial, owner: str, grids: Sequence[QuantParams], doubt: float) -> QuantParams:
     """The first of some grids, or another that leaves so much less, as a factor, of the first one's error, and least of all."""
-    errors = [_output_error(study, trial, root, grid) for grid in grids]
+    errors = [_output_error(context, trial, owner, grid) for grid in grids]
     best = min(range(len(grids)), key=errors.__getitem__)
     return grids[best if errors[best] < doubt * errors[0] else 0]
 
 
-def _output_error(study: Study, trial: _Trial, root: str, grid: QuantParams) -> float:
+def _output_error(context: AnalysisContext, trial: _Trial, owner: str, grid: QuantParams) -> float:
     """Squared error of the outputs over their squares, with one tensor on a grid and all else float."""
-    got = run_samples(study.network, trial.feed, hook=on_grids(study.readings, {root: grid}))
+    got = run_samples(context.network, trial.feed, hook=on_grids(context.quantized_edges, {owner: grid}))
     floats = {name: value for name, value in trial.expected.items() if value.is_floating_point()}
     return sum(_share(got.get(name), value) for name, value in floats.items())
 

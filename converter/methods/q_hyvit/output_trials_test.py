@@ -9,13 +9,13 @@ import onnx_ir as ir
 import pytest
 import torch
 
-from converter.calibration.observer import observe
+from converter.calibration.observer import collect_statistics
 from converter.methods.judging.range_candidates import covering
 from converter.methods.judging.tensor_error import tensor_samples_of
 from converter.methods.problem import Problem
-from converter.methods.q_hyvit.output_trials import loose_grids
+from converter.methods.q_hyvit.output_trials import unread_params
 from converter.quantization.parameters import QuantParams, fake_quantize
-from converter.sensitivity.context import Reading, Study, stack
+from converter.sensitivity.context import AnalysisContext, QuantizedEdge, stack
 from converter.testing.sketch import Sketch, feeds_for, losses_of
 from converter.torch_backend.network import network_of
 
@@ -30,8 +30,10 @@ def scored(gain: np.ndarray) -> tuple[ir.Model, str]:
     return sketch.model(sketch.add("Mul", moved, sketch.constant(gain), name="scores")), stream
 
 
-def study_of(model: ir.Model, stream: str, feeds: list[dict[str, np.ndarray]]) -> Study:
-    return Study(network_of(model), stack(feeds), {("moved", 0): Reading(stream, 1.0)}, (), (), 0, losses=losses_of(model, "values"))
+def context_of(model: ir.Model, stream: str, feeds: list[dict[str, np.ndarray]]) -> AnalysisContext:
+    return AnalysisContext(
+        network_of(model), stack(feeds), {("moved", 0): QuantizedEdge(stream, 1.0)}, (), (), 0, losses=losses_of(model, "values")
+    )
 
 
 def searched(gain: np.ndarray, loud: float, start: QuantParams) -> tuple[QuantParams, np.ndarray, np.ndarray]:
@@ -40,10 +42,10 @@ def searched(gain: np.ndarray, loud: float, start: QuantParams) -> tuple[QuantPa
     feeds = feeds_for(model, 16)
     for feed in feeds:
         feed["x"][:, 0] *= loud
-    seen = observe(model, feeds, threads=1)
+    seen = collect_statistics(model, feeds, threads=1)
     problem = Problem(seen.tensors, {}, dict.fromkeys(seen.tensors, BITS), True)
-    study = study_of(model, stream, feeds)
-    found = loose_grids(problem, study, {stream: start}, tensor_samples_of(study, [stream], study.feed))
+    context = context_of(model, stream, feeds)
+    found = unread_params(problem, context, {stream: start}, tensor_samples_of(context, [stream], context.feed))
     grid = found.get(stream, start)
     numbers = np.concatenate([f["x"] for f in feeds])
     errors = [np.square((fake_quantize(numbers, g) - numbers) * gain).sum() for g in (grid, start)]
@@ -67,7 +69,7 @@ def test_large_numbers_that_do_not_matter_are_cut_off_for_the_others() -> None:
 def test_nothing_is_changed_where_nothing_can_be_differentiated() -> None:
     model, stream = scored(np.ones(8))
     feeds = feeds_for(model, 4)
-    seen = observe(model, feeds, threads=1)
+    seen = collect_statistics(model, feeds, threads=1)
     problem = Problem(seen.tensors, {}, dict.fromkeys(seen.tensors, BITS), True)
-    study = replace(study_of(model, stream, feeds), values={stream: torch.zeros(4, 1, 8)})
-    assert loose_grids(problem, study, {stream: covering(-9, 9, BITS, True)}, tensor_samples_of(study, [stream], study.feed)) == {}
+    context = replace(context_of(model, stream, feeds), values={stream: torch.zeros(4, 1, 8)})
+    assert unread_params(problem, context, {stream: covering(-9, 9, BITS, True)}, tensor_samples_of(context, [stream], context.feed)) == {}

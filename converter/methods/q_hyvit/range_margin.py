@@ -16,7 +16,7 @@ from converter.methods.judging.range_candidates import covering
 from converter.methods.judging.tensor_error import TensorSample, grid_errors
 from converter.quantization.parameters import QuantParams
 
-__all__ = ["with_room"]
+__all__ = ["with_margin"]
 
 _MORE = 1.25
 """Times the least error that any of the grids leaves."""
@@ -28,7 +28,7 @@ _BEYOND = 1.15
 """Times the observed range."""
 
 
-def with_room(grid: QuantParams, tensor_sample: TensorSample, low: float, high: float, *, asymmetric: bool = True) -> QuantParams:
+def with_margin(grid: QuantParams, tensor_sample: TensorSample, low: float, high: float, *, asymmetric: bool = True) -> QuantParams:
     """The widest of a grid and wider ones, up to a little beyond the observed range, that errs little more.
 
     Args:

@@ -22,14 +22,14 @@ import torch
 
 from converter.methods.judging.output_error import on_grid
 from converter.methods.q_hyvit.bias_correction import Places, certain_mean, channels_last, places_that_matter
-from converter.methods.q_hyvit.sigmoid_search import ramp_hook
+from converter.methods.q_hyvit.sigmoid_search import approximation_hook
 from converter.methods.q_hyvit.weight_correction import corrected_weights
 from converter.quantization.parameters import QuantParams
-from converter.sensitivity.context import Study
+from converter.sensitivity.context import AnalysisContext
 from converter.sensitivity.curvature import layer_matrix, layer_rows
 from converter.torch_backend.network import Hook, Network, Step, run_samples
 from converter.torch_backend.workers import in_order
-from converter.transforms.sigmoids.piecewise_linear import Ramp
+from converter.transforms.sigmoids.piecewise_linear import PiecewiseLinear
 
 __all__ = ["Refined", "compensated_rounding", "matrix_to_weight", "reconstruct"]
 
@@ -54,10 +54,10 @@ class Refined:
 
 
 def reconstruct(
-    study: Study,
+    context: AnalysisContext,
     grids: Mapping[str, QuantParams],
     weight_grids: Mapping[str, QuantParams],
-    ramps: Mapping[str, Ramp] = MappingProxyType({}),
+    approximations: Mapping[str, PiecewiseLinear] = MappingProxyType({}),
     *,
     correction: bool,
     rounding: bool,
@@ -66,35 +66,35 @@ def reconstruct(
     """Refine all weighted layers.
 
     Args:
-        study: the network, its samples and readings.
-        grids: of activations that have one, by root tensor.
+        context: the network, its samples and readings.
+        grids: of activations that have one, by owner.
         weight_grids: of layers that run in integer, by layer.
-        ramps: what some sigmoids become, by step.
+        approximations: what some sigmoids become, by step.
         correction: correct weights for inputs that are off.
         rounding: round weights so that their errors make up for each other.
         bias: correct biases.
     """
-    network = study.network
-    left = _readings(network)
+    network = context.network
+    left = _quantized_edges(network)
     biased = [s.name for s in network.steps if s.name in weight_grids and len(s.inputs) > 2 and s.inputs[2]] if bias else []
-    places = places_that_matter(study, biased)
-    real, coded = dict(study.feed), dict(study.feed)
+    places = places_that_matter(context, biased)
+    real, coded = dict(context.feed), dict(context.feed)
     refined: dict[str, Refined] = {}
     for step in network.steps:
         if any(n and n not in coded and n not in network.constants for n in step.inputs):
             continue  # behind a tensor of which samples differ in shape
-        read = {i: _read(study, grids, step, i, coded[n]) for i, n in enumerate(step.inputs) if n in coded}
+        read = {i: _read(context, grids, step, i, coded[n]) for i, n in enumerate(step.inputs) if n in coded}
         codes: Tensor | None = None
         constants: dict[str, Tensor] = {}
         if step.name in weight_grids:
             wanted = real[step.inputs[0]] if correction else None
             grid, with_bias = weight_grids[step.name], step.name in places
-            codes, constants = _weights(step, network, grid, wanted, read[0], study.seed, rounding=rounding, biased=with_bias)
+            codes, constants = _weights(step, network, grid, wanted, read[0], context.seed, rounding=rounding, biased=with_bias)
         if read:
-            runs = [partial(_coded_outputs, network, step, read, ramp_hook(ramps), constants)]
+            runs = [partial(_coded_outputs, network, step, read, approximation_hook(approximations), constants)]
             if places or correction:
                 runs.append(partial(_real_outputs, network, step, real))
-            outputs = list(in_order(lambda run: run(), runs, study.workers))
+            outputs = list(in_order(lambda run: run(), runs, context.workers))
             for values, new in zip((coded, real), outputs, strict=False):
                 values.update(new)
         if step.name in weight_grids:
@@ -133,7 +133,7 @@ def _coded_outputs(
     )
 
 
-def _readings(network: Network) -> dict[str, int]:
+def _quantized_edges(network: Network) -> dict[str, int]:
     count = dict.fromkeys(network.outputs, 1)
     for step in network.steps:
         for name in step.inputs:
@@ -141,9 +141,13 @@ def _readings(network: Network) -> dict[str, int]:
     return count
 
 
-def _read(study: Study, grids: Mapping[str, QuantParams], step: Step, index: int, value: Tensor) -> Tensor:
-    reading = study.readings.get((step.name, index))
-    return value if reading is None or reading.root not in grids else on_grid(value, grids[reading.root], reading.factor)
+def _read(context: AnalysisContext, grids: Mapping[str, QuantParams], step: Step, index: int, value: Tensor) -> Tensor:
+    quantized_edge = context.quantized_edges.get((step.name, index))
+    return (
+        value
+        if quantized_edge is None or quantized_edge.owner not in grids
+        else on_grid(value, grids[quantized_edge.owner], quantized_edge.factor)
+    )
 
 
 def _weights(

@@ -13,16 +13,16 @@ from hypothesis import strategies as st
 
 from converter.canonicalise import canonicalise
 from converter.methods.q_hyvit.refine import compensated_rounding, matrix_to_weight, reconstruct
-from converter.methods.q_hyvit.sigmoid_search import ramp_hook
+from converter.methods.q_hyvit.sigmoid_search import approximation_hook
 from converter.quantization.parameters import QuantParams
-from converter.sensitivity.context import Study, study_of
+from converter.sensitivity.context import AnalysisContext, context_of
 from converter.sensitivity.curvature import layer_matrix
 from converter.testing.models import hybrid_model
 from converter.testing.sketch import losses_of, plan_for
 from converter.torch_backend.network import run_samples
-from converter.transforms.sigmoids.piecewise_linear import Ramp
+from converter.transforms.sigmoids.piecewise_linear import PiecewiseLinear
 
-Asked = tuple[Study, dict[str, QuantParams], dict[str, QuantParams]]
+Asked = tuple[AnalysisContext, dict[str, QuantParams], dict[str, QuantParams]]
 
 
 def error(left: torch.Tensor, right: torch.Tensor, codes: torch.Tensor, scale: torch.Tensor) -> float:
@@ -68,28 +68,28 @@ def test_dead_inputs_are_no_obstacle() -> None:
 
 
 @pytest.fixture(scope="module")
-def study() -> Asked:
+def context() -> Asked:
     generator = np.random.default_rng(0)
     feeds = [{"image": generator.random((1, 3, 32, 32), dtype=np.float32)} for _ in range(8)]
     model = canonicalise(hybrid_model(), feeds[:1]).model
     plan = plan_for(model, bits=(4, 8), feeds=feeds).plan
-    study = replace(study_of(model, plan, feeds, (), 0), losses=losses_of(model))
+    context = replace(context_of(model, plan, feeds, (), 0), losses=losses_of(model))
     grids = {name: tensor_plan.params for name, tensor_plan in plan.tensors.items() if tensor_plan.params is not None}
-    return study, grids, {name: plan.ops[name].constants[1] for name in study.weights}
+    return context, grids, {name: plan.ops[name].constants[1] for name in context.weights}
 
 
-def test_every_weighted_layer_gets_codes_on_its_grid(study: Asked) -> None:
-    refined = reconstruct(*study, correction=False, rounding=True, bias=False)
-    shapes = {s.name: study[0].network.constants[s.inputs[1]].shape for s in study[0].network.steps if s.name in refined}
-    assert set(refined) == set(study[0].weights)
+def test_every_weighted_layer_gets_codes_on_its_grid(context: Asked) -> None:
+    refined = reconstruct(*context, correction=False, rounding=True, bias=False)
+    shapes = {s.name: context[0].network.constants[s.inputs[1]].shape for s in context[0].network.steps if s.name in refined}
+    assert set(refined) == set(context[0].weights)
     for name, layer in refined.items():
         assert layer.bias is None and layer.codes is not None
         assert layer.codes.shape == shapes[name] and int(layer.codes.abs().max()) <= 7
 
 
-def test_half_of_what_a_layer_is_off_is_corrected(study: Asked) -> None:
+def test_half_of_what_a_layer_is_off_is_corrected(context: Asked) -> None:
     """The first layer reads an input that is nearly exact, so that its own weights make all the error."""
-    whole, grids, weights = study
+    whole, grids, weights = context
     first = whole.network.steps[0]
     assert first.op_type == "Conv"
     refined = reconstruct(whole, grids, weights, correction=False, rounding=True, bias=True)[first.name]
@@ -105,33 +105,33 @@ def test_half_of_what_a_layer_is_off_is_corrected(study: Asked) -> None:
     assert float((corrected - left / 2).norm()) < 0.2 * float(left.norm())
 
 
-def test_what_a_ramp_is_off_on_average_is_made_up_for_behind_it(study: Asked) -> None:
-    whole, grids, weights = study
+def test_what_a_piecewise_linear_sigmoid_is_off_on_average_is_made_up_for_behind_it(context: Asked) -> None:
+    whole, grids, weights = context
     sigmoid = next(step for step in whole.network.steps if step.op_type == "Sigmoid")
-    ramps = {sigmoid.name: Ramp(0.2, 0.7, 0.2, 1.0)}
+    approximations = {sigmoid.name: PiecewiseLinear(0.2, 0.7, 0.2, 1.0)}
     expected = run_samples(whole.network, whole.feed)["logits"]
     biases = {step.name: step.inputs[2] for step in whole.network.steps if len(step.inputs) > 2}
 
-    def error(known: dict[str, Ramp]) -> float:
+    def error(known: dict[str, PiecewiseLinear]) -> float:
         refined = reconstruct(whole, grids, weights, known, correction=False, rounding=False, bias=True)
         constants = {biases[name]: layer.bias for name, layer in refined.items() if layer.bias is not None}
-        got = run_samples(whole.network, whole.feed, hook=ramp_hook(ramps), constants=constants)["logits"]
+        got = run_samples(whole.network, whole.feed, hook=approximation_hook(approximations), constants=constants)["logits"]
         return float((got - expected).square().mean())
 
-    assert error(ramps) < 0.8 * error({})
+    assert error(approximations) < 0.8 * error({})
 
 
-def test_layers_behind_a_ramp_give_nearer_what_they_gave(study: Asked) -> None:
-    """This ramp is too low everywhere, so that what it gates comes out too small; no bias makes up for that."""
-    whole, grids, weights = study
+def test_layers_behind_a_piecewise_linear_sigmoid_give_nearer_what_they_gave(context: Asked) -> None:
+    """This piecewise-linear sigmoid is too low everywhere, so that what it gates comes out too small; no bias makes up for that."""
+    whole, grids, weights = context
     sigmoid = next(step for step in whole.network.steps if step.op_type == "Sigmoid")
-    ramps = {sigmoid.name: Ramp(0.1, 0.3, 0.2, 0.4)}
+    approximations = {sigmoid.name: PiecewiseLinear(0.1, 0.3, 0.2, 0.4)}
     expected = run_samples(whole.network, whole.feed)["logits"]
     steps = {step.name: step for step in whole.network.steps}
     fine = {name: replace(grid, scale=tuple(1.2 * s / 127 * 7 for s in grid.scale), bits=8) for name, grid in weights.items()}
 
     def error(*, correction: bool) -> float:
-        refined = reconstruct(whole, grids, fine, ramps, correction=correction, rounding=False, bias=True)
+        refined = reconstruct(whole, grids, fine, approximations, correction=correction, rounding=False, bias=True)
         constants = {steps[name].inputs[2]: layer.bias for name, layer in refined.items() if layer.bias is not None}
         for name, layer in refined.items():
             assert (layer.codes is not None) == correction
@@ -140,13 +140,13 @@ def test_layers_behind_a_ramp_give_nearer_what_they_gave(study: Asked) -> None:
                 codes, scale = layer_matrix(step, layer.codes.float()), torch.tensor(fine[name].scale)
                 matrix = codes * scale.expand(codes.shape[0] * codes.shape[2]).reshape(codes.shape[0], 1, -1)
                 constants[step.inputs[1]] = matrix_to_weight(step, matrix, weight.shape)
-        got = run_samples(whole.network, whole.feed, hook=ramp_hook(ramps), constants=constants)["logits"]
+        got = run_samples(whole.network, whole.feed, hook=approximation_hook(approximations), constants=constants)["logits"]
         return float((got - expected).square().mean())
 
     assert error(correction=True) < 0.7 * error(correction=False)
 
 
-def test_the_same_study_gives_the_same_codes(study: Asked) -> None:
-    one, other = (reconstruct(*study, correction=True, rounding=True, bias=True) for _ in range(2))
+def test_the_same_context_gives_the_same_codes(context: Asked) -> None:
+    one, other = (reconstruct(*context, correction=True, rounding=True, bias=True) for _ in range(2))
     for name in one:
         assert torch.equal(one[name].codes, other[name].codes)  # type: ignore[arg-type]

@@ -1,7 +1,7 @@
 """Correct a layer's weights for inputs that are off, so that its outputs are again those of the float network.
 
 What comes into a layer of a quantized network differs from what the float network has there: by rounding, by what was cut off,
-by ramps in the place of sigmoids. As far as the difference goes together with the inputs themselves, other weights make up for
+by piecewise-linear sigmoids. As far as the difference goes together with the inputs themselves, other weights make up for
 it: those of least squared error between the layer's outputs in both networks (as asymmetric calibration in GPTAQ, Li et al.,
 arXiv 2504.02692, section 3, which has it inside the rounding). A few samples are soon fitted and do not speak for others, so
 the change is held back by a ridge penalty, whose size half of the samples choose for the other half, and is left out where

@@ -71,13 +71,13 @@ class _Sorted:
         ends = np.asarray(factors) * (low, high)
         scale = np.maximum((ends[:, 1] - ends[:, 0]) / steps, SMALLEST_SCALE).astype(np.float32).astype(np.float64)[:, None]
         zero_point = np.clip(np.rint(-ends[:, :1] / scale), 0, steps)
-        levels = scale * (np.arange(steps + 1) - zero_point)
+        constant_gates = scale * (np.arange(steps + 1) - zero_point)
         borders = (scale * (np.arange(steps) + 0.5 - zero_point)).astype(np.float32)
         found = np.searchsorted(self.values, borders.reshape(-1)).reshape(borders.shape)
         first = np.zeros((len(factors), 1), found.dtype)
         edges = np.concatenate([first, found, first + self.values.size], axis=1)
         count, total = np.diff(edges, axis=1), np.diff(self.sums[edges], axis=1)
-        return np.asarray(self.power + (levels * (levels * count - 2.0 * total)).sum(axis=1))
+        return np.asarray(self.power + (constant_gates * (constant_gates * count - 2.0 * total)).sum(axis=1))
 
 
 def weight_magnitudes(rows: npt.NDArray[np.float32], bits: int) -> Doubles:

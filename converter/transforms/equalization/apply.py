@@ -1,4 +1,4 @@
-"""Apply folds: rescale and shift the constants of a model so that its tensors have other ranges and its outputs do not."""
+"""Apply equalizations: rescale and shift the constants of a model so that its tensors have other ranges and its outputs do not."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from converter.graph.builder import GraphBuilder
 from converter.graph.marks import INSERTED
 from converter.graph.queries import constant
 from converter.quantization.parameters import QuantParams
-from converter.transforms.equalization.site import Fold, Scaling, Shifting, Site, Uptake, check_fold
+from converter.transforms.equalization.site import BiasAbsorption, Equalization, EqualizationSite, Scaling, Shifting, check_equalization
 
-__all__ = ["Fold", "apply_folds", "channel_grid", "inserted_factors", "scaled_name"]
+__all__ = ["Equalization", "apply_equalizations", "channel_grid", "inserted_factors", "scaled_name"]
 
 Array = npt.NDArray[np.float64]
 
@@ -27,7 +27,7 @@ def scaled_name(tensor: str) -> str:
 
 
 def inserted_factors(node: ir.Node | None) -> npt.NDArray[np.float32] | None:
-    """The factors of a multiplication that a fold inserted, float32 [channels]; None for any other node."""
+    """The factors of a multiplication that an equalization inserted, float32 [channels]; None for any other node."""
     if node is None or INSERTED not in node.metadata_props:
         return None
     factors = constant(node.inputs[1])
@@ -47,8 +47,8 @@ def channel_grid(node: ir.Node, grid: QuantParams) -> QuantParams:
     return replace(grid, scale=tuple(float(np.float32(s)) for s in scales), zero_point=grid.zero_point * len(scales), axis=1)
 
 
-def apply_folds(model: ir.Model, sites: Mapping[str, Site], folds: Mapping[str, Fold]) -> ir.Model:
-    """A copy of a model with folds applied; it computes the same.
+def apply_equalizations(model: ir.Model, sites: Mapping[str, EqualizationSite], equalizations: Mapping[str, Equalization]) -> ir.Model:
+    """A copy of a model with equalizations applied; it computes the same.
 
     The names of nodes and tensors stay. An inserted site adds the node ``<tensor>_scaled_Mul``, which makes the tensor
     ``<tensor>_scaled``. Constants are computed in float64 and rounded once.
@@ -56,33 +56,33 @@ def apply_folds(model: ir.Model, sites: Mapping[str, Site], folds: Mapping[str, 
     Args:
         model: canonical float model; left as it is.
         sites: of this model.
-        folds: by key tensor.
+        equalizations: by key tensor.
 
     Raises:
-        ValueError: a fold has no site or does not fit it, or a constant would leave the range of float32.
+        ValueError: an equalization has no site or does not fit it, or a constant would leave the range of float32.
     """
-    for name, fold in folds.items():
+    for name, equalization in equalizations.items():
         if name not in sites:
-            raise ValueError(f"tensor '{name}' has no site to fold")
-        check_fold(fold, sites[name])
+            raise ValueError(f"tensor '{name}' has no site to equalize")
+        check_equalization(equalization, sites[name])
     result: ir.Model = ir.from_proto(ir.to_proto(model))
     constants = _Constants({str(node.name): node for node in result.graph})
     # shifts are in units of the tensors as they were, so whatever rescales a weight besides comes last
-    for name in sorted(folds, key=lambda n: sites[n].inserted):
-        site, scale = sites[name], np.asarray(folds[name].scale, np.float64)
-        if folds[name].shift:
-            shift = np.asarray(folds[name].shift, np.float64)
-            for uptake in site.uptakes:
-                constants.take_up(uptake, shift)
+    for name in sorted(equalizations, key=lambda n: sites[n].inserted):
+        site, scale = sites[name], np.asarray(equalizations[name].scale, np.float64)
+        if equalizations[name].shift:
+            shift = np.asarray(equalizations[name].shift, np.float64)
+            for absorption in site.absorptions:
+                constants.take_up(absorption, shift)
             for shifting in site.shiftings:
                 constants.subtract(shifting, shift)
         for scaling in site.scalings:
             constants.rescale(scaling, scale)
     builder = GraphBuilder(result.graph)
     constants.write(builder)
-    for name, fold in folds.items():
+    for name, equalization in equalizations.items():
         if sites[name].inserted:
-            _insert(builder, sites[name], fold)
+            _insert(builder, sites[name], equalization)
     return result
 
 
@@ -115,11 +115,13 @@ class _Constants:
     def subtract(self, shifting: Shifting, shift: Array) -> None:
         self.add(shifting.node, shifting.index, -np.where(shifting.channels >= 0, shift[shifting.channels], 0.0))
 
-    def take_up(self, uptake: Uptake, shift: Array) -> None:
-        weight = self.get(uptake.node, 1)
+    def take_up(self, absorption: BiasAbsorption, shift: Array) -> None:
+        weight = self.get(absorption.node, 1)
         assert weight is not None
-        products = weight * np.where(uptake.channels >= 0, shift[uptake.channels], 0.0)
-        self.add(uptake.bias_node, uptake.bias_index, products.sum(axis=tuple(i for i in range(weight.ndim) if i != uptake.axis)))
+        products = weight * np.where(absorption.channels >= 0, shift[absorption.channels], 0.0)
+        self.add(
+            absorption.bias_node, absorption.bias_index, products.sum(axis=tuple(i for i in range(weight.ndim) if i != absorption.axis))
+        )
 
     def write(self, builder: GraphBuilder) -> None:
         for (name, index), array in self.arrays.items():
@@ -142,13 +144,13 @@ def _replace_constant(builder: GraphBuilder, node: ir.Node, index: int, numbers:
     node.replace_input_with(index, builder.initializer(wish, numbers))
 
 
-def _insert(builder: GraphBuilder, site: Site, fold: Fold) -> None:
+def _insert(builder: GraphBuilder, site: EqualizationSite, equalization: Equalization) -> None:
     graph = builder.graph
     nodes = {str(node.name): node for node in graph}
     readers = [(nodes[name], index) for name, index in site.insertion.readers]
     value = readers[0][0].inputs[readers[0][1]]
     assert value is not None
-    factors = (1.0 / np.asarray(fold.scale, np.float64)).astype(np.float32)
+    factors = (1.0 / np.asarray(equalization.scale, np.float64)).astype(np.float32)
     name = scaled_name(site.tensor)
     operand = builder.initializer(f"{name}_factors", factors.reshape(1, -1, 1, 1))
     node = ir.node("Mul", [value, operand], name=f"{name}_Mul")

@@ -1,4 +1,4 @@
-"""An inserted fold as it is deployed: a Q with one scale per channel, a DQ with a single one, and an integer convolution."""
+"""An inserted equalization as it is deployed: a Q with one scale per channel, a DQ with a single one, and an integer convolution."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from converter.quantization.parameters import QuantParams
 from converter.runtime.session import open_session, run_session
 from converter.testing.oldest_runtime import OLDEST, run_oldest
 from converter.testing.sketch import TARGET_NAMES, Planned, Sketch, emitted, feeds_for, kernels_of, plan_for, settings_for
-from converter.transforms.equalization.apply import Fold, apply_folds, channel_grid
+from converter.transforms.equalization.apply import Equalization, apply_equalizations, channel_grid
 from converter.transforms.equalization.find import find_sites
 from converter.verify.simulation import simulate
 
@@ -38,10 +38,10 @@ def network(producer: str) -> tuple[ir.Model, str]:
     return s.model(s.conv(x, C, group=C, name="depthwise"), s.conv(x, C, outputs=8, name="dense"), s.add("Sigmoid", x)), x
 
 
-def planned_with_fold(producer: str, target: str, bits: tuple[int, int] = (8, 8), *, excluded: tuple[str, ...] = ()) -> Planned:
+def planned_with_equalization(producer: str, target: str, bits: tuple[int, int] = (8, 8), *, excluded: tuple[str, ...] = ()) -> Planned:
     model, tensor = network(producer)
-    folded = apply_folds(model, find_sites(model), {tensor: Fold(SCALES)})
-    return plan_for(folded, target, bits=bits, excluded=excluded)
+    equalized = apply_equalizations(model, find_sites(model), {tensor: Equalization(SCALES)})
+    return plan_for(equalized, target, bits=bits, excluded=excluded)
 
 
 def per_channel(proto: onnx.ModelProto) -> list[onnx.NodeProto]:
@@ -52,7 +52,7 @@ def per_channel(proto: onnx.ModelProto) -> list[onnx.NodeProto]:
 @targets
 @pytest.mark.parametrize("producer", ["nothing", "silu", "gelu", "sum", "layout"])
 def test_both_convolutions_are_integer_and_equal_the_simulation(producer: str, target: str, tmp_path: Path) -> None:
-    planned = planned_with_fold(producer, target)
+    planned = planned_with_equalization(producer, target)
     proto = emitted(planned)
     assert len(per_channel(proto)) == 1
     convolutions = sum(n.op_type == "Conv" for n in planned.model.graph)
@@ -72,7 +72,7 @@ def test_both_convolutions_are_integer_and_equal_the_simulation(producer: str, t
 @targets
 @pytest.mark.parametrize("producer", ["nothing", "silu", "sum", "layout"])
 def test_the_oldest_runtime_runs_the_same_kernels(producer: str, target: str, tmp_path: Path) -> None:
-    planned = planned_with_fold(producer, target)
+    planned = planned_with_equalization(producer, target)
     proto, feed = emitted(planned), feeds_for(planned.model, 1, seed=5)[0]
     old = run_oldest(proto, feed, settings_for(planned.target), tmp_path)
     assert old["kernels"]["QLinearConv"] == kernels_of(proto, planned.target, tmp_path)["QLinearConv"]
@@ -84,8 +84,8 @@ def test_the_oldest_runtime_runs_the_same_kernels(producer: str, target: str, tm
 @targets
 def test_fewer_bits_are_kept_inside_their_grid(target: str) -> None:
     model, tensor = network("silu")
-    folded = apply_folds(model, find_sites(model), {tensor: Fold(SCALES)})
-    planned = plan_for(folded, target, bits=(6, 6))
+    equalized = apply_equalizations(model, find_sites(model), {tensor: Equalization(SCALES)})
+    planned = plan_for(equalized, target, bits=(6, 6))
     grid = planned.plan.tensors[f"{tensor}_scaled"].params
     assert grid is not None and grid.bits == 6
     proto = emitted(planned)
@@ -102,7 +102,7 @@ def test_fewer_bits_are_kept_inside_their_grid(target: str) -> None:
 
 @targets
 def test_a_convolution_that_stays_float_reads_unrounded_numbers(target: str) -> None:
-    planned = planned_with_fold("silu", target, excluded=("dense",))
+    planned = planned_with_equalization("silu", target, excluded=("dense",))
     proto = emitted(planned)
     assert len(per_channel(proto)) == 1
     (multiplication,) = [n for n in proto.graph.node if n.name.endswith("_scaled_Mul")]
@@ -116,7 +116,7 @@ def test_a_convolution_that_stays_float_reads_unrounded_numbers(target: str) -> 
 
 
 def test_the_multiplication_is_never_an_integer_operator() -> None:
-    planned = planned_with_fold("silu", "arm64")
+    planned = planned_with_equalization("silu", "arm64")
     (name,) = [n for n in planned.offers if n.endswith("_scaled_Mul")]
     entry = planned.offers[name]
     assert isinstance(entry, UnsupportedForm) and "scales of the Q" in entry.reason
@@ -125,8 +125,8 @@ def test_the_multiplication_is_never_an_integer_operator() -> None:
 
 def test_the_grid_of_each_channel() -> None:
     model, tensor = network("silu")
-    folded = apply_folds(model, find_sites(model), {tensor: Fold((0.5, 2.0) * (C // 2))})
-    node = folded.graph.node(f"{tensor}_scaled_Mul")
+    equalized = apply_equalizations(model, find_sites(model), {tensor: Equalization((0.5, 2.0) * (C // 2))})
+    node = equalized.graph.node(f"{tensor}_scaled_Mul")
     grid = channel_grid(node, QuantParams((0.25,), (-3,)))
     assert (grid.axis, grid.scale[:2], grid.zero_point) == (1, (0.125, 0.5), (-3,) * C)
     with pytest.raises(ValueError, match="too small"):

@@ -9,8 +9,8 @@ import onnx
 import pytest
 
 from converter.canonicalise import TOLERANCE, canonicalise
-from converter.testing.equalization import difference, random_folds
-from converter.transforms.equalization.apply import apply_folds
+from converter.testing.equalization import difference, random_equalizations
+from converter.transforms.equalization.apply import apply_equalizations
 from converter.transforms.equalization.find import find_sites
 from models.export import build, export_model
 from tools.benchmarks.families import FAMILIES
@@ -18,16 +18,16 @@ from tools.benchmarks.families import FAMILIES
 pytestmark = pytest.mark.slow
 
 SITES = {
-    "mobilevit_xxs": {"fold": 31, "balance": 6, "inserted": 26},
-    "mobilevitv2_050": {"fold": 17, "inserted": 26},
-    "mobile_former_26m": {"fold": 38, "inserted": 5},
-    "efficientformer_l1": {"fold": 9, "balance": 1, "inserted": 16},
-    "efficientformerv2_s0": {"fold": 6, "balance": 5, "inserted": 49},
+    "mobilevit_xxs": {"cross_layer": 31, "query_key": 6, "per_channel_quantize": 26},
+    "mobilevitv2_050": {"cross_layer": 17, "per_channel_quantize": 26},
+    "mobile_former_26m": {"cross_layer": 38, "per_channel_quantize": 5},
+    "efficientformer_l1": {"cross_layer": 9, "query_key": 1, "per_channel_quantize": 16},
+    "efficientformerv2_s0": {"cross_layer": 6, "query_key": 5, "per_channel_quantize": 49},
 }
 
 
 @pytest.mark.parametrize("network", FAMILIES)
-def test_folding_every_site_of_a_family_changes_nothing(network: str) -> None:
+def test_equalizing_every_site_of_a_family_changes_nothing(network: str) -> None:
     """Float32 rounds other numbers after folding; the tolerance is the one that the rewrites of canonicalisation have."""
     proto = onnx.load_from_string(export_model(build(network, size=64, classes=10)))
     (image,) = proto.graph.input
@@ -35,4 +35,4 @@ def test_folding_every_site_of_a_family_changes_nothing(network: str) -> None:
     model = canonicalise(proto, [feed]).model
     sites = find_sites(model)
     assert Counter(site.kind for site in sites.values()) == SITES[network]
-    assert difference(model, apply_folds(model, sites, random_folds(model))) < TOLERANCE
+    assert difference(model, apply_equalizations(model, sites, random_equalizations(model))) < TOLERANCE

@@ -1,4 +1,4 @@
-"""Find the places of a model where a fold is exact.
+"""Find the places of a model where an equalization is exact.
 
 A site is a set of channels whose factors can be chosen freely, found by giving every element of every tensor a label and
 following the labels through the graph (:mod:`converter.transforms.equalization.rules`). Tensors that must share factors, such as those of
@@ -20,15 +20,15 @@ import onnx_ir as ir
 from converter.graph.queries import constant, is_float
 from converter.transforms.equalization.labels import Labels
 from converter.transforms.equalization.rules import visit
-from converter.transforms.equalization.site import Channels, Insertion, Member, Scaling, Shifting, Site, Uptake
-from converter.transforms.equalization.tracker import RawScaling, RawShifting, RawUptake, Reading, Tracked, Tracker
+from converter.transforms.equalization.site import BiasAbsorption, Channels, EqualizationSite, Insertion, Member, Scaling, Shifting
+from converter.transforms.equalization.tracker import RawBiasAbsorption, RawScaling, RawShifting, Reading, Tracked, Tracker
 
-__all__ = ["Site", "find_sites"]
+__all__ = ["EqualizationSite", "find_sites"]
 
 _MAP_RANK = 4
 
 
-def find_sites(model: ir.Model, shapes: Mapping[str, tuple[int, ...]] | None = None) -> dict[str, Site]:
+def find_sites(model: ir.Model, shapes: Mapping[str, tuple[int, ...]] | None = None) -> dict[str, EqualizationSite]:
     """Find all sites, by the name of their key tensor, in graph order.
 
     Args:
@@ -36,9 +36,9 @@ def find_sites(model: ir.Model, shapes: Mapping[str, tuple[int, ...]] | None = N
         shapes: of its float tensors, by name, as observed; needed where the model leaves dimensions open.
     """
     tracker = _track(model, {**_declared_shapes(model), **(shapes or {})})
-    settled = _settle(tracker)
-    sites = {str(g.key.value.name): _site(settled, g) for g in _groups(tracker.readings, settled) if g.channels > 1}
-    inserted = {name: site for name, site in _inserted(tracker, settled).items() if name not in sites}
+    resolved = _resolve(tracker)
+    sites = {str(g.key.value.name): _site(resolved, g) for g in _groups(tracker.readings, resolved) if g.channels > 1}
+    inserted = {name: site for name, site in _inserted(tracker, resolved).items() if name not in sites}
     order = {str(v.name): i for i, v in enumerate(tracker.made)}
     return dict(sorted({**sites, **inserted}.items(), key=lambda item: order[item[0]]))
 
@@ -64,29 +64,29 @@ def _track(model: ir.Model, shapes: Mapping[str, tuple[int, ...]]) -> Tracker:
 
 
 @dataclass(frozen=True)
-class _Settled:
+class _Resolved:
     """All labels as they are when every operator has been visited; ``users`` are the tensors by factor and by shift."""
 
     tensors: dict[ir.Value, Tracked]
     scalings: list[RawScaling]
     shiftings: list[RawShifting]
-    uptakes: list[RawUptake]
+    absorptions: list[RawBiasAbsorption]
     scale_users: dict[int, set[ir.Value]]
     shift_users: dict[int, set[ir.Value]]
 
 
-def _settle(tracker: Tracker) -> _Settled:
+def _resolve(tracker: Tracker) -> _Resolved:
     tensors = {value: tracker.labels(value) for value in tracker.made}
     users: tuple[dict[int, set[ir.Value]], dict[int, set[ir.Value]]] = ({}, {})
     for value, tracked in tensors.items():
         for known, labels in zip(users, (tracked.scale, tracked.shift), strict=True):
             for root in _distinct(labels):
                 known.setdefault(int(root), set()).add(value)
-    return _Settled(
+    return _Resolved(
         tensors,
         [replace(raw, labels=tracker.scale.resolve(raw.labels)) for raw in tracker.scalings],
         [replace(raw, labels=tracker.shift.resolve(raw.labels)) for raw in tracker.shiftings],
-        [replace(raw, labels=tracker.shift.resolve(raw.labels)) for raw in tracker.uptakes],
+        [replace(raw, labels=tracker.shift.resolve(raw.labels)) for raw in tracker.absorptions],
         *users,
     )
 
@@ -120,10 +120,10 @@ class _Group:
         return channels, np.where(found, np.sign(labels) * np.sign(self.roots)[channels], 1)
 
 
-def _groups(readings: Sequence[Reading], settled: _Settled) -> list[_Group]:
+def _groups(readings: Sequence[Reading], resolved: _Resolved) -> list[_Group]:
     """Factors that occur together in a tensor that is read."""
     seen = networkx.Graph()
-    labels = [settled.tensors[reading.value].scale for reading in readings]
+    labels = [resolved.tensors[reading.value].scale for reading in readings]
     roots = [_distinct(some) for some in labels]
     for number, some in enumerate(roots):
         networkx.add_path(seen, [("reading", number), *(("root", int(r)) for r in some)])
@@ -144,26 +144,28 @@ def _by_appearance(labels: Labels) -> npt.NDArray[np.int64]:
     return np.asarray(flat[np.sort(first)])
 
 
-def _site(settled: _Settled, group: _Group) -> Site:
-    users = set().union(*(settled.scale_users[int(abs(root))] for root in group.roots))
-    members = {value: tracked for value, tracked in settled.tensors.items() if value in users}
-    scalings = [(raw, *group.find(raw.labels)) for raw in settled.scalings if group.has(raw.labels)]
+def _site(resolved: _Resolved, group: _Group) -> EqualizationSite:
+    users = set().union(*(resolved.scale_users[int(abs(root))] for root in group.roots))
+    members = {value: tracked for value, tracked in resolved.tensors.items() if value in users}
+    scalings = [(raw, *group.find(raw.labels)) for raw in resolved.scalings if group.has(raw.labels)]
     lengths = group.find(members[group.key.value].scale)[0].shape
     axes = [i for i, n in enumerate(lengths) if n > 1]
-    shifts = _shifts(settled, group)
-    shiftings = [raw for raw in settled.shiftings if shifts is not None and shifts.has(raw.labels)]
-    uptakes = [raw for raw in settled.uptakes if shifts is not None and shifts.has(raw.labels)]
-    return Site(
+    shifts = _shifts(resolved, group)
+    shiftings = [raw for raw in resolved.shiftings if shifts is not None and shifts.has(raw.labels)]
+    absorptions = [raw for raw in resolved.absorptions if shifts is not None and shifts.has(raw.labels)]
+    return EqualizationSite(
         tensor=str(group.key.value.name),
-        kind="fold" if group.key.layer else "balance",
+        kind="cross_layer" if group.key.layer else "query_key",
         channels=group.channels,
         axis=axes[0] if len(axes) == 1 else None,
         shift=shifts is not None,
         members=tuple(_member(value, tracked, group, shifts) for value, tracked in members.items()),
         scalings=tuple(Scaling(raw.node, raw.index, channels, signs * raw.power) for raw, channels, signs in scalings),
         shiftings=tuple(Shifting(raw.node, raw.index, shifts.find(raw.labels)[0]) for raw in shiftings if shifts is not None),
-        uptakes=tuple(
-            Uptake(raw.node, shifts.find(raw.labels)[0], raw.axis, raw.bias_node, raw.bias_index) for raw in uptakes if shifts is not None
+        absorptions=tuple(
+            BiasAbsorption(raw.node, shifts.find(raw.labels)[0], raw.axis, raw.bias_node, raw.bias_index)
+            for raw in absorptions
+            if shifts is not None
         ),
     )
 
@@ -173,14 +175,14 @@ def _member(value: ir.Value, tracked: Tracked, group: _Group, shifts: _Group | N
     return Member(str(value.name), channels, powers, shifts is not None and shifts.has(tracked.shift))
 
 
-def _shifts(settled: _Settled, group: _Group) -> _Group | None:
+def _shifts(resolved: _Resolved, group: _Group) -> _Group | None:
     """The shifts that belong to the channels of a group: one for each, which occurs nowhere else."""
-    of_channel = _pairs(group, settled.tensors[group.key.value])
+    of_channel = _pairs(group, resolved.tensors[group.key.value])
     roots = [shift for _, shift in sorted(of_channel)]
     if len(of_channel) != group.channels or len(set(roots)) != group.channels or not all(roots):
         return None
-    users = set().union(*(settled.shift_users[root] for root in roots))
-    everywhere = set().union(*(_pairs(group, settled.tensors[value]) for value in users))
+    users = set().union(*(resolved.shift_users[root] for root in roots))
+    everywhere = set().union(*(_pairs(group, resolved.tensors[value]) for value in users))
     elsewhere = {(channel, shift) for channel, shift in everywhere if shift in set(roots)} - of_channel
     return None if elsewhere else _Group(group.key, np.asarray(roots, np.int64))
 
@@ -191,7 +193,7 @@ def _pairs(group: _Group, tracked: Tracked) -> set[tuple[int, int]]:
     return {(int(c), int(s)) for c, s in np.unique(np.stack([channels.reshape(-1), shifts.reshape(-1)]), axis=1).T}
 
 
-def _inserted(tracker: Tracker, settled: _Settled) -> dict[str, Site]:
+def _inserted(tracker: Tracker, resolved: _Resolved) -> dict[str, EqualizationSite]:
     """Maps that enter convolutions and have channels that no constant in front of them could rescale."""
     readings: dict[ir.Value, list[Reading]] = {}
     for reading in tracker.readings:
@@ -200,13 +202,13 @@ def _inserted(tracker: Tracker, settled: _Settled) -> dict[str, Site]:
     sites = {}
     for value, readers in readings.items():
         channels = tracker.shapes[str(value.name)][1]
-        labels = settled.tensors[value].scale.reshape(-1)
+        labels = resolved.tensors[value].scale.reshape(-1)
         if channels > 1 and not np.broadcast_to(labels, channels).all():
             sites[str(value.name)] = _inserted_site(value, readers, channels)
     return sites
 
 
-def _inserted_site(value: ir.Value, readers: Sequence[Reading], channels: int) -> Site:
+def _inserted_site(value: ir.Value, readers: Sequence[Reading], channels: int) -> EqualizationSite:
     scalings = []
     for reader in readers:
         weight = constant(reader.node.inputs[1])
@@ -216,4 +218,4 @@ def _inserted_site(value: ir.Value, readers: Sequence[Reading], channels: int) -
         numbers = (read[:, None] + np.arange(per_group)).reshape(*weight.shape[:2], *[1] * (weight.ndim - 2))
         scalings.append(Scaling(str(reader.node.name), 1, numbers, np.ones_like(numbers)))
     insertion = Insertion(tuple((str(r.node.name), r.index) for r in readers))
-    return Site(str(value.name), "inserted", channels, 1, scalings=tuple(scalings), insertion=insertion)
+    return EqualizationSite(str(value.name), "per_channel_quantize", channels, 1, scalings=tuple(scalings), insertion=insertion)

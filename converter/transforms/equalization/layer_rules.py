@@ -10,7 +10,7 @@ import onnx_ir as ir
 
 from converter.graph.queries import attributes, constant, sole_consumer
 from converter.transforms.equalization.labels import Labels
-from converter.transforms.equalization.tracker import RawScaling, RawShifting, RawUptake, Reading, Tracked, Tracker
+from converter.transforms.equalization.tracker import RawBiasAbsorption, RawScaling, RawShifting, Reading, Tracked, Tracker
 
 __all__ = ["conv", "gemm", "matmul", "normalization"]
 
@@ -168,7 +168,7 @@ def _take_up(tracker: Tracker, node: ir.Node, labels: Labels | None, tracked: Tr
     if labels is None or bias is None:
         tracker.shift.pin(tracked.shift)
     else:
-        tracker.uptakes.append(RawUptake(str(node.name), labels, axis, str(bias[0].name), bias[1]))
+        tracker.absorptions.append(RawBiasAbsorption(str(node.name), labels, axis, str(bias[0].name), bias[1]))
 
 
 def _write(tracker: Tracker, node: ir.Node, weight: npt.NDArray[Any], axis: int, shape: tuple[int, ...], *, bias: bool = True) -> None:

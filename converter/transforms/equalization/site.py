@@ -1,6 +1,6 @@
-"""What can be folded and what shall be: plain data, without a word of ONNX beyond names and indices.
+"""What can be equalized and what shall be: plain data, without a word of ONNX beyond names and indices.
 
-A fold replaces a tensor t by t' = (t - m) / s, channel by channel, and moves s and m into constants on both sides, so
+An equalization replaces a tensor t by t' = (t - m) / s, channel by channel, and moves s and m into constants on both sides, so
 that the model computes what it did. A grid with one scale on t' is then a grid with one scale per channel on t.
 """
 
@@ -13,16 +13,16 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Fold", "Insertion", "Kind", "Member", "Scaling", "Shifting", "Site", "Uptake", "check_fold"]
+__all__ = ["BiasAbsorption", "Equalization", "EqualizationSite", "Insertion", "Kind", "Member", "Scaling", "Shifting", "check_equalization"]
 
 Channels = npt.NDArray[np.int64]
 """Channel numbers of a site, -1 where the site changes nothing; broadcasts to the array or tensor that it is about."""
 
-Kind = Literal["fold", "balance", "inserted"]
+Kind = Literal["cross_layer", "query_key", "per_channel_quantize"]
 
 
 @dataclass(frozen=True)
-class Fold:
+class Equalization:
     """What shall be done at a site: t'[c] = (t[c] - shift[c]) / scale[c].
 
     Attributes:
@@ -71,7 +71,7 @@ class Shifting:
 
 
 @dataclass(frozen=True, eq=False)
-class Uptake:
+class BiasAbsorption:
     """A layer's weight: its products with the shifts go to a bias, made of zeros if it is missing.
 
     Where the bias stands in an addition behind the layer, what the layer itself writes lacks these products.
@@ -99,21 +99,21 @@ class Insertion:
 
 
 @dataclass(frozen=True, eq=False)
-class Site:
-    """A place where a fold is exact.
+class EqualizationSite:
+    """A place where an equalization is exact.
 
     Attributes:
         tensor: the key: a tensor that enters a layer, or the left operand of a product.
-        kind: ``fold``: the key enters a layer, and constants on both sides take the fold. ``balance``: the key enters a
-            product only, and its other operand is multiplied by what the key is divided by. ``inserted``: the producer
-            cannot take a fold, so a multiplication is needed.
+        kind: ``cross_layer``: the key enters a layer, and constants on both sides take the equalization. ``query_key``: the key enters a
+            product only, and its other operand is multiplied by what the key is divided by. ``per_channel_quantize``: the producer
+            cannot take an equalization, so a multiplication is needed.
         channels: how many there are, numbered in the order in which they first occur in the key tensor.
         axis: of the key tensor, along which the channels lie; None if along several (heads and their channels).
         shift: whether a shift is exact too.
         members: every tensor that is rescaled, the key among them; none for an inserted one, which leaves all as they are.
         scalings: constants to rescale.
         shiftings: constants that give the shift.
-        uptakes: layers that take it back.
+        absorptions: layers that take it back.
         insertion: where to insert, for an inserted one.
     """
 
@@ -125,13 +125,13 @@ class Site:
     members: tuple[Member, ...] = ()
     scalings: tuple[Scaling, ...] = ()
     shiftings: tuple[Shifting, ...] = ()
-    uptakes: tuple[Uptake, ...] = ()
+    absorptions: tuple[BiasAbsorption, ...] = ()
     insertion: Insertion = field(default_factory=lambda: Insertion(()))
 
     @property
     def inserted(self) -> bool:
         """True if a multiplication has to be inserted."""
-        return self.kind == "inserted"
+        return self.kind == "per_channel_quantize"
 
     @property
     def tensors(self) -> tuple[str, ...]:
@@ -139,21 +139,21 @@ class Site:
         return tuple(member.tensor for member in self.members)
 
 
-def check_fold(fold: Fold, site: Site) -> None:
-    """Refuse a fold that does not fit a site.
+def check_equalization(equalization: Equalization, site: EqualizationSite) -> None:
+    """Refuse an equalization that does not fit a site.
 
     Raises:
         ValueError: says what is wrong with which site.
     """
-    if len(fold.scale) != site.channels:
-        raise ValueError(f"the fold of '{site.tensor}' has {len(fold.scale)} scales for {site.channels} channels")
-    if not all(math.isfinite(s) and s > 0.0 for s in fold.scale):
-        raise ValueError(f"the fold of '{site.tensor}' has a scale that is not a positive number")
-    if not fold.shift:
+    if len(equalization.scale) != site.channels:
+        raise ValueError(f"the equalization of '{site.tensor}' has {len(equalization.scale)} scales for {site.channels} channels")
+    if not all(math.isfinite(s) and s > 0.0 for s in equalization.scale):
+        raise ValueError(f"the equalization of '{site.tensor}' has a scale that is not a positive number")
+    if not equalization.shift:
         return
     if not site.shift:
-        raise ValueError(f"the fold of '{site.tensor}' has a shift, which is not exact there")
-    if len(fold.shift) != site.channels:
-        raise ValueError(f"the fold of '{site.tensor}' has {len(fold.shift)} shifts for {site.channels} channels")
-    if not all(math.isfinite(m) for m in fold.shift):
-        raise ValueError(f"the fold of '{site.tensor}' has a shift that is not a number")
+        raise ValueError(f"the equalization of '{site.tensor}' has a shift, which is not exact there")
+    if len(equalization.shift) != site.channels:
+        raise ValueError(f"the equalization of '{site.tensor}' has {len(equalization.shift)} shifts for {site.channels} channels")
+    if not all(math.isfinite(m) for m in equalization.shift):
+        raise ValueError(f"the equalization of '{site.tensor}' has a shift that is not a number")

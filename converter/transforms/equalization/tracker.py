@@ -17,7 +17,7 @@ import onnx_ir as ir
 from converter.graph.queries import data_inputs
 from converter.transforms.equalization.labels import Classes, Labels, compress, merge_axes
 
-__all__ = ["PINNED", "RawScaling", "RawShifting", "RawUptake", "Reading", "Tracked", "Tracker"]
+__all__ = ["PINNED", "RawBiasAbsorption", "RawScaling", "RawShifting", "Reading", "Tracked", "Tracker"]
 
 PINNED = np.zeros((), np.int64)
 
@@ -50,7 +50,7 @@ class RawShifting:
 
 
 @dataclass(frozen=True, eq=False)
-class RawUptake:
+class RawBiasAbsorption:
     """Products of a layer's weight with the shifts of ``labels`` go to a bias; see :class:`.site.Uptake`."""
 
     node: str
@@ -80,7 +80,7 @@ class Tracker:
         self.made: dict[ir.Value, Tracked] = {}
         self.scalings: list[RawScaling] = []
         self.shiftings: list[RawShifting] = []
-        self.uptakes: list[RawUptake] = []
+        self.absorptions: list[RawBiasAbsorption] = []
         self.readings: list[Reading] = []
 
     def shape(self, value: ir.Value) -> tuple[int, ...] | None:

@@ -8,26 +8,26 @@ from typing import ClassVar
 
 import onnx_ir as ir
 
-from converter.transforms.equalization.apply import apply_folds
+from converter.transforms.equalization.apply import apply_equalizations
 from converter.transforms.equalization.find import find_sites
-from converter.transforms.equalization.site import Fold
+from converter.transforms.equalization.site import Equalization
 from converter.transforms.transform import GraphFacts
 
-__all__ = ["Equalization"]
+__all__ = ["Equalizations"]
 
 
 @dataclass(frozen=True)
-class Equalization:
+class Equalizations:
     """Equalization as a transform.
 
     Attributes:
-        folds: by key tensor.
+        equalizations: by key tensor.
     """
 
-    key: ClassVar[str] = "folds"
+    key: ClassVar[str] = "equalizations"
 
-    folds: Mapping[str, Fold]
+    equalizations: Mapping[str, Equalization]
 
     def apply(self, model: ir.Model, facts: GraphFacts) -> ir.Model:
         """See :class:`converter.transforms.transform.Transform`."""
-        return apply_folds(model, find_sites(model, facts.shapes), self.folds)
+        return apply_equalizations(model, find_sites(model, facts.shapes), self.equalizations)

@@ -21,9 +21,9 @@ from converter.graph.marks import NONUNIFORM, TWIN_SUM, mark_makers
 from converter.graph.operator_sets import BARRIER
 from converter.quantization.parameters import QuantParams
 from converter.transforms.nonuniform.marks import source_of
-from converter.transforms.nonuniform.quantizer import Curve, Spot, check_curve, halves, low_copy
+from converter.transforms.nonuniform.quantizer import NonuniformQuantizer, QuantizerSite, check_quantizer, halves, low_copy
 
-__all__ = ["apply_curves"]
+__all__ = ["apply_quantizers"]
 
 _SMALLEST = 2.0**-126
 """In place of zero, which has no logarithm."""
@@ -37,7 +37,9 @@ _OCTAVES = 30
 _LARGEST_SHARE = 2.0**30
 
 
-def apply_curves(model: ir.Model, spots: Mapping[str, Spot], curves: Mapping[str, Curve]) -> ir.Model:
+def apply_quantizers(
+    model: ir.Model, quantizer_sites: Mapping[str, QuantizerSite], quantizers: Mapping[str, NonuniformQuantizer]
+) -> ir.Model:
     """A copy of a model with grids written into it.
 
     The names of nodes and tensors stay. A twin grid adds the tensors of
@@ -46,36 +48,38 @@ def apply_curves(model: ir.Model, spots: Mapping[str, Spot], curves: Mapping[str
 
     Args:
         model: canonical float model; left as it is.
-        spots: of this model.
-        curves: by the tensor that is read.
+        quantizer_sites: of this model.
+        quantizers: by the tensor that is read.
 
     Raises:
-        ValueError: a grid has no spot or does not fit it.
+        ValueError: a grid has no place or does not fit it.
     """
-    for name, curve in curves.items():
-        if name not in spots:
-            raise ValueError(f"tensor '{name}' has no place for a {curve.kind} grid")
-        check_curve(curve, spots[name])
+    for name, quantizer in quantizers.items():
+        if name not in quantizer_sites:
+            raise ValueError(f"tensor '{name}' has no place for a {quantizer.kind} grid")
+        check_quantizer(quantizer, quantizer_sites[name])
     result: ir.Model = ir.from_proto(ir.to_proto(model))
     nodes, builder = {str(node.name): node for node in result.graph}, GraphBuilder(result.graph)
-    for name, curve in curves.items():
-        readers = [(nodes[reader], index) for reader, index in spots[name].readers]
+    for name, quantizer in quantizers.items():
+        readers = [(nodes[reader], index) for reader, index in quantizer_sites[name].readers]
         value = readers[0][0].inputs[readers[0][1]]
         assert value is not None
         anchor = min((node for node, _ in readers), key=list(result.graph).index)
-        sheet = _Sheet(builder, anchor, name, curve.kind)
-        if curve.kind == "twin":
-            _twin(sheet, value, readers, curve.bound)
+        sheet = _Sheet(builder, anchor, name, quantizer.kind)
+        if quantizer.kind == "twin":
+            _twin(sheet, value, readers, quantizer.bound)
             continue
-        if curve.kind == "power-of-two":
-            _for_all_readers(builder, value, curve)
+        if quantizer.kind == "power-of-two":
+            _for_all_readers(builder, value, quantizer)
             continue
-        new = _written(sheet, value, curve)
+        new = _written(sheet, value, quantizer)
         for node, index in readers:
             node.replace_input_with(index, new)
-            partner = node.inputs[1 - index] if curve.partner is not None else None
-            if partner is not None and curve.partner is not None:
-                node.replace_input_with(1 - index, _uniform(_Sheet(builder, node, str(partner.name), "partner"), partner, curve.partner))
+            partner = node.inputs[1 - index] if quantizer.partner is not None else None
+            if partner is not None and quantizer.partner is not None:
+                node.replace_input_with(
+                    1 - index, _uniform(_Sheet(builder, node, str(partner.name), "partner"), partner, quantizer.partner)
+                )
     return result
 
 
@@ -102,30 +106,30 @@ class _Sheet:
         return self.builder.initializer(f"{self.name}_{self.kind}_constant", array)
 
 
-def _written(sheet: _Sheet, value: ir.Value, curve: Curve) -> ir.Value:
-    if curve.kind in ("log2", "log-sqrt2"):
-        return _logarithmic(sheet, value, curve)
-    assert curve.params is not None
+def _written(sheet: _Sheet, value: ir.Value, quantizer: NonuniformQuantizer) -> ir.Value:
+    if quantizer.kind in ("log2", "log-sqrt2"):
+        return _logarithmic(sheet, value, quantizer)
+    assert quantizer.params is not None
     softmax = source_of(value)
     assert softmax is not None and softmax.inputs[0] is not None
     at_softmax = _Sheet(sheet.builder, softmax, str(softmax.name), sheet.kind)
-    new = _integer_softmax(at_softmax, softmax.inputs[0], curve.params, curve.bits)
+    new = _integer_softmax(at_softmax, softmax.inputs[0], quantizer.params, quantizer.bits)
     old = softmax.outputs[0]
     sheet.builder.replace(old, new, [softmax])
     return new if value is old else value
 
 
-def _logarithmic(sheet: _Sheet, x: ir.Value, curve: Curve) -> ir.Value:
+def _logarithmic(sheet: _Sheet, x: ir.Value, quantizer: NonuniformQuantizer) -> ir.Value:
     """Scale * b^-n, n = clip(round(-log_b(x / scale)), 0, 2^bits - 1); zero where the rounded number exceeds that.
 
     For the root of two it is 2^floor(-n / 2) times the root for odd n (RepQ-ViT, arXiv 2212.08254, eqs. 14 to 17).
     """
-    root = curve.kind == "log-sqrt2"
+    root = quantizer.kind == "log-sqrt2"
     steps = -(2.0 if root else 1.0) / _LN2
-    levels = float(2**curve.bits)
+    levels = float(2**quantizer.bits)
     logs = sheet.add("Mul", sheet.add("Log", sheet.add("Max", x, _SMALLEST)), steps)
-    if curve.scale != 1.0:
-        logs = sheet.add("Sub", logs, steps * math.log(curve.scale))
+    if quantizer.scale != 1.0:
+        logs = sheet.add("Sub", logs, steps * math.log(quantizer.scale))
     rounded = sheet.add("Round", logs)
     codes = sheet.add("Clip", rounded, 0.0, levels - 1.0)
     if root:
@@ -136,8 +140,8 @@ def _logarithmic(sheet: _Sheet, x: ir.Value, curve: Curve) -> ir.Value:
         power = sheet.add("Mul", _power_of_two(sheet, octave), factor)
     else:
         power = _power_of_two(sheet, sheet.add("Neg", codes))
-    if curve.scale != 1.0:
-        power = sheet.add("Mul", power, curve.scale)
+    if quantizer.scale != 1.0:
+        power = sheet.add("Mul", power, quantizer.scale)
     return _within(sheet, rounded, power, levels)
 
 
@@ -161,7 +165,7 @@ def _uniform(sheet: _Sheet, x: ir.Value, grid: QuantParams) -> ir.Value:
         scale, zero_point = scale.reshape(()), zero_point.reshape(())
     dtype = ir.DataType.from_numpy(grid.dtype)
     codes = sheet.add("QuantizeLinear", sheet.add(BARRIER, x), sheet.constant(scale), sheet.constant(zero_point), dtype=dtype, axis=axis)
-    if grid.confined:
+    if grid.reduced_range:
         ends = [sheet.constant(np.asarray(q, grid.dtype)) for q in (grid.qmin, grid.qmax)]
         codes = sheet.add("Clip", codes, *ends, dtype=dtype)
     return sheet.add("DequantizeLinear", codes, sheet.constant(scale), sheet.constant(zero_point), axis=axis)
@@ -205,12 +209,12 @@ def _rounded_logarithm(sheet: _Sheet, x: ir.Value) -> ir.Value:
     return sheet.add("Add", floor, sheet.add("Where", more, 1.0, 0.0))
 
 
-def _for_all_readers(builder: GraphBuilder, value: ir.Value, curve: Curve) -> None:
+def _for_all_readers(builder: GraphBuilder, value: ir.Value, quantizer: NonuniformQuantizer) -> None:
     """What a normalization reads is what all others read: a residual connection goes on with the rounded numbers."""
-    assert curve.params is not None
+    assert quantizer.params is not None
     uses = list(value.uses())
     first = min((node for node, _ in uses), key=list(builder.graph).index)
-    rounded = _uniform(_Sheet(builder, first, str(value.name), curve.kind), value, curve.params)
+    rounded = _uniform(_Sheet(builder, first, str(value.name), quantizer.kind), value, quantizer.params)
     for node, index in uses:
         node.replace_input_with(index, rounded)
 

@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from converter.quantization.parameters import QuantParams, fake_quantize
 from converter.runtime.session import open_session, run_session
 from converter.testing.sketch import Sketch, emitted, feeds_for, parity, plan_for
-from converter.transforms.nonuniform.apply import apply_curves
-from converter.transforms.nonuniform.find import find_spots
-from converter.transforms.nonuniform.quantizer import Curve, halves
+from converter.transforms.nonuniform.apply import apply_quantizers
+from converter.transforms.nonuniform.find import find_quantizer_sites
+from converter.transforms.nonuniform.quantizer import NonuniformQuantizer, halves
 from converter.verify.simulation import simulate
 
 Array = npt.NDArray[Any]
@@ -43,7 +43,7 @@ def numbers_on(kind: Any, bits: int, scale: float, x: Array) -> Array:
     sketch = Sketch()
     given_ = sketch.input("x", 1, 1, x.size, 1)
     model = sketch.model(sketch.add("MatMul", sketch.add("Softmax", given_, axis=-1, name="softmax"), sketch.input("v", 1, 1, 1, 1)))
-    changed = apply_curves(model, find_spots(model), {"softmax.0": Curve(kind, bits, scale)})
+    changed = apply_quantizers(model, find_quantizer_sites(model), {"softmax.0": NonuniformQuantizer(kind, bits, scale)})
     (softmax,) = [n for n in changed.graph if n.op_type == "Softmax"]
     ir.convenience.replace_all_uses_with(softmax.outputs[0], changed.graph.inputs[0])
     return runs(changed, {"x": rows, "v": np.ones((1, 1, 1, 1), np.float32)}).reshape(-1)
@@ -79,7 +79,7 @@ def test_the_partner_lies_on_its_grid_and_the_product_stays_float(moved: bool) -
     model, name = attention(moved=moved)
     feed = feeds_for(model, 1)[0]
     partner = QuantParams((0.25,), (1,), 4, True)
-    changed = apply_curves(model, find_spots(model), {name: Curve("log2", 4, partner=partner)})
+    changed = apply_quantizers(model, find_quantizer_sites(model), {name: NonuniformQuantizer("log2", 4, partner=partner)})
     weights = np.exp(feed["scores"] - feed["scores"].max(-1, keepdims=True))
     weights /= weights.sum(-1, keepdims=True)
     weights = np.swapaxes(weights, -1, -2) if moved else weights
@@ -93,8 +93,8 @@ def test_the_partner_lies_on_its_grid_and_the_product_stays_float(moved: bool) -
 @pytest.mark.parametrize("kind", ["log2", "log-sqrt2", "twin"])
 def test_where_everything_is_quantized_no_grid_is_laid_over_one_that_is_not_uniform(kind: Any) -> None:
     model, name = attention()
-    curve = Curve(kind, 4, bound=0.25 if kind == "twin" else 0.0)
-    planned = plan_for(apply_curves(model, find_spots(model), {name: curve}), full=True)
+    quantizer = NonuniformQuantizer(kind, 4, bound=0.25 if kind == "twin" else 0.0)
+    planned = plan_for(apply_quantizers(model, find_quantizer_sites(model), {name: quantizer}), full=True)
     ops, tensors = planned.plan.ops, planned.plan.tensors
     assert ops["softmax"].runs == "float" and tensors["softmax.0"].params is None
     assert ops["mix"].runs == ("integer" if kind == "twin" else "float")
@@ -128,7 +128,7 @@ def test_the_softmax_by_integer_exponentials_equals_that_of_python_integers(scal
     feed["scores"] = (feed["scores"] * 20.0 * scale).astype(np.float32)
     feed["v"] = np.broadcast_to(np.eye(6, 4, dtype=np.float32), (1, 2, 6, 4)).copy()
     grid = QuantParams((scale,), (5,), 8, True)
-    changed = apply_curves(model, find_spots(model), {name: Curve("log-int-softmax", 4, params=grid)})
+    changed = apply_quantizers(model, find_quantizer_sites(model), {name: NonuniformQuantizer("log-int-softmax", 4, params=grid)})
     wanted = np.stack([integer_softmax(row, grid, 4) for row in feed["scores"].reshape(-1, 6)]).reshape(1, 2, 6, 6)
     np.testing.assert_array_equal(runs(changed, feed), wanted[..., :4].astype(np.float32))
     assert not any(node.op_type == "Softmax" for node in changed.graph)
@@ -152,7 +152,7 @@ def test_a_twin_grid_is_exact_in_float_and_runs_in_integer_on_both_halves(kind: 
     x = sketch.add("Gelu", sketch.input("x", *shape), name="gelu")
     model = sketch.model(layers(sketch, x)[kind]())
     feed = feeds_for(model, 1)[0]
-    changed = apply_curves(model, find_spots(model), {"gelu.0": Curve("twin", bound=0.0)})
+    changed = apply_quantizers(model, find_quantizer_sites(model), {"gelu.0": NonuniformQuantizer("twin", bound=0.0)})
     np.testing.assert_allclose(runs(changed, feed), runs(model, feed), atol=1e-5)
     planned = plan_for(changed)
     integer = [op for op in planned.plan.ops.values() if op.runs == "integer" and 1 in op.constants]
@@ -165,7 +165,7 @@ def test_a_twin_grid_is_exact_in_float_and_runs_in_integer_on_both_halves(kind: 
 def test_a_twin_grid_splits_attention_at_its_bound(bound: float) -> None:
     model, name = attention()
     feed = feeds_for(model, 1)[0]
-    changed = apply_curves(model, find_spots(model), {name: Curve("twin", bound=bound)})
+    changed = apply_quantizers(model, find_quantizer_sites(model), {name: NonuniformQuantizer("twin", bound=bound)})
     np.testing.assert_allclose(runs(changed, feed), runs(model, feed), atol=1e-6)
     values = {str(v.name): v for node in changed.graph for v in node.outputs}
     changed.graph.outputs.extend(values[half] for half in halves(name))
@@ -179,7 +179,7 @@ def test_powers_of_two_stand_in_front_of_a_float_layer_norm() -> None:
     model = sketch.model(sketch.add("LayerNormalization", x, sketch.normal(6), sketch.normal(6), axis=-1, name="norm"))
     feed = feeds_for(model, 1)[0]
     grid = QuantParams(tuple(0.02 * 2.0**a for a in (0, 1, 2, 3, 0, 1)), (3,) * 6, 6, True, 2)
-    changed = apply_curves(model, find_spots(model), {"erf.0": Curve("power-of-two", params=grid)})
+    changed = apply_quantizers(model, find_quantizer_sites(model), {"erf.0": NonuniformQuantizer("power-of-two", params=grid)})
     (q,) = [n for n in changed.graph if n.op_type == "QuantizeLinear"]
     assert q.outputs[0].dtype == ir.DataType.INT8
     values = {str(v.name): v for node in model.graph for v in node.outputs}
@@ -195,25 +195,25 @@ def test_powers_of_two_stand_in_front_of_a_float_layer_norm() -> None:
 
 
 @pytest.mark.parametrize(
-    ("tensor", "curve", "complaint"),
+    ("tensor", "quantizer", "complaint"),
     [
-        ("nowhere", Curve("log2"), "no place"),
-        ("softmax.0", Curve("power-of-two", params=QuantParams((1.0,), (0,), axis=1)), "cannot stand there"),
-        ("softmax.0", Curve("log2", 9), "9 bits"),
-        ("softmax.0", Curve("log2", scale=0.0), "of use"),
-        ("softmax.0", Curve("log-int-softmax"), "one scale"),
-        ("softmax.0", Curve("twin", partner=QuantParams((1.0,), (0,))), "partner"),
+        ("nowhere", NonuniformQuantizer("log2"), "no place"),
+        ("softmax.0", NonuniformQuantizer("power-of-two", params=QuantParams((1.0,), (0,), axis=1)), "cannot stand there"),
+        ("softmax.0", NonuniformQuantizer("log2", 9), "9 bits"),
+        ("softmax.0", NonuniformQuantizer("log2", scale=0.0), "of use"),
+        ("softmax.0", NonuniformQuantizer("log-int-softmax"), "one scale"),
+        ("softmax.0", NonuniformQuantizer("twin", partner=QuantParams((1.0,), (0,))), "partner"),
     ],
 )
-def test_what_does_not_fit_is_refused(tensor: str, curve: Curve, complaint: str) -> None:
+def test_what_does_not_fit_is_refused(tensor: str, quantizer: NonuniformQuantizer, complaint: str) -> None:
     model, _ = attention()
     with pytest.raises(ValueError, match=complaint):
-        apply_curves(model, find_spots(model), {tensor: curve})
+        apply_quantizers(model, find_quantizer_sites(model), {tensor: quantizer})
 
 
-def test_an_excluded_reader_is_no_spot() -> None:
+def test_an_excluded_reader_is_no_quantizer_site() -> None:
     model, name = attention()
-    assert list(find_spots(model)) == [name] and not find_spots(model, {"mix"})
+    assert list(find_quantizer_sites(model)) == [name] and not find_quantizer_sites(model, {"mix"})
 
 
 @pytest.mark.parametrize(("axis", "views", "found"), [(-1, 1, 1), (3, 1, 1), (-2, 1, 0), (-1, 2, 0)])
@@ -225,5 +225,5 @@ def test_attention_is_a_softmax_over_the_last_axis_that_one_product_reads(axis: 
     products = [sketch.add("MatMul", softmax, value)]
     if views == 2:
         products.append(sketch.add("MatMul", sketch.add("Transpose", softmax, perm=[0, 1, 3, 2]), value))
-    spots = find_spots(sketch.model(*products))
-    assert len([spot for spot in spots.values() if spot.kind == "attention"]) == found
+    quantizer_sites = find_quantizer_sites(sketch.model(*products))
+    assert len([quantizer_site for quantizer_site in quantizer_sites.values() if quantizer_site.kind == "attention"]) == found

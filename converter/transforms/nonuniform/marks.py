@@ -9,7 +9,7 @@ import onnx_ir as ir
 from converter.graph.marks import NONUNIFORM
 from converter.graph.operator_sets import MOVEMENT
 
-__all__ = ["curve_of", "entering", "reads_curve", "reads_logarithms", "source_of"]
+__all__ = ["layer_inputs", "quantizer_of", "reads_logarithms", "reads_nonuniform", "source_of"]
 
 _WHOLE = frozenset(["log2", "log-sqrt2", "log-int-softmax", "power-of-two"])
 """Kinds whose last node gives all numbers of a tensor; a twin grid gives two tensors, each on an ordinary grid."""
@@ -17,7 +17,7 @@ _WHOLE = frozenset(["log2", "log-sqrt2", "log-int-softmax", "power-of-two"])
 _MOVES = MOVEMENT - {"Resize"} | {"Identity"}
 
 
-def curve_of(node: ir.Node | None) -> str:
+def quantizer_of(node: ir.Node | None) -> str:
     """The kind of grid that a node is part of; an empty string if none."""
     return "" if node is None else str(node.metadata_props.get(NONUNIFORM, ""))
 
@@ -32,16 +32,16 @@ def source_of(value: ir.Value | None) -> ir.Node | None:
 
 def reads_logarithms(node: ir.Node) -> bool:
     """True if an operand lies on a logarithmic grid, moved or not."""
-    return any(curve_of(source_of(value)).startswith("log") for value in node.inputs)
+    return any(quantizer_of(source_of(value)).startswith("log") for value in node.inputs)
 
 
-def entering(model: ir.Model, kinds: Collection[str]) -> frozenset[str]:
+def layer_inputs(model: ir.Model, kinds: Collection[str]) -> frozenset[str]:
     """Names of the operators whose results, moved or not, get a grid of one of these kinds."""
-    parts = (node for node in model.graph if curve_of(node) in kinds)
+    parts = (node for node in model.graph if quantizer_of(node) in kinds)
     makers = (source_of(value) for node in parts for value in node.inputs)
-    return frozenset(str(node.name) for node in makers if node is not None and not curve_of(node))
+    return frozenset(str(node.name) for node in makers if node is not None and not quantizer_of(node))
 
 
-def reads_curve(node: ir.Node) -> bool:
+def reads_nonuniform(node: ir.Node) -> bool:
     """True if an operand, moved or not, lies on a grid that is not uniform, as a whole."""
-    return any(curve_of(source_of(value)) in _WHOLE for value in node.inputs)
+    return any(quantizer_of(source_of(value)) in _WHOLE for value in node.inputs)

@@ -27,8 +27,8 @@ def test_a_plan_with_them_is_followed_or_refused(save_hybrid: SaveHybrid, tmp_pa
 
     def refused(change: dict[str, Any]) -> str:
         plan = json.loads(path.read_text())
-        name = next(n for n, c in plan["curves"].items() if c["kind"] == "log-int-softmax")
-        plan["curves"][name].update(change)
+        name = next(n for n, c in plan["nonuniform_quantizers"].items() if c["kind"] == "log-int-softmax")
+        plan["nonuniform_quantizers"][name].update(change)
         edited = tmp_path / "edited.json"
         edited.write_text(json.dumps(plan))
         with pytest.raises(UsageError) as caught:

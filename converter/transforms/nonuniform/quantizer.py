@@ -13,16 +13,16 @@ from typing import Literal
 
 from converter.quantization.parameters import QuantParams
 
-__all__ = ["KINDS", "Curve", "CurveKind", "Spot", "SpotKind", "check_curve", "halves", "low_copy"]
+__all__ = ["KINDS", "NonuniformQuantizer", "QuantizerKind", "QuantizerSite", "SiteKind", "check_quantizer", "halves", "low_copy"]
 
-CurveKind = Literal["log2", "log-sqrt2", "log-int-softmax", "twin", "power-of-two"]
+QuantizerKind = Literal["log2", "log-sqrt2", "log-int-softmax", "twin", "power-of-two"]
 """log2, log-sqrt2: scale * b ** -n, b being 2 or its root. log-int-softmax: a softmax by integer exponentials, onto log2.
 twin: one uniform grid below a bound and one from it on. power-of-two: uniform, with the last axis' scales a power of two apart.
 """
 
-SpotKind = Literal["attention", "gelu", "normalization", "normalized"]
+SiteKind = Literal["attention", "gelu", "normalization", "normalized"]
 
-KINDS: Mapping[SpotKind, tuple[CurveKind, ...]] = {
+KINDS: Mapping[SiteKind, tuple[QuantizerKind, ...]] = {
     "attention": ("log2", "log-sqrt2", "log-int-softmax", "twin"),
     "gelu": ("twin",),
     "normalization": ("power-of-two",),
@@ -32,11 +32,11 @@ KINDS: Mapping[SpotKind, tuple[CurveKind, ...]] = {
 
 
 @dataclass(frozen=True)
-class Curve:
+class NonuniformQuantizer:
     """A grid at a spot.
 
     Attributes:
-        kind: see :data:`CurveKind`.
+        kind: see :data:`QuantizerKind`.
         bits: of the codes of a logarithmic grid.
         scale: what code 0 of a logarithmic grid stands for.
         bound: of a twin grid.
@@ -44,7 +44,7 @@ class Curve:
         partner: of what is multiplied with numbers on a logarithmic grid; None to leave that as it is.
     """
 
-    kind: CurveKind
+    kind: QuantizerKind
     bits: int = 8
     scale: float = 1.0
     bound: float = 0.0
@@ -53,7 +53,7 @@ class Curve:
 
 
 @dataclass(frozen=True)
-class Spot:
+class QuantizerSite:
     """Where a grid that is not uniform can stand.
 
     Attributes:
@@ -66,7 +66,7 @@ class Spot:
         scores: attention: what the softmax reads.
     """
 
-    kind: SpotKind
+    kind: SiteKind
     tensor: str
     readers: tuple[tuple[str, int], ...]
     partner: str = ""
@@ -83,21 +83,23 @@ def low_copy(operator: str) -> str:
     return f"{operator}_twin_low"
 
 
-def check_curve(curve: Curve, spot: Spot) -> None:
+def check_quantizer(quantizer: NonuniformQuantizer, quantizer_site: QuantizerSite) -> None:
     """Refuse a grid that does not fit its spot.
 
     Raises:
         ValueError: says what is wrong with which tensor.
     """
-    what = f"the {curve.kind} grid of '{spot.tensor}'"
-    if curve.kind not in KINDS[spot.kind]:
+    what = f"the {quantizer.kind} grid of '{quantizer_site.tensor}'"
+    if quantizer.kind not in KINDS[quantizer_site.kind]:
         raise ValueError(f"{what} cannot stand there")
-    if not 1 <= curve.bits <= 8:
-        raise ValueError(f"{what} has {curve.bits} bits")
-    if not (math.isfinite(curve.scale) and curve.scale > 0.0 and math.isfinite(curve.bound)):
+    if not 1 <= quantizer.bits <= 8:
+        raise ValueError(f"{what} has {quantizer.bits} bits")
+    if not (math.isfinite(quantizer.scale) and quantizer.scale > 0.0 and math.isfinite(quantizer.bound)):
         raise ValueError(f"{what} has a scale or bound that is not a number of use")
-    wanted = {"power-of-two": "one scale per channel", "log-int-softmax": "one scale"}.get(curve.kind, "")
-    if bool(wanted) != (curve.params is not None) or (curve.params is not None and (curve.params.axis is None) != (wanted == "one scale")):
+    wanted = {"power-of-two": "one scale per channel", "log-int-softmax": "one scale"}.get(quantizer.kind, "")
+    if bool(wanted) != (quantizer.params is not None) or (
+        quantizer.params is not None and (quantizer.params.axis is None) != (wanted == "one scale")
+    ):
         raise ValueError(f"{what} needs {f'a grid with {wanted}' if wanted else 'no other grid'}")
-    if curve.partner is not None and (not curve.kind.startswith("log") or curve.partner.axis is not None):
+    if quantizer.partner is not None and (not quantizer.kind.startswith("log") or quantizer.partner.axis is not None):
         raise ValueError(f"{what} has a grid for a partner that cannot have one")

@@ -8,9 +8,9 @@ from typing import ClassVar
 
 import onnx_ir as ir
 
-from converter.transforms.nonuniform.apply import apply_curves
-from converter.transforms.nonuniform.find import find_spots
-from converter.transforms.nonuniform.quantizer import Curve
+from converter.transforms.nonuniform.apply import apply_quantizers
+from converter.transforms.nonuniform.find import find_quantizer_sites
+from converter.transforms.nonuniform.quantizer import NonuniformQuantizer
 from converter.transforms.transform import GraphFacts
 
 __all__ = ["NonuniformQuantization"]
@@ -21,13 +21,13 @@ class NonuniformQuantization:
     """Non-uniform quantizers as a transform.
 
     Attributes:
-        curves: by the tensor that is read.
+        nonuniform_quantizers: by the tensor that is read.
     """
 
-    key: ClassVar[str] = "curves"
+    key: ClassVar[str] = "nonuniform_quantizers"
 
-    curves: Mapping[str, Curve]
+    nonuniform_quantizers: Mapping[str, NonuniformQuantizer]
 
     def apply(self, model: ir.Model, facts: GraphFacts) -> ir.Model:
         """See :class:`converter.transforms.transform.Transform`."""
-        return apply_curves(model, find_spots(model, facts.excluded), self.curves)
+        return apply_quantizers(model, find_quantizer_sites(model, facts.excluded), self.nonuniform_quantizers)

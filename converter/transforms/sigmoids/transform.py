@@ -8,7 +8,7 @@ from typing import ClassVar
 
 import onnx_ir as ir
 
-from converter.transforms.sigmoids.constant import apply_levels
+from converter.transforms.sigmoids.constant import apply_constant_gates
 from converter.transforms.transform import GraphFacts
 
 __all__ = ["ConstantGates"]
@@ -19,13 +19,13 @@ class ConstantGates:
     """Constants in the place of sigmoids, as a transform.
 
     Attributes:
-        levels: by the name of the sigmoid.
+        constant_gates: by the name of the sigmoid.
     """
 
-    key: ClassVar[str] = "levels"
+    key: ClassVar[str] = "constant_gates"
 
-    levels: Mapping[str, float]
+    constant_gates: Mapping[str, float]
 
     def apply(self, model: ir.Model, facts: GraphFacts) -> ir.Model:
         """See :class:`converter.transforms.transform.Transform`."""
-        return apply_levels(model, self.levels)
+        return apply_constant_gates(model, self.constant_gates)

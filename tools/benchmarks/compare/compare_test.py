@@ -71,7 +71,10 @@ def test_columns_are_methods_or_seeds_or_the_parts_of_the_search_one_after_the_o
     ("words", "columns"),
     [
         (["--ablation"], list(ablation(0))),
-        (["--ablation", "+ room", "scale", "--seeds", "0", "2"], ["scale", "+ room", "scale seed 2", "+ room seed 2"]),
+        (
+            ["--ablation", "+ range margin", "scale", "--seeds", "0", "2"],
+            ["scale", "+ range margin", "scale seed 2", "+ range margin seed 2"],
+        ),
         (["--methods", "mse", "--seeds", "2"], ["mse seed 2"]),
     ],
 )

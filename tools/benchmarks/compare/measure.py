@@ -131,7 +131,7 @@ def _own(bench: Bench, row: Row, source: Path, path: Path) -> Row:
     report = convert(source, path, options)
     seconds = time.process_time() - start
     assert report.verdict is not None
-    return replace(row, coverage=100.0 * report.verdict.census.coverage, seconds=seconds)
+    return replace(row, coverage=100.0 * report.verdict.integer_coverage.coverage, seconds=seconds)
 
 
 def _peer(bench: Bench, row: Row, source: Path, path: Path) -> Row:

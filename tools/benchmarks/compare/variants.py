@@ -33,7 +33,7 @@ def plain(methods: Sequence[str], seeds: Sequence[int], *, full: bool = False) -
 def ablation(seed: int) -> dict[str, Variant]:
     """The parts of ``q-hyvit`` one after the other, as in the paper's ablation (arXiv 2303.12557), and then what is beyond it.
 
-    Ramps are left out: they are for speed.
+    Piecewise-linear sigmoids are left out: they are for speed.
     """
     parts = SearchParts(**{f.name: False for f in fields(SearchParts)})
     steps = {"scale": parts}
@@ -42,7 +42,7 @@ def ablation(seed: int) -> dict[str, Variant]:
         "+ scheme": "scheme",
         "+ bridge": "bridge",
         "+ trials": "trials",
-        "+ room": "room",
+        "+ range margin": "range_margin",
         "+ rounding": "adaptive_rounding",
         "+ bias correction": "bias_correction",
         "+ activations": "activations",

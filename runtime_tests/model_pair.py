@@ -26,13 +26,13 @@ from converter.targets import DEFAULT_TARGET, TARGETS, find_target
 from models.evaluate import exact_setting
 from tools.arm64.inputs import read_model
 
-__all__ = ["Subject", "open_subject", "stacked"]
+__all__ = ["ModelPair", "open_model_pair", "stacked"]
 
 _BITS = re.compile(r"W([4-8])A([4-8])")
 
 
 @dataclass(frozen=True, eq=False)
-class Subject:
+class ModelPair:
     """A pair of models that is ready to be examined.
 
     Attributes:
@@ -65,7 +65,7 @@ class Subject:
         return self.target if self.target is not None and self.target in TARGETS else DEFAULT_TARGET
 
 
-def open_subject(
+def open_model_pair(
     float_path: Path,
     path: Path,
     *,
@@ -75,7 +75,7 @@ def open_subject(
     input_shapes: Mapping[str, tuple[int, ...]] | None = None,
     target: str | None = None,
     seed: int = 0,
-) -> Subject:
+) -> ModelPair:
     """Read both models and the samples.
 
     Args:
@@ -102,7 +102,7 @@ def open_subject(
     samples = load_samples(data, shapes, count=count, preprocess=prepared, seed=seed)
     bits = _BITS.fullmatch(metadata.get(BITS, ""))
     made_for = find_target(target).name if target else metadata.get(TARGET)
-    return Subject(
+    return ModelPair(
         source,
         path,
         model,

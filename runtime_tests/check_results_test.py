@@ -5,12 +5,12 @@ import xml.etree.ElementTree as ElementTree
 import pytest
 
 from converter.errors import BoundMissedError, VerificationError
-from runtime_tests.outcomes import Outcome, junit_xml, raise_failures
+from runtime_tests.check_results import CheckResult, junit_xml, raise_failures
 
-KEPT = Outcome("gate", "min_coverage", detail="coverage is 99")
-MISSED = Outcome("gate", "max_drop", failure="drop is 0.9, the limit is at most 0.5")
-UNSOUND = Outcome("check", "confinement", 1.25, failure="codes leave their grid: a<b>\x07&c")
-SKIPPED = Outcome("check", "arm64", skipped="give --arm64")
+KEPT = CheckResult("gate", "min_coverage", detail="coverage is 99")
+MISSED = CheckResult("gate", "max_drop", failure="drop is 0.9, the limit is at most 0.5")
+UNSOUND = CheckResult("check", "confinement", 1.25, failure="codes leave their grid: a<b>\x07&c")
+SKIPPED = CheckResult("check", "arm64", skipped="give --arm64")
 
 
 def test_junit_has_a_case_for_each_outcome() -> None:

@@ -12,14 +12,14 @@ from converter.verify.verdict import LEAST_PARITY_DB, parity_is_broken
 from runtime_tests.gates import Gate, miss
 from runtime_tests.results import KINDS, Results, figures
 
-__all__ = ["Outcome", "broken_outcome", "check_outcomes", "gate_outcomes", "junit_xml", "raise_failures"]
+__all__ = ["CheckResult", "broken_result", "junit_xml", "raise_failures", "run_checks", "run_gates"]
 
 _UNPRINTABLE = dict.fromkeys(range(32), " ")
 _MOST_ESCAPES = 3
 
 
 @dataclass(frozen=True)
-class Outcome:
+class CheckResult:
     """One check or gate.
 
     Attributes:
@@ -41,17 +41,17 @@ class Outcome:
     detail: str = ""
 
 
-def check_outcomes(results: Results, seconds: Mapping[str, float]) -> list[Outcome]:
+def run_checks(results: Results, seconds: Mapping[str, float]) -> list[CheckResult]:
     """The checks, in the order in which they were done, and those that were not done."""
     failures = {"confinement": _escapes(results), "parity": _parity(results)}
-    done = [Outcome("check", name, took, failures.get(name, "")) for name, took in seconds.items()]
-    return done + [Outcome("check", name, skipped=reason) for name, reason in results.skipped.items()]
+    done = [CheckResult("check", name, took, failures.get(name, "")) for name, took in seconds.items()]
+    return done + [CheckResult("check", name, skipped=reason) for name, reason in results.skipped.items()]
 
 
-def broken_outcome(error: Exception) -> Outcome:
+def broken_result(error: Exception) -> CheckResult:
     """What is left to report of a validation that ended with an error."""
     what = str(error) if isinstance(error, ConverterError) else f"{type(error).__name__}: {error}"
-    return Outcome("check", "validation", error=what)
+    return CheckResult("check", "validation", error=what)
 
 
 def _escapes(results: Results) -> str:
@@ -69,36 +69,36 @@ def _parity(results: Results) -> str:
     return f"the runtime does not compute what it should: {parity:.1f} dB{at}, compared with {results.parity.reference}" if broken else ""
 
 
-def gate_outcomes(gates: Sequence[Gate], results: Results) -> list[Outcome]:
+def run_gates(gates: Sequence[Gate], results: Results) -> list[CheckResult]:
     """What became of each gate; every figure was measured."""
     found = figures(results)
     shown = {name: f"{name} is {value:.5g} ({KINDS[name].meaning})" for name, value in found.items()}
-    return [Outcome("gate", g.name, failure=miss(g, found[g.figure]), detail=shown[g.figure]) for g in gates]
+    return [CheckResult("gate", g.name, failure=miss(g, found[g.figure]), detail=shown[g.figure]) for g in gates]
 
 
-def junit_xml(suite: str, outcomes: Sequence[Outcome]) -> bytes:
+def junit_xml(suite: str, check_results: Sequence[CheckResult]) -> bytes:
     """One ``testsuite`` with a ``testcase`` for each outcome, in the dialect that GitHub, GitLab and Jenkins read."""
     counts = {
-        "tests": str(len(outcomes)),
-        "failures": str(sum(bool(o.failure) for o in outcomes)),
-        "errors": str(sum(bool(o.error) for o in outcomes)),
-        "skipped": str(sum(bool(o.skipped) for o in outcomes)),
-        "time": f"{sum(o.seconds for o in outcomes):.3f}",
+        "tests": str(len(check_results)),
+        "failures": str(sum(bool(o.failure) for o in check_results)),
+        "errors": str(sum(bool(o.error) for o in check_results)),
+        "skipped": str(sum(bool(o.skipped) for o in check_results)),
+        "time": f"{sum(o.seconds for o in check_results):.3f}",
     }
     root = ElementTree.Element("testsuites", {"name": "runtime_tests", **counts})
     tests = ElementTree.SubElement(root, "testsuite", {"name": _text(suite), **counts})
-    for outcome in outcomes:
-        names = {"classname": f"runtime_tests.{outcome.kind}", "name": _text(outcome.name), "time": f"{outcome.seconds:.3f}"}
+    for result in check_results:
+        names = {"classname": f"runtime_tests.{result.kind}", "name": _text(result.name), "time": f"{result.seconds:.3f}"}
         case = ElementTree.SubElement(tests, "testcase", names)
-        if outcome.failure:
-            kind = "VerificationError" if outcome.kind == "check" else "BoundMissedError"
-            ElementTree.SubElement(case, "failure", {"message": _text(outcome.failure), "type": kind}).text = _text(outcome.failure)
-        elif outcome.error:
-            ElementTree.SubElement(case, "error", {"message": _text(outcome.error)}).text = _text(outcome.error)
-        elif outcome.skipped:
-            ElementTree.SubElement(case, "skipped", {"message": _text(outcome.skipped)})
-        if outcome.detail:
-            ElementTree.SubElement(case, "system-out").text = _text(outcome.detail)
+        if result.failure:
+            kind = "VerificationError" if result.kind == "check" else "BoundMissedError"
+            ElementTree.SubElement(case, "failure", {"message": _text(result.failure), "type": kind}).text = _text(result.failure)
+        elif result.error:
+            ElementTree.SubElement(case, "error", {"message": _text(result.error)}).text = _text(result.error)
+        elif result.skipped:
+            ElementTree.SubElement(case, "skipped", {"message": _text(result.skipped)})
+        if result.detail:
+            ElementTree.SubElement(case, "system-out").text = _text(result.detail)
     ElementTree.indent(root)
     content: bytes = ElementTree.tostring(root, encoding="utf-8", xml_declaration=True)
     return content + b"\n"
@@ -109,14 +109,14 @@ def _text(text: str) -> str:
     return text.translate(_UNPRINTABLE)
 
 
-def raise_failures(outcomes: Sequence[Outcome], suite: str) -> None:
+def raise_failures(check_results: Sequence[CheckResult], suite: str) -> None:
     """Turn failures into one error; a model that is not sound comes before one that misses a gate.
 
     Raises:
         VerificationError: a check failed.
         BoundMissedError: a gate was missed; names each figure, its value and its limit.
     """
-    checks, gates = ([o.failure for o in outcomes if o.failure and o.kind == kind] for kind in ("check", "gate"))
+    checks, gates = ([o.failure for o in check_results if o.failure and o.kind == kind] for kind in ("check", "gate"))
     if checks:
         raise VerificationError("; ".join(checks), where=suite, hint="convert it again; if it stays so, report it")
     if gates:

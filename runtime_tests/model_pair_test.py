@@ -6,7 +6,7 @@ import onnx
 import pytest
 
 from converter.errors import ModelError
-from runtime_tests.subject import open_subject
+from runtime_tests.model_pair import open_model_pair
 from runtime_tests.testing.files import MakeFiles
 
 on_x86 = pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="settings that imitate ARM64 are for x86")
@@ -16,17 +16,17 @@ SIGNED = {"session.qdqisint8allowed": "1"}
 @on_x86
 def test_a_converted_file_says_what_it_was_made_for(make_files: MakeFiles) -> None:
     files = make_files(bits=(6, 5))
-    subject = open_subject(files.floats, files.int8, count=3)
-    assert (subject.target, subject.bits, dict(subject.settings), len(subject.feeds)) == ("arm64", (6, 5), SIGNED, 3)
-    assert subject.feeds[0]["x"].shape == (1, 3, 16, 16)
+    model_pair = open_model_pair(files.floats, files.int8, count=3)
+    assert (model_pair.target, model_pair.bits, dict(model_pair.settings), len(model_pair.feeds)) == ("arm64", (6, 5), SIGNED, 3)
+    assert model_pair.feeds[0]["x"].shape == (1, 3, 16, 16)
 
 
 @on_x86
 @pytest.mark.parametrize(("target", "settings"), [("arm64", SIGNED), ("x86", {})])
 def test_a_file_of_unknown_origin_runs_with_the_kernels_of_its_types(make_files: MakeFiles, target: str, settings: dict[str, str]) -> None:
     files = make_files(target=target, says=False)
-    subject = open_subject(files.floats, files.int8)
-    assert (subject.target, subject.bits, dict(subject.settings)) == (None, None, settings)
+    model_pair = open_model_pair(files.floats, files.int8)
+    assert (model_pair.target, model_pair.bits, dict(model_pair.settings)) == (None, None, settings)
 
 
 def test_two_models_with_other_outputs_are_no_pair(make_files: MakeFiles) -> None:
@@ -38,4 +38,4 @@ def test_two_models_with_other_outputs_are_no_pair(make_files: MakeFiles) -> Non
     files = make_files()
     files.edit(rename)
     with pytest.raises(ModelError, match="different outputs"):
-        open_subject(files.floats, files.int8)
+        open_model_pair(files.floats, files.int8)
