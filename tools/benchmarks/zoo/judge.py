@@ -14,7 +14,7 @@ from pathlib import Path
 import onnx
 
 from converter.calibration.input_shapes import calibration_shapes
-from converter.calibration.observer import observe
+from converter.calibration.observer import collect_statistics
 from converter.calibration.preprocess import parse_preprocess
 from converter.calibration.samples import load_samples
 from converter.canonicalise import canonicalise
@@ -74,7 +74,7 @@ def judge(source: Path, converted: Path, calib: Path | None, samples: int) -> Ju
     given = loaded.metadata.get(PREPROCESS)
     taken = load_samples(calib, specs, count=samples, preprocess=None if given is None else parse_preprocess(given), seed=0)
     model = canonicalise(loaded.model, taken.calibration[:1]).model
-    seen = observe(model, taken.calibration[:1])
+    seen = collect_statistics(model, taken.calibration[:1])
     structure = find_structure(model, {name: stats.shape for name, stats in seen.tensors.items()})
     rows = selected_rows(model, taken.calibration[0])
     settings = find_target(Options.target).session_settings.get(platform.machine(), {})
