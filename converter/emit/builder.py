@@ -35,7 +35,7 @@ def emit(model: ir.Model, plan: Plan, metadata: Mapping[str, str]) -> ir.Model:
 
     Args:
         model: canonical float model.
-        plan: settled for this model.
+        plan: assigned for this model.
         metadata: ``metadata_props`` of the result.
     """
     graph = Writer(model.graph, plan).build()
