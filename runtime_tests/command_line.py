@@ -23,6 +23,9 @@ from converter.planning.replay import read_plan
 from converter.runtime.latency import LatencyRatio, latency_ratio
 from converter.targets import TARGETS
 from converter.verify.coverage_by_profile import coverage_of
+from emulation.emulator import CORES, check_core
+from emulation.environment import environment
+from emulation.setup import require
 from models.images import LabelledImages
 from runtime_tests.check_results import CheckResult, broken_result, junit_xml, raise_failures, run_checks, run_gates
 from runtime_tests.confinement import measure_confinement
@@ -34,9 +37,6 @@ from runtime_tests.processes import OLDEST, measure_memory, measure_version
 from runtime_tests.quality import labels_of, measure_accuracy, measure_closeness
 from runtime_tests.results import KINDS, Results, figures, results_json
 from runtime_tests.tables import results_table
-from tools.arm64.emulator import CORES, check_core
-from tools.arm64.environment import environment
-from tools.arm64.setup import require
 
 __all__ = ["main"]
 

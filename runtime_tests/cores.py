@@ -9,11 +9,11 @@ from pathlib import Path
 
 import numpy as np
 
+from emulation.compare import compare
+from emulation.count import count
+from emulation.environment import Environment, environment
 from runtime_tests.model_pair import ModelPair, stacked
-from runtime_tests.processes import Predictions
-from tools.arm64.compare import compare
-from tools.arm64.count import count
-from tools.arm64.environment import Environment, environment
+from runtime_tests.processes import Predictions, summed
 
 __all__ = ["DEFAULT_CORES", "Instructions", "measure_cores", "short_name"]
 
@@ -58,13 +58,8 @@ def measure_cores(
         np.savez(several, **stacked(model_pair.feeds[:_SAMPLES]))  # type: ignore[arg-type]
         counted = [_count(model_pair, core, one, env) for core in cores]
         found = compare(model_pair.path, cores, target=model_pair.emulated_target, inputs=several, env=env)
-    outputs: dict[str, list[tuple[int, int, float]]] = {}
-    for d in found:
-        outputs.setdefault(d.machine, []).append((d.predictions, d.equal, d.largest / d.scale if d.scale else d.largest))
-    return counted, [
-        Predictions(cores[0], machine, sum(p for p, _, _ in parts), sum(e for _, e, _ in parts), max(x for _, _, x in parts))
-        for machine, parts in outputs.items()
-    ]
+    machines = dict.fromkeys(d.machine for d in found)
+    return counted, [summed(cores[0], machine, [d for d in found if d.machine == machine]) for machine in machines]
 
 
 def _count(model_pair: ModelPair, core: str, inputs: Path, env: Environment) -> Instructions:

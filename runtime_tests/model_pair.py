@@ -23,8 +23,8 @@ from converter.load.metadata import BITS, PREPROCESS, TARGET
 from converter.load.model import Source, load
 from converter.runtime.session import Feed
 from converter.targets import DEFAULT_TARGET, TARGETS, find_target
+from emulation.inputs import read_model
 from models.evaluate import exact_setting
-from tools.arm64.inputs import read_model
 
 __all__ = ["ModelPair", "open_model_pair", "stacked"]
 

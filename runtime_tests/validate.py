@@ -10,10 +10,10 @@ from converter.cli.command import INTERRUPTED, Parser, exit_code, print_line
 from converter.errors import BoundMissedError, CalibrationError, ConverterError, ModelError, UsageError, VerificationError
 from converter.options import Options
 from converter.pipeline import convert
+from emulation.environment import environment
+from emulation.setup import missing_steps
 from models.export import build, export_model
 from runtime_tests.command_line import main as validate
-from tools.arm64.environment import environment
-from tools.arm64.setup import missing_steps
 
 __all__ = ["CHECKPOINTS", "GATES", "main", "raise_failed", "validation_flags"]
 

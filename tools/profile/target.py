@@ -26,8 +26,8 @@ from converter.partition.sigmoid_forms import PIECEWISE_LINEAR_KIND
 from converter.targets import DEFAULT_TARGET, find_target
 from converter.targets.target import Cost, Prices, Target
 from converter.targets.target_file import FILE_SUFFIX, target_text
-from tools.arm64.emulator import CORES, check_core
-from tools.arm64.environment import environment
+from emulation.emulator import CORES, check_core
+from emulation.environment import environment
 from tools.profile.arm64 import counted_nodes
 from tools.profile.clock import clocked_nodes, prepared
 from tools.profile.fit import Fit, fit, fit_all
