@@ -87,5 +87,5 @@ def test_no_test_file_is_imported() -> None:
 
 
 def test_no_folder_has_too_many_modules() -> None:
-    counts = Counter(str(Path(path).parent) for path in sources() if not for_tests(path) and not path.endswith("__.py"))
+    counts = Counter(str(Path(path).parent) for path in sources() if not path.endswith(("__.py", "_test.py", "conftest.py")))
     assert {folder: count for folder, count in counts.items() if count > MOST_MODULES} == {}
