@@ -31,7 +31,7 @@ _NEAREST: Mapping[str, Callable[[Tensor], Tensor]] = {
 
 
 def _resize(x: Inputs, a: Attributes) -> Tensor:
-    result: Tensor = x[0]
+    result = x[0]
     region, scales, sizes = (optional(x, i) for i in (1, 2, 3))
     axes = [axis % result.ndim for axis in a.get("axes", range(result.ndim))]
     lengths = [result.shape[axis] for axis in axes]
