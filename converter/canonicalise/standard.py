@@ -9,7 +9,7 @@ from onnx import helper, numpy_helper, version_converter
 
 from converter.errors import ModelError
 from converter.graph.operator_sets import CANONICAL_OPSET
-from converter.graph.protos import names_in, unused_name
+from converter.graph.protos import freeze_initializers, names_in, unused_name
 from converter.graph.shape_inference import infer_shapes, without_weights
 from converter.graph.simplification import simplify
 from converter.load.control_flow import CUT_OFF, holds_control_flow
@@ -35,7 +35,7 @@ def to_canonical_opset(model: onnx.ModelProto) -> onnx.ModelProto:
     """
     result = onnx.ModelProto()
     result.CopyFrom(model)
-    _freeze_initializers(result)
+    freeze_initializers(result)
     if holds_control_flow(result) is not None:
         result = simplify(result)  # the version converter leaves what is inside of nodes as it is
     opset = next(o.version for o in result.opset_import if o.domain in ("", "ai.onnx"))
@@ -59,16 +59,6 @@ def to_canonical_opset(model: onnx.ModelProto) -> onnx.ModelProto:
         _drop_old_pad_values(result)
     result.ir_version = max(result.ir_version, helper.find_min_ir_version_for(result.opset_import, ignore_unknown=True))
     return infer_shapes(result)
-
-
-def _freeze_initializers(model: onnx.ModelProto) -> None:
-    """Weights that older files list among the inputs are constants to everyone from here on."""
-    names = {i.name for i in model.graph.initializer}
-    inputs = [i for i in model.graph.input if i.name not in names]
-    if len(inputs) < len(model.graph.input):
-        del model.graph.input[:]
-        model.graph.input.extend(inputs)
-    model.ir_version = max(model.ir_version, 4)
 
 
 def _drop_old_pad_values(model: onnx.ModelProto) -> None:

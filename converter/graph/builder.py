@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 import onnx_ir.passes.common as common_passes
 
-__all__ = ["GraphBuilder", "remove_dead"]
+__all__ = ["GraphBuilder", "remove_dead", "rewrite_nodes"]
 
 
 class GraphBuilder:
@@ -120,6 +120,13 @@ class GraphBuilder:
         self.rename(old, self.free(f"{name}_replaced"))
         self.remove(list(dict.fromkeys(dead)))
         self.rename(new, name)
+
+
+def rewrite_nodes(model: ir.Model, rule: Callable[[GraphBuilder, ir.Node], bool]) -> list[str]:
+    """Offer each node to a rule that may replace it; returns the names of the first outputs of those it has changed."""
+    builder = GraphBuilder(model.graph)
+    pairs = ((node, str(node.outputs[0].name)) for node in list(model.graph))
+    return [name for node, name in pairs if rule(builder, node)]
 
 
 def remove_dead(model: ir.Model) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import onnx
 from onnx import AttributeProto, FunctionProto, GraphProto, NodeProto, TensorProto
 
-__all__ = ["graphs_of", "names_in", "nodes_of", "tensors_of", "unused_name"]
+__all__ = ["freeze_initializers", "graphs_of", "names_in", "nodes_of", "tensors_of", "unused_name"]
 
 
 def graphs_of(whole: onnx.ModelProto | GraphProto | FunctionProto) -> Iterator[GraphProto | FunctionProto]:
@@ -50,3 +50,14 @@ def unused_name(wish: str, taken: set[str]) -> str:
         wish += "_"
     taken.add(wish)
     return wish
+
+
+def freeze_initializers(model: onnx.ModelProto) -> None:
+    """Weights that older files list among the inputs are constants to everyone from here on."""
+    names = {i.name for i in model.graph.initializer}
+    inputs = [i for i in model.graph.input if i.name not in names]
+    if len(inputs) < len(model.graph.input):
+        del model.graph.input[:]
+        model.graph.input.extend(inputs)
+    if names and model.ir_version:
+        model.ir_version = max(model.ir_version, 4)  # of version 3 they would have to be inputs

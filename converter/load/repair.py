@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import heapq
 from collections.abc import Iterator
 from pathlib import Path
 
+import networkx as nx
 import onnx
 from onnx import AttributeProto, FunctionProto, GraphProto, NodeProto, TensorProto, ValueInfoProto
 
 from converter.errors import ModelError
-from converter.graph.protos import graphs_of, names_in, nodes_of, unused_name
+from converter.graph.protos import freeze_initializers, graphs_of, names_in, nodes_of, unused_name
 from converter.graph.shape_inference import infer_shapes
 from converter.load.vetting import place_of
 
@@ -60,7 +60,7 @@ def repair(path: Path, model: onnx.ModelProto) -> None:
         _keep_last_initializers(graph)
         _keep_node_names_apart(graph)
     _name_required_outputs(model)
-    _freeze_initializers(model)
+    freeze_initializers(model)
     _open_negative_sizes(model)
     sort_nodes(path, model)
 
@@ -82,29 +82,14 @@ def sort_nodes(path: Path, model: onnx.ModelProto) -> None:
 
 def _order(path: Path, nodes: list[NodeProto]) -> list[int]:
     makers = {output: index for index, node in enumerate(nodes) for output in node.output if output}
-    needs = [{makers[name] for name in _names_read(node) if name in makers} for node in nodes]
-    readers: list[list[int]] = [[] for _ in nodes]
-    for index, needed in enumerate(needs):
-        for maker in needed:
-            readers[maker].append(index)
-    waiting = [len(needed) for needed in needs]
-    ready = [index for index, count in enumerate(waiting) if count == 0]
-    order = []
-    while ready:
-        index = heapq.heappop(ready)
-        order.append(index)
-        for reader in readers[index]:
-            waiting[reader] -= 1
-            if waiting[reader] == 0:
-                heapq.heappush(ready, reader)
-    if len(order) < len(nodes):
-        index, seen = next(i for i, count in enumerate(waiting) if count), set[int]()
-        while index not in seen:  # who waits waits for someone who waits: sooner or later in a circle
-            seen.add(index)
-            index = next(maker for maker in sorted(needs[index]) if waiting[maker])
-        what = f"the graph has a cycle: operator '{nodes[index].op_type}' waits for its own output"
-        raise ModelError(what, where=place_of(path, nodes[index]), hint="export the model again")
-    return order
+    needs = nx.DiGraph((makers[name], index) for index, node in enumerate(nodes) for name in _names_read(node) if name in makers)
+    needs.add_nodes_from(range(len(nodes)))
+    try:
+        return list(nx.lexicographical_topological_sort(needs))
+    except nx.NetworkXUnfeasible:
+        node = nodes[nx.find_cycle(needs)[0][0]]
+        what = f"the graph has a cycle: operator '{node.op_type}' waits for its own output"
+        raise ModelError(what, where=place_of(path, node), hint="export the model again") from None
 
 
 def _names_read(node: NodeProto) -> Iterator[str]:
@@ -146,17 +131,6 @@ def _name_required_outputs(model: onnx.ModelProto) -> None:
             optional = onnx.defs.OpSchema.FormalParameterOption.Optional
             if not name and declared and declared[min(place, len(declared) - 1)].option != optional:
                 node.output[place] = unused_name(f"{next(o for o in (*node.output, node.op_type) if o)}_{place}", taken)
-
-
-def _freeze_initializers(model: onnx.ModelProto) -> None:
-    """Weights that older files list among the inputs are constants to everyone from here on."""
-    names = {i.name for i in model.graph.initializer}
-    inputs = [i for i in model.graph.input if i.name not in names]
-    if len(inputs) < len(model.graph.input):
-        del model.graph.input[:]
-        model.graph.input.extend(inputs)
-    if names and model.ir_version:
-        model.ir_version = max(model.ir_version, 4)  # of version 3 they would have to be inputs
 
 
 def _open_negative_sizes(model: onnx.ModelProto) -> None:
