@@ -17,6 +17,7 @@ import tempfile
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -37,6 +38,7 @@ from models.registry import create, default_preprocess, default_size
 __all__ = ["INPUT", "OUTPUT", "TOLERANCE", "Network", "build", "export_model", "main", "relative_error"]
 
 INPUT, OUTPUT = "image", "logits"
+_NAMES: dict[str, Any] = {"input_names": [INPUT], "output_names": [OUTPUT]}
 TOLERANCE = 1e-4
 _TRAINED_HERE = "symmetric;resize=stretch"  # what models.train feeds
 _DEFAULT_CLASSES = 1000
@@ -151,31 +153,13 @@ def _export_torchscript(module: nn.Module, example: torch.Tensor, opset: int, dy
         # _verify would find one that is not.
         warnings.simplefilter("ignore", TracerWarning)
         path = Path(folder) / "model.onnx"
-        torch.onnx.export(
-            module,
-            (example,),
-            path,
-            dynamo=False,
-            opset_version=opset,
-            input_names=[INPUT],
-            output_names=[OUTPUT],
-            dynamic_axes=axes,
-        )
+        torch.onnx.export(module, (example,), path, dynamo=False, opset_version=opset, dynamic_axes=axes, **_NAMES)
         return onnx.load(path)
 
 
 def _export_dynamo(module: nn.Module, example: torch.Tensor, opset: int, dynamic_batch: bool) -> onnx.ModelProto:
     shapes = ({0: torch.export.Dim("batch")},) if dynamic_batch else None
-    program = torch.onnx.export(
-        module,
-        (example,),
-        dynamo=True,
-        verbose=False,
-        opset_version=opset,
-        input_names=[INPUT],
-        output_names=[OUTPUT],
-        dynamic_shapes=shapes,
-    )
+    program = torch.onnx.export(module, (example,), dynamo=True, verbose=False, opset_version=opset, dynamic_shapes=shapes, **_NAMES)
     if program is None:
         raise ModelError("the exporter returned nothing", where="dynamo", hint="use --exporter torchscript")
     model: onnx.ModelProto = program.model_proto
@@ -239,14 +223,8 @@ def main(arguments: list[str] | None = None) -> int:
 
     def run() -> None:
         options = _parse(arguments)
-        network = build(
-            options.name,
-            checkpoint=options.checkpoint,
-            size=options.size,
-            classes=options.classes,
-            preprocess=options.preprocess,
-            seed=options.seed,
-        )
+        given = {name: getattr(options, name) for name in ("checkpoint", "size", "classes", "preprocess", "seed")}
+        network = build(options.name, **given)
         content = export_model(network, exporter=options.exporter, opset=options.opset, dynamic_batch=options.dynamic_batch)
         write_files({options.out: content})
         weights = options.checkpoint.name if options.checkpoint else f"random weights, seed {options.seed}"

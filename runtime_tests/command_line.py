@@ -78,10 +78,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--seed", type=int, default=1, metavar="N", help="of the choice of samples (default 1, another than for calibration)"
     )
     options = parser.parse_args(arguments)
-    for name, least in (("limit", 1), ("samples", 1), ("threads", 0), ("seconds", 0)):
-        value = getattr(options, name)
-        if value is not None and value < least:
-            parser.error(f"--{name} must be at least {least}, not {value}")
+    parser.check_least(options, limit=1, samples=1, threads=0, seconds=0)
     if options.core and not options.arm64:
         parser.error("--core means nothing without --arm64")
     return options
