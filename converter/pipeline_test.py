@@ -33,7 +33,8 @@ from converter.testing.models import SaveHybrid, Values, hybrid_model, make_mode
 from converter.testing.plans import equalizations_of
 from converter.transforms.equalization.site import Equalization
 from converter.transforms.equalization.transform import Equalizations
-from converter.verify.verdict import GroupQuality, OutputQuality, Verdict, sqnr, verify
+from converter.verify.quality import GroupQuality, OutputQuality, sqnr
+from converter.verify.verdict import Verdict, verify
 
 pytestmark = pytest.mark.usefixtures("few_turns")
 

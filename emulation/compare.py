@@ -87,8 +87,6 @@ def compare(
         cores: of :data:`emulation.emulator.CORES`; the first is the reference.
         target: whose settings this machine's session gets, so that it runs the kernels of that target.
         inputs: an .npz with an array for each input, with an axis in front for several samples; by default seeded noise.
-        samples: how many, of noise.
-        seed: of the noise.
         env: what :mod:`emulation.setup` made; by default the one in the default folder.
 
     Raises:

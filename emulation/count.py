@@ -54,7 +54,6 @@ def count(
         core: one of :data:`emulation.emulator.CORES`.
         inputs: an .npz with an array for each input of every model, with an axis in front for several samples;
             by default one sample of seeded noise for each model.
-        seed: of the noise.
         runs: counted runs of each sample.
         env: what :mod:`emulation.setup` made; by default the one in the default folder.
 

@@ -118,7 +118,6 @@ def open_classifier(path: Path, *, exact: bool = False, threads: int = 0, size: 
     """Load a model whose one input takes pictures.
 
     Args:
-        path: the ONNX file.
         exact: use kernels that do not saturate.
         threads: of one operator; 0 for as many as there are cores.
         size: height and width where the model leaves them open, in pixels.
@@ -171,7 +170,6 @@ def output_indices(data: LabelledImages, outputs: int, class_names: tuple[str, .
     4. The data's classes are WordNet numbers and there are 1000 outputs: in the order of ImageNet-1k.
 
     Args:
-        data: the images.
         outputs: how many the model has.
         class_names: of the outputs, in order; empty if unknown.
 
@@ -206,8 +204,6 @@ def score(
     """Classify every image.
 
     Args:
-        classifier: the model.
-        data: images with labels.
         preprocess: what the model expects.
         batch: images at a time, where the model leaves it open.
         advance: called with the number of images done since the last call.

@@ -81,7 +81,6 @@ def build(
         size: height and width in pixels; by default the checkpoint's, else the one the network was published for.
         classes: by default the checkpoint's, else 1000.
         preprocess: SPEC; by default what models.train feeds for a file of its own, else the one the network was published with.
-        seed: of random weights.
 
     Raises:
         UnknownModelError: no network of that name.

@@ -89,7 +89,6 @@ def create(name: str, *, classes: int = 1000, size: int = 224) -> nn.Module:
 
     Args:
         name: one of :func:`names`.
-        classes: width of the classifier.
         size: height and width of the images, in pixels.
 
     Raises:

@@ -68,7 +68,6 @@ def restore_outputs(emitted: ir.Model, source: onnx.ModelProto, constants: Mappi
 
     Args:
         emitted: with the computed outputs only.
-        source: the original model.
         constants: what :func:`set_outputs_aside` took.
     """
     graph, builder = emitted.graph, GraphBuilder(emitted.graph)

@@ -35,7 +35,6 @@ def inline_functions(path: Path, model: onnx.ModelProto) -> onnx.ModelProto:
     """The same model without local functions; nodes of their bodies get names of their own.
 
     Args:
-        path: the model's file, for messages.
         model: nodes sorted, the standard domain spelled as an empty name.
 
     Raises:

@@ -13,8 +13,9 @@ from converter.errors import VerificationError
 from converter.load.model import load
 from converter.runtime.session import open_session, run_session
 from converter.testing.sketch import Sketch, feeds_for, plan_for
+from converter.verify.parity import Differing, integers_are_broken
+from converter.verify.quality import sqnr
 from converter.verify.testing.conversions import Case, initializers, overwrite, saved
-from converter.verify.verdict import Differing, integers_are_broken, sqnr
 
 
 def labels(path: Path) -> Case:

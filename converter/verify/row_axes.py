@@ -42,7 +42,6 @@ def row_axes(model: ir.Model, shapes: Shapes) -> dict[str, int]:
     """The axis of selected rows of each output that has one; of several, the first.
 
     Args:
-        model: canonical model.
         shapes: of every tensor in one run.
     """
     found: dict[ir.Value, Axes] = {}

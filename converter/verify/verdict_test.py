@@ -15,8 +15,9 @@ from converter.load.model import load
 from converter.runtime.session import Feed
 from converter.testing.models import SaveHybrid
 from converter.testing.sketch import Sketch, feeds_for, plan_for
+from converter.verify.parity import parity_is_broken
+from converter.verify.quality import sqnr
 from converter.verify.testing.conversions import Case, initializers, overwrite, saved
-from converter.verify.verdict import parity_is_broken, sqnr
 
 
 @pytest.fixture(scope="module")

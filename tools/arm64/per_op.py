@@ -114,11 +114,7 @@ def count_per_op(
     Other arguments and exceptions as of :func:`emulation.count.count`. The emulated machine is started three times.
 
     Args:
-        model: the file.
-        core: to emulate.
-        inputs: to run on.
         seed: of noise, if there are no inputs.
-        env: the set-up.
         select: chooses among the nodes those that are counted alone.
     """
     env = env or environment()

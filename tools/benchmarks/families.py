@@ -38,7 +38,6 @@ def convert_family(network: str, folder: Path, options: Options, *, size: int | 
     Args:
         network: name, as in ``models.registry``.
         folder: where both files go; the export is reused if it is there.
-        options: of the conversion.
         size: pixels; by default what the network was published for.
     """
     built = build(network, size=size)

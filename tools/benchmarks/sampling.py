@@ -64,7 +64,6 @@ def compare_layer(sample: LayerSample, everything: LayerSample, bits: int) -> La
     Args:
         sample: the layer at sampled places.
         everything: the same at all places.
-        bits: of the grid.
     """
     few, every = reconstruction_of(sample), _unthinned(everything)
     low, high = float(every.left.min()), float(every.left.max())

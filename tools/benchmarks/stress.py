@@ -61,7 +61,6 @@ def stress(path: Path, *, spread: float = DEFAULT_SPREAD, seed: int = 0) -> Stre
     Args:
         path: float ONNX model.
         spread: factors are drawn log-uniformly from 1/sqrt(spread) to sqrt(spread).
-        seed: of the factors.
 
     Raises:
         VerificationError: the outputs would change by more than float rounding, which large spreads do.

@@ -175,10 +175,8 @@ def probe_model(given: Sequence[Probe], *, first: int = 0, only: Collection[str]
     """One float model with a branch for each probe. Tensor and node names of a branch begin with ``p`` and its place in 4 digits.
 
     Args:
-        given: what to measure.
         first: place of the first probe.
         only: names of the branches that there shall be; by default all.
-        seed: of weights.
     """
     generator = np.random.default_rng(seed)
     graph = helper.make_graph([], "probes", [], [])

@@ -20,7 +20,7 @@ from converter.options import Options
 from converter.pipeline import convert
 from converter.runtime.latency import latency_ratio
 from converter.verify.coverage_by_profile import coverage_of
-from converter.verify.verdict import sqnr
+from converter.verify.quality import sqnr
 from models.evaluate import class_names, open_classifier, output_indices
 from models.images import LabelledImages
 from tools.benchmarks.compare.cells import FLOAT, Cell, Row
