@@ -12,10 +12,13 @@ from converter.graph.operator_sets import CONVOLUTIONS, RECURRENT
 from converter.graph.queries import attributes, constant, data_inputs
 from converter.targets.target import Prices, Target
 
-__all__ = ["Shapes", "cheaper_form", "features", "form_costs", "kind_of", "operator_costs", "price"]
+__all__ = ["PIECEWISE_LINEAR_KIND", "Shapes", "cheaper_form", "features", "form_costs", "kind_of", "operator_costs", "price"]
 
 Shapes = Mapping[str, tuple[int, ...]]
 """Shape of each float tensor, by name."""
+
+PIECEWISE_LINEAR_KIND = "PiecewiseLinear"
+"""How targets call the integer form of a piecewise-linear sigmoid, a Clip of codes."""
 
 _WIDE = 64
 """Input channels from which the runtime's ARM64 kernel for symmetric convolutions needs no unfolding (MLAS, convsym.cpp)."""

@@ -17,10 +17,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from converter.calibration.observer import CalibrationStatistics
-from converter.partition.sigmoid_forms import PIECEWISE_LINEAR_KIND
 from converter.runtime.session import open_session, run_session
 from converter.targets import TARGETS, Target
-from converter.targets.costs import Shapes, features, kind_of, price
+from converter.targets.costs import PIECEWISE_LINEAR_KIND, Shapes, features, kind_of, price
 from converter.testing.sketch import settings_for
 from tools.profile.fit import fit, terms_of
 from tools.profile.probes import BRANCH_LETTERS, branches, feeds, floats, integers, probe_model, probes, seen_in

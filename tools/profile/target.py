@@ -22,8 +22,8 @@ from rich.table import Table
 from converter.cli.command import Parser, exit_code
 from converter.errors import UsageError
 from converter.load.files import check_outputs, write_files
-from converter.partition.sigmoid_forms import PIECEWISE_LINEAR_KIND
 from converter.targets import DEFAULT_TARGET, find_target
+from converter.targets.costs import PIECEWISE_LINEAR_KIND
 from converter.targets.target import Cost, Prices, Target
 from converter.targets.target_file import FILE_SUFFIX, target_text
 from emulation.emulator import CORES, check_core

@@ -12,9 +12,8 @@ import onnx
 import pytest
 
 from converter.options import Options
-from converter.partition.sigmoid_forms import PIECEWISE_LINEAR_KIND
 from converter.targets import TARGETS, find_target
-from converter.targets.costs import features, form_costs, kind_of
+from converter.targets.costs import PIECEWISE_LINEAR_KIND, features, form_costs, kind_of
 from converter.targets.target import Cost, Target
 from converter.targets.target_file import target_text
 from emulation import emulator
