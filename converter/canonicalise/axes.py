@@ -104,7 +104,7 @@ def crop_and_pad(builder: GraphBuilder, node: ir.Node) -> bool:
 
 def shield_resizes(model: ir.Model) -> list[str]:
     """Case 5; returns the names of the tensors concerned."""
-    return rewrite_nodes(model, lambda builder, node: node.op_type == "Resize" and _needs_shield(node) and _shield(builder, node))
+    return rewrite_nodes(model, {"Resize": _shield})
 
 
 def _needs_shield(node: ir.Node) -> bool:
@@ -124,7 +124,8 @@ def _needs_shield(node: ir.Node) -> bool:
 
 def _shield(builder: GraphBuilder, node: ir.Node) -> bool:
     x, output, attrs, sizes = node.inputs[0], node.outputs[0], attributes(node), _input(node, 3)
-    assert x is not None
+    if x is None or not _needs_shield(node):
+        return False
     name, integers, kept = str(output.name), np.dtype(np.int64), [*x.shape][:2] if x.shape is not None else []
     before = _sizes_of(builder, node, x)
     if "axes" not in attrs and sizes is not None and _is_given(sizes):  # the channels' number is another now

@@ -17,7 +17,7 @@ import onnx_ir as ir
 import torch
 
 from converter.canonicalise.folding.layers import is_layer
-from converter.graph.builder import GraphBuilder
+from converter.graph.builder import GraphBuilder, rewrite_nodes
 from converter.graph.operator_sets import CONVOLUTIONS, LAYERS, MOVEMENT
 from converter.graph.queries import attributes, constant, data_inputs, is_float, sole_consumer
 from converter.torch_backend import ops as torch_ops
@@ -34,14 +34,7 @@ _MOVES = MOVEMENT - {"Expand", "Resize", "Split", "Tile"}
 
 def bring_forward(model: ir.Model) -> list[str]:
     """Apply the cases above; returns the names of the tensors concerned."""
-    builder = GraphBuilder(model.graph)
-    changed = []
-    for node in list(model.graph):
-        rule = _RULES.get(node.op_type)
-        name = str(node.outputs[0].name)
-        if rule is not None and rule(builder, node):
-            changed.append(name)
-    return changed
+    return rewrite_nodes(model, _RULES)
 
 
 def _pass_constant(builder: GraphBuilder, node: ir.Node) -> bool:

@@ -9,7 +9,7 @@ from onnx import helper, numpy_helper, version_converter
 
 from converter.errors import ModelError
 from converter.graph.operator_sets import CANONICAL_OPSET
-from converter.graph.protos import freeze_initializers, names_in, unused_name
+from converter.graph.protos import freeze_initializers, names_in, refill, unused_name
 from converter.graph.shape_inference import infer_shapes, without_weights
 from converter.graph.simplification import simplify
 from converter.load.control_flow import CUT_OFF, holds_control_flow
@@ -65,9 +65,7 @@ def _drop_old_pad_values(model: onnx.ModelProto) -> None:
     """The number that a Pad of opset 10 and older need not have, as it reflects or repeats, and that the converter leaves behind."""
     for node in model.graph.node:
         if node.op_type == "Pad":
-            kept = [a for a in node.attribute if a.name == "mode"]
-            del node.attribute[:]
-            node.attribute.extend(kept)
+            refill(node.attribute, (a for a in node.attribute if a.name == "mode"))
 
 
 def _state_old_resize(model: onnx.ModelProto) -> None:
@@ -108,8 +106,7 @@ def _flatten_old_hardmax(model: onnx.ModelProto) -> None:
             helper.make_node("Reshape", [rows, shape], [y]),
         ]
     if len(nodes) > len(model.graph.node):
-        del model.graph.node[:]
-        model.graph.node.extend(nodes)
+        refill(model.graph.node, nodes)
 
 
 def _expand_definitions(model: onnx.ModelProto, opset: int) -> onnx.ModelProto:

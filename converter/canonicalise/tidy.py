@@ -29,7 +29,7 @@ _BROADCASTING = frozenset(["Add", "Sub", "Mul", "Div"])
 
 def tidy_spellings(model: ir.Model) -> list[str]:
     """Apply the cases above; returns the names of the tensors concerned."""
-    return rewrite_nodes(model, lambda builder, node: node.op_type in _RULES and _RULES[node.op_type](builder, node))
+    return rewrite_nodes(model, _RULES)
 
 
 def _global_average(builder: GraphBuilder, node: ir.Node) -> bool:

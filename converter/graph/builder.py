@@ -122,11 +122,11 @@ class GraphBuilder:
         self.rename(new, name)
 
 
-def rewrite_nodes(model: ir.Model, rule: Callable[[GraphBuilder, ir.Node], bool]) -> list[str]:
-    """Offer each node to a rule that may replace it; returns the names of the first outputs of those it has changed."""
+def rewrite_nodes(model: ir.Model, rules: Mapping[str, Callable[[GraphBuilder, ir.Node], bool]]) -> list[str]:
+    """Offer each node to the rule for its type, which says if it has changed it; returns the names of the tensors concerned."""
     builder = GraphBuilder(model.graph)
-    pairs = ((node, str(node.outputs[0].name)) for node in list(model.graph))
-    return [name for node, name in pairs if rule(builder, node)]
+    pairs = ((node, str(node.outputs[0].name)) for node in list(model.graph) if node.op_type in rules)
+    return [name for node, name in pairs if rules[node.op_type](builder, node)]
 
 
 def remove_dead(model: ir.Model) -> None:

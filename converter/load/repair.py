@@ -10,7 +10,7 @@ import onnx
 from onnx import AttributeProto, FunctionProto, GraphProto, NodeProto, TensorProto, ValueInfoProto
 
 from converter.errors import ModelError
-from converter.graph.protos import freeze_initializers, graphs_of, names_in, nodes_of, unused_name
+from converter.graph.protos import freeze_initializers, graphs_of, names_in, nodes_of, refill, unused_name
 from converter.graph.shape_inference import infer_shapes
 from converter.load.vetting import place_of
 
@@ -37,8 +37,7 @@ def spell_standard_domain(path: Path, model: onnx.ModelProto) -> None:
                 raise ModelError(what, where=str(path), hint="export the model again")
             seen[domain] = entry.version
         if len(seen) < len(importer.opset_import) or any(o.domain == _STANDARD_ALIAS for o in importer.opset_import):
-            del importer.opset_import[:]
-            importer.opset_import.extend(onnx.helper.make_opsetid(domain, version) for domain, version in seen.items())
+            refill(importer.opset_import, (onnx.helper.make_opsetid(domain, version) for domain, version in seen.items()))
 
 
 def repair(path: Path, model: onnx.ModelProto) -> None:
@@ -52,9 +51,7 @@ def repair(path: Path, model: onnx.ModelProto) -> None:
         ModelError: the graph has a cycle.
     """
     used = {n.domain for n in nodes_of(model)} | {""}
-    imports = [o for o in model.opset_import if o.domain in used]
-    del model.opset_import[:]
-    model.opset_import.extend(imports)
+    refill(model.opset_import, (o for o in model.opset_import if o.domain in used))
     for graph in graphs_of(model):
         graph.name = graph.name or _GRAPH_NAME
         _keep_last_initializers(graph)
@@ -75,9 +72,7 @@ def sort_nodes(path: Path, model: onnx.ModelProto) -> None:
         nodes = list(graph.node)
         order = _order(path, nodes)
         if order != list(range(len(nodes))):
-            sorted_nodes = [nodes[index] for index in order]
-            del graph.node[:]
-            graph.node.extend(sorted_nodes)
+            refill(graph.node, (nodes[index] for index in order))
 
 
 def _order(path: Path, nodes: list[NodeProto]) -> list[int]:
@@ -106,9 +101,7 @@ def _keep_last_initializers(graph: GraphProto | FunctionProto) -> None:
     if isinstance(graph, GraphProto):
         last = {i.name: i for i in graph.initializer}
         if len(last) < len(graph.initializer):
-            kept = list(last.values())
-            del graph.initializer[:]
-            graph.initializer.extend(kept)
+            refill(graph.initializer, last.values())
 
 
 def _keep_node_names_apart(graph: GraphProto | FunctionProto) -> None:
@@ -153,9 +146,9 @@ def state_output_shapes(model: onnx.ModelProto) -> None:
     if not shapeless:
         return
     stated = {v.name: v for v in model.graph.value_info}
-    _set_value_info(model.graph, {})  # may be wrong
+    refill(model.graph.value_info, [])  # may be wrong
     inferred = {v.name: v.type.tensor_type for v in infer_shapes(model).graph.output}
-    _set_value_info(model.graph, stated)
+    refill(model.graph.value_info, stated.values())
     symbols = {d.dim_param for v in model.graph.input for d in v.type.tensor_type.shape.dim}
     for name, value in shapeless.items():
         if inferred[name].HasField("shape"):
@@ -172,18 +165,12 @@ def drop_wrong_types(model: onnx.ModelProto) -> None:
             # inputs, outputs and constants have types of their own
             known = {v.name for v in (*inner.input, *inner.output, *inner.initializer)}
             made = {o for n in inner.node for o in n.output if o} - known
-            _set_value_info(inner, {v.name: v for v in inner.value_info if v.name in made and _is_plain_tensor(v)})
+            refill(inner.value_info, {v.name: v for v in inner.value_info if v.name in made and _is_plain_tensor(v)}.values())
     stated = {v.name: v for v in model.graph.value_info}
     if stated:
-        _set_value_info(model.graph, {})
+        refill(model.graph.value_info, [])
         inferred = {v.name: v for v in infer_shapes(model).graph.value_info}
-        _set_value_info(model.graph, {n: v for n, v in stated.items() if n not in inferred or _agree(v, inferred[n])})
-
-
-def _set_value_info(graph: GraphProto, values: dict[str, ValueInfoProto]) -> None:
-    kept = list(values.values())
-    del graph.value_info[:]
-    graph.value_info.extend(kept)
+        refill(model.graph.value_info, (v for n, v in stated.items() if n not in inferred or _agree(v, inferred[n])))
 
 
 def _is_plain_tensor(value: ValueInfoProto) -> bool:

@@ -23,7 +23,7 @@ def add_parallel_layers(model: ir.Model) -> list[str]:
 
     A sum of more than two ends as one layer too: the merged layer comes before the next Add.
     """
-    return rewrite_nodes(model, lambda builder, node: node.op_type == "Add" and _merge(builder, node))
+    return rewrite_nodes(model, {"Add": _merge})
 
 
 def _merge(builder: GraphBuilder, add: ir.Node) -> bool:
