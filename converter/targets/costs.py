@@ -12,7 +12,7 @@ from converter.graph.operator_sets import CONVOLUTIONS, RECURRENT
 from converter.graph.queries import attributes, constant, data_inputs, moves_one_axis
 from converter.targets.target import Prices, Target
 
-__all__ = ["Shapes", "cheaper_form", "features", "form_costs", "kind_of", "operator_costs", "price"]
+__all__ = ["PIECEWISE_LINEAR_KIND", "Shapes", "cheaper_form", "features", "form_costs", "kind_of", "operator_costs", "price"]
 
 Shapes = Mapping[str, tuple[int, ...]]
 """Shape of each float tensor, by name."""
