@@ -50,10 +50,6 @@ def _reshape(x: Inputs, a: Attributes) -> Tensor:
     return x[0].reshape(wanted)
 
 
-def _transpose(x: Inputs, a: Attributes) -> Tensor:
-    return x[0].permute(a.get("perm", list(reversed(range(x[0].ndim)))))
-
-
 def _squeeze(x: Inputs, _: Attributes) -> Tensor:
     axes = optional(x, 1)
     dims = [i for i, n in enumerate(x[0].shape) if n == 1] if axes is None else integers(axes)
@@ -124,17 +120,9 @@ def _space_to_depth(x: Inputs, a: Attributes) -> Tensor:
     return split.permute(0, 3, 5, 1, 2, 4).reshape(n, c * block**2, h // block, w // block)
 
 
-def _shape(x: Inputs, a: Attributes) -> Tensor:
-    return torch.tensor(list(x[0].shape)[a.get("start", 0) : a.get("end")], dtype=torch.int64)
-
-
 def _constant_of_shape(x: Inputs, a: Attributes) -> Tensor:
     value = torch.from_numpy(np.array(a["value"])) if "value" in a else torch.zeros(1)
     return value.reshape(()).expand(integers(x[0])).clone()
-
-
-def _range(x: Inputs, _: Attributes) -> Tensor:
-    return torch.arange(x[0].item(), x[1].item(), x[2].item(), dtype=x[0].dtype)
 
 
 TABLE: Table = {
@@ -145,15 +133,15 @@ TABLE: Table = {
     "Flatten": Rule(_flatten, "axis"),
     "Gather": Rule(_gather, "axis"),
     "Pad": Rule(_pad, "mode"),
-    "Range": Rule(_range),
+    "Range": Rule(lambda x, _: torch.arange(x[0].item(), x[1].item(), x[2].item(), dtype=x[0].dtype)),
     "Reshape": Rule(_reshape, "allowzero"),
-    "Shape": Rule(_shape, "start end"),
+    "Shape": Rule(lambda x, a: torch.tensor(list(x[0].shape)[a.get("start", 0) : a.get("end")], dtype=torch.int64), "start end"),
     "Size": Rule(lambda x, _: torch.tensor(x[0].numel(), dtype=torch.int64)),
     "Slice": Rule(_slice),
     "SpaceToDepth": Rule(_space_to_depth, "blocksize"),
     "Split": Rule(_split, "axis num_outputs"),
     "Squeeze": Rule(_squeeze),
     "Tile": Rule(lambda x, _: torch.tile(x[0], integers(x[1]))),
-    "Transpose": Rule(_transpose, "perm"),
+    "Transpose": Rule(lambda x, a: x[0].permute(a.get("perm", list(range(x[0].ndim))[::-1])), "perm"),
     "Unsqueeze": Rule(_unsqueeze),
 }
