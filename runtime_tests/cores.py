@@ -42,16 +42,14 @@ def short_name(core: str) -> str:
     return core.removeprefix("cortex-").removeprefix("neoverse-").replace(",", "_").replace("=", "_")
 
 
-def measure_cores(
-    model_pair: ModelPair, cores: Sequence[str], env: Environment | None = None
-) -> tuple[list[Instructions], list[Predictions]]:
+def measure_cores(model_pair: ModelPair, cores: Sequence[str]) -> tuple[list[Instructions], list[Predictions]]:
     """Count on each core, and compare each one's outputs, and this machine's with the target's kernels, with the first core's.
 
     Raises:
         UsageError: unknown core, or the emulation is not set up.
         ModelError: a model does not run there.
     """
-    env = env or environment()
+    env = environment()
     with tempfile.TemporaryDirectory(prefix="runtime-tests-") as folder:
         one, several = (Path(folder, f"{name}.npz") for name in ("one", "several"))
         np.savez(one, **stacked(model_pair.feeds[:1]))  # type: ignore[arg-type]
