@@ -31,8 +31,9 @@ def sources() -> dict[str, ast.Module]:
 
 
 def for_tests(path: str) -> bool:
+    """Tests, what they share, and the campaign of tests that draws its cases at random."""
     parts = Path(path).parts
-    return path.endswith("_test.py") or parts[-1] == "conftest.py" or "testing" in parts
+    return path.endswith("_test.py") or parts[-1] == "conftest.py" or "testing" in parts or parts[:2] == ("tools", "fuzz")
 
 
 def imports(tree: ast.Module) -> Iterator[str]:
