@@ -145,7 +145,6 @@ def canonicalise(model: onnx.ModelProto, feeds: Sequence[Feed], target: Target |
     """Rewrite a float model into canonical form. The model given is left as it is.
 
     Args:
-        model: a vetted float model.
         feeds: a few calibration inputs on which the rewrites are proven.
         target: whose prices decide between two ways to compute the same; by default :data:`converter.targets.DEFAULT_TARGET`.
 

@@ -21,7 +21,7 @@ import onnx_ir as ir
 
 from converter.graph.builder import GraphBuilder
 from converter.graph.operator_sets import VIEWS
-from converter.graph.queries import attributes, is_float, sole_consumer
+from converter.graph.queries import attributes, is_float, moves_one_axis, sole_consumer
 
 __all__ = ["rearrange"]
 
@@ -197,14 +197,9 @@ def _transpose_cost(sizes: Sequence[int], perm: Order) -> float:
         return 0.0
     block = merged[-1] if order[-1] == len(order) - 1 else 1
     per_block = _BLOCK if block > 1 else _ELEMENT
-    if _moves_one_axis(order):
+    if moves_one_axis(order):
         per_block = _MOVED_ELEMENT if block == 1 else _MOVED_SMALL_BLOCK if block in _SMALL_BLOCKS else _BLOCK
     return _NODE + total * _COPIED + per_block * total / block
-
-
-def _moves_one_axis(order: Order) -> bool:
-    rest = sorted(order)
-    return any([a for a in order if a != axis] == [a for a in rest if a != axis] for axis in order)
 
 
 def _candidates(count: int, order: Order) -> Iterator[tuple[Order, ...]]:

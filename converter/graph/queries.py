@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy.typing as npt
@@ -16,6 +16,7 @@ __all__ = [
     "is_float",
     "is_float_output",
     "is_graph_output",
+    "moves_one_axis",
     "narrows_output",
     "relabel_factor",
     "scalar",
@@ -103,3 +104,9 @@ def is_float_output(value: ir.Value) -> bool:
 def narrows_output(node: ir.Node) -> bool:
     """True for the Cast that makes a float16 output of the model."""
     return node.op_type == "Cast" and is_graph_output(node.outputs[0]) and node.outputs[0].dtype == ir.DataType.FLOAT16
+
+
+def moves_one_axis(perm: Sequence[int]) -> bool:
+    """True if a permutation moves one axis and all others keep their order."""
+    places = range(len(perm))
+    return any([p for p in perm if p != axis] == [p for p in places if p != axis] for axis in places)

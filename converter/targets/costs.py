@@ -9,7 +9,7 @@ import onnx_ir as ir
 
 from converter.graph.macs import macs_of, shape_of
 from converter.graph.operator_sets import CONVOLUTIONS, RECURRENT
-from converter.graph.queries import attributes, constant, data_inputs
+from converter.graph.queries import attributes, constant, data_inputs, moves_one_axis
 from converter.targets.target import Prices, Target
 
 __all__ = ["PIECEWISE_LINEAR_KIND", "Shapes", "cheaper_form", "features", "form_costs", "kind_of", "operator_costs", "price"]
@@ -138,15 +138,9 @@ def _blocks(shape: Sequence[int], perm: Sequence[int]) -> int:
     Otherwise the axes at the end that stay in place make up a piece (ONNX Runtime, transpose.cc).
     """
     moved = [axis for axis in perm if shape[axis] != 1]
-    if moved == sorted(moved) or _single_axis(perm):
+    if moved == sorted(moved) or moves_one_axis(perm):
         return 0
     stay = len(perm)
     while perm[stay - 1] == stay - 1:
         stay -= 1
     return math.prod(shape[axis] for axis in perm[:stay])
-
-
-def _single_axis(perm: Sequence[int]) -> bool:
-    """True if one axis moves and all others keep their order."""
-    places = range(len(perm))
-    return any([p for p in perm if p != axis] == [p for p in places if p != axis] for axis in places)

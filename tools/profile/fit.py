@@ -20,6 +20,7 @@ _TERMS: Mapping[str, tuple[str, ...]] = {
     "GroupedConv": ("node", "element", "mac", "column"),
     "Linear": ("node", "element", "input", "row", "mac"),
     "MatMul": ("node", "element", "input", "row", "mac", "matrix", "operand"),
+    "Pad": ("node", "element", "row"),
     "Transpose": ("node", "element", "block"),
     "Softmax": ("node", "element", "row"),
     "LayerNormalization": ("node", "element", "row"),

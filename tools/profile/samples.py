@@ -53,8 +53,6 @@ def operator_samples(nodes: Sequence[Timed], model: ir.Model, shapes: Shapes, of
 
     Args:
         nodes: of the float or of the integer graph.
-        model: the probes.
-        shapes: of their tensors.
         offered: names of the operators that count; by default all.
     """
     costs: dict[str, float | None] = {}
