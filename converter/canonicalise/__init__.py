@@ -135,7 +135,7 @@ _STEPS: dict[str, Step] = {
     "add parallel layers": _edit(add_parallel_layers),
     "bring constants forward": _edit(bring_forward),
     "fold what that uncovered": _edit(fold_affine),
-    "rearrange axes": _edit(rearrange),
+    "rearrange axes": _priced(rearrange),
     "even out channels": _even_out,
 }
 """The rewrites in order: each takes a model, which it may change, and gives the new one and how often it fired."""

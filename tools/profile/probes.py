@@ -138,7 +138,7 @@ def _movement() -> list[Probe]:
     doubled = {"mode": "nearest", "coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
     heads = ((4, 256, 4, 16), (1, 49, 8, 32), (4, 64, 4, 20), (1, 196, 4, 32))
     inner = ((4, 4, 256, 16), (1, 8, 49, 32), (4, 4, 64, 20))
-    unfold = ((4096, 2, 16, 2), (2048, 2, 8, 2), (768, 2, 4, 2))
+    unfold = ((4096, 2, 16, 2), (2048, 2, 8, 2), (768, 2, 4, 2), (512, 2, 16, 4), (256, 4, 16, 8))
     return [
         *(Probe("Transpose", (shape,), (), {"perm": [0, 2, 1, 3]}) for shape in heads),
         *(Probe("Transpose", (shape,), (), {"perm": [0, 1, 3, 2]}) for shape in inner),

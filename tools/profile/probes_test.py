@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from converter.calibration.observer import CalibrationStatistics
 from converter.runtime.session import open_session, run_session
 from converter.targets import TARGETS, Target
-from converter.targets.costs import PIECEWISE_LINEAR_KIND, Shapes, features, kind_of, price
+from converter.targets.costs import PIECEWISE_LINEAR_KIND, TRANSPOSE_STEP_KIND, Shapes, features, kind_of, price
 from converter.testing.sketch import settings_for
 from tools.profile.fit import fit, terms_of
 from tools.profile.probes import BRANCH_LETTERS, branches, feeds, integers, probe_model, probes, seen_in
@@ -50,7 +50,10 @@ def whole() -> Whole:
 
 def priced(target: Target, *, integer: bool) -> set[str]:
     """Kinds that a target has prices for; but for a piecewise-linear sigmoid, which is no operator of a float model."""
-    return {kind for kind, cost in target.costs.items() if cost.integer is not None or not integer} - {PIECEWISE_LINEAR_KIND}
+    return {kind for kind, cost in target.costs.items() if cost.integer is not None or not integer} - {
+        PIECEWISE_LINEAR_KIND,
+        TRANSPOSE_STEP_KIND,
+    }
 
 
 def test_there_is_a_node_to_measure_for_each_probe_and_no_probe_twice(whole: Whole) -> None:

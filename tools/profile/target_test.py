@@ -13,7 +13,7 @@ import pytest
 
 from converter.options import Options
 from converter.targets import TARGETS, find_target
-from converter.targets.costs import PIECEWISE_LINEAR_KIND, features, form_costs, kind_of
+from converter.targets.costs import PIECEWISE_LINEAR_KIND, TRANSPOSE_STEP_KIND, features, form_costs, kind_of
 from converter.targets.target import Cost, Target
 from converter.targets.target_file import target_text
 from runtime_tests.emulation import emulator
@@ -150,7 +150,7 @@ def test_the_command_writes_a_target_that_a_conversion_takes(
         base.session_settings,
         base.margin,
     )
-    assert set(target.costs) == kinds_of(few) | {PIECEWISE_LINEAR_KIND}
+    assert set(target.costs) == kinds_of(few) | {PIECEWISE_LINEAR_KIND, TRANSPOSE_STEP_KIND}
     assert {kind for kind in kinds_of(few) if target.costs[kind].integer is not None} == {
         kind for kind in kinds_of(few) if base.costs[kind].integer is not None
     }
