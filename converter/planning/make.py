@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -238,6 +239,7 @@ def _context(
     whole = replace(
         context_of(model, skeleton, feeds, reconstruction_blocks, seed), loss=describe_losses(losses), losses=losses, unsteady=unsteady
     )
+    whole = replace(whole, network=replace(whole.network, numbers=sum(math.prod(stats.shape) for stats in seen.tensors.values())))
     obstacle = ""
     for context in (whole, replace(whole, network=replace(whole.network, one_by_one=True))):
         if context.network.one_by_one or not unsteady:
