@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 from numpy.lib import format as npy_format
 
-from converter.calibration.calibration_files import reading
+from converter.calibration.calibration_files import reading, refuse_bomb
 
 __all__ = ["ARRAY_SUFFIXES", "ArrayStore", "StoredArray", "array_blocks", "array_file", "stored_arrays"]
 
@@ -85,6 +85,7 @@ def stored_arrays(path: Path) -> dict[str, StoredArray]:
             for entry in archive.infolist():
                 if not entry.filename.endswith(_ENTRY_SUFFIX):
                     raise ValueError(f"its entry '{entry.filename}' is no array")
+                refuse_bomb(entry, path)
                 with archive.open(entry) as file:
                     arrays[entry.filename.removesuffix(_ENTRY_SUFFIX)] = _header(file, entry.file_size)
             return arrays
@@ -98,6 +99,11 @@ def array_blocks(path: Path, name: str) -> Iterator[Array]:
     """
     with _readable(path):
         if path.suffix.lower() == ".npy":
+            with open(path, "rb") as file:
+                stored = _header(file, path.stat().st_size)
+                if not stored.by_columns:
+                    yield from _streamed(file, stored)
+                    return
             # np.load would also open an archive under this name
             whole = np.atleast_1d(npy_format.open_memmap(path, mode="r"))
             yield from _slices(whole)

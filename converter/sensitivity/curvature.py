@@ -201,7 +201,7 @@ def capture(
     done = over_samples(run, total, network.chunk, workers)
     samples = {}
     for name, step in wanted.items():
-        pieces = [taken[name] for taken, _ in done]
+        pieces = [taken.pop(name) for taken, _ in done]  # the pieces need not outlive what is made of them
         product = step.inputs[1] not in network.constants
         axis = 0 if product else 1
         left = torch.cat([p[0] for p in pieces], axis)

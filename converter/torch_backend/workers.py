@@ -14,7 +14,7 @@ from typing import TypeVar
 
 import torch
 
-from converter.torch_backend.heap import release_freed_memory
+from converter.system.freed_memory import release_freed_memory
 
 __all__ = ["in_order", "one_thread_each", "over_samples", "worker_count"]
 

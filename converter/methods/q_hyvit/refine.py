@@ -36,7 +36,7 @@ __all__ = ["Refined", "compensated_rounding", "matrix_to_weight", "reconstruct"]
 Tensor = torch.Tensor
 
 _ROWS = 4096
-_MOST_NUMBERS = 1 << 29
+_MOST_NUMBERS = 1 << 28
 """In all tensors of a network and all samples: of what a step reads and others still will, all samples are held at once."""
 
 _FEWEST = 8

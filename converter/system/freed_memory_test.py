@@ -11,7 +11,7 @@ import pytest
 _GAPS = """
 import ctypes
 from pathlib import Path
-from converter.torch_backend.heap import release_freed_memory
+from converter.system.freed_memory import release_freed_memory
 def resident(): return int(Path("/proc/self/statm").read_text().split()[1]) * 4
 libc = ctypes.CDLL(None)
 libc.malloc.restype, libc.free.argtypes = ctypes.c_void_p, [ctypes.c_void_p]
