@@ -42,10 +42,10 @@ def reading(what: str, path: Path, *, hint: str) -> Iterator[None]:
 
 
 def check_calibration_path(path: Path) -> None:
-    """Refuse what is neither a file nor a folder: a pipe would be waited for, and a device may never end.
+    """Refuse what is neither a file nor a folder, as a pipe would be waited for, and a device may never end; and bombs of arrays.
 
     Raises:
-        CalibrationError: it is something else, or there is nothing.
+        CalibrationError: it is something else, or there is nothing, or see :func:`refuse_bomb`.
     """
     try:
         mode = path.stat().st_mode
@@ -55,6 +55,10 @@ def check_calibration_path(path: Path) -> None:
         raise CalibrationError("the calibration data cannot be read", where=f"{path}: {error}", hint="check the path") from error
     if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
         raise CalibrationError("the calibration data are neither a file nor a folder", where=str(path), hint="write them to a file first")
+    if path.suffix.lower() == ".npz" and zipfile.is_zipfile(path):
+        with reading("the .npz file cannot be read", path, hint="check the file"), zipfile.ZipFile(path) as archive:
+            for entry in archive.infolist():
+                refuse_bomb(entry, path)
 
 
 def refuse_bomb(entry: zipfile.ZipInfo, path: Path) -> None:

@@ -17,7 +17,7 @@ __all__ = ["check_input", "check_outputs", "temporary_folder", "write_files"]
 
 _BLOCK = 1 << 20
 
-_LONGEST_MODEL = 1 << 31
+_LONGEST_MODEL = (1 << 31) - 1
 """Bytes that protobuf can hold."""
 
 

@@ -16,8 +16,8 @@ __all__ = ["refuse_huge_tensors"]
 
 Shapes = Mapping[str, tuple[int | None, ...]]
 
-_MOST_ELEMENTS = 1 << 29
-"""Of a tensor: two gigabytes of float32, of which converting takes a multiple. Maps of 4096 pixels with 32 channels fit."""
+_MOST_ELEMENTS = 1 << 28
+"""Of a tensor: a gigabyte of float32, of which converting takes a multiple. Maps of 4096 pixels square with 16 channels fit."""
 
 
 def refuse_huge_tensors(path: Path, model: onnx.ModelProto, shapes: Shapes, asked_for: Collection[str]) -> None:

@@ -31,7 +31,7 @@ def model(op_type: str, *constants: Any, doubled: int = 0, **attributes: Any) ->
 SHAPE = {"x": (1, 8, 32, 32)}
 HUGE = {
     "a constant": model("ConstantOfShape", [1 << 16, 1 << 15]),
-    "expansion": model("Expand", [1 << 17, 8, 32, 32]),
+    "expansion": model("Expand", [1 << 16, 8, 32, 32]),
     "repetition": model("Tile", [1, 1, 1 << 10, 1 << 10]),
     "padding": model("Pad", [0] * 6 + [1 << 16] * 2),
     "doubling": model("Relu", doubled=24),
@@ -54,10 +54,10 @@ def test_inputs_that_the_file_declares_or_the_user_asks_for(shape: tuple[int, ..
 
 
 def test_what_an_input_of_the_calibrated_size_makes_counts() -> None:
-    """Eight maps of 4096 pixels square make a quarter of the limit, repeated eight times twice the limit."""
+    """Eight maps of 4096 pixels square make half the limit, repeated four times twice the limit."""
     refuse_huge_tensors(WHERE, model("Relu"), {"x": (1, 8, 4096, 4096)}, ())
     with pytest.raises(ModelError, match="'t0'"):
-        refuse_huge_tensors(WHERE, model("Tile", [8, 1, 1, 1]), {"x": (1, 8, 4096, 4096)}, ())
+        refuse_huge_tensors(WHERE, model("Tile", [4, 1, 1, 1]), {"x": (1, 8, 4096, 4096)}, ())
 
 
 def test_usual_models_and_open_sizes_pass() -> None:
