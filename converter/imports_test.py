@@ -11,8 +11,8 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 
 ORDER = (
-    *("errors", "progress", "flag", "quantization", "runtime", "graph", "targets", "torch_backend", "transforms", "load", "canonicalise"),
-    *("calibration", "plan", "forms", "sensitivity", "methods", "partition", "options", "planning", "emit", "verify"),
+    *("errors", "progress", "flag", "system", "quantization", "runtime", "graph", "targets", "torch_backend", "transforms", "load"),
+    *("canonicalise", "calibration", "plan", "forms", "sensitivity", "methods", "partition", "options", "planning", "emit", "verify"),
     *("report", "provenance", "pipeline", "__init__", "cli"),
 )
 """Folders and modules of converter/. Each imports only those before it."""

@@ -59,6 +59,7 @@ class Report:
         latency: None on a dry run, and where :attr:`not_measured` says so.
         notes: sentences on what was assumed, which whoever is watching has been told.
         warnings: sentences on what was found.
+        peak_memory: bytes that this process took at most so far; 0 where the system does not say.
         model: the result; None on a dry run.
     """
 
@@ -87,6 +88,7 @@ class Report:
     latency: LatencyRatio | None
     notes: tuple[str, ...]
     warnings: tuple[str, ...]
+    peak_memory: int = 0
     model: onnx.ModelProto | None = field(default=None, repr=False, compare=False)
 
     @property

@@ -29,7 +29,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps, UnidentifiedImageError, features
 
-from converter.calibration.calibration_files import files_below, reading
+from converter.calibration.calibration_files import files_below, reading, refuse_bomb
 from converter.errors import CalibrationError, UsageError
 
 __all__ = [
@@ -55,6 +55,7 @@ FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP", *(("AVIF",) if RE
 IMAGE_SUFFIXES = frozenset(
     {".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp", *((".avif",) if READS_AVIF else ())}
 )
+LARGEST_IMAGE = 1 << 26  # pixels; several copies are made of them
 LARGEST_IMAGE_FILE = 1 << 29  # bytes; a longer zip entry is a decompression bomb rather than a picture
 
 # Nobody's mean or deviation of 0..1 pixel values is this large: a greater number was meant for 0..255 pixels.
@@ -211,6 +212,7 @@ def open_images(path: Path) -> Iterator[tuple[list[str], Callable[[str], Image.I
     def read_entry(name: str) -> Image.Image:
         if archive.getinfo(name).file_size > LARGEST_IMAGE_FILE:
             raise CalibrationError("unpacks to more than an image file ever holds")
+        refuse_bomb(archive.getinfo(name), path)
         return _decode(archive.read(name))
 
     with archive:
@@ -242,6 +244,8 @@ def _decode(data: bytes) -> Image.Image:
         image = Image.open(io.BytesIO(data), formats=FORMATS)
     except UnidentifiedImageError as error:  # whose own text is the address of the buffer
         raise CalibrationError(f"none of the formats {', '.join(FORMATS)}") from error
+    if image.width * image.height > LARGEST_IMAGE:
+        raise CalibrationError(f"{image.width} by {image.height} pixels, which are too many")
     image.load()
     return image
 

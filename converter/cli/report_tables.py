@@ -113,6 +113,8 @@ def _summary(report: Report) -> Table:
     if {*tensors, *weights} - {CONTAINER_BITS}:
         row("widths", f"quantized tensors: {_widths(tensors)}; layers' weights: {_widths(weights)}")
     row("calibration", report.calibration)
+    if report.peak_memory:
+        row("memory", f"{_size(report.peak_memory)} at most, to convert")
     fired = ", ".join(f"{r.name} {r.count}" for r in report.rewrites if r.count and r.kept)
     row("rewrites", f"{fired or 'none'}; opset {report.opset[0]} -> {report.opset[1]}; exact to {report.canonical_error:.0e}")
     return table
