@@ -130,11 +130,8 @@ def _transformers(network: str, size: int, how: How, outputs: tuple[str, ...], c
     return Entry(_name(network, size, small), size, how, make, outputs)
 
 
-def _vit(**changes: Any) -> dict[str, Any]:
-    """A plain transformer of 4 layers as the configurations of transformers spell it."""
-    plain = {"hidden_size": 192, "num_hidden_layers": 4, "num_attention_heads": 3, "intermediate_size": 768}
-    return {**plain, **changes}
-
+_VIT = {"hidden_size": 192, "num_hidden_layers": 4, "num_attention_heads": 3, "intermediate_size": 768}
+"""A plain transformer of 4 layers, as the configurations of transformers spell it."""
 
 _BOXES = ("logits", "pred_boxes")
 
@@ -311,9 +308,9 @@ NETWORKS: tuple[Entry, ...] = (
         backbone_out_indices=[0, 1, 2, 3],
         neck_hidden_sizes=[24, 48, 96, 96],
         fusion_hidden_size=48,
-        **_vit(),
+        **_VIT,
     ),
-    _transformers("YolosForObjectDetection", 160, _TS_OPEN, _BOXES, "YolosConfig", image_size=[160, 160], num_labels=20, **_vit()),
+    _transformers("YolosForObjectDetection", 160, _TS_OPEN, _BOXES, "YolosConfig", image_size=[160, 160], num_labels=20, **_VIT),
     _rtdetr(_TS),
     _dfine(_TS_OPEN),
     _transformers(
@@ -325,7 +322,7 @@ NETWORKS: tuple[Entry, ...] = (
         image_size=128,
         patch_size=16,
         projection_dim=128,
-        **_vit(),
+        **_VIT,
     ),
     _transformers(
         "Dinov2ForImageClassification",
