@@ -189,8 +189,8 @@ NETWORKS: tuple[Entry, ...] = (
     _timm("fastvit_sa12", 128, _DYNAMO, sized=False, layers=(1, 1, 2, 1)),
     _timm("repvit_m0_9", 128, _TS_OPEN, sized=False),
     _timm("efficientvit_b0", 128, _DYNAMO_OPEN, sized=False),
-    _timm("efficientvit_m0", 224, _DYNAMO_OPEN),
-    _timm("levit_128s", 224, _TS),
+    _timm("efficientvit_m0", 128, _DYNAMO_OPEN),
+    _timm("levit_128s", 128, _TS),
     _timm("swiftformer_xs", 128, _DYNAMO, sized=False),
     _timm("shvit_s1", 128, _DYNAMO_OPEN, sized=False),
     _timm("tiny_vit_5m_224", 128, _TS_OPEN, sized=False),
@@ -231,10 +231,10 @@ NETWORKS: tuple[Entry, ...] = (
     ),
     # transformers
     _timm("deit_tiny_patch16_224", 128, _TS, depth=6),
-    _timm("crossvit_tiny_240", 240, _DYNAMO_OPEN, sized=False),
+    _timm("crossvit_tiny_240", 120, _DYNAMO_OPEN),
     _timm("swin_tiny_patch4_window7_224", 112, _TS, embed_dim=48, depths=(1, 1, 2, 1)),
     _timm("swinv2_tiny_window8_256", 128, _TS_OPEN, embed_dim=48, depths=(1, 1, 2, 1)),
-    _timm("hiera_tiny_224", 224, _DYNAMO, stages=(1, 1, 2, 1), embed_dim=48),
+    _timm("hiera_tiny_224", 128, _DYNAMO, stages=(1, 1, 2, 1), embed_dim=48),
     _timm("xcit_nano_12_p16_224", 128, _TS_OPEN, depth=4),
     _of(
         "volo_d1",
@@ -339,5 +339,5 @@ NETWORKS: tuple[Entry, ...] = (
 )
 """The zoo, each network as it is exported."""
 
-ALL_FOUR = ("mobilevit_xxs@128", "mobilevitv2_050@128", "levit_128s@224", "deit_tiny_patch16_224-small@128", "pvt_v2_b0@128")
+ALL_FOUR = ("mobilevit_xxs@128", "mobilevitv2_050@128", "levit_128s@128", "deit_tiny_patch16_224-small@128", "pvt_v2_b0@128")
 """Names of those that are exported in all combinations."""
