@@ -2,7 +2,9 @@
 
 1. ``Mul`` or ``Add`` by a constant, behind Reshape, Transpose and the like behind a layer, where it gives every number of a channel
    the same: it goes between the layer and the moves. A linear layer with BatchNorm over flattened tokens is spelled so (LeViT).
-2. ``Split`` of which some results are not read becomes a ``Slice`` for each of the others: its integer form would need them all.
+2. Of two views in a row, as are left when nothing stands between them any more, the first is left out, and the second too where it
+   gives back the shape in front of the first.
+3. ``Split`` of which some results are not read becomes a ``Slice`` for each of the others: its integer form would need them all.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ import torch
 
 from converter.canonicalise.folding.layers import is_layer
 from converter.graph.builder import GraphBuilder
-from converter.graph.operator_sets import CONVOLUTIONS, LAYERS, MOVEMENT
+from converter.graph.operator_sets import CONVOLUTIONS, LAYERS, MOVEMENT, VIEWS
 from converter.graph.queries import attributes, constant, data_inputs, is_float, sole_consumer
 from converter.torch_backend import ops as torch_ops
 
@@ -37,6 +39,8 @@ def bring_forward(model: ir.Model) -> list[str]:
     builder = GraphBuilder(model.graph)
     changed = []
     for node in list(model.graph):
+        if node.graph is None:
+            continue
         rule = _RULES.get(node.op_type)
         name = str(node.outputs[0].name)
         if rule is not None and rule(builder, node):
@@ -117,8 +121,30 @@ def _by_channel(shape: ir.Shape, open_size: int, axis: int, moves: Sequence[ir.N
     return values if np.array_equal(values[channels], met) else None
 
 
+def _join_views(builder: GraphBuilder, node: ir.Node) -> bool:
+    """Case 2; the node is the second."""
+    middle, output = node.inputs[0], node.outputs[0]
+    first = middle.producer() if middle is not None else None
+    if first is None or first.op_type not in VIEWS or sole_consumer(first.outputs[0]) is not node or output.is_graph_output():
+        return False
+    x = first.inputs[0]
+    if x is None or x.shape is None or output.shape is None or not is_float(x):
+        return False
+    before, after = (tuple(n if isinstance(n, int) else -1 for n in shape) for shape in (x.shape, output.shape))
+    if after.count(-1) > 1 or 0 in after:
+        return False
+    if before == after:
+        ir.convenience.replace_all_uses_with(output, x)
+        builder.remove([node, first])
+        return True
+    target = builder.initializer(f"{output.name}_shape", np.array(after, np.int64))
+    new = builder.add("Reshape", [x, target], name=f"{output.name}_Reshape", like=output, before=node)
+    builder.replace(output, new, [node, first])
+    return True
+
+
 def _slice(builder: GraphBuilder, node: ir.Node) -> bool:
-    """Case 2."""
+    """Case 3."""
     x, read = node.inputs[0], [o for o in node.outputs if o.uses() or o.is_graph_output()]
     if x is None or not is_float(x) or len(read) == len(node.outputs) or not read or x.shape is None:
         return False
@@ -141,4 +167,9 @@ def _slice(builder: GraphBuilder, node: ir.Node) -> bool:
     return True
 
 
-_RULES: Mapping[str, Callable[[GraphBuilder, ir.Node], bool]] = {"Add": _pass_constant, "Mul": _pass_constant, "Split": _slice}
+_RULES: Mapping[str, Callable[[GraphBuilder, ir.Node], bool]] = {
+    "Add": _pass_constant,
+    "Mul": _pass_constant,
+    "Split": _slice,
+    **dict.fromkeys(VIEWS, _join_views),
+}

@@ -38,8 +38,9 @@ def rewritten(model: ir.Model, *shape: int) -> list[str]:
 def test_constants_of_flattened_tokens_go_to_the_layer(op_type: str, batch: int | str) -> None:
     s = Sketch()
     flat = s.add("Flatten", linear(s, batch), axis=2)
-    model = s.model(s.add("Reshape", s.add(op_type, flat, s.normal(1, C)), s.constant([-1, N, C], np.int64)))
-    assert rewritten(model, 2, N, 4) == ["MatMul", op_type, "Flatten", "Reshape"]
+    tokens = s.add("Reshape", s.add(op_type, flat, s.normal(1, C)), s.constant([-1, N, C], np.int64))
+    model = s.model(s.add("Identity", tokens))
+    assert rewritten(model, 2, N, 4) == ["MatMul", op_type, "Identity"]
 
 
 def test_a_factor_and_an_offset_pass_one_after_the_other() -> None:
@@ -64,6 +65,22 @@ def test_what_is_not_one_number_for_each_channel_of_a_layer_stays(case: str) -> 
     operand = {"per place": s.normal(1, 1, N), "larger": s.normal(2, 1, C, N)}.get(case, s.normal(C, 1))
     outputs = [s.add("Mul", moved, operand), *([s.add("Relu", moved)] if case == "read twice" else [])]
     assert rewritten(s.model(*outputs), 2, N, C if case == "no layer" else 4) == []
+
+
+def test_two_views_become_one() -> None:
+    s = Sketch()
+    flat = s.add("Flatten", s.input("x", "batch", N, C), axis=2)
+    heads = s.add("Reshape", flat, s.constant([-1, N, 3, 2], np.int64))
+    assert rewritten(s.model(s.add("Relu", heads)), 2, N, C) == ["Reshape", "Relu"]
+
+
+@pytest.mark.parametrize("case", ["read twice", "an output", "two open sizes"])
+def test_views_that_others_need_or_that_no_constant_can_say_stay(case: str) -> None:
+    s = Sketch()
+    first = s.add("Unsqueeze", s.input("x", "batch", "height" if case == "two open sizes" else N, C), s.constant([1], np.int64))
+    back = s.add("Squeeze", first, s.constant([1], np.int64))
+    outputs = {"an output": [back], "read twice": [s.add("Neg", first), s.add("Relu", back)]}.get(case, [s.add("Relu", back)])
+    assert rewritten(s.model(*outputs), 2, N, C) == []
 
 
 @pytest.mark.parametrize("sizes", [[2, 3, 1], None])

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from onnx import numpy_helper
 
-from converter.testing.sketch import TARGET_NAMES, Sketch, emitted, kernels_of, parity, plan_for
+from converter.plan.records import TensorPlan
+from converter.quantization.parameters import QuantParams
+from converter.runtime.session import open_session, run_session
+from converter.testing.sketch import TARGET_NAMES, Sketch, emitted, kernels_of, parity, plan_for, settings_for
+from converter.verify.simulation import simulate
 
 C = 8
 FLOATS = {"Concat", "MatMul", "Pad", "Relu", "FusedMatMul"}
@@ -73,3 +78,25 @@ def test_a_border_of_zeros_is_the_code_of_zero(target: str) -> None:
     (border,) = [i for i in proto.graph.initializer if i.name == node.input[2]]
     params = planned.plan.tensors["border.0"].params
     assert params is not None and numpy_helper.to_array(border) == params.zero_point[0]
+
+
+@pytest.mark.parametrize(
+    ("target", "read", "written"),
+    [
+        ("arm64", (0.06946778297424316, 52), (0.008484631776809692, -79)),
+        ("arm64", (0.0830402821302414, -78), (0.04619860649108887, -119)),
+        ("x86", (0.04440803453326225, 164), (0.022850975394248962, 24)),
+        ("x86", (0.050327494740486145, 152), (0.03767832741341319, 55)),
+    ],
+)
+def test_every_code_of_a_hard_swish_is_as_simulated(target: str, read: tuple[float, int], written: tuple[float, int]) -> None:
+    """On these grids, found by trying, a product lies so near the middle of a step that the runtime's order of factors decides."""
+    s = Sketch()
+    planned = plan_for(s.model(s.add("HardSwish", s.input("x", 256), name="it")), target)
+    params, result = (QuantParams((scale,), (zero_point,), 8, target == "arm64") for scale, zero_point in (read, written))
+    plan = replace(planned.plan, tensors={"x": TensorPlan("measured", params), "it.0": TensorPlan("measured", result)})
+    feed = {"x": (np.arange(params.qmin, params.qmax + 1) - params.zero_point[0]).astype(np.float32) * np.float32(params.scale[0])}
+    proto = emitted(replace(planned, plan=plan))
+    (got,) = run_session(open_session(proto, threads=1, settings=settings_for(planned.target)), feed).values()
+    (wanted,) = simulate(planned.model, plan, feed).values()
+    np.testing.assert_array_equal(got, wanted)
