@@ -55,7 +55,9 @@ def _redraw(name: str, parameter: nn.Parameter) -> None:
     """Parameters that are all alike, or faint."""
     low, high = float(parameter.min()), float(parameter.max())
     faint = max(abs(low), abs(high)) < _FAINT
-    if parameter.ndim >= 2 and math.prod(parameter.shape) > max(parameter.shape) and faint:
+    if parameter.ndim == 2 and "weight" in name.rpartition(".")[2] and "embed" not in name:
+        _redraw_weight(parameter)  # of attention or of a recurrence
+    elif parameter.ndim >= 2 and math.prod(parameter.shape) > max(parameter.shape) and faint:
         parameter.normal_(std=0.5)  # tokens, positions, tables of biases
     elif low == high == 1.0:
         parameter.uniform_(0.7, 1.3)

@@ -130,11 +130,8 @@ def _transformers(network: str, size: int, how: How, outputs: tuple[str, ...], c
     return Entry(_name(network, size, small), size, how, make, outputs)
 
 
-def _vit(**changes: Any) -> dict[str, Any]:
-    """A plain transformer of 4 layers as the configurations of transformers spell it."""
-    plain = {"hidden_size": 192, "num_hidden_layers": 4, "num_attention_heads": 3, "intermediate_size": 768}
-    return {**plain, **changes}
-
+_VIT = {"hidden_size": 192, "num_hidden_layers": 4, "num_attention_heads": 3, "intermediate_size": 768}
+"""A plain transformer of 4 layers, as the configurations of transformers spell it."""
 
 _BOXES = ("logits", "pred_boxes")
 
@@ -192,8 +189,8 @@ NETWORKS: tuple[Entry, ...] = (
     _timm("fastvit_sa12", 128, _DYNAMO, sized=False, layers=(1, 1, 2, 1)),
     _timm("repvit_m0_9", 128, _TS_OPEN, sized=False),
     _timm("efficientvit_b0", 128, _DYNAMO_OPEN, sized=False),
-    _timm("efficientvit_m0", 224, _DYNAMO_OPEN),
-    _timm("levit_128s", 224, _TS),
+    _timm("efficientvit_m0", 128, _DYNAMO_OPEN),
+    _timm("levit_128s", 128, _TS),
     _timm("swiftformer_xs", 128, _DYNAMO, sized=False),
     _timm("shvit_s1", 128, _DYNAMO_OPEN, sized=False),
     _timm("tiny_vit_5m_224", 128, _TS_OPEN, sized=False),
@@ -234,10 +231,10 @@ NETWORKS: tuple[Entry, ...] = (
     ),
     # transformers
     _timm("deit_tiny_patch16_224", 128, _TS, depth=6),
-    _timm("crossvit_tiny_240", 240, _DYNAMO_OPEN, sized=False),
+    _timm("crossvit_tiny_240", 120, _DYNAMO_OPEN),
     _timm("swin_tiny_patch4_window7_224", 112, _TS, embed_dim=48, depths=(1, 1, 2, 1)),
     _timm("swinv2_tiny_window8_256", 128, _TS_OPEN, embed_dim=48, depths=(1, 1, 2, 1)),
-    _timm("hiera_tiny_224", 224, _DYNAMO, stages=(1, 1, 2, 1), embed_dim=48),
+    _timm("hiera_tiny_224", 128, _DYNAMO, stages=(1, 1, 2, 1), embed_dim=48),
     _timm("xcit_nano_12_p16_224", 128, _TS_OPEN, depth=4),
     _of(
         "volo_d1",
@@ -311,9 +308,9 @@ NETWORKS: tuple[Entry, ...] = (
         backbone_out_indices=[0, 1, 2, 3],
         neck_hidden_sizes=[24, 48, 96, 96],
         fusion_hidden_size=48,
-        **_vit(),
+        **_VIT,
     ),
-    _transformers("YolosForObjectDetection", 160, _TS_OPEN, _BOXES, "YolosConfig", image_size=[160, 160], num_labels=20, **_vit()),
+    _transformers("YolosForObjectDetection", 160, _TS_OPEN, _BOXES, "YolosConfig", image_size=[160, 160], num_labels=20, **_VIT),
     _rtdetr(_TS),
     _dfine(_TS_OPEN),
     _transformers(
@@ -325,7 +322,7 @@ NETWORKS: tuple[Entry, ...] = (
         image_size=128,
         patch_size=16,
         projection_dim=128,
-        **_vit(),
+        **_VIT,
     ),
     _transformers(
         "Dinov2ForImageClassification",
@@ -342,5 +339,5 @@ NETWORKS: tuple[Entry, ...] = (
 )
 """The zoo, each network as it is exported."""
 
-ALL_FOUR = ("mobilevit_xxs@128", "mobilevitv2_050@128", "levit_128s@224", "deit_tiny_patch16_224-small@128", "pvt_v2_b0@128")
+ALL_FOUR = ("mobilevit_xxs@128", "mobilevitv2_050@128", "levit_128s@128", "deit_tiny_patch16_224-small@128", "pvt_v2_b0@128")
 """Names of those that are exported in all combinations."""

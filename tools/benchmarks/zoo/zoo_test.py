@@ -35,12 +35,13 @@ class Tiny(nn.Module):
         self.gamma = nn.Parameter(torch.full((8,), 1e-5))
         self.token = nn.Parameter(torch.zeros(1, 4, 8))
         self.head = nn.Linear(8, 5)
+        self.mixer_weight = nn.Parameter(torch.full((8, 8), 1e-3))
         nn.init.zeros_(self.branch.weight)
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         """Scores [N, 5]."""
         x = self.norm(self.conv(image)).mean((2, 3))
-        scores: torch.Tensor = self.head(x + self.gamma * self.branch(x) + self.token.mean(1))
+        scores: torch.Tensor = self.head(x + self.gamma * self.branch(x) @ self.mixer_weight + self.token.mean(1))
         return scores
 
 
@@ -95,7 +96,8 @@ def test_branches_tokens_and_statistics_matter_afterwards() -> None:
     enliven(module, images)
     after = {name: parameter.detach() for name, parameter in module.named_parameters()}
     assert float(after["gamma"].min()) >= 0.3 and float(after["token"].std()) > 0.2
-    assert float(after["branch.weight"].std()) == pytest.approx(8**-0.5, rel=0.3)
+    for name in ("branch.weight", "mixer_weight"):
+        assert float(after[name].std()) == pytest.approx(8**-0.5, rel=0.3)
     assert torch.equal(after["conv.weight"], before["conv.weight"]), "ordinary weights stay"
     assert not module.training and not module.norm.training
     with torch.no_grad():
