@@ -46,6 +46,7 @@ from converter.runtime.latency import LatencyRatio, latency_ratio
 from converter.sensitivity.bridge_blocks import find_structure
 from converter.sensitivity.context import ReconstructionBlock
 from converter.sensitivity.output_loss import OutputLoss
+from converter.system.peak_memory import peak_memory
 from converter.targets import FILE_SUFFIX, Target, find_target
 from converter.targets.costs import Shapes
 from converter.verify.verdict import Verdict, verify
@@ -384,5 +385,6 @@ def _report(at: Calibrated, planned: Planned, result: _Result | None = None) -> 
         latency=None if result is None else result.latency,
         notes=at.remarks,
         warnings=tuple(warnings),
+        peak_memory=peak_memory(),
         model=None if result is None else result.model,
     )

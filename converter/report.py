@@ -14,7 +14,8 @@ from converter.canonicalise import Rewrite
 from converter.partition.bit_widths import width_counts
 from converter.plan.records import Plan
 from converter.runtime.latency import LatencyRatio
-from converter.verify.verdict import OutputQuality, Verdict
+from converter.verify.quality import OutputQuality
+from converter.verify.verdict import Verdict
 
 __all__ = ["LOW_AGREEMENT", "LOW_SQNR_DB", "Report", "quality_warnings", "report_json"]
 
@@ -58,6 +59,7 @@ class Report:
         latency: None on a dry run, and where :attr:`not_measured` says so.
         notes: sentences on what was assumed, which whoever is watching has been told.
         warnings: sentences on what was found.
+        peak_memory: bytes that this process took at most so far; 0 where the system does not say.
         model: the result; None on a dry run.
     """
 
@@ -86,6 +88,7 @@ class Report:
     latency: LatencyRatio | None
     notes: tuple[str, ...]
     warnings: tuple[str, ...]
+    peak_memory: int = 0
     model: onnx.ModelProto | None = field(default=None, repr=False, compare=False)
 
     @property

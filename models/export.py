@@ -18,6 +18,7 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -85,7 +86,6 @@ def build(
         size: height and width in pixels; by default the checkpoint's, else the one the network was published for.
         classes: by default the checkpoint's, else 1000.
         preprocess: SPEC; by default what models.train feeds for a file of its own, else the one the network was published with.
-        seed: of random weights.
 
     Raises:
         UnknownModelError: no network of that name.
@@ -169,31 +169,15 @@ def _export_torchscript(network: Network, example: torch.Tensor, opset: int, dyn
         # _verify would find one that is not.
         warnings.simplefilter("ignore", TracerWarning)
         path = Path(folder) / "model.onnx"
-        torch.onnx.export(
-            network.module,
-            (example,),
-            path,
-            dynamo=False,
-            opset_version=opset,
-            input_names=[INPUT],
-            output_names=list(network.outputs),
-            dynamic_axes=axes,
-        )
+        names: dict[str, Any] = {"input_names": [INPUT], "output_names": list(network.outputs)}
+        torch.onnx.export(network.module, (example,), path, dynamo=False, opset_version=opset, dynamic_axes=axes, **names)
         return onnx.load(path)
 
 
 def _export_dynamo(network: Network, example: torch.Tensor, opset: int, dynamic_batch: bool) -> onnx.ModelProto:
     shapes = ({0: torch.export.Dim("batch")},) if dynamic_batch else None
-    program = torch.onnx.export(
-        network.module,
-        (example,),
-        dynamo=True,
-        verbose=False,
-        opset_version=opset,
-        input_names=[INPUT],
-        output_names=list(network.outputs),
-        dynamic_shapes=shapes,
-    )
+    names: dict[str, Any] = {"input_names": [INPUT], "output_names": list(network.outputs)}
+    program = torch.onnx.export(network.module, (example,), dynamo=True, verbose=False, opset_version=opset, dynamic_shapes=shapes, **names)
     if program is None:
         raise ModelError("the exporter returned nothing", where="dynamo", hint="use --exporter torchscript")
     model: onnx.ModelProto = program.model_proto
@@ -259,14 +243,8 @@ def main(arguments: list[str] | None = None) -> int:
 
     def run() -> None:
         options = _parse(arguments)
-        network = build(
-            options.name,
-            checkpoint=options.checkpoint,
-            size=options.size,
-            classes=options.classes,
-            preprocess=options.preprocess,
-            seed=options.seed,
-        )
+        given = {name: getattr(options, name) for name in ("checkpoint", "size", "classes", "preprocess", "seed")}
+        network = build(options.name, **given)
         content = export_model(network, exporter=options.exporter, opset=options.opset, dynamic_batch=options.dynamic_batch)
         write_files({options.out: content})
         weights = options.checkpoint.name if options.checkpoint else f"random weights, seed {options.seed}"

@@ -98,6 +98,11 @@ def array_blocks(path: Path, name: str) -> Iterator[Array]:
     """
     with _readable(path):
         if path.suffix.lower() == ".npy":
+            with open(path, "rb") as file:
+                stored = _header(file, path.stat().st_size)
+                if not stored.by_columns:
+                    yield from _streamed(file, stored)
+                    return
             # np.load would also open an archive under this name
             whole = np.atleast_1d(npy_format.open_memmap(path, mode="r"))
             yield from _slices(whole)

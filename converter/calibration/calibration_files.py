@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import stat
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,7 +15,12 @@ from typing import NoReturn
 
 from converter.errors import CalibrationError
 
-__all__ = ["check_calibration_path", "files_below", "reading"]
+__all__ = ["check_calibration_path", "files_below", "reading", "refuse_bomb"]
+
+
+_LARGE_ENTRY = 1 << 26
+_MOST_UNPACKED = 200
+"""Times its size in the zip; deflate reaches a thousand where one byte is repeated."""
 
 
 @contextmanager
@@ -36,10 +42,10 @@ def reading(what: str, path: Path, *, hint: str) -> Iterator[None]:
 
 
 def check_calibration_path(path: Path) -> None:
-    """Refuse what is neither a file nor a folder: a pipe would be waited for, and a device may never end.
+    """Refuse what is neither a file nor a folder, as a pipe would be waited for, and a device may never end; and bombs of arrays.
 
     Raises:
-        CalibrationError: it is something else, or there is nothing.
+        CalibrationError: it is something else, or there is nothing, or see :func:`refuse_bomb`.
     """
     try:
         mode = path.stat().st_mode
@@ -49,6 +55,21 @@ def check_calibration_path(path: Path) -> None:
         raise CalibrationError("the calibration data cannot be read", where=f"{path}: {error}", hint="check the path") from error
     if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
         raise CalibrationError("the calibration data are neither a file nor a folder", where=str(path), hint="write them to a file first")
+    if path.suffix.lower() == ".npz" and zipfile.is_zipfile(path):
+        with reading("the .npz file cannot be read", path, hint="check the file"), zipfile.ZipFile(path) as archive:
+            for entry in archive.infolist():
+                refuse_bomb(entry, path)
+
+
+def refuse_bomb(entry: zipfile.ZipInfo, path: Path) -> None:
+    """Refuse an entry of a zip that hardly holds more than a number of repetitions, and unpacks to gigabytes.
+
+    Raises:
+        CalibrationError: names it.
+    """
+    if entry.file_size > _LARGE_ENTRY and entry.file_size > _MOST_UNPACKED * entry.compress_size:
+        what = f"'{entry.filename}' unpacks to {entry.file_size:.1e} bytes from {entry.compress_size:.1e}, as no data do"
+        raise CalibrationError(what, where=str(path), hint="check where the file is from")
 
 
 def files_below(folder: Path) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -10,8 +11,8 @@ from PIL import Image
 
 from converter.calibration import calibration_files
 from converter.calibration.calibration_files import check_calibration_path, files_below
+from converter.calibration.testing.sample_files import NCHW, load, refused, write_images
 from converter.errors import CalibrationError
-from converter.testing.sample_files import NCHW, load, refused, write_images
 
 
 def touch(folder: Path, *names: str) -> Path:
@@ -116,3 +117,16 @@ def test_whatever_is_raised_while_reading_names_the_file() -> None:
     assert kept.value.what == "as it is"
     with pytest.raises(KeyboardInterrupt), calibration_files.reading("no", Path("a.npz"), hint="h"):
         raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize(("name", "entry"), [("a.zip", "a.png"), ("a.npz", "x.npy")])
+def test_bombs_are_not_unpacked(tmp_path: Path, name: str, entry: str) -> None:
+    """A hundred megabytes of zeros in a hundred kilobytes."""
+    with zipfile.ZipFile(tmp_path / name, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr(entry, bytes(100_000_000))
+    assert "unpacks to 1.0e+08 bytes" in str(refused(tmp_path / name, NCHW))
+
+
+def test_pictures_of_too_many_pixels_are_not_decoded(tmp_path: Path) -> None:
+    Image.new("1", (9000, 9000)).save(tmp_path / "a.png")
+    assert "9000 by 9000 pixels" in str(refused(tmp_path, NCHW))

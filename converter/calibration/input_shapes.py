@@ -17,6 +17,7 @@ from converter.calibration.calibration_files import check_calibration_path
 from converter.calibration.input_specs import InputSpec
 from converter.errors import ModelError, UsageError
 from converter.load.model import Source, ValueInfo
+from converter.load.tensor_sizes import refuse_huge_tensors
 from converter.runtime.session import open_session, run_session
 
 __all__ = ["calibration_shapes", "parse_input_shape", "parse_input_shapes"]
@@ -64,7 +65,8 @@ def calibration_shapes(
         the inputs at their calibration size; a sentence about sizes that were guessed, or an empty string.
 
     Raises:
-        UsageError: ``given`` names an unknown input or contradicts the model, or no usual size runs.
+        UsageError: ``given`` names an unknown input, contradicts the model, or makes a tensor too large; or no usual size runs.
+        ModelError: a tensor is too large at the sizes that the model declares.
         CalibrationError: ``calib`` is missing or damaged.
     """
     known = {i.name: i for i in source.inputs}
@@ -78,6 +80,7 @@ def calibration_shapes(
         i.name: _fill(i, given.get(i.name), found.get(i.name) or (found.get("") if len(known) == 1 else None)) for i in source.inputs
     }
     shapes = _shared(source, settled)
+    refuse_huge_tensors(source.path, source.model, shapes, given)
     guess = ""
     if any(None in shape for shape in shapes.values()):
         shapes, guess = _guess(source, shapes, threads)

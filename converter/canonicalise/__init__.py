@@ -135,7 +135,7 @@ _STEPS: dict[str, Step] = {
     "add parallel layers": _edit(add_parallel_layers),
     "bring constants forward": _edit(bring_forward),
     "fold what that uncovered": _edit(fold_affine),
-    "rearrange axes": _edit(rearrange),
+    "rearrange axes": _priced(rearrange),
     "even out channels": _even_out,
 }
 """The rewrites in order: each takes a model, which it may change, and gives the new one and how often it fired."""
@@ -145,7 +145,6 @@ def canonicalise(model: onnx.ModelProto, feeds: Sequence[Feed], target: Target |
     """Rewrite a float model into canonical form. The model given is left as it is.
 
     Args:
-        model: a vetted float model.
         feeds: a few calibration inputs on which the rewrites are proven.
         target: whose prices decide between two ways to compute the same; by default :data:`converter.targets.DEFAULT_TARGET`.
 

@@ -17,9 +17,10 @@ from converter.cli.allocator import share_heap
 from converter.cli.command import INTERRUPTED, unexpected
 from converter.cli.flags import parse_flags, read_options
 from converter.cli.interruption import Interruption
-from converter.errors import ConverterError
+from converter.errors import ConverterError, UsageError
 from converter.load.files import check_input, check_outputs
 from converter.progress import Progress
+from converter.system.text_files import check_text_file
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -73,6 +74,7 @@ def _run(flags: argparse.Namespace, interruption: Interruption) -> None:
         check_outputs({"OUT": flags.output}, {"IN": flags.source})
     with interruption.deferred():  # as everywhere where libraries are loaded
         options = read_options(flags)
+        _check_paths(options)
         from converter.cli.terminal import watch
     with watch(quiet=flags.quiet) as plain:
         progress = _watchful(plain, interruption)
@@ -80,6 +82,24 @@ def _run(flags: argparse.Namespace, interruption: Interruption) -> None:
         text = (_explained if flags.explain else _converted)(flags, options, progress, interruption)
     if text:
         _print(text)
+
+
+def _check_paths(options: Options) -> None:
+    """Refuse what a look from outside tells about other files, before libraries are loaded for seconds.
+
+    Raises:
+        CalibrationError, UsageError: see what is called.
+    """
+    from converter.calibration.calibration_files import check_calibration_path
+
+    if isinstance(options.calib, Path):
+        check_calibration_path(options.calib)
+    if options.plan_in is not None:
+        try:
+            check_text_file(options.plan_in)
+        except OSError as error:
+            what = f"the plan cannot be read: {error.strerror}"
+            raise UsageError(what, where=f"--plan-in {options.plan_in}", hint="check the path") from None
 
 
 def _converted(flags: argparse.Namespace, options: Options, progress: Progress, interruption: Interruption) -> str:

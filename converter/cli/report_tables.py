@@ -17,7 +17,8 @@ from converter.partition.policy import FOR_ACCURACY
 from converter.report import Report
 from converter.transforms.sigmoids.transform import ConstantGates
 from converter.verify.integer_coverage import FloatOp
-from converter.verify.verdict import OutputQuality, Verdict
+from converter.verify.quality import OutputQuality
+from converter.verify.verdict import Verdict
 
 __all__ = ["float_operator_lines", "render", "report_tables"]
 
@@ -112,6 +113,8 @@ def _summary(report: Report) -> Table:
     if {*tensors, *weights} - {CONTAINER_BITS}:
         row("widths", f"quantized tensors: {_widths(tensors)}; layers' weights: {_widths(weights)}")
     row("calibration", report.calibration)
+    if report.peak_memory:
+        row("memory", f"{_size(report.peak_memory)} at most, to convert")
     fired = ", ".join(f"{r.name} {r.count}" for r in report.rewrites if r.count and r.kept)
     row("rewrites", f"{fired or 'none'}; opset {report.opset[0]} -> {report.opset[1]}; exact to {report.canonical_error:.0e}")
     return table

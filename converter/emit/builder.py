@@ -34,8 +34,7 @@ def emit(model: ir.Model, plan: Plan, metadata: Mapping[str, str]) -> ir.Model:
     """Build the quantized model; the canonical one is left as it is.
 
     Args:
-        model: canonical float model.
-        plan: settled for this model.
+        plan: assigned for this model.
         metadata: ``metadata_props`` of the result.
     """
     graph = Writer(model.graph, plan).build()
@@ -256,8 +255,6 @@ class Writer:
         """What an operator between DQs reads.
 
         Args:
-            node: the operator.
-            op: what the plan says of it.
             constants: grids of constant operands by input index, if others than the plan's.
             given: inputs that are there already, by index.
         """

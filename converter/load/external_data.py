@@ -21,7 +21,6 @@ def load_external_data(path: Path, model: onnx.ModelProto, tensors: Iterable[Ten
     """Read the external data of a model into it.
 
     Args:
-        path: the model's file.
         model: parsed from it.
         tensors: all tensors of the model, in initializers and in attributes.
 
@@ -29,13 +28,15 @@ def load_external_data(path: Path, model: onnx.ModelProto, tensors: Iterable[Ten
         the files that were read, sorted.
 
     Raises:
-        ModelError: a file is missing, lies outside the model's folder, or is too short.
+        ModelError: a file is missing, lies outside the model's folder, is too short, or too large for a model.
     """
     folder = path.resolve().parent
     external = [t for t in tensors if t.data_location == TensorProto.EXTERNAL]
     files = {_data_file(path, folder, tensor) for tensor in external}
     if not files:
         return ()
+    if sum(file.stat().st_size for file in files) >= onnx.checker.MAXIMUM_PROTOBUF:
+        raise ModelError("models over 2 GB are not supported", where=str(path), hint="convert a smaller model")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # unknown keys in a tensor's external data are none of our business

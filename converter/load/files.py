@@ -19,12 +19,15 @@ __all__ = ["check_input", "check_outputs", "temporary_folder", "write_files"]
 
 _BLOCK = 1 << 20
 
+_LONGEST_MODEL = (1 << 31) - 1
+"""Bytes that protobuf can hold."""
+
 
 def check_input(path: Path) -> None:
     """Refuse a model file that cannot be read.
 
     Raises:
-        ModelError: it does not exist, is a folder, a pipe or a device, or may not be read.
+        ModelError: it does not exist, is a folder, a pipe or a device, is too large, or may not be read.
     """
     try:
         if path.is_dir():
@@ -33,6 +36,8 @@ def check_input(path: Path) -> None:
             raise ModelError("the input file does not exist", where=str(path), hint="check the path")
         if _is_special(path):
             raise ModelError("the input is a pipe or a device, not a file", where=str(path), hint="save the model to a file first")
+        if path.stat().st_size >= _LONGEST_MODEL:
+            raise ModelError("models over 2 GB are not supported", where=str(path), hint="convert a smaller model")
         if not os.access(path, os.R_OK):
             raise ModelError("the input file cannot be read", where=str(path), hint="check its permissions")
     except OSError as error:

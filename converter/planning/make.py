@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -47,6 +48,9 @@ _FOR_LOSSES = 8
 _MOST_STUDIED = 64
 """Samples that methods run themselves; more give better ranges, which have been observed before, and hardly better gradients."""
 
+_FEWEST_STUDIED = 8
+_BYTES_STUDIED = 1 << 28
+
 
 @dataclass(frozen=True)
 class Planned:
@@ -54,7 +58,7 @@ class Planned:
 
     Attributes:
         model: the canonical model with the plan's transforms applied.
-        plan: settled for it.
+        plan: assigned for it.
         offers: what could run in integer there.
         loss: by which candidates were judged; empty where none was needed.
     """
@@ -144,7 +148,7 @@ def _made(
     offers |= {name: entry for name, entry in approximated.items() if plan.ops[name].coefficients}
     plan = replace(plan, transforms=tuple(applied))
     if method.refine is not None and problem.context is not None:
-        # now it is settled which operators run in integer, and so who reads what through a grid
+        # now it is known which operators run in integer, and so who reads what through a grid
         context = replace(problem.context, quantized_edges=quantized_edges_of(model, plan))
         plan = method.refine(replace(problem, context=context), plan)
     return Planned(model, plan, offers, _judged_by(problem, choice))
@@ -216,11 +220,11 @@ def _problem(
     sites, quantizer_sites = _exact_sites(model, seen, offers, options), find_quantizer_sites(model, excluded)
     sigmoid_sites = find_sigmoid_sites(model, offers, _shapes(seen), target)
     problem = Problem(seen.tensors, constants, bits, target.signed_activations, sites, quantizer_sites, sigmoid_sites)
-    if not METHODS[options.method].studies:
+    if not METHODS[options.method].needs_context:
         return problem, offers
     # studied as if integers were worth it; whether they are is decided when the grids are known
     skeleton = _placed(model, offers, minmax.choose(problem), seen, replace(target, margin=0.0), options, "")
-    context = _context(model, skeleton, feeds[:_MOST_STUDIED], reconstruction_blocks, losses, seen, options.seed)
+    context = _context(model, skeleton, feeds[: _studied(feeds[0])], reconstruction_blocks, losses, seen, options.seed)
     return replace(problem, context=replace(context, workers=worker_count(options.threads))), offers
 
 
@@ -238,6 +242,7 @@ def _context(
     whole = replace(
         context_of(model, skeleton, feeds, reconstruction_blocks, seed), loss=describe_losses(losses), losses=losses, unsteady=unsteady
     )
+    whole = replace(whole, network=replace(whole.network, numbers=sum(math.prod(stats.shape) for stats in seen.tensors.values())))
     obstacle = ""
     for context in (whole, replace(whole, network=replace(whole.network, one_by_one=True))):
         if context.network.one_by_one or not unsteady:
@@ -246,6 +251,11 @@ def _context(
                 return context
     reason = f"output error of each layer, as the network cannot be differentiated: {obstacle}"
     return replace(context_of_layers(model, skeleton, feeds, seed, unsteady), loss=reason)
+
+
+def _studied(feed: Feed) -> int:
+    """Samples that methods run themselves: fewer of large ones, all of which are held at once."""
+    return min(_MOST_STUDIED, max(_FEWEST_STUDIED, _BYTES_STUDIED // max(1, sum(value.nbytes for value in feed.values()))))
 
 
 def _exact_sites(model: ir.Model, seen: CalibrationStatistics, offers: Offers, options: Options) -> dict[str, EqualizationSite]:

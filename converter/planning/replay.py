@@ -19,6 +19,7 @@ from converter.plan.records import EXCLUDED, Plan
 from converter.plan.serialization import plan_from_json
 from converter.planning.validate import apply_transforms, with_forms
 from converter.runtime.session import Feed
+from converter.system.text_files import read_text
 from converter.targets import Target, find_target
 from converter.transforms.transform import GraphFacts
 
@@ -32,7 +33,7 @@ def read_plan(path: Path) -> Plan:
         UsageError: the file cannot be read or is no plan.
     """
     try:
-        return plan_from_json(path.read_text(encoding="utf-8"), path)
+        return plan_from_json(read_text(path), path)
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not text"
         raise UsageError(f"the plan cannot be read: {reason}", where=f"--plan-in {path}", hint="check the path") from None

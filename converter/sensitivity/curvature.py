@@ -13,10 +13,12 @@ by a gradient is *blind*: all its numbers matter alike, relative to their power,
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -28,9 +30,10 @@ from converter.sensitivity.probes import probe
 from converter.torch_backend import ops as torch_ops
 from converter.torch_backend.network import Network, Step, run, run_samples, stacked
 from converter.torch_backend.ops.layers import pad_spatial, spatial_pads
-from converter.torch_backend.workers import in_order
+from converter.torch_backend.workers import over_samples
 
 __all__ = [
+    "WHOLE_SAMPLES",
     "LayerSample",
     "backward",
     "capture",
@@ -44,6 +47,10 @@ __all__ = [
 ]
 
 Tensor = torch.Tensor
+T = TypeVar("T")
+
+WHOLE_SAMPLES = 8
+"""Of which the importance of whole tensors is kept, the first ones."""
 
 _LONGEST = 120
 """Characters of a message that goes into a report."""
@@ -167,14 +174,14 @@ def capture(
         layers: names of the steps to sample.
         feed: inputs with the sample axis in front.
         losses: of the network's float outputs.
-        outputs: more tensors whose importance is wanted in full.
+        outputs: more tensors whose importance is wanted in full, on the first few samples.
         rows: rows kept of each layer over all samples.
         probes: random vectors pulled back; more make the importance less noisy.
         seed: of the probes and places.
         workers: parts of the samples that run at once.
 
     Returns:
-        samples by layer; importance of the other tensors, with the sample axis in front.
+        samples by layer; importance of the other tensors on :data:`WHOLE_SAMPLES` of the samples, with the sample axis in front.
     """
     wanted = {step.name: step for step in network.steps if step.name in set(layers)}
     if not wanted and not outputs:
@@ -185,15 +192,16 @@ def capture(
     def run(start: int) -> tuple[dict[str, tuple[Tensor, Tensor, Tensor, int]], dict[str, Tensor]]:
         chunk = {name: value[start : start + network.chunk] for name, value in feed.items()}
         generator = torch.Generator().manual_seed(seed + start)
-        values, fisher = backward(network, list(wanted.values()), chunk, losses, outputs, probes, generator)
+        others = outputs if start < WHOLE_SAMPLES else ()
+        values, fisher = backward(network, list(wanted.values()), chunk, losses, others, probes, generator)
         generator = torch.Generator().manual_seed(seed + start)
         taken = {name: _sample(step, network, values, fisher[step.outputs[0]], share, generator) for name, step in wanted.items()}
-        return taken, {name: fisher[name] for name in outputs}
+        return taken, {name: fisher[name] for name in others}
 
-    done = list(in_order(run, range(0, total, network.chunk), workers))
+    done = over_samples(run, total, network.chunk, workers)
     samples = {}
     for name, step in wanted.items():
-        pieces = [taken[name] for taken, _ in done]
+        pieces = [taken.pop(name) for taken, _ in done]  # the pieces need not outlive what is made of them
         product = step.inputs[1] not in network.constants
         axis = 0 if product else 1
         left = torch.cat([p[0] for p in pieces], axis)
@@ -201,7 +209,7 @@ def capture(
         operands = (step.inputs[0], step.inputs[1]) if product else (step.inputs[0],)
         fisher, blind = or_even(torch.cat([p[2] for p in pieces], axis), partial(torch.matmul, left, right))
         samples[name] = LayerSample(name, operands, left, right, fisher, pieces[0][3], blind)
-    return samples, {name: torch.cat([whole[name] for _, whole in done]) for name in outputs}
+    return samples, {name: torch.cat([whole[name] for _, whole in done if whole])[:WHOLE_SAMPLES] for name in outputs}
 
 
 def or_even(fisher: Tensor, values: Callable[[], Tensor]) -> tuple[Tensor, bool]:
@@ -262,12 +270,16 @@ def backward(
     """
     read = [n for s in steps for n in s.inputs[:2] if n and n not in network.constants]
     written = list(dict.fromkeys([s.outputs[0] for s in steps] + list(outputs)))
-    values, pulled = pulled_back(network, feed, losses, read, written, probes, generator)
-    squares = {n: torch.zeros_like(values[n]) for n in written}
-    for gradients in pulled:
-        for name, gradient in gradients.items():
-            squares[name] += gradient.square() / probes
-    return {n: v.detach() for n, v in values.items()}, squares
+    squares: dict[str, Tensor] = {}
+
+    def add(name: str, gradient: Tensor) -> None:
+        share = gradient.square_().div_(probes)
+        squares[name] = squares[name].add_(share) if name in squares else share
+
+    values, pulled = pulled_back(network, feed, losses, read, written, probes, generator, add)
+    for _ in pulled:
+        pass
+    return {n: v.detach() for n, v in values.items()}, {n: squares[n] if n in squares else torch.zeros_like(values[n]) for n in written}
 
 
 def pulled_back(
@@ -278,7 +290,8 @@ def pulled_back(
     points: Sequence[str],
     probes: int,
     generator: torch.Generator,
-) -> tuple[dict[str, Tensor], Iterator[dict[str, Tensor]]]:
+    take: Callable[[str, Tensor], T],
+) -> tuple[dict[str, Tensor], Iterator[dict[str, T]]]:
     """Run some samples forwards, and pull one probe of the outputs after the other back to some tensors.
 
     An error e of a tensor changes the loss by the mean of (v . e)^2 / 2 over what the probes become there, v.
@@ -291,9 +304,11 @@ def pulled_back(
         points: tensors at which the probes are wanted, and the values.
         probes: how many.
         generator: of the probes.
+        take: what is wanted of the probe at a point, given its name and a tensor of its own; as soon as it is known, so that no two
+            need be held at once.
 
     Returns:
-        values; the probes at the points, by tensor, where the outputs depend on it.
+        values; what was taken for each probe, by tensor, where the outputs depend on it.
     """
     wanted = list(dict.fromkeys([*read, *points, *network.outputs]))
     inputs = {n: v.clone().requires_grad_() if v.is_floating_point() else v for n, v in feed.items()}
@@ -308,26 +323,37 @@ def pulled_back(
     scores = {n: values[n] for n in network.outputs if n in losses and n in values and values[n].requires_grad}
     reached = [n for n in points if n in values and values[n].requires_grad]
 
-    def pull() -> Iterator[dict[str, Tensor]]:
-        for number in range(probes if scores and reached else 0):
-            vectors = probe(scores, losses, generator)
-            loss = torch.stack([(torch.where(torch.isfinite(x), x, 0.0) * vectors[n]).sum() for n, x in scores.items()]).sum()
-            ends = [part[n] for n in reached for part in parts]
-            found = iter(torch.autograd.grad(loss, ends, retain_graph=number + 1 < probes, allow_unused=True))
-            gradients = {n: [next(found) for _ in parts] for n in reached}
-            yield {n: _joined(pieces, values[n]) for n, pieces in gradients.items() if any(g is not None for g in pieces)}
+    def pull() -> Iterator[dict[str, T]]:
+        taken: dict[str, T] = {}
+        pieces: dict[str, dict[int, Tensor]] = {}
+
+        def arrived(name: str, place: int, gradient: Tensor) -> None:
+            # a guard against what is no number hands back gradients that are none
+            sane = torch.nan_to_num(gradient, 0.0, 0.0, 0.0)
+            if len(parts) > 1:
+                pieces.setdefault(name, {})[place] = sane
+            else:
+                taken[name] = take(name, sane[None] if network.one_by_one else sane)
+
+        handles: list[Any] = []
+        for n, (place, part) in itertools.product(reached, enumerate(parts)):
+            handles.append(part[n].register_hook(partial(arrived, n, place)))  # type: ignore[no-untyped-call]
+        try:
+            for number in range(probes if scores and reached else 0):
+                vectors = probe(scores, losses, generator)
+                loss = torch.stack([(torch.where(torch.isfinite(x), x, 0.0) * vectors[n]).sum() for n, x in scores.items()]).sum()
+                loss.backward(retain_graph=number + 1 < probes)  # type: ignore[no-untyped-call]
+                for name, found in pieces.items():
+                    none = torch.zeros_like(values[name][0])
+                    taken[name] = take(name, torch.stack([found.get(place, none) for place in range(len(parts))]))
+                yield dict(taken)
+                taken.clear()
+                pieces.clear()
+        finally:
+            for handle in handles:  # which hold what takes, and that may hold the values
+                handle.remove()
 
     return values, pull()
-
-
-def _joined(pieces: Sequence[Tensor | None], values: Tensor) -> Tensor:
-    """Gradients of one tensor, the sample axis in front: of all samples together, or a piece each."""
-    if len(pieces) == 1 and pieces[0] is not None and pieces[0].shape == values.shape:
-        gradient = pieces[0]
-    else:
-        gradient = torch.stack([torch.zeros_like(values[0]) if g is None else g for g in pieces])
-    # a guard against what is no number hands back gradients that are none
-    return torch.nan_to_num(gradient, 0.0, 0.0, 0.0)
 
 
 def obstacle_to_gradients(network: Network, feed: Mapping[str, Tensor], losses: Mapping[str, OutputLoss]) -> str:
@@ -341,7 +367,7 @@ def obstacle_to_gradients(network: Network, feed: Mapping[str, Tensor], losses: 
     layers = [s.outputs[0] for s in network.steps if s.name in set(layers_of(network))]
     few = {name: value[: network.chunk] for name, value in feed.items()}
     try:
-        values, pulled = pulled_back(network, few, losses, (), layers, 1, torch.Generator().manual_seed(0))
+        values, pulled = pulled_back(network, few, losses, (), layers, 1, torch.Generator().manual_seed(0), lambda name, gradient: None)
         next(pulled, None)
     except (torch_ops.UnknownOperatorError, RuntimeError, ValueError, TypeError, IndexError, NotImplementedError) as error:
         # torch says in all these ways that it cannot map, run or differentiate something

@@ -182,7 +182,7 @@ def test_samples_one_by_one_have_the_gradients_of_samples_together(hybrid: tuple
     network, feed = hybrid
     points = [s.outputs[0] for s in network.steps if s.name in layers_of(network)]
     together, alone = (
-        next(pulled_back(each, feed, LOGITS, (), points, 1, torch.Generator().manual_seed(3))[1])
+        next(pulled_back(each, feed, LOGITS, (), points, 1, torch.Generator().manual_seed(3), lambda name, gradient: gradient)[1])
         for each in (network, replace(network, one_by_one=True))
     )
     assert set(together) == set(alone) == set(points)
@@ -199,7 +199,7 @@ def test_what_torch_lacks_the_runtime_computes() -> None:
     network, feed = sketched(build, 1, 5, 3)
     assert network.one_by_one
     losses = {network.outputs[0]: OutputLoss("values")}
-    values, _ = pulled_back(network, feed, losses, network.outputs, (), 0, torch.Generator())
+    values, _ = pulled_back(network, feed, losses, network.outputs, (), 0, torch.Generator(), lambda name, gradient: gradient)
     expected = (feed["x"] @ (torch.eye(3) + 0.1))[:, :, 1:4]
     torch.testing.assert_close(values[network.outputs[0]].detach(), expected, rtol=1e-4, atol=1e-5)
 

@@ -35,6 +35,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from converter.errors import UsageError
+from converter.system.text_files import read_text
 from converter.targets.target import FEATURES, Cost, Prices, Target
 
 __all__ = ["FILE_SUFFIX", "read_target", "target_text"]
@@ -52,15 +53,11 @@ _NARROWEST, _WIDEST = 2, 8
 def read_target(path: Path, where: str) -> Target:
     """Read a target file.
 
-    Args:
-        path: the file.
-        where: for messages.
-
     Raises:
         UsageError: it cannot be read, or says something that makes no sense.
     """
     try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
+        content = tomllib.loads(read_text(path))
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not text"
         raise UsageError(f"the target cannot be read: {reason}", where=where, hint="check the path") from None

@@ -44,7 +44,6 @@ def order_by_regions(model: ir.Model, in_float: Callable[[ir.Node], bool]) -> li
     A node belongs as late as its readers allow, so that it is in one region with the only operator that reads it.
 
     Args:
-        model: canonical.
         in_float: whether a node may be part of a region.
 
     Returns:

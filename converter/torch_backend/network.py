@@ -20,12 +20,16 @@ import torch
 from converter.graph.queries import attributes, constant, narrows_output
 from converter.torch_backend import ops as torch_ops
 from converter.torch_backend.runtime_kernels import runtime_operator
+from converter.torch_backend.workers import in_order
 
 __all__ = ["Hook", "Network", "Step", "network_of", "run", "run_samples", "stacked", "subnetwork"]
 
 Tensor = torch.Tensor
 
 _CHUNK = 2
+
+_NUMBERS_AT_ONCE = 1 << 24
+"""In all tensors of the samples that run at once, unless one sample has more: larger tensors only leave the caches."""
 
 Hook = Callable[["Step", int, Tensor], Tensor]
 """Given a step, the index of one of its inputs and the value there, the value that the step shall read instead."""
@@ -60,6 +64,7 @@ class Network:
         inputs: names of the tensors that must be given.
         outputs: names of the tensors that a run returns unless others are asked for.
         one_by_one: samples run one after the other.
+        numbers: in all float tensors of one sample; 0 if that is not known.
         sessions: of the runtime, for the steps that it computes; grows as it is used.
     """
 
@@ -68,19 +73,24 @@ class Network:
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     one_by_one: bool = False
+    numbers: int = 0
     sessions: dict[object, Any] = field(default_factory=dict, compare=False, repr=False)
 
     @property
     def chunk(self) -> int:
         """Samples that are worth running at once, where memory counts."""
-        return 1 if self.one_by_one else _CHUNK
+        return 1 if self.one_by_one else min(_CHUNK, self.most_at_once)
+
+    @property
+    def most_at_once(self) -> int:
+        """Samples that are worth running at once, where nothing is kept."""
+        return max(1, _NUMBERS_AT_ONCE // max(1, self.numbers))
 
 
 def network_of(model: ir.Model, only: Collection[str] | None = None) -> Network:
     """Take a canonical model apart.
 
     Args:
-        model: canonical float model.
         only: operators to take, which then cannot be run one after the other; all if None.
 
     Returns:
@@ -107,7 +117,6 @@ def subnetwork(network: Network, outputs: Sequence[str], given: Collection[str])
     """The steps that lead from some tensors to others.
 
     Args:
-        network: the whole.
         outputs: tensors to compute.
         given: tensors that are known; nothing before them runs.
 
@@ -139,7 +148,6 @@ def run(
     """Run on one sample.
 
     Args:
-        network: what to run.
         feed: inputs by name.
         wanted: tensors to return; the outputs if None.
         hook: sees, and may replace, every value that is read.
@@ -178,14 +186,32 @@ def run_samples(
     wanted: Sequence[str] | None = None,
     hook: Hook | None = None,
     constants: Mapping[str, Tensor] | None = None,
+    workers: int = 1,
 ) -> dict[str, Tensor]:
-    """Run on many samples at once: every input and every result has one axis more, the samples, in front.
+    """Run on many samples: every input and every result has one axis more, the samples, in front.
 
     The graph itself may be fixed to one batch size: the samples are mapped over it. Integers that are the same for all samples,
     shapes above all, are read as plain numbers. Tensors that have not the same shape for all samples are left
-    out of the result, and so are sequences.
+    out of the result, and so are sequences. Of a large network only few samples run at once, in each of the workers.
     """
     names = tuple(network.outputs if wanted is None else wanted)
+    count = next(iter(feed.values())).shape[0]
+    if count <= network.most_at_once:
+        return _mapped(network, feed, names, hook, constants)
+
+    def some(start: int) -> dict[str, Tensor]:
+        few = {name: value[start : start + network.most_at_once] for name, value in feed.items()}
+        return _mapped(network, few, names, hook, constants)
+
+    parts = list(in_order(some, range(0, count, network.most_at_once), workers))
+    steady = [n for n in names if all(n in part and part[n].shape[1:] == parts[0][n].shape[1:] for part in parts)]
+    return {name: torch.cat([part[name] for part in parts]) for name in steady}
+
+
+def _mapped(
+    network: Network, feed: Mapping[str, Tensor], names: Sequence[str], hook: Hook | None, constants: Mapping[str, Tensor] | None
+) -> dict[str, Tensor]:
+    """Run on some samples at once."""
     if network.one_by_one:
         count = next(iter(feed.values())).shape[0]
         samples = ({name: value[i] for name, value in feed.items()} for i in range(count))

@@ -59,7 +59,6 @@ def runtime_operator(
         inputs: tensors of any shape and of a type that NumPy has, None where optional and absent, or a list of tensors
             where the operator takes a sequence.
         attributes: plain Python values; tensors as NumPy arrays.
-        outputs: how many the node has.
         constants: indices of inputs that are constants of the model.
         sessions: those opened so far.
 
@@ -90,7 +89,6 @@ def runtime_region(region: Region, inputs: Sequence[Any], sessions: Sessions) ->
     Args:
         region: of the model whose sessions these are.
         inputs: its inputs, tensors or lists of them.
-        sessions: those opened so far.
 
     Returns:
         its outputs.

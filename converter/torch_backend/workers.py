@@ -14,7 +14,9 @@ from typing import TypeVar
 
 import torch
 
-__all__ = ["in_order", "one_thread_each", "worker_count"]
+from converter.system.freed_memory import release_freed_memory
+
+__all__ = ["in_order", "one_thread_each", "over_samples", "worker_count"]
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -42,8 +44,6 @@ def in_order(function: Callable[[T], R], items: Iterable[T], workers: int) -> It
 
     Args:
         function: must not change what another call reads.
-        items: its arguments.
-        workers: how many run at once.
 
     Raises:
         whatever the function raises first, in the order of the items.
@@ -53,3 +53,20 @@ def in_order(function: Callable[[T], R], items: Iterable[T], workers: int) -> It
         return
     with ThreadPoolExecutor(workers) as pool:
         yield from pool.map(function, items)
+
+
+def over_samples(function: Callable[[int], R], samples: int, at_once: int, workers: int) -> list[R]:
+    """Apply a function to the number of the first of every few samples, some at once, and give back the memory it took.
+
+    Args:
+        function: must not change what another call reads.
+        samples: how many there are.
+        at_once: how many each call takes.
+        workers: how many calls run at once.
+
+    Raises:
+        whatever the function raises first, in the order of the samples.
+    """
+    done = list(in_order(function, range(0, samples, at_once), workers))
+    release_freed_memory()
+    return done

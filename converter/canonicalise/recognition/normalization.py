@@ -147,7 +147,6 @@ def _norm_probe(width: int, *, outliers: bool) -> torch.Tensor:
     """Rows of ordinary and of ever smaller variance, so that epsilon shows, the last two flat; [N, width], float64.
 
     Args:
-        width: of a row.
         outliers: with rows in which one place is far off, as far as it can be after normalization.
     """
     spread = torch.randn(2, width, generator=torch.Generator().manual_seed(1), dtype=torch.float64)

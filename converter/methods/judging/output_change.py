@@ -44,8 +44,9 @@ def ruins_outputs(problem: Problem, found: Mapping[str, QuantParams], simple: Ma
         return False
     feed = {name: value[: affordable_samples(problem, _FEWEST)] for name, value in context.feed.items()}
     with torch.no_grad():
-        wanted = run_samples(context.network, feed)
-        runs = [run_samples(context.network, feed, hook=on_grids(context.quantized_edges, grids)) for grids in (found, simple)]
+        wanted = run_samples(context.network, feed, workers=context.workers)
+        hooks = [on_grids(context.quantized_edges, grids) for grids in (found, simple)]
+        runs = [run_samples(context.network, feed, hook=hook, workers=context.workers) for hook in hooks]
     change, usual = (output_change(wanted, got, context.losses) for got in runs)
     return change > _RUIN * usual
 

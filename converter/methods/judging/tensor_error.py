@@ -14,8 +14,8 @@ import torch
 
 from converter.quantization.parameters import QuantParams
 from converter.sensitivity.context import AnalysisContext
-from converter.sensitivity.curvature import backward, or_even
-from converter.torch_backend.workers import in_order
+from converter.sensitivity.curvature import or_even, pulled_back
+from converter.torch_backend.workers import over_samples
 
 __all__ = ["TensorSample", "grid_errors", "tensor_samples_of", "thinned_sample"]
 
@@ -61,25 +61,44 @@ def tensor_samples_of(context: AnalysisContext, names: Sequence[str], feed: Mapp
         return {}
     total = next(iter(feed.values())).shape[0]
 
+    generator = torch.Generator().manual_seed(context.seed)
+    places: dict[str, Tensor] = {}
+
     def run(start: int) -> dict[str, TensorSample]:
         chunk = {name: value[start : start + context.network.chunk] for name, value in feed.items()}
-        values, squares = backward(context.network, (), chunk, context.losses, names, _PROBES, _seeded(context.seed + start))
-        generator = _seeded(context.seed)  # the same places of all samples
-        return {name: _sampled(values[name], squares[name], total, generator) for name in names}
+        probes = torch.Generator().manual_seed(context.seed + start)
+        squares: dict[str, Tensor] = {}
 
-    done = list(in_order(run, range(0, total, context.network.chunk), context.workers))
+        def add(name: str, gradient: Tensor) -> None:
+            share = _at(gradient, places[name]).square_().div_(_PROBES)
+            squares[name] = squares[name].add_(share) if name in squares else share
+
+        values, pulled = pulled_back(context.network, chunk, context.losses, (), names, _PROBES, probes, add)
+        if start == 0:
+            places.update({name: _places(values[name][0].numel(), generator) for name in names})
+        for _ in pulled:
+            pass
+        return {name: _sampled(values[name].detach(), squares.get(name), total, places[name]) for name in names}
+
+    # the first by itself: it draws the places, which are the same of all samples
+    first, chunk = run(0), context.network.chunk
+    done = [first, *over_samples(lambda start: run(chunk + start), total - chunk, chunk, context.workers)]
     return {name: _joined([some[name] for some in done]) for name in names}
 
 
-def _seeded(seed: int) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
+def _places(count: int, generator: torch.Generator) -> Tensor:
+    # a copy: a part of the permutation would keep all of it
+    return torch.randperm(count, generator=generator)[:_MOST_ELEMENTS].clone()
 
 
-def _sampled(values: Tensor, squares: Tensor, total: int, generator: torch.Generator) -> TensorSample:
-    flat = values.reshape(values.shape[0], -1)
-    count = flat.shape[1]
-    places = torch.randperm(count, generator=generator)[:_MOST_ELEMENTS]
-    return TensorSample(places, flat[:, places], squares.reshape(flat.shape)[:, places] * (count / (len(places) * total)))
+def _at(values: Tensor, places: Tensor) -> Tensor:
+    return values.reshape(values.shape[0], -1)[:, places]
+
+
+def _sampled(values: Tensor, squares: Tensor | None, total: int, places: Tensor) -> TensorSample:
+    there = _at(values, places)
+    share = values[0].numel() / (len(places) * total)
+    return TensorSample(places, there, torch.zeros_like(there) if squares is None else squares * share)
 
 
 def _joined(parts: Sequence[TensorSample]) -> TensorSample:

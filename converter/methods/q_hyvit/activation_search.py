@@ -30,7 +30,7 @@ from converter.sensitivity.context import AnalysisContext
 from converter.sensitivity.curvature import pulled_back
 from converter.torch_backend.network import Network, Step, run, run_samples, subnetwork
 from converter.torch_backend.ops import ACTIVATION
-from converter.torch_backend.workers import in_order
+from converter.torch_backend.workers import in_order, over_samples
 
 __all__ = ["Activation", "activation_grids", "activations_of"]
 
@@ -149,10 +149,10 @@ def _confirmed(
     """Those of some grids with which the network's answers are about as good as with the ones given; found by halves."""
     count = affordable_samples(problem, _TRIED)
     few = {name: value[:count] for name, value in context.feed.items()}
-    wanted = run_samples(context.network, few) if grids else {}
+    wanted = run_samples(context.network, few, workers=context.workers) if grids else {}
 
     def change(chosen: Mapping[str, QuantParams]) -> float:
-        got = run_samples(context.network, few, hook=on_grids(context.quantized_edges, chosen))
+        got = run_samples(context.network, few, hook=on_grids(context.quantized_edges, chosen), workers=context.workers)
         return output_change(wanted, got, context.losses)
 
     def kept(names: Sequence[str]) -> list[str]:
@@ -168,32 +168,33 @@ def _histograms(context: AnalysisContext, found: Sequence[Activation], ranges: M
     feed = {name: value[:_SAMPLES] for name, value in context.feed.items()}
     sources, outputs = [a.source for a in found], [a.output for a in found]
 
-    def run_sample(place: int) -> list[dict[str, tuple[Tensor, Tensor]]]:
+    total = next(iter(feed.values())).shape[0]
+    # zero where no gradient comes: nothing depends on it
+    sums = {a.output: torch.zeros(2, total * _PROBES, _BINS, dtype=torch.float64) for a in found}
+
+    def run_sample(place: int) -> int:
         sample = {name: value[place : place + 1] for name, value in feed.items()}
         generator = torch.Generator().manual_seed(context.seed + place)
-        values, pulled = pulled_back(context.network, sample, context.losses, sources, outputs, _PROBES, generator)
-        return [
-            {a.source: _sums(values[a.source].detach(), gradients.get(a.output), *ranges[a.source]) for a in found} for gradients in pulled
-        ]
+        row = place * _PROBES
 
-    total = next(iter(feed.values())).shape[0]
-    done = [part for parts in in_order(run_sample, range(total), context.workers) for part in parts] if found else []
-    result = {}
-    for activation in found if done else ():
-        parts = [part[activation.source] for part in done]
-        result[activation.source] = _Histogram(torch.stack([p[0] for p in parts]), torch.stack([p[1] for p in parts]).mean(0))
-    return result
+        def add(output: str, gradient: Tensor) -> None:
+            weights = gradient.flatten().double()
+            sums[output][0, row].scatter_add_(0, bins[output].long(), weights)
+            sums[output][1, row].scatter_add_(0, bins[output].long(), weights.square_())
+
+        values, pulled = pulled_back(context.network, sample, context.losses, sources, outputs, _PROBES, generator, add)
+        bins = {a.output: _bins(values[a.source].detach(), *ranges[a.source]) for a in found}
+        for _ in pulled:
+            row += 1
+        return row - place * _PROBES
+
+    pulls = sum(over_samples(run_sample, total, 1, context.workers)) if found else 0
+    return {a.source: _Histogram(sums[a.output][0], sums[a.output][1].mean(0)) for a in found} if pulls else {}
 
 
-def _sums(values: Tensor, gradient: Tensor | None, low: float, high: float) -> tuple[Tensor, Tensor]:
-    """Sums of the gradient, and of its square, of one sample by bins; float64 [bins]. No gradient: nothing depends on it."""
-    sums = torch.zeros(2, _BINS, dtype=torch.float64)
-    if gradient is not None:
-        bins = ((values - low) * (_BINS / (high - low))).long().clamp_(0, _BINS - 1).flatten()
-        weights = gradient.flatten().double()
-        sums[0].scatter_add_(0, bins, weights)
-        sums[1].scatter_add_(0, bins, weights.square_())
-    return sums[0], sums[1]
+def _bins(values: Tensor, low: float, high: float) -> Tensor:
+    """In which bin of a range each number lies; int16, flat."""
+    return ((values - low) * (_BINS / (high - low))).long().clamp_(0, _BINS - 1).flatten().short()
 
 
 def _best(network: Network, activation: Activation, histogram: _Histogram, low: float, high: float, start: QuantParams) -> QuantParams:

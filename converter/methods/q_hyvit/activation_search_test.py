@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
@@ -19,6 +20,7 @@ from converter.methods.q_hyvit import activation_search
 from converter.methods.q_hyvit.activation_search import activation_grids, activations_of
 from converter.quantization.parameters import QuantParams, fake_quantize
 from converter.sensitivity.context import AnalysisContext, QuantizedEdge, stack
+from converter.sensitivity.curvature import pulled_back
 from converter.testing.sketch import Sketch, feeds_for, losses_of
 from converter.torch_backend.network import network_of, run_samples
 
@@ -142,10 +144,12 @@ def test_there_are_none_where_nothing_can_be_differentiated_or_nothing_varies() 
 
 
 def test_gradients_that_are_no_numbers_leave_the_grid_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
-    def nothing(values: torch.Tensor, *_: object) -> tuple[torch.Tensor, torch.Tensor]:
-        return torch.full((1024,), torch.nan, dtype=torch.float64), torch.full((1024,), torch.nan, dtype=torch.float64)
+    def nothing(*arguments: Any) -> Any:
+        given: list[Any] = list(arguments)
+        given[-1] = lambda name, gradient: arguments[-1](name, torch.full_like(gradient, torch.nan))
+        return pulled_back(*given)
 
-    monkeypatch.setattr(activation_search, "_sums", nothing)
+    monkeypatch.setattr(activation_search, "pulled_back", nothing)
     model, x = network(SHAPES["silu"])
     assert found(model, x)[0].get(x, START) == START
 

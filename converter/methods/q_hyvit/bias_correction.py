@@ -16,7 +16,7 @@ import torch
 from converter.sensitivity.context import AnalysisContext
 from converter.sensitivity.curvature import backward
 from converter.torch_backend.network import Step
-from converter.torch_backend.workers import in_order
+from converter.torch_backend.workers import over_samples
 
 __all__ = ["Places", "certain_mean", "channels_last", "places_that_matter"]
 
@@ -63,7 +63,7 @@ def places_that_matter(context: AnalysisContext, names: Sequence[str]) -> dict[s
         return {step.name: _sampled(channels_last(step, squares[step.outputs[0]]).sqrt(), context.seed) for step in steps}
 
     total = next(iter(context.feed.values())).shape[0]
-    done = list(in_order(run, range(0, total, context.network.chunk), context.workers))
+    done = over_samples(run, total, context.network.chunk, context.workers)
     return {name: Places(done[0][name][0], torch.cat([part[name][1] for part in done])) for name in done[0]}
 
 

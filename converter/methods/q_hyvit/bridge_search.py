@@ -10,6 +10,7 @@ import torch
 from converter.methods.judging.output_error import on_grids
 from converter.quantization.parameters import QuantParams
 from converter.sensitivity.context import AnalysisContext, ReconstructionBlock
+from converter.sensitivity.curvature import WHOLE_SAMPLES
 from converter.torch_backend.network import Hook, Network, Step, run_samples, subnetwork
 from converter.torch_backend.workers import in_order
 
@@ -17,7 +18,6 @@ __all__ = ["search_block"]
 
 Tensor = torch.Tensor
 
-_SAMPLES = 8
 _CANDIDATES = 4
 
 
@@ -32,7 +32,7 @@ def search_block(
     """Choose among the best grids of each activation that the block's layers read.
 
     Args:
-        context: the network and its readings.
+        context: the network and its quantized edges.
         block: steps and outputs.
         fisher: squared gradients at the outputs, the sample axis in front.
         ranked: grids by owner, best for the layers first.
@@ -45,9 +45,9 @@ def search_block(
     inside = set(block.steps)
     order = {s.name: place for place, s in enumerate(s for s in context.network.steps if s.name in inside)}
     part = _steps_of(context.network, inside, block.outputs)
-    known = _samples(run_samples(context.network, _samples(context.feed), wanted=part.inputs))
-    targets = run_samples(part, known)
-    weights = {name: fisher[name][:_SAMPLES] for name in block.outputs}
+    known = run_samples(context.network, _samples(context.feed), wanted=part.inputs, workers=context.workers)
+    targets = run_samples(part, known, workers=context.workers)
+    weights = {name: fisher[name][:WHOLE_SAMPLES] for name in block.outputs}
     chosen = dict(grids)
     own_constants = {n: c for n, c in constants.items() if any(n in s.inputs for s in part.steps)}
     owners = _owners(context, list(order), ranked)
@@ -96,10 +96,10 @@ def _steps_of(network: Network, inside: set[str], outputs: Sequence[str]) -> Net
 
 
 def _samples(feed: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {name: value[:_SAMPLES] for name, value in feed.items()}
+    return {name: value[:WHOLE_SAMPLES] for name, value in feed.items()}
 
 
 def _owners(context: AnalysisContext, order: Sequence[str], ranked: Mapping[str, Sequence[QuantParams]]) -> list[str]:
-    """Roots that the block's layers read, in the order in which they are first read."""
+    """Owners that the block's layers read, in the order in which they are first read."""
     found = [context.quantized_edges[name, i].owner for name in order for i in (0, 1) if (name, i) in context.quantized_edges]
     return [owner for owner in dict.fromkeys(found) if owner in ranked]

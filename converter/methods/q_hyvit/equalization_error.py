@@ -17,6 +17,7 @@ from converter.methods.judging.tensor_error import TensorSample, grid_errors
 from converter.methods.problem import Problem
 from converter.sensitivity.context import AnalysisContext
 from converter.torch_backend.network import run_samples
+from converter.torch_backend.workers import in_order
 from converter.transforms.equalization.site import Equalization, EqualizationSite, Member
 
 __all__ = ["Extremes", "channel_ranges", "equalized_extremes", "equalized_sample", "extremes_of", "least_error"]
@@ -33,9 +34,18 @@ _EVERY = 4
 def extremes_of(context: AnalysisContext, names: Iterable[str], feed: Mapping[str, Tensor]) -> dict[str, Extremes]:
     """Extremes of some tensors over samples."""
     wanted = list(dict.fromkeys(names))
-    values = context.values or run_samples(context.network, feed, wanted=wanted)
-    flat = {name: values[name].reshape(values[name].shape[0], -1) for name in wanted}
-    return {name: (x.amin(0), x.amax(0)) for name, x in flat.items()}
+
+    def some(start: int) -> dict[str, Extremes]:
+        part = {name: value[start : start + context.network.most_at_once] for name, value in feed.items()}
+        values = context.values or run_samples(context.network, part, wanted=wanted)
+        flat = {name: values[name].reshape(values[name].shape[0], -1) for name in wanted}
+        return {name: (x.amin(0), x.amax(0)) for name, x in flat.items()}
+
+    samples = next(iter(feed.values())).shape[0]
+    first, *others = in_order(some, range(0, samples, context.network.most_at_once), context.workers)
+    for other in others:
+        first = {n: (torch.minimum(low, other[n][0]), torch.maximum(high, other[n][1])) for n, (low, high) in first.items()}
+    return first
 
 
 def channel_ranges(extremes: Extremes, member: Member, shape: tuple[int, ...], channels: int, power: int = 1) -> Extremes | None:

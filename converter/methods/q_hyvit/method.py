@@ -89,16 +89,18 @@ def choose(problem: Problem) -> Choice:
     reconstruction_blocks = reconstruction_blocks if problem.parts.bridge else []
     samples, fisher = captured(context, layers, [o for s in reconstruction_blocks for o in s.outputs], rows=_ROWS)
     reconstructions = {name: reconstruction_of(sample) for name, sample in samples.items()}
+    blind = {name for name, sample in samples.items() if sample.blind}
     readers = readers_by_owner(context, samples)
     state = _State(dict(start.tensors), {}, {n: j.right for n, j in reconstructions.items() if samples[n].weighted})
+    del samples  # which take as much memory as what was made of them
     shared = _shared(context, readers)
     owners = list(dict.fromkeys(r.owner for r in context.quantized_edges.values()))
     tensor_samples = tensor_samples_of(context, owners, {name: value[:_WITNESS_SAMPLES] for name, value in context.feed.items()})
     unread = [n for n in tensor_samples if n not in readers]
-    settled = activation_grids(problem, context, start.tensors, unread) if problem.parts.activations else {}
-    left = {n: tensor_samples[n] for n in unread if n not in settled} if problem.parts.trials else {}
-    settled |= unread_params(problem, context, start.tensors, left)
-    state.tensors.update(settled)
+    decided = activation_grids(problem, context, start.tensors, unread) if problem.parts.activations else {}
+    left = {n: tensor_samples[n] for n in unread if n not in decided} if problem.parts.trials else {}
+    decided |= unread_params(problem, context, start.tensors, left)
+    state.tensors.update(decided)
     ranked: dict[str, list[QuantParams]] = {}
     for number in range(_ROUNDS):
         _choose_weights(problem, context, reconstructions, state)
@@ -111,7 +113,7 @@ def choose(problem: Problem) -> Choice:
             ranked[owner] = grids
             problem.progress(done, _ROUNDS * len(readers) + len(reconstruction_blocks))
         state.tensors.update({owner: grids[0] for owner, grids in ranked.items()})
-    wider = [n for n in tensor_samples if n in state.tensors and n not in settled] if problem.parts.range_margin else []
+    wider = [n for n in tensor_samples if n in state.tensors and n not in decided] if problem.parts.range_margin else []
     for owner in wider:
         state.tensors[owner] = _with_margin(problem, owner, state.tensors[owner], tensor_samples[owner])
         if owner in ranked:
@@ -127,9 +129,15 @@ def choose(problem: Problem) -> Choice:
     constants = {key: replace(grid, scale=found[key]) if key in found else grid for key, grid in start.constants.items()}
     if context.values is not None:
         return Choice(state.tensors, constants)  # errors of layers' outputs say nothing about the loss
-    known = {name: reconstruction for name, reconstruction in reconstructions.items() if not samples[name].blind}
-    blind = (len(reconstructions) - len(known), len(reconstructions))
-    return Choice(state.tensors, constants, _errors(known, state), _activation_sensitivity(tensor_samples, state.tensors), blind, given_up)
+    known = {name: reconstruction for name, reconstruction in reconstructions.items() if name not in blind}
+    return Choice(
+        state.tensors,
+        constants,
+        _errors(known, state),
+        _activation_sensitivity(tensor_samples, state.tensors),
+        (len(blind), len(reconstructions)),
+        given_up,
+    )
 
 
 def _tensors(context: AnalysisContext, subnetwork: ReconstructionBlock) -> set[str]:

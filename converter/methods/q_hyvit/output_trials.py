@@ -8,6 +8,7 @@ where they promise most: the whole network runs with that grid alone, and the ou
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -20,7 +21,7 @@ from converter.methods.judging.tensor_error import TensorSample, grid_errors, th
 from converter.methods.problem import Problem
 from converter.quantization.parameters import QuantParams
 from converter.sensitivity.context import AnalysisContext
-from converter.torch_backend.network import run_samples
+from converter.torch_backend.network import Network, run_samples, subnetwork
 from converter.torch_backend.workers import in_order
 
 __all__ = ["unread_params"]
@@ -54,14 +55,6 @@ class _Proposal:
     gain: float
 
 
-@dataclass(frozen=True)
-class _Trial:
-    """Some samples, and what the float network gives for them."""
-
-    feed: Mapping[str, Tensor]
-    expected: Mapping[str, Tensor]
-
-
 def unread_params(
     problem: Problem, context: AnalysisContext, start: Mapping[str, QuantParams], tensor_samples: Mapping[str, TensorSample]
 ) -> dict[str, QuantParams]:
@@ -83,13 +76,12 @@ def unread_params(
     if not proposals:
         return {}
     count = affordable_samples(problem, _TRIAL_SAMPLES)
-    few, more = (_trial(context, slice(each)) for each in (count, 2 * count))
 
     def tested(proposal: _Proposal) -> QuantParams:
-        best = _best(context, few, proposal.owner, _between(start[proposal.owner], proposal.params), 1.0)
+        best = _best(context, count, proposal.owner, _between(start[proposal.owner], proposal.params), 1.0)
         around = [covering(best.lowest * f, best.highest * f, best.bits, best.signed) for f in _AROUND]
         # on more samples: on the few the best looks better than it is
-        return _best(context, more, proposal.owner, [best, *around], _DOUBT)
+        return _best(context, 2 * count, proposal.owner, [best, *around], _DOUBT)
 
     return dict(zip((p.owner for p in proposals), in_order(tested, proposals, context.workers), strict=True))
 
@@ -113,28 +105,49 @@ def _proposal(owner: str, tensor_sample: TensorSample, start: QuantParams, low: 
     return _Proposal(owner, finalists[best], float(errors[0] - errors[best]))
 
 
-def _trial(context: AnalysisContext, samples: slice) -> _Trial:
-    feed = {name: value[samples] for name, value in context.feed.items()}
-    return _Trial(feed, run_samples(context.network, feed))
-
-
-def _best(context: AnalysisContext, trial: _Trial, owner: str, grids: Sequence[QuantParams], doubt: float) -> QuantParams:
+def _best(context: AnalysisContext, samples: int, owner: str, grids: Sequence[QuantParams], doubt: float) -> QuantParams:
     """The first of some grids, or another that leaves so much less, as a factor, of the first one's error, and least of all."""
-    errors = [_output_error(context, trial, owner, grid) for grid in grids]
+    errors = _output_errors(context, samples, owner, grids)
     best = min(range(len(grids)), key=errors.__getitem__)
     return grids[best if errors[best] < doubt * errors[0] else 0]
 
 
-def _output_error(context: AnalysisContext, trial: _Trial, owner: str, grid: QuantParams) -> float:
-    """Squared error of the outputs over their squares, with one tensor on a grid and all else float."""
-    got = run_samples(context.network, trial.feed, hook=on_grids(context.quantized_edges, {owner: grid}))
-    floats = {name: value for name, value in trial.expected.items() if value.is_floating_point()}
-    return sum(_share(got.get(name), value) for name, value in floats.items())
+def _output_errors(context: AnalysisContext, samples: int, owner: str, grids: Sequence[QuantParams]) -> list[float]:
+    """Squared error of the outputs over their squares, with one tensor on each of some grids and all else float."""
+    at_once = 1 if context.network.one_by_one else context.network.most_at_once
+    powers: dict[str, float] = defaultdict(float)
+    noises: list[dict[str, float]] = [defaultdict(float) for _ in grids]
+    for start in range(0, min(samples, next(iter(context.feed.values())).shape[0]), at_once):
+        feed = {name: value[start : min(samples, start + at_once)] for name, value in context.feed.items()}
+        behind, known = _behind(context, owner, feed)
+        wanted = {name: value for name, value in run_samples(behind, known).items() if value.is_floating_point()}
+        answers = [run_samples(behind, known, hook=on_grids(context.quantized_edges, {owner: grid})) for grid in grids]
+        for name, value in wanted.items():
+            powers[name] += _square(value, value)
+            for noise, got in zip(noises, answers, strict=True):
+                noise[name] += _noise(got.get(name), value)
+    return [sum(noise[name] / max(power, 1e-30) for name, power in powers.items()) for noise in noises]
 
 
-def _share(got: Tensor | None, wanted: Tensor) -> float:
-    """Squared error over squares; infinite if the grid has changed the shape, or where numbers are finite."""
+def _behind(context: AnalysisContext, owner: str, feed: Mapping[str, Tensor]) -> tuple[Network, Mapping[str, Tensor]]:
+    """What runs from the first reader of a tensor on, which alone depends on its grid, and what it is given on some samples."""
+    network = context.network
+    readers = {name for (name, _), edge in context.quantized_edges.items() if edge.owner == owner}
+    first = next((place for place, step in enumerate(network.steps) if step.name in readers), 0)
+    made = {name for step in network.steps[:first] for name in step.outputs if name}
+    behind = subnetwork(network, network.outputs, made | set(network.inputs))
+    known = run_samples(network, feed, wanted=behind.inputs)
+    # sequences are not handed over
+    return (behind, known) if known.keys() >= set(behind.inputs) else (network, feed)
+
+
+def _noise(got: Tensor | None, wanted: Tensor) -> float:
+    """Squared error; infinite if the grid has changed the shape, or where numbers are finite."""
     if got is None or got.shape != wanted.shape or not torch.equal(torch.isfinite(got), torch.isfinite(wanted)):
         return math.inf
-    error, power = (torch.where(torch.isfinite(wanted), x, 0.0).double().square().sum() for x in (got - wanted, wanted))
-    return float(error / power.clamp(min=1e-30))
+    return _square(got - wanted, wanted)
+
+
+def _square(values: Tensor, wanted: Tensor) -> float:
+    """Sum of squares where some numbers are finite."""
+    return float(torch.where(torch.isfinite(wanted), values, 0.0).double().square().sum())

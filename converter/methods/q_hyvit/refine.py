@@ -13,14 +13,14 @@ of theirs. The whole fits the calibration images closer and other images less.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from types import MappingProxyType
 
 import torch
 
-from converter.methods.judging.output_error import on_grid
+from converter.methods.judging.output_error import on_grids
 from converter.methods.q_hyvit.bias_correction import Places, certain_mean, channels_last, places_that_matter
 from converter.methods.q_hyvit.sigmoid_search import approximation_hook
 from converter.methods.q_hyvit.weight_correction import corrected_weights
@@ -36,6 +36,12 @@ __all__ = ["Refined", "compensated_rounding", "matrix_to_weight", "reconstruct"]
 Tensor = torch.Tensor
 
 _ROWS = 4096
+_MOST_NUMBERS = 1 << 28
+"""In all tensors of a network and all samples: of what a step reads and others still will, all samples are held at once."""
+
+_FEWEST = 8
+"""Samples, however many numbers that are."""
+
 _DAMPING = 0.01
 _SHARE = 0.5
 
@@ -66,7 +72,7 @@ def reconstruct(
     """Refine all weighted layers.
 
     Args:
-        context: the network, its samples and readings.
+        context: the network, its samples and quantized edges.
         grids: of activations that have one, by owner.
         weight_grids: of layers that run in integer, by layer.
         approximations: what some sigmoids become, by step.
@@ -77,23 +83,30 @@ def reconstruct(
     network = context.network
     left = _quantized_edges(network)
     biased = [s.name for s in network.steps if s.name in weight_grids and len(s.inputs) > 2 and s.inputs[2]] if bias else []
+    count = max(_FEWEST, _MOST_NUMBERS // max(1, network.numbers))
+    context = replace(context, feed={name: value[:count] for name, value in context.feed.items()})
     places = places_that_matter(context, biased)
     real, coded = dict(context.feed), dict(context.feed)
     refined: dict[str, Refined] = {}
+    on_edges, approximated = on_grids(context.quantized_edges, grids), approximation_hook(approximations)
+
+    def quantized(step: Step, index: int, value: Tensor) -> Tensor:
+        return approximated(step, index, on_edges(step, index, value))
+
     for step in network.steps:
         if any(n and n not in coded and n not in network.constants for n in step.inputs):
             continue  # behind a tensor of which samples differ in shape
-        read = {i: _read(context, grids, step, i, coded[n]) for i, n in enumerate(step.inputs) if n in coded}
         codes: Tensor | None = None
         constants: dict[str, Tensor] = {}
         if step.name in weight_grids:
             wanted = real[step.inputs[0]] if correction else None
             grid, with_bias = weight_grids[step.name], step.name in places
-            codes, constants = _weights(step, network, grid, wanted, read[0], context.seed, rounding=rounding, biased=with_bias)
-        if read:
-            runs = [partial(_coded_outputs, network, step, read, approximation_hook(approximations), constants)]
+            read = partial(on_edges, step, 0, coded[step.inputs[0]])
+            codes, constants = _weights(step, network, grid, wanted, read, context.seed, rounding=rounding, biased=with_bias)
+        if any(n in coded for n in step.inputs):
+            runs = [partial(_outputs, network, step, coded, quantized, constants)]
             if places or correction:
-                runs.append(partial(_real_outputs, network, step, real))
+                runs.append(partial(_outputs, network, step, real, None, {}))
             outputs = list(in_order(lambda run: run(), runs, context.workers))
             for values, new in zip((coded, real), outputs, strict=False):
                 values.update(new)
@@ -112,25 +125,13 @@ def reconstruct(
     return refined
 
 
-def _real_outputs(network: Network, step: Step, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    inputs = tuple(n for n in step.inputs if n in values)
-    return run_samples(_alone(network, step, inputs), {n: values[n] for n in inputs})
-
-
-def _alone(network: Network, step: Step, inputs: tuple[str, ...]) -> Network:
-    """A network of one step."""
-    return replace(network, steps=(step,), inputs=inputs, outputs=tuple(n for n in step.outputs if n))
-
-
-def _coded_outputs(
-    network: Network, step: Step, read: Mapping[int, Tensor], hook: Hook, constants: Mapping[str, Tensor]
+def _outputs(
+    network: Network, step: Step, values: Mapping[str, Tensor], hook: Hook | None, constants: Mapping[str, Tensor]
 ) -> dict[str, Tensor]:
-    """Outputs of a step that may read the same tensor on one grid here and on another, or none, there."""
-    names = {i: f"{step.inputs[i]}:{i}" for i in read}
-    renamed = replace(step, inputs=tuple(names.get(i, n) for i, n in enumerate(step.inputs)))
-    return run_samples(
-        _alone(network, renamed, tuple(names.values())), {names[i]: value for i, value in read.items()}, hook=hook, constants=constants
-    )
+    """Outputs of a step by itself."""
+    inputs = tuple(n for n in dict.fromkeys(step.inputs) if n in values)
+    alone = replace(network, steps=(step,), inputs=inputs, outputs=tuple(n for n in step.outputs if n))
+    return run_samples(alone, {n: values[n] for n in inputs}, hook=hook, constants=constants)
 
 
 def _quantized_edges(network: Network) -> dict[str, int]:
@@ -141,17 +142,16 @@ def _quantized_edges(network: Network) -> dict[str, int]:
     return count
 
 
-def _read(context: AnalysisContext, grids: Mapping[str, QuantParams], step: Step, index: int, value: Tensor) -> Tensor:
-    quantized_edge = context.quantized_edges.get((step.name, index))
-    return (
-        value
-        if quantized_edge is None or quantized_edge.owner not in grids
-        else on_grid(value, grids[quantized_edge.owner], quantized_edge.factor)
-    )
-
-
 def _weights(
-    step: Step, network: Network, grid: QuantParams, real: Tensor | None, coded: Tensor, seed: int, *, rounding: bool, biased: bool
+    step: Step,
+    network: Network,
+    grid: QuantParams,
+    real: Tensor | None,
+    read: Callable[[], Tensor],
+    seed: int,
+    *,
+    rounding: bool,
+    biased: bool,
 ) -> tuple[Tensor | None, dict[str, Tensor]]:
     """Codes, int8 in the weight's shape, if they are chosen anew; the weight on its grid, and the bias if it changes with it, by name.
 
@@ -160,7 +160,7 @@ def _weights(
         network: that it is part of.
         grid: of the weights.
         real: what the layer reads in the float network; None to keep the weights as they are.
-        coded: what it reads in the quantized one.
+        read: what it reads in the quantized one.
         seed: for the choice of rows.
         rounding: let the errors of rounding make up for each other.
         biased: the bias may change too.
@@ -168,7 +168,7 @@ def _weights(
     weight = network.constants[step.inputs[1]]
     matrix = layer_matrix(step, weight)
     scale = torch.tensor(grid.scale, dtype=torch.float32).expand(matrix.shape[0] * matrix.shape[2]).reshape(matrix.shape[0], 1, -1)
-    rows = None if real is None and not rounding else _rows(step, weight, coded, seed)
+    rows = None if real is None and not rounding else _rows(step, weight, read(), seed)
     constants = {}
     if rows is not None and real is not None:
         matrix, gain = corrected_weights(_rows(step, weight, real, seed), rows, matrix, centred=biased)
@@ -207,7 +207,8 @@ def _corrected(step: Step, real: Tensor, coded: Tensor, places: Places) -> tuple
         the corrected output, and float32 [channels].
     """
     # a division by what rounding makes zero leaves nothing to compare
-    errors = torch.nan_to_num(channels_last(step, real - coded)[:, places.index], 0.0, 0.0, 0.0)
+    there, coded_there = (channels_last(step, x)[:, places.index] for x in (real, coded))
+    errors = torch.nan_to_num(there - coded_there, 0.0, 0.0, 0.0)
     off = _SHARE * certain_mean(errors, places.weights)
     axis = 2 if step.op_type == "Conv" else real.ndim - 1
     return coded + off.reshape(-1, *[1] * (real.ndim - 1 - axis)), off

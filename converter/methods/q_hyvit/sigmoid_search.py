@@ -16,7 +16,7 @@ from converter.sensitivity.context import AnalysisContext
 from converter.sensitivity.curvature import pulled_back
 from converter.sensitivity.output_loss import OutputLoss
 from converter.torch_backend.network import Hook, Step, run_samples
-from converter.torch_backend.workers import in_order
+from converter.torch_backend.workers import over_samples
 from converter.transforms.sigmoids.piecewise_linear import (
     PiecewiseLinear,
     PricedApproximation,
@@ -64,11 +64,14 @@ def choose_approximations(problem: Problem, choice: Choice) -> dict[str, PricedA
     feed = {name: value[:_SAMPLES] for name, value in context.feed.items()}
     approximations = _approximations(problem, choice, replace(context, feed=feed))
     with torch.no_grad():
-        plain = run_samples(context.network, feed)
-        rounded = run_samples(context.network, feed, hook=on_grids(context.quantized_edges, choice.tensors))
+
+        def answers(hook: Hook | None) -> dict[str, Tensor]:
+            return run_samples(context.network, feed, hook=hook, workers=context.workers)
+
+        plain, rounded = answers(None), answers(on_grids(context.quantized_edges, choice.tensors))
 
         def harmless(count: int) -> bool:
-            got = run_samples(context.network, feed, hook=approximation_hook({name: each.shape for name, each in approximations[:count]}))
+            got = answers(approximation_hook({name: each.shape for name, each in approximations[:count]}))
             known = {n: loss for n, loss in context.losses.items() if n in plain}
             return all(n in got and _alike(plain[n], got[n], rounded.get(n, plain[n]), loss) for n, loss in known.items())
 
@@ -105,21 +108,26 @@ def loss_changes(context: AnalysisContext, approximations: Mapping[str, Piecewis
     """
     steps = [step for step in context.network.steps if step.name in approximations]
     gates, reads = [s.outputs[0] for s in steps], [s.inputs[0] for s in steps]
+    made = dict(zip(gates, steps, strict=True))
     total = next(iter(context.feed.values())).shape[0]
 
     def run(start: int) -> dict[str, float]:
         chunk = {name: value[start : start + context.network.chunk] for name, value in context.feed.items()}
         generator = torch.Generator().manual_seed(context.seed + start)
-        values, pulled = pulled_back(context.network, chunk, context.losses, reads, gates, _PROBES, generator)
+
+        def change(gate: str, gradient: Tensor) -> float:
+            step = made[gate]
+            off = (_line(approximations[step.name], values[step.inputs[0]]) - values[gate]).detach()
+            return float((gradient * off).flatten(1).sum(1).double().square().sum())
+
+        values, pulled = pulled_back(context.network, chunk, context.losses, reads, gates, _PROBES, generator, change)
         found = dict.fromkeys(approximations, 0.0)
-        for gradients in pulled:
-            for step in steps:
-                if step.outputs[0] in gradients:
-                    off = (_line(approximations[step.name], values[step.inputs[0]]) - values[step.outputs[0]]).detach()
-                    found[step.name] += float((gradients[step.outputs[0]] * off).flatten(1).sum(1).double().square().sum())
+        for changes in pulled:
+            for gate, each in changes.items():
+                found[made[gate].name] += each
         return found
 
-    done = list(in_order(run, range(0, total, context.network.chunk), context.workers)) if steps else []
+    done = over_samples(run, total, context.network.chunk, context.workers) if steps else []
     return {name: sum(part[name] for part in done) / (2 * _PROBES * total) for name in approximations}
 
 

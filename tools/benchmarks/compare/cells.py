@@ -61,7 +61,6 @@ def cells_of(models: Sequence[str], columns: Mapping[str, Collection[str]]) -> l
     """The matrix, float first; model by model, width by width.
 
     Args:
-        models: by name.
         columns: the widths that each has.
     """
     widths = list(dict.fromkeys(bits for some in columns.values() for bits in some))

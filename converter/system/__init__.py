@@ -1,0 +1,1 @@
+"""What the operating system is asked for: memory, and small files of text."""
