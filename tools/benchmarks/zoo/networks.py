@@ -50,6 +50,7 @@ class Entry:
         how: to export it.
         make: builds the module, with the weights it is initialised with.
         outputs: names of what it gives.
+        row_axes: of those whose rows it selects, by name.
     """
 
     name: str
@@ -57,6 +58,7 @@ class Entry:
     how: How
     make: Callable[[], nn.Module] = field(repr=False)
     outputs: tuple[str, ...] = (OUTPUT,)
+    row_axes: Mapping[str, int] = field(default_factory=dict)
 
 
 def _library(name: str) -> ModuleType:
@@ -134,6 +136,7 @@ _VIT = {"hidden_size": 192, "num_hidden_layers": 4, "num_attention_heads": 3, "i
 """A plain transformer of 4 layers, as the configurations of transformers spell it."""
 
 _BOXES = ("logits", "pred_boxes")
+_QUERIES = dict.fromkeys(_BOXES, 1)
 
 
 def _rtdetr(how: How) -> Entry:
@@ -162,7 +165,7 @@ def _rtdetr(how: How) -> Entry:
         )
         return _Fields(library.RTDetrForObjectDetection(config), _BOXES)
 
-    return Entry(_name("RTDetrForObjectDetection", 256, True), 256, how, make, _BOXES)
+    return Entry(_name("RTDetrForObjectDetection", 256, True), 256, how, make, _BOXES, _QUERIES)
 
 
 def _dfine(how: How) -> Entry:
@@ -171,7 +174,7 @@ def _dfine(how: How) -> Entry:
         config = library.DFineConfig(decoder_layers=2, num_queries=100, num_labels=20, freeze_backbone_batch_norms=False)
         return _Fields(library.DFineForObjectDetection(config), _BOXES)
 
-    return Entry(_name("DFineForObjectDetection", 192, True), 192, how, make, _BOXES)
+    return Entry(_name("DFineForObjectDetection", 192, True), 192, how, make, _BOXES, _QUERIES)
 
 
 NETWORKS: tuple[Entry, ...] = (
@@ -190,12 +193,12 @@ NETWORKS: tuple[Entry, ...] = (
     _timm("repvit_m0_9", 128, _TS_OPEN, sized=False),
     _timm("efficientvit_b0", 128, _DYNAMO_OPEN, sized=False),
     _timm("efficientvit_m0", 128, _DYNAMO_OPEN),
-    _timm("levit_128s", 128, _TS),
+    _timm("levit_128s", 128, _DYNAMO_OPEN),
     _timm("swiftformer_xs", 128, _DYNAMO, sized=False),
     _timm("shvit_s1", 128, _DYNAMO_OPEN, sized=False),
     _timm("tiny_vit_5m_224", 128, _TS_OPEN, sized=False),
     _timm("coatnet_pico_rw_224", 128, _DYNAMO, depths=(1, 1, 2, 1)),
-    _timm("maxvit_rmlp_pico_rw_256", 128, _DYNAMO_OPEN, depths=(1, 1, 1, 1)),
+    _timm("maxvit_rmlp_pico_rw_256", 128, _TS, depths=(1, 1, 1, 1)),
     _timm("coat_lite_tiny", 128, _TS),
     _timm("nextvit_small", 128, _TS_OPEN, sized=False, depths=(1, 1, 5, 1)),
     _timm("visformer_tiny", 128, _DYNAMO),
@@ -230,11 +233,11 @@ NETWORKS: tuple[Entry, ...] = (
         },
     ),
     # transformers
-    _timm("deit_tiny_patch16_224", 128, _TS, depth=6),
+    _timm("deit_tiny_patch16_224", 128, _DYNAMO, depth=6),
     _timm("crossvit_tiny_240", 120, _DYNAMO_OPEN),
     _timm("swin_tiny_patch4_window7_224", 112, _TS, embed_dim=48, depths=(1, 1, 2, 1)),
     _timm("swinv2_tiny_window8_256", 128, _TS_OPEN, embed_dim=48, depths=(1, 1, 2, 1)),
-    _timm("hiera_tiny_224", 128, _DYNAMO, stages=(1, 1, 2, 1), embed_dim=48),
+    _timm("hiera_tiny_224", 128, _TS, stages=(1, 1, 2, 1), embed_dim=48),
     _timm("xcit_nano_12_p16_224", 128, _TS_OPEN, depth=4),
     _of(
         "volo_d1",
@@ -259,12 +262,12 @@ NETWORKS: tuple[Entry, ...] = (
     _of(
         "nest_tiny",
         128,
-        _DYNAMO,
+        _TS,
         "timm.models.nest.Nest",
         lambda m: {"img_size": 128, "embed_dims": (48, 96, 192), "depths": (1, 1, 2), "num_heads": (2, 4, 8)},
     ),
     _timm("eva02_tiny_patch14_224", 112, _DYNAMO_OPEN, depth=4),
-    _timm("vit_small_patch16_dinov3", 128, _TS, depth=3),
+    _timm("vit_small_patch16_dinov3", 128, _DYNAMO, depth=3),
     _of(
         "torchvision vit_b_16",
         128,
