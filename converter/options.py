@@ -85,7 +85,7 @@ class Options:
     plan_in: Path | None = flag(None, "use this plan, perhaps edited, instead of making one", "FILE", kind=Path, group=_PLAN)
 
     def __post_init__(self) -> None:
-        self._settle_types()
+        self._give_types()
         find_target(self.target)
         parse_placement(self.placement)
         object.__setattr__(self, "bits", self.widths)
@@ -110,19 +110,19 @@ class Options:
                 hint = f"leave it out, or give --method {' or '.join(OBSERVING)}"
                 raise UsageError(f"the method {self.method} has no choice of observers", where="--observer", hint=hint)
 
-    def _settle_types(self) -> None:
+    def _give_types(self) -> None:
         """Take what a program would write: texts for paths, and one pattern for several."""
         for name in ("samples", "threads", "seed"):
             if not isinstance(getattr(self, name), int):
                 raise UsageError(f"{getattr(self, name)!r} is not a whole number", where=f"--{name}", hint="give a number")
-        settled: dict[str, Any] = {"target": str(self.target), "plan_in": None if self.plan_in is None else Path(self.plan_in)}
+        typed: dict[str, Any] = {"target": str(self.target), "plan_in": None if self.plan_in is None else Path(self.plan_in)}
         if isinstance(self.exclude, str):
-            settled["exclude"] = (self.exclude,)
+            typed["exclude"] = (self.exclude,)
         if isinstance(self.preprocess, str):
             from converter.calibration.preprocess import parse_preprocess
 
-            settled["preprocess"] = parse_preprocess(self.preprocess)
-        for name, value in settled.items():
+            typed["preprocess"] = parse_preprocess(self.preprocess)
+        for name, value in typed.items():
             object.__setattr__(self, name, value)
 
     @property

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +70,19 @@ def test_a_model_in_memory_becomes_the_same_model(source: Path, tmp_path: Path) 
     assert report.model is not None and report.output == "" and report.source == "the given model"
     assert report.model.SerializeToString(deterministic=True) == (tmp_path / "out.onnx").read_bytes()
     assert given.SerializeToString(deterministic=True) == before
+
+
+def test_an_exception_of_the_callers_own_samples_passes_as_it_is_and_no_file_is_left(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken() -> Iterator[np.ndarray[Any, Any]]:
+        yield IMAGES[0]
+        raise ZeroDivisionError("of the caller")
+
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    with pytest.raises(ZeroDivisionError, match="of the caller"):
+        convert(source, tmp_path / "out.onnx", quick(calib=broken()), plan_out=tmp_path / "plan.json")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_dry_run_has_no_model(source: Path) -> None:

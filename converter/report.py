@@ -14,7 +14,8 @@ from converter.canonicalise import Rewrite
 from converter.partition.bit_widths import width_counts
 from converter.plan.records import Plan
 from converter.runtime.latency import LatencyRatio
-from converter.verify.verdict import OutputQuality, Verdict
+from converter.verify.quality import OutputQuality
+from converter.verify.verdict import Verdict
 
 __all__ = ["LOW_AGREEMENT", "LOW_SQNR_DB", "Report", "quality_warnings", "report_json"]
 

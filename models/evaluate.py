@@ -74,10 +74,12 @@ class Classifier:
     metadata: dict[str, str]
 
     def logits(self, images: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        """Scores [N, classes] of prepared images [N, 3, H, W]."""
+        """Scores [N, classes] of prepared images [N, 3, H, W], no more than the model takes at a time."""
         argument = self.session.get_inputs()[0]
-        outputs: list[npt.NDArray[np.float32]] = self.session.run(None, {argument.name: images.astype(_FLOATS[argument.type])})
-        return outputs[0].reshape(len(images), -1)
+        missing = (self.batch or len(images)) - len(images)  # a model with a fixed batch takes no short last one
+        full = np.concatenate([images, np.zeros((missing, *images.shape[1:]), np.float32)])
+        outputs: list[npt.NDArray[np.float32]] = self.session.run(None, {argument.name: full.astype(_FLOATS[argument.type])})
+        return outputs[0].reshape(len(full), -1)[: len(images)]
 
 
 @dataclass(frozen=True)
@@ -116,7 +118,6 @@ def open_classifier(path: Path, *, exact: bool = False, threads: int = 0, size: 
     """Load a model whose one input takes pictures.
 
     Args:
-        path: the ONNX file.
         exact: use kernels that do not saturate.
         threads: of one operator; 0 for as many as there are cores.
         size: height and width where the model leaves them open, in pixels.
@@ -169,7 +170,6 @@ def output_indices(data: LabelledImages, outputs: int, class_names: tuple[str, .
     4. The data's classes are WordNet numbers and there are 1000 outputs: in the order of ImageNet-1k.
 
     Args:
-        data: the images.
         outputs: how many the model has.
         class_names: of the outputs, in order; empty if unknown.
 
@@ -204,8 +204,6 @@ def score(
     """Classify every image.
 
     Args:
-        classifier: the model.
-        data: images with labels.
         preprocess: what the model expects.
         batch: images at a time, where the model leaves it open.
         advance: called with the number of images done since the last call.
@@ -249,11 +247,7 @@ def answers_of(classifier: Classifier, data: LabelledImages, preprocess: Preproc
     Raises:
         CalibrationError: an image cannot be read.
     """
-    rows = classifier.batch or batch
-    for images in _prepared(data, preprocess, classifier, rows):
-        # A model with a fixed batch takes no short last one: it is filled up with zeros.
-        full = np.concatenate([images, np.zeros((rows - len(images), *images.shape[1:]), np.float32)]) if classifier.batch else images
-        yield classifier.logits(full)[: len(images)]
+    yield from map(classifier.logits, _prepared(data, preprocess, classifier, classifier.batch or batch))
 
 
 def _prepared(data: LabelledImages, preprocess: Preprocess, classifier: Classifier, rows: int) -> Iterator[npt.NDArray[np.float32]]:
@@ -284,10 +278,7 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--exact", action="store_true", help="integer kernels that do not saturate on x86 without VNNI")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the result as JSON")
     options = parser.parse_args(arguments)
-    for name, least in (("limit", 1), ("batch", 1), ("threads", 0), ("size", 1)):
-        value = getattr(options, name)
-        if value is not None and value < least:
-            parser.error(f"--{name} must be at least {least}, not {value}")
+    parser.check_least(options, limit=1, batch=1, threads=0, size=1)
     return options
 
 

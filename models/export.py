@@ -17,6 +17,7 @@ import tempfile
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -53,13 +54,15 @@ class Network:
         module: in evaluation mode.
         size: height and width of its images, in pixels.
         preprocess: SPEC of what it expects.
-        class_names: in the order of the outputs; empty if unknown.
+        class_names: in the order of the scores; empty if unknown.
+        outputs: names of what the module gives, a tensor or a tuple of tensors.
     """
 
     module: nn.Module
     size: int
     preprocess: str
     class_names: tuple[str, ...] = ()
+    outputs: tuple[str, ...] = (OUTPUT,)
 
 
 def build(
@@ -79,7 +82,6 @@ def build(
         size: height and width in pixels; by default the checkpoint's, else the one the network was published for.
         classes: by default the checkpoint's, else 1000.
         preprocess: SPEC; by default what models.train feeds for a file of its own, else the one the network was published with.
-        seed: of random weights.
 
     Raises:
         UnknownModelError: no network of that name.
@@ -110,7 +112,14 @@ def build(
     return Network(module, size, preprocess, tuple(json.loads(about.get("class_names", "[]"))))
 
 
-def export_model(network: Network, *, exporter: str = "torchscript", opset: int | None = None, dynamic_batch: bool = False) -> bytes:
+def export_model(
+    network: Network,
+    *,
+    exporter: str = "torchscript",
+    opset: int | None = None,
+    dynamic_batch: bool = False,
+    images: torch.Tensor | None = None,
+) -> bytes:
     """Turn a network into the bytes of an ONNX file and check them against PyTorch.
 
     Args:
@@ -118,6 +127,7 @@ def export_model(network: Network, *, exporter: str = "torchscript", opset: int 
         exporter: ``torchscript`` (the classic one) or ``dynamo``.
         opset: by default 17 for torchscript, 18 for dynamo, the lowest that dynamo writes.
         dynamic_batch: leave the batch dimension open instead of fixing it to 1.
+        images: to compare on, float32 [3 or more, 3, H, W]; by default normally distributed numbers.
 
     Raises:
         UsageError: the exporter does not write this opset.
@@ -132,50 +142,36 @@ def export_model(network: Network, *, exporter: str = "torchscript", opset: int 
     example = torch.zeros(2 if dynamic_batch and exporter == "dynamo" else 1, 3, network.size, network.size)
     try:
         export = _export_torchscript if exporter == "torchscript" else _export_dynamo
-        model = export(network.module, example, opset, dynamic_batch)
+        model = export(network, example, opset, dynamic_batch)
     except RuntimeError as error:  # of the exporter, or of a network that does not run at this size
         what = f"the exporter refuses the network: {_first_line(error)}"
         where = f"opset {opset}, {exporter}, {network.size} pixels"
         raise ModelError(what, where=where, hint="try another --opset, --exporter or --size") from error
     onnx.helper.set_model_props(model, _metadata(network))
     content: bytes = model.SerializeToString(deterministic=True)
-    _verify(content, network, (1, 3) if dynamic_batch else (1,))
+    if images is None:
+        images = torch.randn(3, 3, network.size, network.size, generator=torch.Generator().manual_seed(0))
+    _verify(content, network, images, (1, 3) if dynamic_batch else (1,))
     return content
 
 
-def _export_torchscript(module: nn.Module, example: torch.Tensor, opset: int, dynamic_batch: bool) -> onnx.ModelProto:
-    axes = {INPUT: {0: "batch"}, OUTPUT: {0: "batch"}} if dynamic_batch else None
+def _export_torchscript(network: Network, example: torch.Tensor, opset: int, dynamic_batch: bool) -> onnx.ModelProto:
+    axes = {name: {0: "batch"} for name in (INPUT, *network.outputs)} if dynamic_batch else None
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # that the exporter is an old one is known
         # Sizes that the trace has turned into constants are right for every input of the declared shape;
         # _verify would find one that is not.
         warnings.simplefilter("ignore", TracerWarning)
         path = Path(folder) / "model.onnx"
-        torch.onnx.export(
-            module,
-            (example,),
-            path,
-            dynamo=False,
-            opset_version=opset,
-            input_names=[INPUT],
-            output_names=[OUTPUT],
-            dynamic_axes=axes,
-        )
+        names: dict[str, Any] = {"input_names": [INPUT], "output_names": list(network.outputs)}
+        torch.onnx.export(network.module, (example,), path, dynamo=False, opset_version=opset, dynamic_axes=axes, **names)
         return onnx.load(path)
 
 
-def _export_dynamo(module: nn.Module, example: torch.Tensor, opset: int, dynamic_batch: bool) -> onnx.ModelProto:
+def _export_dynamo(network: Network, example: torch.Tensor, opset: int, dynamic_batch: bool) -> onnx.ModelProto:
     shapes = ({0: torch.export.Dim("batch")},) if dynamic_batch else None
-    program = torch.onnx.export(
-        module,
-        (example,),
-        dynamo=True,
-        verbose=False,
-        opset_version=opset,
-        input_names=[INPUT],
-        output_names=[OUTPUT],
-        dynamic_shapes=shapes,
-    )
+    names: dict[str, Any] = {"input_names": [INPUT], "output_names": list(network.outputs)}
+    program = torch.onnx.export(network.module, (example,), dynamo=True, verbose=False, opset_version=opset, dynamic_shapes=shapes, **names)
     if program is None:
         raise ModelError("the exporter returned nothing", where="dynamo", hint="use --exporter torchscript")
     model: onnx.ModelProto = program.model_proto
@@ -191,15 +187,16 @@ def _metadata(network: Network) -> dict[str, str]:
     return properties
 
 
-def _verify(content: bytes, network: Network, batches: tuple[int, ...]) -> None:
-    """Compare ONNX Runtime with PyTorch on normally distributed inputs of each batch size."""
+def _verify(content: bytes, network: Network, images: torch.Tensor, batches: tuple[int, ...]) -> None:
+    """Compare ONNX Runtime with PyTorch on the first images, in each batch size."""
     session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
-    generator = torch.Generator().manual_seed(0)
     for batch in batches:
-        image = torch.randn(batch, 3, network.size, network.size, generator=generator)
+        image = images[:batch]
         with torch.no_grad():
-            expected = network.module(image).numpy()
-        error = relative_error(session.run([OUTPUT], {INPUT: image.numpy()})[0], expected)
+            answer = network.module(image)
+        expected = [tensor.numpy() for tensor in (answer if isinstance(answer, tuple) else (answer,))]
+        actual = session.run(list(network.outputs), {INPUT: image.numpy()})
+        error = max(relative_error(a, e) for a, e in zip(actual, expected, strict=True))
         if not error < TOLERANCE:
             what = f"ONNX Runtime's output differs from PyTorch's by {error:.1e} of its largest value, the limit is {TOLERANCE:.0e}"
             raise VerificationError(what, where=f"batch of {batch}; nothing was written", hint="try another --opset or --exporter")
@@ -239,14 +236,8 @@ def main(arguments: list[str] | None = None) -> int:
 
     def run() -> None:
         options = _parse(arguments)
-        network = build(
-            options.name,
-            checkpoint=options.checkpoint,
-            size=options.size,
-            classes=options.classes,
-            preprocess=options.preprocess,
-            seed=options.seed,
-        )
+        given = {name: getattr(options, name) for name in ("checkpoint", "size", "classes", "preprocess", "seed")}
+        network = build(options.name, **given)
         content = export_model(network, exporter=options.exporter, opset=options.opset, dynamic_batch=options.dynamic_batch)
         write_files({options.out: content})
         weights = options.checkpoint.name if options.checkpoint else f"random weights, seed {options.seed}"

@@ -96,12 +96,7 @@ VARIANTS: dict[str, Variant] = {
 
 
 class MobileFormer(nn.Module):
-    """Stem, lite bottleneck, Mobile-Former blocks, and a classifier over the pooled map and the first token.
-
-    Args:
-        variant: the network's dimensions.
-        classes: width of the classifier.
-    """
+    """Stem, lite bottleneck, Mobile-Former blocks, and a classifier over the pooled map and the first token."""
 
     def __init__(self, variant: Variant, classes: int) -> None:
         super().__init__()
@@ -168,7 +163,6 @@ def create_mobile_former(name: str, classes: int = 1000) -> nn.Module:
 
     Args:
         name: a key of :data:`VARIANTS`.
-        classes: width of the classifier.
 
     Raises:
         ValueError: no such variant.

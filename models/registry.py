@@ -27,18 +27,11 @@ class UnknownModelError(UsageError):
         super().__init__(what, where="NAME", hint="give one of those, or see the list of networks in docs/models.md")
 
 
-def _timm(name: str, classes: int, size: int) -> nn.Module:
+def _timm(name: str, classes: int, size: int, *, sized: bool = False) -> nn.Module:
+    """A network of timm; ``sized`` if its position biases are built for one image size."""
     import timm
 
-    model: nn.Module = timm.create_model(name, pretrained=False, num_classes=classes)
-    return model
-
-
-def _timm_sized(name: str, classes: int, size: int) -> nn.Module:
-    """For networks whose position biases are built for one image size."""
-    import timm
-
-    model: nn.Module = timm.create_model(name, pretrained=False, num_classes=classes, img_size=size)
+    model: nn.Module = timm.create_model(name, pretrained=False, num_classes=classes, **({"img_size": size} if sized else {}))
     return model
 
 
@@ -64,7 +57,7 @@ def _builders() -> dict[str, Builder]:
         (_MOBILEVIT_V2, _timm),
         (_mobile_former_names(), _mobile_former),
         (_EFFICIENTFORMER_V1, _efficientformer_v1),
-        (_EFFICIENTFORMER_V2, _timm_sized),
+        (_EFFICIENTFORMER_V2, functools.partial(_timm, sized=True)),
     ]
     return {name: functools.partial(build, name) for members, build in families for name in members}
 
@@ -89,7 +82,6 @@ def create(name: str, *, classes: int = 1000, size: int = 224) -> nn.Module:
 
     Args:
         name: one of :func:`names`.
-        classes: width of the classifier.
         size: height and width of the images, in pixels.
 
     Raises:

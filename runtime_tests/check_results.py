@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from converter.errors import BoundMissedError, ConverterError, VerificationError
-from converter.verify.verdict import LEAST_PARITY_DB, parity_is_broken
+from converter.verify.parity import LEAST_PARITY_DB, parity_is_broken
 from runtime_tests.gates import Gate, miss
 from runtime_tests.results import KINDS, Results, figures
 

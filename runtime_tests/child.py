@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import onnxruntime
 
-from tools.arm64.guest import load_tensors, save_tensors
+from runtime_tests.emulation.guest import load_tensors, save_tensors
 
 __all__ = ["main", "peak_memory"]
 

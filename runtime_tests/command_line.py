@@ -27,6 +27,9 @@ from models.images import LabelledImages
 from runtime_tests.check_results import CheckResult, broken_result, junit_xml, raise_failures, run_checks, run_gates
 from runtime_tests.confinement import measure_confinement
 from runtime_tests.cores import DEFAULT_CORES, measure_cores, short_name
+from runtime_tests.emulation.emulator import CORES, check_core
+from runtime_tests.emulation.environment import environment
+from runtime_tests.emulation.setup import require
 from runtime_tests.gates import check_fine_enough, check_measurable, read_gates
 from runtime_tests.model_pair import ModelPair, open_model_pair
 from runtime_tests.parity import check_plan_is_of, measure_parity, measure_plan_parity
@@ -34,9 +37,6 @@ from runtime_tests.processes import OLDEST, measure_memory, measure_version
 from runtime_tests.quality import labels_of, measure_accuracy, measure_closeness
 from runtime_tests.results import KINDS, Results, figures, results_json
 from runtime_tests.tables import results_table
-from tools.arm64.emulator import CORES, check_core
-from tools.arm64.environment import environment
-from tools.arm64.setup import require
 
 __all__ = ["main"]
 
@@ -78,10 +78,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--seed", type=int, default=1, metavar="N", help="of the choice of samples (default 1, another than for calibration)"
     )
     options = parser.parse_args(arguments)
-    for name, least in (("limit", 1), ("samples", 1), ("threads", 0), ("seconds", 0)):
-        value = getattr(options, name)
-        if value is not None and value < least:
-            parser.error(f"--{name} must be at least {least}, not {value}")
+    parser.check_least(options, limit=1, samples=1, threads=0, seconds=0)
     if options.core and not options.arm64:
         parser.error("--core means nothing without --arm64")
     return options

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import numpy as np
 
+from runtime_tests.emulation.compare import compare
+from runtime_tests.emulation.count import count
+from runtime_tests.emulation.environment import Environment, environment
 from runtime_tests.model_pair import ModelPair, stacked
-from runtime_tests.processes import Predictions
-from tools.arm64.compare import compare
-from tools.arm64.count import count
-from tools.arm64.environment import Environment, environment
+from runtime_tests.processes import Predictions, summed
 
 __all__ = ["DEFAULT_CORES", "Instructions", "measure_cores", "short_name"]
 
@@ -42,29 +42,22 @@ def short_name(core: str) -> str:
     return core.removeprefix("cortex-").removeprefix("neoverse-").replace(",", "_").replace("=", "_")
 
 
-def measure_cores(
-    model_pair: ModelPair, cores: Sequence[str], env: Environment | None = None
-) -> tuple[list[Instructions], list[Predictions]]:
+def measure_cores(model_pair: ModelPair, cores: Sequence[str]) -> tuple[list[Instructions], list[Predictions]]:
     """Count on each core, and compare each one's outputs, and this machine's with the target's kernels, with the first core's.
 
     Raises:
         UsageError: unknown core, or the emulation is not set up.
         ModelError: a model does not run there.
     """
-    env = env or environment()
+    env = environment()
     with tempfile.TemporaryDirectory(prefix="runtime-tests-") as folder:
         one, several = (Path(folder, f"{name}.npz") for name in ("one", "several"))
         np.savez(one, **stacked(model_pair.feeds[:1]))  # type: ignore[arg-type]
         np.savez(several, **stacked(model_pair.feeds[:_SAMPLES]))  # type: ignore[arg-type]
         counted = [_count(model_pair, core, one, env) for core in cores]
         found = compare(model_pair.path, cores, target=model_pair.emulated_target, inputs=several, env=env)
-    outputs: dict[str, list[tuple[int, int, float]]] = {}
-    for d in found:
-        outputs.setdefault(d.machine, []).append((d.predictions, d.equal, d.largest / d.scale if d.scale else d.largest))
-    return counted, [
-        Predictions(cores[0], machine, sum(p for p, _, _ in parts), sum(e for _, e, _ in parts), max(x for _, _, x in parts))
-        for machine, parts in outputs.items()
-    ]
+    machines = dict.fromkeys(d.machine for d in found)
+    return counted, [summed(cores[0], machine, [d for d in found if d.machine == machine]) for machine in machines]
 
 
 def _count(model_pair: ModelPair, core: str, inputs: Path, env: Environment) -> Instructions:

@@ -3,17 +3,16 @@ from __future__ import annotations
 import pytest
 
 from runtime_tests.cores import measure_cores, short_name
+from runtime_tests.emulation import emulator
+from runtime_tests.emulation.emulator import CORES
+from runtime_tests.emulation.testing.stand_in import PER_REGION, emulate_here
 from runtime_tests.model_pair import open_model_pair
 from runtime_tests.testing.files import MakeFiles
-from tools.arm64 import compare, count
-from tools.arm64.emulator import CORES
-from tools.arm64.testing.stand_in import PER_REGION, emulate_here
 
 
 def test_counts_and_outputs_of_each_core(make_files: MakeFiles, monkeypatch: pytest.MonkeyPatch) -> None:
     """A stand-in for the emulator runs the guest's code here, and says that every run takes as many instructions."""
-    for module in (compare, count):
-        monkeypatch.setattr(module, "emulate", emulate_here)
+    monkeypatch.setattr(emulator, "emulate", emulate_here)
     files = make_files()
     counted, found = measure_cores(open_model_pair(files.floats, files.int8, count=2), ["cortex-a53", "cortex-a76"])
     assert [(c.core, c.float_count, c.int8_count, c.ratio) for c in counted] == [

@@ -166,10 +166,6 @@ def check_measurable(gates: Sequence[Gate], measured: Collection[str]) -> None:
 def check_fine_enough(gates: Sequence[Gate], images: int) -> None:
     """Refuse a limit of the drop that so few images cannot tell from none: one image more or less is a larger step.
 
-    Args:
-        gates: all of them.
-        images: that are classified.
-
     Raises:
         UsageError: names the gate and how many images it takes.
     """

@@ -24,7 +24,7 @@ from converter.load.model import Source, load
 from converter.runtime.session import Feed
 from converter.targets import DEFAULT_TARGET, TARGETS, find_target
 from models.evaluate import exact_setting
-from tools.arm64.inputs import read_model
+from runtime_tests.emulation.inputs import read_model
 
 __all__ = ["ModelPair", "open_model_pair", "stacked"]
 
@@ -82,7 +82,6 @@ def open_model_pair(
         float_path: the float model.
         path: what was converted from it, by this converter or another.
         data: images or arrays to run on; by default built-in synthetic samples.
-        count: how many samples.
         preprocess: of pictures, instead of the models' own.
         input_shapes: of inputs with open sizes.
         target: machine class of the int8 model, instead of what the file says.

@@ -15,7 +15,8 @@ from converter.plan.records import Plan
 from converter.planning.replay import planned_model
 from converter.quantization.bit_widths import BitWidths
 from converter.runtime.session import open_session, run_session
-from converter.verify.verdict import PARITY_SAMPLES, plan_parity, sqnr
+from converter.verify.parity import PARITY_SAMPLES, plan_parity
+from converter.verify.quality import sqnr
 from runtime_tests.model_pair import ModelPair
 from runtime_tests.quality import check_finite
 
@@ -64,7 +65,6 @@ def measure_plan_parity(model_pair: ModelPair, plan: Plan, path: Path) -> Parity
     The simulation computes the float model with every grid of the plan applied, in float, and knows nothing of the file.
 
     Args:
-        model_pair: the pair of models.
         plan: of the conversion.
         path: where it was read from, for messages.
 

@@ -16,7 +16,7 @@ from converter.planning.replay import read_plan
 from converter.quantization.bit_widths import BitWidths
 from converter.testing.models import hybrid_model
 from converter.testing.plans import equalizations_of, quantizers_of
-from converter.verify.verdict import LEAST_PARITY_DB
+from converter.verify.parity import LEAST_PARITY_DB
 from runtime_tests.model_pair import open_model_pair
 from runtime_tests.parity import check_plan_is_of, measure_parity, measure_plan_parity
 from runtime_tests.testing.files import Files, MakeFiles, damage_head

@@ -6,7 +6,7 @@ import json
 import os
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,13 +15,13 @@ import onnxruntime
 
 from converter.errors import ModelError
 from converter.runtime.session import open_session, run_session
+from runtime_tests.emulation.compare import Difference, difference
+from runtime_tests.emulation.external import run_program
+from runtime_tests.emulation.guest import load_tensors, save_tensors
+from runtime_tests.emulation.inputs import Samples
 from runtime_tests.model_pair import ModelPair, stacked
-from tools.arm64.compare import difference
-from tools.arm64.external import run_program
-from tools.arm64.guest import load_tensors, save_tensors
-from tools.arm64.inputs import Samples
 
-__all__ = ["OLDEST", "Memory", "Predictions", "measure_memory", "measure_version", "predictions"]
+__all__ = ["OLDEST", "Memory", "Predictions", "measure_memory", "measure_version", "predictions", "summed"]
 
 OLDEST = Path(sys.prefix) / "oldest-onnxruntime"
 """Where the Makefile puts the oldest version that is supported."""
@@ -94,7 +94,11 @@ def measure_version(model_pair: ModelPair, folder: Path) -> Predictions:
 
 def predictions(reference: str, other: str, wanted: Samples, got: Samples) -> Predictions:
     """Compare outputs, samples along axis 0."""
-    found = [difference(other, "", name, wanted[name], got[name]) for name in wanted]
+    return summed(reference, other, [difference(other, "", name, wanted[name], got[name]) for name in wanted])
+
+
+def summed(reference: str, other: str, found: Sequence[Difference]) -> Predictions:
+    """All outputs together."""
     largest = max(d.largest / d.scale if d.scale else d.largest for d in found)
     return Predictions(reference, other, sum(d.predictions for d in found), sum(d.equal for d in found), largest)
 

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from converter.errors import UsageError, VerificationError
 from converter.runtime.session import open_session, run_session
-from converter.verify.verdict import sqnr
+from converter.verify.quality import sqnr
 from models.evaluate import answers_of, class_names, open_classifier, output_indices
 from models.images import LabelledImages, find_images
 from runtime_tests.model_pair import ModelPair

@@ -14,10 +14,10 @@ from converter.runtime.latency import LatencyRatio
 from converter.verify.coverage_by_profile import Coverage
 from runtime_tests.confinement import Confinement
 from runtime_tests.cores import Instructions, short_name
+from runtime_tests.emulation.emulator import CORES
 from runtime_tests.parity import Parity
 from runtime_tests.processes import Memory, Predictions
 from runtime_tests.quality import Accuracy, Closeness
-from tools.arm64.emulator import CORES
 
 __all__ = ["KINDS", "Kind", "Results", "figures", "results_json"]
 

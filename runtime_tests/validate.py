@@ -12,8 +12,8 @@ from converter.options import Options
 from converter.pipeline import convert
 from models.export import build, export_model
 from runtime_tests.command_line import main as validate
-from tools.arm64.environment import environment
-from tools.arm64.setup import missing_steps
+from runtime_tests.emulation.environment import environment
+from runtime_tests.emulation.setup import missing_steps
 
 __all__ = ["CHECKPOINTS", "GATES", "main", "raise_failed", "validation_flags"]
 

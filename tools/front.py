@@ -10,9 +10,11 @@ import csv
 import io
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from xml.sax.saxutils import escape
+
+import matplotlib
+from matplotlib.figure import Figure
 
 from converter.cli.command import Parser, exit_code, print_line
 from converter.errors import UsageError
@@ -21,11 +23,9 @@ from converter.options import Options
 from converter.pipeline import convert
 from converter.report import Report
 
-__all__ = ["Point", "csv_text", "main", "on_front", "svg_text"]
+__all__ = ["Point", "csv_text", "main", "on_front", "picture"]
 
 _PRICES = (0.0, 30.0, 100.0, 300.0, 1000.0, 3000.0)
-_WIDTH, _HEIGHT, _MARGIN = 640, 400, 60
-_TICKS = 5
 
 
 @dataclass(frozen=True)
@@ -82,44 +82,19 @@ def csv_text(points: Sequence[Point]) -> str:
     return stream.getvalue()
 
 
-def svg_text(points: Sequence[Point], title: str) -> str:
-    """A picture: cost to the right, decibels up, the front as a line, every point with its placement."""
-    x = _axis([p.cost for p in points])
-    y = _axis([p.sqnr_db for p in points])
-
-    def place(cost: float, decibels: float) -> tuple[float, float]:
-        across = _MARGIN + (cost - x[0]) / (x[1] - x[0]) * (_WIDTH - 2 * _MARGIN)
-        return across, _HEIGHT - _MARGIN - (decibels - y[0]) / (y[1] - y[0]) * (_HEIGHT - 2 * _MARGIN)
-
-    lines = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" width="{_WIDTH}" height="{_HEIGHT}" font-family="sans-serif" font-size="11">',
-        f'<rect width="{_WIDTH}" height="{_HEIGHT}" fill="white"/>',
-        f'<text x="{_WIDTH / 2}" y="24" text-anchor="middle" font-size="14">{escape(title)}</text>',
-    ]
-    for step in range(_TICKS):
-        cost, decibels = (low + (high - low) * step / (_TICKS - 1) for low, high in (x, y))
-        across, up = place(cost, decibels)
-        lines.append(f'<line x1="{across:.1f}" y1="{_MARGIN}" x2="{across:.1f}" y2="{_HEIGHT - _MARGIN}" stroke="#ddd"/>')
-        lines.append(f'<line x1="{_MARGIN}" y1="{up:.1f}" x2="{_WIDTH - _MARGIN}" y2="{up:.1f}" stroke="#ddd"/>')
-        lines.append(f'<text x="{across:.1f}" y="{_HEIGHT - _MARGIN + 16}" text-anchor="middle">{cost:.3f}</text>')
-        lines.append(f'<text x="{_MARGIN - 6}" y="{up + 4:.1f}" text-anchor="end">{decibels:.1f}</text>')
-    path = " ".join(f"{a:.1f},{u:.1f}" for a, u in (place(p.cost, p.sqnr_db) for p in on_front(points)))
-    lines.append(f'<polyline points="{path}" fill="none" stroke="#1a6" stroke-width="2"/>')
+def picture(points: Sequence[Point], title: str) -> Figure:
+    """Cost to the right, decibels up, the front as a line, every point with its placement."""
+    figure = Figure(figsize=(6.4, 4.0), layout="constrained")
+    axes = figure.subplots()
+    front = on_front(points)
+    axes.plot([p.cost for p in front], [p.sqnr_db for p in front])
+    axes.scatter([p.cost for p in points], [p.sqnr_db for p in points], c=["C0" if p in front else "grey" for p in points], zorder=2)
     for p in points:
-        across, up = place(p.cost, p.sqnr_db)
-        lines.append(f'<circle cx="{across:.1f}" cy="{up:.1f}" r="4" fill="{"#1a6" if p in on_front(points) else "#999"}"/>')
-        lines.append(f'<text x="{across + 6:.1f}" y="{up - 6:.1f}">{escape(p.placement)}</text>')
-    across, up = _WIDTH / 2, _HEIGHT - 14
-    lines.append(f'<text x="{across}" y="{up}" text-anchor="middle">predicted cost, of float</text>')
-    lines.append(f'<text x="16" y="{_HEIGHT / 2}" text-anchor="middle" transform="rotate(-90 16 {_HEIGHT / 2})">SQNR, dB</text>')
-    return "\n".join([*lines, "</svg>"]) + "\n"
-
-
-def _axis(values: Sequence[float]) -> tuple[float, float]:
-    """Ends a little beyond all values, and apart."""
-    low, high = min(values), max(values)
-    beyond = 0.08 * (high - low) or max(abs(high), 1.0) * 0.05
-    return low - beyond, high + beyond
+        axes.annotate(p.placement, (p.cost, p.sqnr_db), xytext=(6, 6), textcoords="offset points")
+    axes.margins(0.1)
+    axes.grid(linewidth=0.3)
+    axes.set(title=title, xlabel="predicted cost, of float", ylabel="SQNR, dB")
+    return figure
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -131,13 +106,7 @@ def _run(arguments: Sequence[str] | None) -> None:
     parser = Parser(prog="python -m tools.front", description="Accuracy against predicted latency, at several prices of accuracy.")
     add = parser.add_argument
     add("model", type=Path, metavar="FLOAT.onnx")
-    add(
-        "--out",
-        type=Path,
-        default=Path("build/front"),
-        metavar="FOLDER",
-        help="of front.csv, front.svg and the models (default build/front)",
-    )
+    add("--out", type=Path, default=Path("build/front"), metavar="FOLDER", help="of front.csv, front.svg, models (default build/front)")
     add("--prices", type=float, nargs="+", default=_PRICES, metavar="PRICE", help=f"default {' '.join(map(str, _PRICES))}")
     add("--calib", type=Path, metavar="PATH", help="images (default: built-in synthetic ones)")
     add("--samples", type=int, default=Options.samples, metavar="N")
@@ -149,19 +118,18 @@ def _run(arguments: Sequence[str] | None) -> None:
     except OSError as error:
         raise UsageError(f"cannot make the folder: {error.strerror}", where=str(flags.out), hint="choose another") from None
     placements = ["all", "latency", *(f"balanced:{price:g}" for price in flags.prices)]
-    wanted = [
-        Options(calib=flags.calib, samples=flags.samples, target=flags.target, method=flags.method, placement=placement)
-        for placement in placements
-    ]
+    common = Options(calib=flags.calib, samples=flags.samples, target=flags.target, method=flags.method)
+    wanted = [replace(common, placement=placement) for placement in placements]
     points = []
     for options in wanted:
         sys.stderr.write(f"{options.placement}\n")
         made = flags.out / f"{flags.model.stem}_{options.placement.replace(':', '_')}.onnx"
         points.append(point_of(convert(flags.model, made, options)))
     text = csv_text(points)
-    write_files({(flags.out / "front.csv").absolute(): text.encode()})
-    title = f"{flags.model.stem}, {wanted[0].method}, {flags.target}"
-    write_files({(flags.out / "front.svg").absolute(): svg_text(points, title).encode()})
+    write_files({flags.out / "front.csv": text.encode()})
+    with matplotlib.rc_context({"svg.hashsalt": "bridgequant"}):
+        title = f"{flags.model.stem}, {flags.method}, {flags.target}"
+        picture(points, title).savefig(flags.out / "front.svg", metadata={"Date": None})
     print_line(text.rstrip())
 
 

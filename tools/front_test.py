@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import csv
-import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
+import numpy as np
 import onnx
 import onnx_ir as ir
 import pytest
@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from converter.testing.sketch import Sketch
-from tools.front import Point, csv_text, main, on_front, svg_text
+from tools.front import Point, csv_text, main, on_front, picture
 
 points = st.lists(
     st.builds(Point, st.just("latency"), st.integers(1, 9).map(float), st.integers(1, 9).map(float), st.none(), st.just(1)), min_size=1
@@ -42,14 +42,12 @@ def test_the_table_marks_the_front_and_leaves_out_what_is_not_known() -> None:
 
 
 def test_the_picture_has_a_dot_a_point_and_the_front_in_one_line() -> None:
-    picture = ElementTree.fromstring(svg_text(SOME, "a < b"))
-    space = "{http://www.w3.org/2000/svg}"
-    dots = {(float(c.get("cx", 0)), float(c.get("cy", 0))) for c in picture.iter(f"{space}circle")}
-    (line,) = picture.iter(f"{space}polyline")
-    corners = [tuple(map(float, pair.split(","))) for pair in line.get("points", "").split()]
-    assert len(dots) == 3 and len(corners) == 2 and dots.issuperset(corners)
-    assert corners[0][0] < corners[1][0] and corners[0][1] > corners[1][1]  # dearer is to the right, closer to float is up
-    assert "a < b" in {t.text for t in picture.iter(f"{space}text")}
+    (axes,) = picture(SOME, "a < b").axes
+    (line,) = axes.lines
+    (dots,) = axes.collections
+    assert np.asarray(dots.get_offsets()).tolist() == [[p.cost, p.sqnr_db] for p in SOME]
+    assert np.asarray(line.get_xydata()).tolist() == [[0.3, 18.0], [0.4, 20.0]]
+    assert [text.get_text() for text in axes.texts] == [p.placement for p in SOME] and axes.get_title() == "a < b"
 
 
 def test_the_command_converts_at_each_price(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -16,11 +16,7 @@ import numpy as np
 import onnx_ir as ir
 import torch
 
-from converter.calibration.input_shapes import calibration_shapes
-from converter.calibration.preprocess import parse_preprocess
-from converter.calibration.samples import load_samples
 from converter.cli.command import Parser, exit_code, print_line
-from converter.load.metadata import PREPROCESS
 from converter.load.model import load
 from converter.methods.judging.output_error import on_grids
 from converter.plan.constants import weight_codes
@@ -30,6 +26,7 @@ from converter.quantization.parameters import dequantize
 from converter.sensitivity.context import quantized_edges_of, stack
 from converter.torch_backend.network import Hook, Network, network_of, run_samples
 from converter.torch_backend.workers import one_thread_each
+from tools.calibration import calibration_feeds
 
 __all__ = ["Noise", "main", "noises"]
 
@@ -129,10 +126,7 @@ def _report(found: Sequence[Noise], most: int) -> Iterator[str]:
 def _prepared(flags: argparse.Namespace) -> tuple[ir.Model, Plan, dict[str, Tensor]]:
     source = load(flags.source)
     plan = read_plan(flags.plan)
-    specs, _ = calibration_shapes(source, {}, flags.calib, 1)
-    given = source.metadata.get(PREPROCESS)
-    preprocess = None if given is None else parse_preprocess(given)
-    feeds = load_samples(flags.calib, specs, count=flags.samples, preprocess=preprocess, seed=flags.seed).calibration
+    feeds = calibration_feeds(source, flags.calib, count=flags.samples, seed=flags.seed)
     return *planned_model(source, plan, feeds, flags.plan), stack(feeds)
 
 

@@ -11,8 +11,8 @@ from PIL import Image
 
 from converter.calibration import calibration_files
 from converter.calibration.calibration_files import check_calibration_path, files_below
+from converter.calibration.testing.sample_files import NCHW, load, refused, write_images
 from converter.errors import CalibrationError
-from converter.testing.sample_files import NCHW, load, refused, write_images
 
 
 def touch(folder: Path, *names: str) -> Path:

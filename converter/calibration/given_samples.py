@@ -27,7 +27,6 @@ def given_arrays(items: Iterable[Any], inputs: Sequence[ValueInfo], samples: int
     Args:
         items: each an array, where one input needs data, or a dict of arrays by input name. An array of the input's rank is a
             batch of one row or more; one of a rank lower is a single row, without the batch axis.
-        inputs: of the model.
         samples: rows to collect at most, rounded up to whole batches where the batch size is fixed.
 
     Returns:

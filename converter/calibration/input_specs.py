@@ -19,7 +19,6 @@ class InputSpec:
         name: the input's name in the model.
         shape: its dimensions; entry 0 is the batch and may be None for a symbolic one.
         dtype: its element type.
-
     """
 
     name: str

@@ -74,7 +74,6 @@ class Preprocess:
 
     Raises:
         UsageError: a number is not finite, not positive (std) or looks like a 0..255 value.
-
     """
 
     mean: Triple
@@ -116,7 +115,6 @@ def parse_preprocess(text: str) -> Preprocess:
 
     Raises:
         UsageError: the text is not a SPEC; the hint holds the nearest valid spelling.
-
     """
     tidy = re.sub(r"\s*([,=])\s*", r"\1", text.strip().lower())
     # a comma in front of "name=" ends a term, any other separates channels
@@ -156,10 +154,7 @@ def apply_preprocess(image: Image.Image, height: int, width: int, channels: int,
 
     Args:
         image: any Pillow picture; its EXIF orientation is honoured and transparency is laid on white.
-        height: rows wanted.
-        width: columns wanted.
         channels: 3 for red, green, blue; 1 for luma, whose mean and std are the luma-weighted ones of the three.
-        preprocess: resize policy and normalisation.
 
     Returns:
         float32 [channels, height, width].
@@ -167,7 +162,6 @@ def apply_preprocess(image: Image.Image, height: int, width: int, channels: int,
     Raises:
         CalibrationError: neither 1 nor 3 channels are wanted, or the picture holds numbers whose range no file format
             states: floating-point ones, or integers beyond 16 bits.
-
     """
     fitted = _pixels(image, height, width, channels, preprocess.resize)
     return _on_canvas(normalised(fitted, preprocess), height, width)
@@ -186,8 +180,6 @@ def picture_codes(image: Image.Image, height: int, width: int, channels: int, re
 
     Args:
         image: as for `apply_preprocess`.
-        height: rows wanted.
-        width: columns wanted.
         channels: 3 for red, green, blue; 1 for luma.
         resize: resize policy; what ``pad`` adds is black.
 
@@ -196,7 +188,6 @@ def picture_codes(image: Image.Image, height: int, width: int, channels: int, re
 
     Raises:
         CalibrationError: as `apply_preprocess`.
-
     """
     return _on_canvas(_pixels(image, height, width, channels, resize), height, width)
 
@@ -205,16 +196,12 @@ def picture_codes(image: Image.Image, height: int, width: int, channels: int, re
 def open_images(path: Path) -> Iterator[tuple[list[str], Callable[[str], Image.Image]]]:
     """Open the images of a folder, searched recursively, or of a zip, whose entries are read in memory only.
 
-    Args:
-        path: folder or zip file.
-
     Yields:
         The sorted names of all image files, and a function that decodes one of them. That raises whatever Pillow and
         zipfile raise for a damaged file, which can be anything.
 
     Raises:
         CalibrationError: the zip is damaged, a folder cannot be listed, or there is no image.
-
     """
     if path.is_dir():
         yield _image_names(files_below(path), path), lambda name: _decode(_read_file(path / name))

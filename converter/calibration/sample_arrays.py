@@ -26,8 +26,6 @@ def array_feeds(store: ArrayStore, inputs: Sequence[InputSpec], most: int, seed:
     Args:
         store: with samples along axis 0.
         inputs: all inputs of the model; those without elements need no array.
-        most: feeds to choose at most.
-        seed: of the choice.
 
     Returns:
         The feeds, in the order of the choice, and how many there were to choose from.

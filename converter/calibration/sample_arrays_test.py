@@ -12,7 +12,7 @@ import pytest
 
 from converter.calibration import array_files
 from converter.calibration.samples import InputSpec
-from converter.testing.sample_files import FLOAT, VECTOR, load, refused, saved
+from converter.calibration.testing.sample_files import FLOAT, VECTOR, load, refused, saved
 
 
 def saved_alone(path: Path, array: npt.NDArray[Any]) -> Path:

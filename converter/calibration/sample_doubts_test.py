@@ -11,8 +11,8 @@ import pytest
 
 from converter.calibration.sample_doubts import doubts
 from converter.calibration.samples import InputSpec
+from converter.calibration.testing.sample_files import FLOAT, load, saved, write_images
 from converter.testing.models import WriteImages
-from converter.testing.sample_files import FLOAT, load, saved, write_images
 
 PICTURE = InputSpec("x", (1, 3, 4, 4), FLOAT)
 CODES = InputSpec("x", (1, 4, 4, 3), np.dtype(np.uint8))

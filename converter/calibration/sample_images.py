@@ -44,11 +44,8 @@ def image_feeds(path: Path, inputs: Sequence[InputSpec], most: int, preprocess: 
     """Read images until there are enough of them.
 
     Args:
-        path: folder or .zip.
         inputs: all inputs of the model, one of which takes pictures.
-        most: feeds to read at most.
         preprocess: how; of an input that takes pixel codes only the resize policy counts.
-        seed: of the order.
 
     Raises:
         CalibrationError: no input or more than one takes pictures, or there are too few that can be read.

@@ -10,7 +10,7 @@ from PIL import Image
 
 from converter.calibration.preprocess import parse_preprocess, picture_codes
 from converter.calibration.samples import InputSpec
-from converter.testing.sample_files import FLOAT, NCHW, load, write_images, zipped
+from converter.calibration.testing.sample_files import FLOAT, NCHW, load, write_images, zipped
 
 BYTE = np.dtype(np.uint8)
 

@@ -50,7 +50,6 @@ class SampleSet:
         shared: True when there was a single sample, which then stands in both places.
         assumed: a sentence on inputs that were made up beside given pictures, or an empty string.
         doubts: sentences on why the calibration samples may say nothing about other data.
-
     """
 
     calibration: tuple[Feed, ...] = field(repr=False)
@@ -74,7 +73,6 @@ def load_samples(
             with one array per input, an .npy for a model with one input, arrays from
             :func:`converter.calibration.given_samples.given_arrays`, or None for synthetic samples. Arrays hold their
             samples along axis 0. Inputs without elements need none.
-        inputs: all inputs of the model.
         count: how many rows to calibrate with at most, rounded up to whole batches when the batch size is fixed.
         preprocess: for images; None means the preset `unit`. Of inputs that take pixel codes only its resize policy
             counts. Arrays are used as they are, except that uint8 pictures that are given for an input of float ones are scaled.
@@ -87,7 +85,6 @@ def load_samples(
     Raises:
         CalibrationError: the data is missing, damaged, or does not fit the inputs.
         UsageError: `count` is not positive, or an input has an open size other than the batch.
-
     """
     if count < 1:
         raise UsageError("at least one calibration sample is needed", where=f"count {count}", hint="ask for 1 or more, 64 is a good start")

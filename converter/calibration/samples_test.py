@@ -16,8 +16,8 @@ from PIL import Image
 
 from converter.calibration.preprocess import apply_preprocess, parse_preprocess
 from converter.calibration.samples import InputSpec, SampleSet
+from converter.calibration.testing.sample_files import FLOAT, NCHW, VECTOR, load, refused, saved, write_images, zipped
 from converter.errors import CalibrationError, UsageError
-from converter.testing.sample_files import FLOAT, NCHW, VECTOR, load, refused, saved, write_images, zipped
 
 
 def reds(samples: SampleSet) -> tuple[list[int], list[int]]:

@@ -41,13 +41,10 @@ def natural_images(count: int, height: int, width: int, seed: int) -> list[npt.N
 
     Args:
         count: how many; picture i is the same whatever the count.
-        height: rows.
-        width: columns.
         seed: not negative.
 
     Returns:
         `count` arrays uint8 [height, width, 3], red, green, blue, 0..255.
-
     """
     return [_image(_uniform_source(seed, index), height, width) for index in range(count)]
 

@@ -20,14 +20,17 @@ from onnxscript import optimizer
 
 from converter.canonicalise.averages import spell_out_averages
 from converter.canonicalise.axes import shield_resizes
+from converter.canonicalise.einsums import multiply_out_einsums
 from converter.canonicalise.folding.affine import fold_affine
 from converter.canonicalise.folding.parallel_layers import add_parallel_layers
 from converter.canonicalise.folding.spread_channels import even_out_channels
 from converter.canonicalise.outputs import distinct_outputs, set_outputs_aside
+from converter.canonicalise.past_movement import bring_forward
 from converter.canonicalise.proof import TOLERANCE, Difference, Reference, difference, measure_noise, run_reference
 from converter.canonicalise.recognition.activations import fuse_activations
 from converter.canonicalise.recognition.normalization import fuse_normalizations
 from converter.canonicalise.resizes import multiply_out_resizes
+from converter.canonicalise.space_to_depth import move_blocks
 from converter.canonicalise.standard import infer_shapes, refuse_control_flow, simplify, to_canonical_opset
 from converter.canonicalise.tidy import tidy_spellings
 from converter.canonicalise.transpose_chains import rearrange
@@ -123,13 +126,16 @@ _STEPS: dict[str, Step] = {
     "fold factors and offsets": _edit(fold_affine),
     "simplify": _simplify,  # not before the others, because it renames the tensors that it fuses
     "fuse what that uncovered": _edit(_fuse),
+    "multiply out einsums": _edit(multiply_out_einsums),
+    "move blocks": _edit(move_blocks),
     "tidy spellings": _edit(tidy_spellings),
     "average by convolution": _priced(spell_out_averages),
     "interpolate by product": _priced(multiply_out_resizes),
     "keep resizes apart": _edit(shield_resizes),
     "add parallel layers": _edit(add_parallel_layers),
+    "bring constants forward": _edit(bring_forward),
     "fold what that uncovered": _edit(fold_affine),
-    "rearrange axes": _edit(rearrange),
+    "rearrange axes": _priced(rearrange),
     "even out channels": _even_out,
 }
 """The rewrites in order: each takes a model, which it may change, and gives the new one and how often it fired."""
@@ -139,7 +145,6 @@ def canonicalise(model: onnx.ModelProto, feeds: Sequence[Feed], target: Target |
     """Rewrite a float model into canonical form. The model given is left as it is.
 
     Args:
-        model: a vetted float model.
         feeds: a few calibration inputs on which the rewrites are proven.
         target: whose prices decide between two ways to compute the same; by default :data:`converter.targets.DEFAULT_TARGET`.
 

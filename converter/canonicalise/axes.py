@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from converter.graph.builder import GraphBuilder
+from converter.graph.builder import GraphBuilder, rewrite_nodes
 from converter.graph.marks import RESIZE, mark_makers
 from converter.graph.queries import attributes, constant
 
@@ -94,10 +94,8 @@ def crop_and_pad(builder: GraphBuilder, node: ir.Node) -> bool:
         pads[axis] = max(0, target - size) // 2
         pads[rank + axis] = max(0, target - size) - pads[axis]
         inside[axis] = min(size, target)
-    limits = [
-        _list(builder, node, part, np.dtype(np.int64), f"{name}_{what}")
-        for what, part in (("starts", starts), ("ends", ends), ("axes", axes))
-    ]
+    lists = (("starts", starts), ("ends", ends), ("axes", axes))
+    limits = [_list(builder, node, part, np.dtype(np.int64), f"{name}_{what}") for what, part in lists]
     cropped = builder.add("Slice", [x, *limits], name=f"{name}_Slice", like=output, shape=ir.Shape(inside), before=node)
     amounts = _list(builder, node, pads, np.dtype(np.int64), f"{name}_pads")
     builder.replace(output, builder.add("Pad", [cropped, amounts], name=f"{name}_Pad", like=output, before=node), [node])
@@ -106,14 +104,7 @@ def crop_and_pad(builder: GraphBuilder, node: ir.Node) -> bool:
 
 def shield_resizes(model: ir.Model) -> list[str]:
     """Case 5; returns the names of the tensors concerned."""
-    changed = []
-    builder = GraphBuilder(model.graph)
-    for node in list(model.graph):
-        name = str(node.outputs[0].name)
-        if node.op_type == "Resize" and _needs_shield(node):
-            _shield(builder, node)
-            changed.append(name)
-    return changed
+    return rewrite_nodes(model, {"Resize": _shield})
 
 
 def _needs_shield(node: ir.Node) -> bool:
@@ -131,9 +122,10 @@ def _needs_shield(node: ir.Node) -> bool:
     return _is_given(_input(node, 3)) or (scales is not None and bool((scales[:2] == 1).all()))
 
 
-def _shield(builder: GraphBuilder, node: ir.Node) -> None:
+def _shield(builder: GraphBuilder, node: ir.Node) -> bool:
     x, output, attrs, sizes = node.inputs[0], node.outputs[0], attributes(node), _input(node, 3)
-    assert x is not None
+    if x is None or not _needs_shield(node):
+        return False
     name, integers, kept = str(output.name), np.dtype(np.int64), [*x.shape][:2] if x.shape is not None else []
     before = _sizes_of(builder, node, x)
     if "axes" not in attrs and sizes is not None and _is_given(sizes):  # the channels' number is another now
@@ -150,6 +142,7 @@ def _shield(builder: GraphBuilder, node: ir.Node) -> None:
     result = builder.add("Reshape", [resized, target], name=f"{name}_map", like=output, shape=map_shape, before=node)
     mark_makers((flat, resized, result), RESIZE)
     builder.replace(output, result, [node])
+    return True
 
 
 def _keeps_ratio(attrs: Mapping[str, Any]) -> bool:

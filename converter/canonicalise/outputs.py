@@ -16,6 +16,7 @@ import onnx_ir as ir
 
 from converter.errors import ModelError
 from converter.graph.builder import GraphBuilder
+from converter.graph.protos import refill
 
 __all__ = ["distinct_outputs", "restore_outputs", "set_outputs_aside"]
 
@@ -33,8 +34,7 @@ def distinct_outputs(model: onnx.ModelProto) -> onnx.ModelProto:
         return model
     result = onnx.ModelProto()
     result.CopyFrom(model)
-    del result.graph.output[:]
-    result.graph.output.extend(first.values())
+    refill(result.graph.output, first.values())
     return result
 
 
@@ -68,7 +68,6 @@ def restore_outputs(emitted: ir.Model, source: onnx.ModelProto, constants: Mappi
 
     Args:
         emitted: with the computed outputs only.
-        source: the original model.
         constants: what :func:`set_outputs_aside` took.
     """
     graph, builder = emitted.graph, GraphBuilder(emitted.graph)

@@ -17,7 +17,7 @@ from converter.pipeline import convert
 from converter.runtime.session import open_session
 from converter.testing.models import make_model
 from converter.testing.rewrites import Array, weights
-from converter.verify.verdict import sqnr
+from converter.verify.quality import sqnr
 
 FLOAT, INT64 = TensorProto.FLOAT, TensorProto.INT64
 SHAPE: list[int | str | None] = [1, 4, 6, 6]

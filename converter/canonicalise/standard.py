@@ -9,7 +9,7 @@ from onnx import helper, numpy_helper, version_converter
 
 from converter.errors import ModelError
 from converter.graph.operator_sets import CANONICAL_OPSET
-from converter.graph.protos import names_in, unused_name
+from converter.graph.protos import freeze_initializers, names_in, refill, unused_name
 from converter.graph.shape_inference import infer_shapes, without_weights
 from converter.graph.simplification import simplify
 from converter.load.control_flow import CUT_OFF, holds_control_flow
@@ -35,7 +35,7 @@ def to_canonical_opset(model: onnx.ModelProto) -> onnx.ModelProto:
     """
     result = onnx.ModelProto()
     result.CopyFrom(model)
-    _freeze_initializers(result)
+    freeze_initializers(result)
     if holds_control_flow(result) is not None:
         result = simplify(result)  # the version converter leaves what is inside of nodes as it is
     opset = next(o.version for o in result.opset_import if o.domain in ("", "ai.onnx"))
@@ -61,23 +61,11 @@ def to_canonical_opset(model: onnx.ModelProto) -> onnx.ModelProto:
     return infer_shapes(result)
 
 
-def _freeze_initializers(model: onnx.ModelProto) -> None:
-    """Weights that older files list among the inputs are constants to everyone from here on."""
-    names = {i.name for i in model.graph.initializer}
-    inputs = [i for i in model.graph.input if i.name not in names]
-    if len(inputs) < len(model.graph.input):
-        del model.graph.input[:]
-        model.graph.input.extend(inputs)
-    model.ir_version = max(model.ir_version, 4)
-
-
 def _drop_old_pad_values(model: onnx.ModelProto) -> None:
     """The number that a Pad of opset 10 and older need not have, as it reflects or repeats, and that the converter leaves behind."""
     for node in model.graph.node:
         if node.op_type == "Pad":
-            kept = [a for a in node.attribute if a.name == "mode"]
-            del node.attribute[:]
-            node.attribute.extend(kept)
+            refill(node.attribute, (a for a in node.attribute if a.name == "mode"))
 
 
 def _state_old_resize(model: onnx.ModelProto) -> None:
@@ -118,8 +106,7 @@ def _flatten_old_hardmax(model: onnx.ModelProto) -> None:
             helper.make_node("Reshape", [rows, shape], [y]),
         ]
     if len(nodes) > len(model.graph.node):
-        del model.graph.node[:]
-        model.graph.node.extend(nodes)
+        refill(model.graph.node, nodes)
 
 
 def _expand_definitions(model: onnx.ModelProto, opset: int) -> onnx.ModelProto:

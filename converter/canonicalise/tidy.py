@@ -19,7 +19,7 @@ import numpy as np
 import onnx_ir as ir
 
 from converter.canonicalise.axes import complete_pads, complete_sizes, crop_and_pad
-from converter.graph.builder import GraphBuilder
+from converter.graph.builder import GraphBuilder, rewrite_nodes
 from converter.graph.queries import attributes, constant, is_float, sole_consumer
 
 __all__ = ["tidy_spellings"]
@@ -29,14 +29,7 @@ _BROADCASTING = frozenset(["Add", "Sub", "Mul", "Div"])
 
 def tidy_spellings(model: ir.Model) -> list[str]:
     """Apply the cases above; returns the names of the tensors concerned."""
-    builder = GraphBuilder(model.graph)
-    changed = []
-    for node in list(model.graph):
-        name = str(node.outputs[0].name)
-        rule = _RULES.get(node.op_type)
-        if rule is not None and rule(builder, node):
-            changed.append(name)
-    return changed
+    return rewrite_nodes(model, _RULES)
 
 
 def _global_average(builder: GraphBuilder, node: ir.Node) -> bool:

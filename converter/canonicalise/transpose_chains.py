@@ -1,8 +1,9 @@
 """Chains of Reshape and Transpose become the cheapest chain that moves the same elements to the same places.
 
 The runtime copies a transposed tensor in blocks of what stays together at its end. A chain whose last axis moves is
-copied element by element, at some fifty instructions each: the unfolding of MobileViT (arXiv 2110.02178, section 3) is
-exported that way, and the same order is reached through channels-last for a few instructions per element.
+copied element by element, at some fifty ARM64 instructions each: the unfolding of MobileViT (arXiv 2110.02178, section 3)
+is exported that way, and the same order is reached through channels-last for a few instructions per element. What a step
+costs is the target's to say.
 
 A chain is read as a permutation of *atoms*, the finest axes that any of its shapes tells apart. The candidates are the
 permutation as one Transpose; the axis that ends up last moved there first; the axis that was last moved away at the end;
@@ -21,22 +22,15 @@ import onnx_ir as ir
 
 from converter.graph.builder import GraphBuilder
 from converter.graph.operator_sets import VIEWS
-from converter.graph.queries import attributes, is_float, sole_consumer
+from converter.graph.queries import attributes, is_float, merge_neighbours, sole_consumer
+from converter.targets import Target
+from converter.targets.costs import TRANSPOSE_STEP_KIND, form_costs, step_features
 
 __all__ = ["rearrange"]
 
 _GAIN = 0.4
 """A chain is exchanged for one that costs less than this share of it. The runtime merges a Transpose with its neighbours, which
 the costs here do not see, so a small gain could be a loss."""
-
-# ONNX Runtime's CPU Transpose, ARM64 instructions; one axis moved past others has loops of its own for blocks of 1, 2, 4, 8 bytes
-_MOVED_ELEMENT = 1.0
-_MOVED_SMALL_BLOCK = 11.0
-_SMALL_BLOCKS = (2, 4, 8)
-_BLOCK = 150.0
-_ELEMENT = 50.0
-_COPIED = 0.2
-_NODE = 3000.0
 
 Order = tuple[int, ...]
 
@@ -61,14 +55,14 @@ class _Chain:
     cost: float
 
 
-def rearrange(model: ir.Model) -> list[str]:
+def rearrange(model: ir.Model, target: Target) -> list[str]:
     """Replace chains that can be had for less; returns the names of the tensors concerned."""
     builder, changed = GraphBuilder(model.graph), []
     for node in list(model.graph):
         if node.graph is None:
             continue
-        chain = _read(node)
-        best = _cheapest(chain) if chain is not None else None
+        chain = _read(node, target)
+        best = _cheapest(chain, target) if chain is not None else None
         if chain is not None and best is not None:
             output = chain.nodes[-1].outputs[0]
             changed.append(str(output.name))
@@ -93,7 +87,7 @@ def _in_chain(node: ir.Node | None) -> bool:
     )
 
 
-def _read(first: ir.Node) -> _Chain | None:
+def _read(first: ir.Node, target: Target) -> _Chain | None:
     """The longest chain that begins at a node and can be read; None if it begins earlier or moves nothing."""
     x = first.inputs[0] if first.inputs else None
     source = _shape(x)
@@ -106,7 +100,7 @@ def _read(first: ir.Node) -> _Chain | None:
     while node is not None and _in_chain(node):
         if node.op_type == "Transpose":
             perm = attributes(node).get("perm", list(range(len(atoms.dims)))[::-1])
-            cost += _transpose_cost([math.prod(atoms.sizes[a] for a in dim) for dim in atoms.dims], tuple(perm))
+            cost += _transpose_cost([math.prod(atoms.sizes[a] for a in dim) for dim in atoms.dims], tuple(perm), target)
             atoms.dims = [atoms.dims[p] for p in perm]
         elif not atoms.reshape(_shape(node.outputs[0]) or ()):
             break
@@ -118,7 +112,7 @@ def _read(first: ir.Node) -> _Chain | None:
     order = atoms.source_order()
     place = {atom: i for i, atom in enumerate(order)}
     moved = tuple(place[a] for dim in atoms.dims for a in dim)
-    return _Chain(tuple(nodes), *_merged([atoms.sizes[a] for a in order], moved), source, result, cost)
+    return _Chain(tuple(nodes), *merge_neighbours([atoms.sizes[a] for a in order], moved), source, result, cost)
 
 
 class _Atoms:
@@ -173,38 +167,9 @@ class _Atoms:
         return not queue
 
 
-def _merged(sizes: Sequence[int], order: Order) -> tuple[tuple[int, ...], Order]:
-    """Atoms that stay neighbours become one."""
-    runs: list[list[int]] = []
-    for atom in order:
-        if runs and runs[-1][-1] + 1 == atom:
-            runs[-1].append(atom)
-        else:
-            runs.append([atom])
-    starts = sorted(run[0] for run in runs)
-    place = {start: i for i, start in enumerate(starts)}
-    width = {run[0]: math.prod(sizes[a] for a in run) for run in runs}
-    return tuple(width[s] for s in starts), tuple(place[run[0]] for run in runs)
-
-
-def _transpose_cost(sizes: Sequence[int], perm: Order) -> float:
-    """ARM64 instructions of one Transpose."""
-    kept = [i for i, size in enumerate(sizes) if size > 1]
-    place = {axis: i for i, axis in enumerate(kept)}
-    merged, order = _merged([sizes[i] for i in kept], tuple(place[p] for p in perm if p in place))
-    total = math.prod(merged)
-    if list(order) == sorted(order):
-        return 0.0
-    block = merged[-1] if order[-1] == len(order) - 1 else 1
-    per_block = _BLOCK if block > 1 else _ELEMENT
-    if _moves_one_axis(order):
-        per_block = _MOVED_ELEMENT if block == 1 else _MOVED_SMALL_BLOCK if block in _SMALL_BLOCKS else _BLOCK
-    return _NODE + total * _COPIED + per_block * total / block
-
-
-def _moves_one_axis(order: Order) -> bool:
-    rest = sorted(order)
-    return any([a for a in order if a != axis] == [a for a in rest if a != axis] for axis in order)
+def _transpose_cost(sizes: Sequence[int], perm: Order, target: Target) -> float:
+    """Of one Transpose in float, in the target's unit."""
+    return form_costs(TRANSPOSE_STEP_KIND, step_features(sizes, perm), target)[0]
 
 
 def _candidates(count: int, order: Order) -> Iterator[tuple[Order, ...]]:
@@ -221,18 +186,20 @@ def _with_last(order: Order, atom: int) -> Order:
     return (*(a for a in order if a != atom), atom)
 
 
-def _steps_cost(sizes: Sequence[int], steps: Sequence[Order]) -> float:
+def _steps_cost(sizes: Sequence[int], steps: Sequence[Order], target: Target) -> float:
     total, held = 0.0, tuple(range(len(sizes)))
     for step in steps:
-        total += _transpose_cost([sizes[a] for a in held], tuple(held.index(a) for a in step))
+        # neighbours that move together are written as one axis
+        total += _transpose_cost(*merge_neighbours([sizes[a] for a in held], [held.index(a) for a in step]), target)
         held = step
     return total
 
 
-def _cheapest(chain: _Chain) -> tuple[Order, ...] | None:
+def _cheapest(chain: _Chain, target: Target) -> tuple[Order, ...] | None:
     """The steps of the best candidate, those that do nothing left out; None if the chain is as good."""
-    found = min(_candidates(len(chain.sizes), chain.order), key=lambda steps: _steps_cost(chain.sizes, steps))
-    if _steps_cost(chain.sizes, found) > _GAIN * chain.cost:
+    priced = [(_steps_cost(chain.sizes, steps, target), steps) for steps in _candidates(len(chain.sizes), chain.order)]
+    cost, found = min(priced, key=lambda each: each[0])
+    if cost > _GAIN * chain.cost:
         return None
     held, steps = tuple(range(len(chain.sizes))), []
     for step in found:
@@ -301,7 +268,7 @@ def _permutation(
             return moved, shape
         sizes = [math.prod(chain.sizes[a] for a in axis) for axis in axes]
         return [moved.index(i) for i in range(len(axes))], tuple(sizes[i] for i in moved)
-    merged, order = _merged([chain.sizes[a] for a in held], tuple(held.index(a) for a in step))
+    merged, order = merge_neighbours([chain.sizes[a] for a in held], tuple(held.index(a) for a in step))
     return list(order), merged
 
 

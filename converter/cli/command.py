@@ -25,6 +25,13 @@ class Parser(argparse.ArgumentParser):
         """Raise UsageError with argparse's own explanation."""
         raise UsageError(message, where=self.prog, hint=f"see {self.prog} --help")
 
+    def check_least(self, options: argparse.Namespace, **least: float) -> None:
+        """Refuse numbers below these, by name of their option; one that was not given is none."""
+        for name, number in least.items():
+            value = getattr(options, name)
+            if value is not None and value < number:
+                self.error(f"--{name} must be at least {number}, not {value}")
+
 
 def exit_code(command: Callable[[], None]) -> int:
     """Run a command; what goes wrong goes to stderr in at most three lines.

@@ -28,9 +28,7 @@ def explain(source_path: Path, options: Options, *, progress: Progress = SILENT)
     """Find the bridge blocks and layers of a model.
 
     Args:
-        source_path: the float model.
         options: sizes of open inputs, seed and threads.
-        progress: who is watching.
 
     Raises:
         converter.errors.ConverterError: the model cannot be read or run.

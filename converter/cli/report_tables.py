@@ -17,7 +17,8 @@ from converter.partition.policy import FOR_ACCURACY
 from converter.report import Report
 from converter.transforms.sigmoids.transform import ConstantGates
 from converter.verify.integer_coverage import FloatOp
-from converter.verify.verdict import OutputQuality, Verdict
+from converter.verify.quality import OutputQuality
+from converter.verify.verdict import Verdict
 
 __all__ = ["float_operator_lines", "render", "report_tables"]
 

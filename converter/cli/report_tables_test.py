@@ -17,7 +17,8 @@ from converter.quantization.parameters import QuantParams
 from converter.report import LOW_AGREEMENT, LOW_SQNR_DB, Report, quality_warnings, report_json
 from converter.runtime.latency import LatencyRatio
 from converter.verify.integer_coverage import FloatOp, IntegerCoverage
-from converter.verify.verdict import GroupQuality, OutputQuality, Verdict
+from converter.verify.quality import GroupQuality, OutputQuality
+from converter.verify.verdict import Verdict
 
 KERNEL = "ONNX Runtime's CPU provider has no integer kernel for Softmax"
 CHEAPER = "cheaper in float on this target, given its neighbours"

@@ -18,7 +18,7 @@ from converter.emit.graph_builder import QuantizedGraph
 from converter.forms.registry import FORMS
 from converter.graph.builder import remove_dead
 from converter.graph.operator_sets import CANONICAL_OPSET
-from converter.graph.queries import constant
+from converter.graph.queries import attributes, constant
 from converter.plan.constants import weight_codes
 from converter.plan.records import OpPlan, Plan, TensorPlan
 from converter.quantization.parameters import QuantParams
@@ -34,8 +34,7 @@ def emit(model: ir.Model, plan: Plan, metadata: Mapping[str, str]) -> ir.Model:
     """Build the quantized model; the canonical one is left as it is.
 
     Args:
-        model: canonical float model.
-        plan: settled for this model.
+        plan: assigned for this model.
         metadata: ``metadata_props`` of the result.
     """
     graph = Writer(model.graph, plan).build()
@@ -216,6 +215,12 @@ class Writer:
         grid = self.params_of(output)
         self.codes[output] = Codes(self.new.clip(self.codes[x].value, grid, str(output.name), limits), grid)
 
+    def pad_codes(self, node: ir.Node, x: ir.Value, pads: ir.Value) -> None:
+        """Let the codes of another tensor, with a border of their own or of zeros, stand for a node's output."""
+        grid, widths = self.params_of(node.outputs[0]), self.float_value(pads, str(node.name))
+        assert widths is not None
+        self.codes[node.outputs[0]] = Codes(self.new.pad(self.codes[x].value, widths, grid, str(node.name), attributes(node)), grid)
+
     def share_codes(self, output: ir.Value, x: ir.Value) -> None:
         """Let the codes of another tensor stand for an output, read with its own grid."""
         self.codes[output] = Codes(self.codes[x].value, self.params_of(output))
@@ -250,8 +255,6 @@ class Writer:
         """What an operator between DQs reads.
 
         Args:
-            node: the operator.
-            op: what the plan says of it.
             constants: grids of constant operands by input index, if others than the plan's.
             given: inputs that are there already, by index.
         """

@@ -10,6 +10,7 @@ MaxPool. Cases:
 2. A float MaxPool behind a DQ or in front of a Q: a barrier on that side.
 3. A float MatMul that reads two DQs, whoever reads its output: a barrier in front of one.
 4. A float Add between a MatMul that reads a DQ and a Q, which the runtime joins to a Gemm: a barrier behind the Add.
+5. A float Add of a constant to what an integer MatMul writes as float, which it joins to a float Gemm: a barrier between the two.
 
 A barrier is a ``Max`` of one operand. It copies its input, and the runtime neither removes it nor moves anything
 through it.
@@ -47,6 +48,10 @@ def add_barriers(builder: GraphBuilder, floats: Collection[str]) -> None:
     for node in list(builder.graph):
         if str(node.name) not in floats:
             continue
+        if node.op_type == "Add" and any(constant(v) is not None for v in node.inputs):
+            for index, value in enumerate(node.inputs):
+                if _is_product(value) and value is not None and str(value.producer().name) not in floats:  # type: ignore[union-attr]
+                    _before(builder, node, index)
         behind = [i for i, value in enumerate(node.inputs) if _comes_from_codes(value) or (node.op_type == "Add" and _is_product(value))]
         if node.op_type == "MaxPool" and behind:
             _before(builder, node, 0)

@@ -14,7 +14,7 @@ import converter.emit.builder as emit_module
 from converter.emit.fusion_barriers import TAKEN
 from converter.graph.operator_sets import BARRIER
 from converter.runtime.session import open_session
-from converter.testing.sketch import Planned, Sketch, emitted, kernels_of, parity, plan_for, settings_for
+from converter.testing.sketch import TARGET_NAMES, Planned, Sketch, emitted, kernels_of, parity, plan_for, settings_for
 
 
 def image(s: Sketch) -> str:
@@ -135,6 +135,20 @@ def test_without_the_barrier_the_runtime_takes_it(name: str, tmp_path: Path, mon
         assert parity(planned, emitted(planned)) < 60.0
     else:
         assert bare[op_type] < guarded[op_type]
+
+
+@pytest.mark.parametrize("target", TARGET_NAMES)
+def test_a_float_bias_is_not_joined_to_an_integer_product(target: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The runtime would make a float Gemm of both, with weights that it brings back to float in every run."""
+    s = Sketch()
+    x = s.add("MatMul", s.input("x", 1, 12, 8), s.normal(8, 8), name="product")
+    model = s.model(s.add("Erf", s.add("Add", x, s.normal(8), name="bias")))
+    planned = plan_for(model, target, integer={"product"})
+    kernels = kernels_of(emitted(planned), planned.target, tmp_path)
+    assert kernels["MatMulIntegerToFloat"] == 1 and kernels["Gemm"] == 0
+    assert parity(planned, emitted(planned)) > 100.0
+    monkeypatch.setattr(emit_module, "add_barriers", lambda builder, floats: None)
+    assert kernels_of(emitted(planned), planned.target, tmp_path)["Gemm"] == 1
 
 
 def test_a_q_is_not_moved_in_front_of_a_max_pool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

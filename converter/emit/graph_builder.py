@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
@@ -29,6 +32,12 @@ class QuantizedGraph(GraphBuilder):
             return codes
         ends = [self.initializer(f"{name}_{end}", np.asarray(q, grid.dtype)) for end, q in zip(("lowest", "highest"), limits, strict=True)]
         return self.add("Clip", [codes, *ends], name=f"{name}_Clip", dtype=dtype)
+
+    def pad(self, codes: ir.Value, widths: ir.Value, grid: QuantParams, name: str, attributes: Mapping[str, Any]) -> ir.Value:
+        """Append a Pad of codes, whose border is the code of zero where it is constant."""
+        copies = attributes.get("mode", "constant") != "constant"
+        border = [] if copies else [self.initializer(f"{name}_zero", np.asarray(grid.zero_point[0], grid.dtype))]
+        return self.add("Pad", [codes, widths, *border], attributes, name=name, dtype=ir.DataType.from_numpy(grid.dtype))
 
     def dequantize(self, codes: ir.Value, grid: QuantParams, name: str) -> ir.Value:
         """Append a DQ."""

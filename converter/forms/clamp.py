@@ -1,4 +1,7 @@
-"""A Relu or Clip at the end of an integer operator: the clamp happens on the codes, Q(clamp(x)) = clip(Q(x)), as Q is monotone."""
+"""A Relu or Clip: the clamp happens on the codes, Q(clamp(x)) = clip(Q(x)), as Q is monotone.
+
+At the end of an integer operator it needs no node of its own; elsewhere it is a Clip of codes, which keep their grid.
+"""
 
 from __future__ import annotations
 
@@ -7,31 +10,35 @@ from typing import TYPE_CHECKING
 import onnx_ir as ir
 
 from converter.forms.form import Context, Earlier, Form, SupportedForm, UnsupportedForm
+from converter.graph.operator_sets import PRODUCTS
 from converter.graph.queries import scalar, sole_consumer
 from converter.plan.records import OpPlan
 from converter.quantization.gated_activations import clamp_codes
+from converter.targets.costs import PIECEWISE_LINEAR_KIND
 
 if TYPE_CHECKING:
     from converter.emit.builder import Writer
 
-__all__ = ["CLAMP", "offer_clamp"]
+__all__ = ["ABSORBED_CLAMP", "CLIP", "offer_clamp"]
 
 
 def offer_clamp(node: ir.Node, context: Context, earlier: Earlier) -> SupportedForm | UnsupportedForm:
-    """A clamp with constant limits that alone reads what an integer operator writes."""
+    """A clamp with constant limits: part of the operator before it if it alone reads what that writes, else a node."""
     x = node.inputs[0]
     producer = x.producer() if x is not None else None
     before = earlier.get(str(producer.name)) if producer is not None else None
     if node.op_type == "Clip" and any(v is not None and scalar(v) is None for v in node.inputs[1:]):
         return UnsupportedForm("its limits are computed")
-    if not isinstance(before, SupportedForm) or before.form not in ("weighted", "product", "pointwise"):
-        return UnsupportedForm(f"{node.op_type} runs in integer only as the end of an integer operator that has a grid of its own")
-    if x is None or sole_consumer(x) is not node:
-        return UnsupportedForm("what it clamps is read by others too, so it cannot become part of the operator before it")
-    return SupportedForm("absorbed", {}, False, *context.cost(node))
+    float_cost, integer_cost = context.cost(node)
+    alone = x is not None and sole_consumer(x) is node
+    if alone and isinstance(before, SupportedForm) and before.form in ("weighted", "product", "pointwise"):
+        return SupportedForm("absorbed", {}, False, float_cost, integer_cost)
+    if alone and producer is not None and producer.op_type in PRODUCTS:
+        return UnsupportedForm("it becomes part of the float operator before it")
+    return SupportedForm("clip", {}, False, float_cost, context.cost(node, PIECEWISE_LINEAR_KIND)[1])
 
 
-def _emit(writer: Writer, node: ir.Node, op: OpPlan) -> None:
+def _absorb(writer: Writer, node: ir.Node, op: OpPlan) -> None:
     x, output = node.inputs[0], node.outputs[0]
     assert x is not None
     source, grid = writer.float_value(x, str(node.name)), writer.params_of(output)
@@ -39,5 +46,15 @@ def _emit(writer: Writer, node: ir.Node, op: OpPlan) -> None:
     writer.quantize(output, source, clamp_codes(node.op_type, [scalar(v) for v in node.inputs[1:]], grid))
 
 
-CLAMP = Form("absorbed", _emit, reads_codes=False)
+def _clip(writer: Writer, node: ir.Node, op: OpPlan) -> None:
+    x, output = node.inputs[0], node.outputs[0]
+    assert x is not None
+    limits = clamp_codes(node.op_type, [scalar(v) for v in node.inputs[1:]], writer.params_of(output))
+    writer.clip_codes(output, x, limits)
+
+
+ABSORBED_CLAMP = Form("absorbed", _absorb, reads_codes=False)
 """The grid of the output does the clamping."""
+
+CLIP = Form("clip", _clip, passes_codes=True)
+"""The output keeps the input's grid."""

@@ -6,9 +6,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx_ir as ir
+import torch
 
 from converter.forms.form import Context, Earlier, Form, SupportedForm, UnsupportedForm
 from converter.plan.records import OpPlan
+from converter.quantization import integer_arithmetic
 from converter.quantization.gated_activations import HARD_SIGMOID_OFFSET, gate_grid, offset_grid
 from converter.quantization.parameters import quantize
 
@@ -41,9 +43,12 @@ def _emit(writer: Writer, node: ir.Node, op: OpPlan) -> None:
 
 def _simulate(run: Run, node: ir.Node, op: OpPlan) -> None:
     x, grid = run.read_codes(node.inputs[0]), run.params_of(node.inputs[0])
-    assert x is not None and grid is not None
-    gate = run.fake_quantize(x + HARD_SIGMOID_OFFSET, gate_grid(signed=grid.signed))
-    run.store(node, [x * (gate / 6.0)], op)
+    out = run.written(node)
+    assert x is not None and grid is not None and out is not None
+    codes, shift, gate = integer_arithmetic.centred(x, grid), offset_grid(signed=grid.signed), gate_grid(signed=grid.signed)
+    three = integer_arithmetic.centred(torch.tensor(HARD_SIGMOID_OFFSET), shift)
+    gated = integer_arithmetic.centred(integer_arithmetic.add(codes, three, (grid, shift), gate), gate)
+    run.store(node, [integer_arithmetic.multiply(codes, gated, (grid, gate.rescaled(1.0 / 6.0)), out)], op)
 
 
 HARD_SWISH = Form("hardswish", _emit, _simulate)

@@ -1,21 +1,20 @@
-"""Layers with constant weights (Conv, Gemm, MatMul), and products of two computed tensors.
+"""Layers with constant weights (Conv, Gemm, MatMul), and products of tensors, computed or constant, with a grid each.
 
 Sums of int8 products in int32; the bias is added to them with their scale. Weights are stored as int8, biases as int32.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 import onnx_ir as ir
 import torch
 
 from converter.forms.float_only import weights_vanish
-from converter.forms.form import Context, Earlier, Form, SupportedForm, UnsupportedForm
+from converter.forms.form import CONTAINER_BITS, Context, Earlier, Form, SupportedForm, UnsupportedForm
 from converter.graph.macs import macs_of
-from converter.graph.queries import attributes, constant
+from converter.graph.queries import attributes, constant, data_inputs
 from converter.plan.choice import Constant
 from converter.plan.constants import bias_of, codes_from_text, weight_codes
 from converter.plan.records import OpPlan
@@ -55,13 +54,13 @@ def offer_conv(node: ir.Node, context: Context, _: Earlier) -> SupportedForm | U
 
 
 def offer_linear(node: ir.Node, context: Context, earlier: Earlier) -> SupportedForm | UnsupportedForm:
-    """A matrix product with a constant matrix on the right, or of two computed tensors."""
+    """A matrix product with a constant matrix on the right, or of any two tensors."""
     weight = constant(node.inputs[1])
     macs = macs_of(node, context.shapes)
+    if node.op_type == "MatMul" and (weight is None or weight.ndim != 2):
+        return _offer_product(node, context)
     if weight is None:
-        return _offer_product(node, context) if node.op_type == "MatMul" else UnsupportedForm("its weights are computed", macs)
-    if weight.ndim != 2:
-        return UnsupportedForm(f"its constant operand has {weight.ndim} dimensions instead of 2", macs)
+        return UnsupportedForm("its weights are computed", macs)
     attrs = attributes(node)
     if attrs.get("alpha", 1.0) != 1.0 or attrs.get("beta", 1.0) != 1.0 or attrs.get("transA", 0):
         return UnsupportedForm("the integer kernel takes no alpha, beta or transposed input", macs)
@@ -80,22 +79,23 @@ def offer_linear(node: ir.Node, context: Context, earlier: Earlier) -> Supported
 
 
 def _offer_product(node: ir.Node, context: Context) -> SupportedForm | UnsupportedForm:
+    """Of two tensors, one of them constant perhaps: a matrix on the left, or a batch of matrices."""
     macs = macs_of(node, context.shapes)
-    if constant(node.inputs[0]) is not None:
-        return UnsupportedForm("its left operand is a constant", macs)
+    arrays = {index: array for index, value in enumerate(node.inputs) if (array := constant(value)) is not None}
     if reads_logarithms(node):
         return UnsupportedForm("an operand lies on a logarithmic grid, whose steps are not equal", macs)
-    if any(v is None or len(context.seen.tensors[str(v.name)].shape) < 2 for v in node.inputs):
+    ranks = [array.ndim for array in arrays.values()] + [len(context.seen.tensors[str(v.name)].shape) for _, v in data_inputs(node)]
+    if min(ranks) < 2:
         return UnsupportedForm("an operand is not a matrix", macs)
+    constants = {index: Constant(array, None, CONTAINER_BITS, context.target.signed_activations) for index, array in arrays.items()}
     float_cost, integer_cost = context.cost(node)
-    return SupportedForm("product", {}, True, float_cost, integer_cost, macs)
+    return SupportedForm("product", constants, True, float_cost, integer_cost, macs)
 
 
 def _emit(writer: Writer, node: ir.Node, op: OpPlan) -> None:
-    grids, bias = dict(op.constants), None
-    if 1 in grids:
-        assert node.inputs[0] is not None
-        bias, grids[1] = _emit_bias(writer, node, op, writer.codes[node.inputs[0]].params, grids[1])
+    assert node.inputs[0] is not None
+    bias, weights = _emit_bias(writer, node, op, writer.codes[node.inputs[0]].params, op.constants[1])
+    grids = {**op.constants, 1: weights}
     writer.copy_node(node, writer.integer_inputs(node, op, grids, {} if bias is None else {2: bias}))
     writer.encode_outputs(node, op)
 
@@ -110,35 +110,42 @@ def _emit_bias(writer: Writer, node: ir.Node, op: OpPlan, x_grid: QuantParams, w
 
 
 def _simulate(run: Run, node: ir.Node, op: OpPlan) -> None:
-    left, right = node.inputs[0], node.inputs[1]
-    x, x_grid = run.read_codes(left), run.params_of(left)
-    assert x is not None and x_grid is not None and right is not None
+    x, x_grid = run.read_codes(node.inputs[0]), run.params_of(node.inputs[0])
+    array, w_grid, codes = constant(node.inputs[1]), op.constants[1], None
+    assert x is not None and x_grid is not None and array is not None
     bias = bias_of(op, constant(node.inputs[2])) if len(node.inputs) > 2 else None
-    codes: npt.NDArray[Any] | None = None
-    if 1 in op.constants:
-        array, w_grid = constant(right), op.constants[1]
-        assert array is not None
-        if bias is not None:
-            w_grid, codes, _ = integer_bias(bias, x_grid.scale[0], w_grid)
-        w = torch.from_numpy(dequantize(weight_codes(op, 1, array, w_grid), w_grid))
-    else:
-        computed, grid = run.read_codes(right), run.params_of(right)
-        assert computed is not None and grid is not None
-        w, w_grid = computed, grid
+    if bias is not None:
+        w_grid, codes, _ = integer_bias(bias, x_grid.scale[0], w_grid)
+    w = torch.from_numpy(dequantize(weight_codes(op, 1, array, w_grid), w_grid))
+    sums = _sums(node, (x, w), (x_grid, w_grid))
+    shape = (1, -1, *[1] * (sums.ndim - 2)) if node.op_type == "Conv" else (1,) * (sums.ndim - 1) + (-1,)
+    if codes is not None:
+        sums = sums + torch.from_numpy(codes.astype(np.float64)).reshape(shape)
+    _store(run, node, op, sums, torch.from_numpy(bias_scale(x_grid.scale[0], w_grid.scale)).reshape(shape))
+
+
+def _simulate_product(run: Run, node: ir.Node, op: OpPlan) -> None:
+    (x, y), (x_grid, y_grid) = run.integer_inputs(node, op)
+    assert x is not None and y is not None and x_grid is not None and y_grid is not None
+    sums = _sums(node, (x, y), (x_grid, y_grid))
+    _store(run, node, op, sums, torch.from_numpy(bias_scale(x_grid.scale[0], y_grid.scale)))
+
+
+def _sums(node: ir.Node, operands: tuple[torch.Tensor, torch.Tensor], grids: tuple[QuantParams, QuantParams]) -> torch.Tensor:
+    """Whole sums of products of codes, each less its zero point; float64."""
 
     def kernel(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
         return torch_ops.apply(node.op_type, [a, b], attributes(node))[0]
 
-    left_codes, right_codes = integer_arithmetic.centred(x, x_grid), integer_arithmetic.centred(w, w_grid)
+    left, right = (integer_arithmetic.centred(x, grid) for x, grid in zip(operands, grids, strict=True))
     # a sum is at most the largest input code times the absolute weights of one output channel
-    axis = 0 if node.op_type == "Conv" or attributes(node).get("transB", 0) else right_codes.ndim - 1
-    rows = right_codes.abs().movedim(axis, 0).reshape(right_codes.shape[axis], -1).sum(1)
-    largest = float(left_codes.abs().max() * rows.max()) if left_codes.numel() and rows.numel() else 0.0
-    sums = integer_arithmetic.sum_of_products(kernel, left_codes, right_codes, largest)
-    shape = (1, -1, *[1] * (sums.ndim - 2)) if node.op_type == "Conv" else (1,) * (sums.ndim - 1) + (-1,)
-    scale = torch.from_numpy(bias_scale(x_grid.scale[0], w_grid.scale)).reshape(shape)
-    if codes is not None:
-        sums = sums + torch.from_numpy(codes.astype(np.float64)).reshape(shape)
+    axis = 0 if node.op_type == "Conv" or attributes(node).get("transB", 0) else right.ndim - 1
+    rows = right.abs().movedim(axis, 0).reshape(right.shape[axis], -1).sum(1)
+    largest = float(left.abs().max() * rows.max()) if left.numel() and rows.numel() else 0.0
+    return integer_arithmetic.sum_of_products(kernel, left, right, largest)
+
+
+def _store(run: Run, node: ir.Node, op: OpPlan, sums: torch.Tensor, scale: torch.Tensor) -> None:
     out = run.written(node)
     multiplier = scale if out is None else scale / float(np.float32(out.scale[0]))
     run.store(node, [integer_arithmetic.requantize(sums, multiplier, out, scale)], op)
@@ -166,5 +173,5 @@ def _check(check: Check, node: ir.Node, op: OpPlan) -> None:
 WEIGHTED = Form("weighted", _emit, _simulate, _check)
 """A layer with constant weights."""
 
-PRODUCT = Form("product", _emit, _simulate)
-"""A product of two computed tensors."""
+PRODUCT = Form("product", simulate=_simulate_product)
+"""A product of two tensors, each on one grid."""

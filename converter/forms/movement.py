@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from converter.forms.form import Context, Earlier, Form, SupportedForm, UnsupportedForm
+from converter.forms.form import CONTAINER_BITS, Context, Earlier, Form, SupportedForm, UnsupportedForm
 from converter.graph.operator_sets import MOVEMENT as MOVING
-from converter.graph.queries import attributes, data_inputs
+from converter.graph.queries import attributes, constant, data_inputs
+from converter.plan.choice import Constant
 
 __all__ = ["CONCAT", "MOVEMENT", "moves_codes", "offer_concat", "offer_movement"]
 
@@ -34,10 +35,11 @@ def offer_movement(node: ir.Node, context: Context, _: Earlier) -> SupportedForm
 
 
 def offer_concat(node: ir.Node, context: Context, _: Earlier) -> SupportedForm | UnsupportedForm:
-    """A Concat of computed tensors, whose grids may differ."""
-    if len(list(data_inputs(node))) != len(node.inputs):
-        return UnsupportedForm("one of its inputs is a constant")
-    return SupportedForm("concat", {}, False, *context.cost(node))
+    """A Concat of tensors, whose grids may differ; constants, such as a class token, have one of their own."""
+    signed = context.target.signed_activations
+    arrays = {index: array for index, value in enumerate(node.inputs) if (array := constant(value)) is not None}
+    constants = {index: Constant(array, None, CONTAINER_BITS, signed) for index, array in arrays.items()}
+    return SupportedForm("concat", constants, False, *context.cost(node))
 
 
 MOVEMENT = Form("movement", passes_codes=True)

@@ -9,13 +9,14 @@ from collections.abc import Mapping
 
 import onnx_ir as ir
 
-from converter.forms.clamp import CLAMP, offer_clamp
+from converter.forms.clamp import ABSORBED_CLAMP, CLIP, offer_clamp
 from converter.forms.elementwise import ELEMENTWISE, offer_binary, offer_global_average, offer_unary
 from converter.forms.form import Context, Earlier, Form, Rule, SupportedForm, UnsupportedForm
 from converter.forms.gelu import GELU, offer_gelu
 from converter.forms.hard_swish import HARD_SWISH, offer_hard_swish
 from converter.forms.layer import PRODUCT, WEIGHTED, offer_conv, offer_linear
 from converter.forms.movement import CONCAT, MOVEMENT, offer_concat, offer_movement
+from converter.forms.pad import PAD, offer_pad
 from converter.forms.piecewise_linear import PIECEWISE_LINEAR
 from converter.forms.requantize import REQUANTIZE, offer_copy
 from converter.forms.rescale import RESCALE
@@ -32,7 +33,9 @@ FORMS: Mapping[str, Form] = {
         ELEMENTWISE,
         MOVEMENT,
         CONCAT,
-        CLAMP,
+        ABSORBED_CLAMP,
+        CLIP,
+        PAD,
         RESCALE,
         HARD_SWISH,
         GELU,
@@ -69,6 +72,7 @@ RULES: Mapping[str, Rule] = {
     "Gelu": offer_gelu,
     "Concat": offer_concat,
     "Identity": offer_copy,
+    "Pad": offer_pad,
     "Relu": offer_clamp,
     "Clip": offer_clamp,
     **dict.fromkeys(MOVING, offer_movement),

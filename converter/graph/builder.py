@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 import onnx_ir.passes.common as common_passes
 
-__all__ = ["GraphBuilder", "remove_dead"]
+__all__ = ["GraphBuilder", "remove_dead", "rewrite_nodes"]
 
 
 class GraphBuilder:
@@ -120,6 +120,13 @@ class GraphBuilder:
         self.rename(old, self.free(f"{name}_replaced"))
         self.remove(list(dict.fromkeys(dead)))
         self.rename(new, name)
+
+
+def rewrite_nodes(model: ir.Model, rules: Mapping[str, Callable[[GraphBuilder, ir.Node], bool]]) -> list[str]:
+    """Offer each node to the rule for its type, which says if it has changed it; returns the names of the tensors concerned."""
+    builder = GraphBuilder(model.graph)
+    pairs = ((node, str(node.outputs[0].name)) for node in list(model.graph) if node.op_type in rules)
+    return [name for node, name in pairs if rules[node.op_type](builder, node)]
 
 
 def remove_dead(model: ir.Model) -> None:

@@ -23,7 +23,6 @@ def macs_of(node: ir.Node, shapes: Mapping[str, Shape]) -> int:
     A transposed convolution multiplies before its borders are cut off. Recurrent layers are taken to run through whole sequences.
 
     Args:
-        node: float operator.
         shapes: of computed float tensors, by name.
     """
     read = [shape_of(value, shapes) for value in node.inputs]

@@ -14,7 +14,7 @@ RESIZE = "bridgequant.resize"
 INSERTED = "bridgequant.inserted"
 """The multiplication was inserted, so that its operand can have a grid per channel."""
 
-NONUNIFORM = "bridgequant.curve"
+NONUNIFORM = "bridgequant.nonuniform"
 """The node is part of a grid that is not uniform, of the kind that is the entry's text."""
 
 TWIN_SUM = "twin-sum"

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from typing import Any
 
 import onnx
 from onnx import AttributeProto, FunctionProto, GraphProto, NodeProto, TensorProto
 
-__all__ = ["graphs_of", "names_in", "nodes_of", "tensors_of", "unused_name"]
+__all__ = ["freeze_initializers", "graphs_of", "names_in", "nodes_of", "refill", "tensors_of", "unused_name"]
 
 
 def graphs_of(whole: onnx.ModelProto | GraphProto | FunctionProto) -> Iterator[GraphProto | FunctionProto]:
@@ -38,6 +39,13 @@ def tensors_of(model: onnx.ModelProto) -> Iterator[TensorProto]:
             yield from (attribute.sparse_tensor.values, attribute.sparse_tensor.indices)
 
 
+def refill(field: Any, entries: Iterable[Any]) -> None:
+    """Let a repeated field of a message hold these entries, its own among them, and no others."""
+    kept = list(entries)
+    del field[:]
+    field.extend(kept)
+
+
 def names_in(graph: GraphProto) -> set[str]:
     """Names of tensors and nodes, those of inner graphs included."""
     names = {v.name for g in graphs_of(graph) if isinstance(g, GraphProto) for v in (*g.input, *g.output, *g.initializer)}
@@ -50,3 +58,13 @@ def unused_name(wish: str, taken: set[str]) -> str:
         wish += "_"
     taken.add(wish)
     return wish
+
+
+def freeze_initializers(model: onnx.ModelProto) -> None:
+    """Weights that older files list among the inputs are constants to everyone from here on."""
+    names = {i.name for i in model.graph.initializer}
+    inputs = [i for i in model.graph.input if i.name not in names]
+    if len(inputs) < len(model.graph.input):
+        refill(model.graph.input, inputs)
+    if names and model.ir_version:
+        model.ir_version = max(model.ir_version, 4)  # of version 3 they would have to be inputs

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy.typing as npt
@@ -16,6 +17,8 @@ __all__ = [
     "is_float",
     "is_float_output",
     "is_graph_output",
+    "merge_neighbours",
+    "moves_one_axis",
     "narrows_output",
     "relabel_factor",
     "scalar",
@@ -103,3 +106,23 @@ def is_float_output(value: ir.Value) -> bool:
 def narrows_output(node: ir.Node) -> bool:
     """True for the Cast that makes a float16 output of the model."""
     return node.op_type == "Cast" and is_graph_output(node.outputs[0]) and node.outputs[0].dtype == ir.DataType.FLOAT16
+
+
+def moves_one_axis(perm: Sequence[int]) -> bool:
+    """True if a permutation moves one axis and all others keep their order."""
+    places = range(len(perm))
+    return any([p for p in perm if p != axis] == [p for p in places if p != axis] for axis in places)
+
+
+def merge_neighbours(sizes: Sequence[int], order: Sequence[int]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Sizes of axes, and the order in which a Transpose puts them, with axes that stay neighbours made one."""
+    runs: list[list[int]] = []
+    for atom in order:
+        if runs and runs[-1][-1] + 1 == atom:
+            runs[-1].append(atom)
+        else:
+            runs.append([atom])
+    starts = sorted(run[0] for run in runs)
+    place = {start: i for i, start in enumerate(starts)}
+    width = {run[0]: math.prod(sizes[a] for a in run) for run in runs}
+    return tuple(width[s] for s in starts), tuple(place[run[0]] for run in runs)

@@ -21,7 +21,6 @@ def load_external_data(path: Path, model: onnx.ModelProto, tensors: Iterable[Ten
     """Read the external data of a model into it.
 
     Args:
-        path: the model's file.
         model: parsed from it.
         tensors: all tensors of the model, in initializers and in attributes.
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import glob
 import os
+import platform
 import stat
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -97,8 +99,34 @@ def _is_special(path: Path) -> bool:
     return path.exists() and not stat.S_ISREG(path.stat().st_mode)
 
 
+def _temporary(target: Path) -> str:
+    """What the names of temporary files for a target begin with, on this machine."""
+    return f".{target.name[:180]}.{platform.node()[:30]}"
+
+
+def _remove_orphans(target: Path) -> None:
+    if os.name != "posix":
+        return
+    for path in target.parent.glob(f"{glob.escape(_temporary(target))}.*.tmp"):
+        process = path.name.split(".")[-2]
+        if process.isdecimal() and not _is_running(int(process)):
+            path.unlink(missing_ok=True)
+
+
+def _is_running(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # somebody else's
+        return True
+    return True
+
+
 def write_files(contents: Mapping[Path, bytes]) -> None:
     """Write temporary files beside all of them and rename these in order, so that each is replaced whole or not at all.
+
+    Those that killed processes of this machine left behind are removed.
 
     Raises:
         UsageError: a folder or the disk does not take one; nothing is replaced and nothing left behind.
@@ -112,7 +140,8 @@ def write_files(contents: Mapping[Path, bytes]) -> None:
                     target.write_bytes(data)
                     continue
                 # known before it exists: an interruption at any moment leaves nothing behind
-                staged[target] = target.with_name(f".{target.name[:200]}.{os.getpid()}.tmp")
+                staged[target] = target.with_name(f"{_temporary(target)}.{os.getpid()}.tmp")
+                _remove_orphans(target)
                 _write_new(staged[target], data, target)
             except OSError as error:
                 raise UsageError(

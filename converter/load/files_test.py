@@ -2,7 +2,10 @@ from __future__ import annotations
 
 import errno
 import os
+import platform
 import stat
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -109,6 +112,20 @@ def test_writing_replaces_and_leaves_nothing_else(tmp_path: Path) -> None:
     write_files({tmp_path / "a": b"new", tmp_path / "b": b"more"})
     assert names(tmp_path) == ["a", "b"]
     assert (tmp_path / "a").read_bytes() == b"new" and (tmp_path / "b").read_bytes() == b"more"
+
+
+@pytest.mark.skipif(os.name != "posix", reason="whether a process runs is asked in the way of POSIX")
+def test_what_a_killed_process_left_behind_is_removed(tmp_path: Path) -> None:
+    """The process is one that has ended; files of running ones and of other targets stay."""
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    names = [f".{name}.{platform.node()[:30]}.{pid}.tmp" for name in ("a", "b") for pid in (ended.pid, os.getpid())]
+    for name in names[:1] + names[2:]:
+        (tmp_path / name).write_bytes(b"half")
+    parent = tmp_path / f".a.{platform.node()[:30]}.{os.getppid()}.tmp"
+    parent.write_bytes(b"half")
+    write_files({tmp_path / "a": b"new"})
+    assert sorted(p.name for p in tmp_path.iterdir()) == sorted(["a", parent.name, *names[2:]])
 
 
 def test_permissions_are_those_of_the_old_file_or_the_usual_ones(tmp_path: Path) -> None:

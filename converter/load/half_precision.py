@@ -6,7 +6,7 @@ import numpy as np
 import onnx
 from onnx import AttributeProto, GraphProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
-from converter.graph.protos import graphs_of, names_in, nodes_of, tensors_of, unused_name
+from converter.graph.protos import graphs_of, names_in, nodes_of, refill, tensors_of, unused_name
 
 __all__ = ["widen_halves"]
 
@@ -58,9 +58,7 @@ def _widen_inputs(graph: GraphProto, taken: set[str]) -> int:
         wide = unused_name(f"{name}_float32", taken)
         _rename(graph, name, wide)
         casts.append(helper.make_node("Cast", [name], [wide], name=wide, to=TensorProto.FLOAT))
-    nodes = [*casts, *graph.node]
-    del graph.node[:]
-    graph.node.extend(nodes)
+    refill(graph.node, [*casts, *graph.node])
     return len(casts)
 
 

@@ -8,7 +8,7 @@ import onnx
 from onnx import FunctionProto, NodeProto, inliner
 
 from converter.errors import ModelError
-from converter.graph.protos import nodes_of
+from converter.graph.protos import nodes_of, refill
 from converter.load.vetting import place_of, refuse_invalid
 
 __all__ = ["drop_unused_functions", "inline_functions"]
@@ -26,16 +26,13 @@ def drop_unused_functions(model: onnx.ModelProto) -> None:
         if name in functions and name not in used:
             used.add(name)
             pending += [_called(n) for n in nodes_of(functions[name])]
-    kept = [f for f in model.functions if _identifier(f) in used]
-    del model.functions[:]
-    model.functions.extend(kept)
+    refill(model.functions, (f for f in model.functions if _identifier(f) in used))
 
 
 def inline_functions(path: Path, model: onnx.ModelProto) -> onnx.ModelProto:
     """The same model without local functions; nodes of their bodies get names of their own.
 
     Args:
-        path: the model's file, for messages.
         model: nodes sorted, the standard domain spelled as an empty name.
 
     Raises:

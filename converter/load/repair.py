@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import heapq
 from collections.abc import Iterator
 from pathlib import Path
 
+import networkx as nx
 import onnx
 from onnx import AttributeProto, FunctionProto, GraphProto, NodeProto, TensorProto, ValueInfoProto
 
 from converter.errors import ModelError
-from converter.graph.protos import graphs_of, names_in, nodes_of, unused_name
+from converter.graph.protos import freeze_initializers, graphs_of, names_in, nodes_of, refill, unused_name
 from converter.graph.shape_inference import infer_shapes
 from converter.load.vetting import place_of
 
@@ -37,8 +37,7 @@ def spell_standard_domain(path: Path, model: onnx.ModelProto) -> None:
                 raise ModelError(what, where=str(path), hint="export the model again")
             seen[domain] = entry.version
         if len(seen) < len(importer.opset_import) or any(o.domain == _STANDARD_ALIAS for o in importer.opset_import):
-            del importer.opset_import[:]
-            importer.opset_import.extend(onnx.helper.make_opsetid(domain, version) for domain, version in seen.items())
+            refill(importer.opset_import, (onnx.helper.make_opsetid(domain, version) for domain, version in seen.items()))
 
 
 def repair(path: Path, model: onnx.ModelProto) -> None:
@@ -52,15 +51,13 @@ def repair(path: Path, model: onnx.ModelProto) -> None:
         ModelError: the graph has a cycle.
     """
     used = {n.domain for n in nodes_of(model)} | {""}
-    imports = [o for o in model.opset_import if o.domain in used]
-    del model.opset_import[:]
-    model.opset_import.extend(imports)
+    refill(model.opset_import, (o for o in model.opset_import if o.domain in used))
     for graph in graphs_of(model):
         graph.name = graph.name or _GRAPH_NAME
         _keep_last_initializers(graph)
         _keep_node_names_apart(graph)
     _name_required_outputs(model)
-    _freeze_initializers(model)
+    freeze_initializers(model)
     _open_negative_sizes(model)
     sort_nodes(path, model)
 
@@ -75,36 +72,19 @@ def sort_nodes(path: Path, model: onnx.ModelProto) -> None:
         nodes = list(graph.node)
         order = _order(path, nodes)
         if order != list(range(len(nodes))):
-            sorted_nodes = [nodes[index] for index in order]
-            del graph.node[:]
-            graph.node.extend(sorted_nodes)
+            refill(graph.node, (nodes[index] for index in order))
 
 
 def _order(path: Path, nodes: list[NodeProto]) -> list[int]:
     makers = {output: index for index, node in enumerate(nodes) for output in node.output if output}
-    needs = [{makers[name] for name in _names_read(node) if name in makers} for node in nodes]
-    readers: list[list[int]] = [[] for _ in nodes]
-    for index, needed in enumerate(needs):
-        for maker in needed:
-            readers[maker].append(index)
-    waiting = [len(needed) for needed in needs]
-    ready = [index for index, count in enumerate(waiting) if count == 0]
-    order = []
-    while ready:
-        index = heapq.heappop(ready)
-        order.append(index)
-        for reader in readers[index]:
-            waiting[reader] -= 1
-            if waiting[reader] == 0:
-                heapq.heappush(ready, reader)
-    if len(order) < len(nodes):
-        index, seen = next(i for i, count in enumerate(waiting) if count), set[int]()
-        while index not in seen:  # who waits waits for someone who waits: sooner or later in a circle
-            seen.add(index)
-            index = next(maker for maker in sorted(needs[index]) if waiting[maker])
-        what = f"the graph has a cycle: operator '{nodes[index].op_type}' waits for its own output"
-        raise ModelError(what, where=place_of(path, nodes[index]), hint="export the model again")
-    return order
+    needs = nx.DiGraph((makers[name], index) for index, node in enumerate(nodes) for name in _names_read(node) if name in makers)
+    needs.add_nodes_from(range(len(nodes)))
+    try:
+        return list(nx.lexicographical_topological_sort(needs))
+    except nx.NetworkXUnfeasible:
+        node = nodes[nx.find_cycle(needs)[0][0]]
+        what = f"the graph has a cycle: operator '{node.op_type}' waits for its own output"
+        raise ModelError(what, where=place_of(path, node), hint="export the model again") from None
 
 
 def _names_read(node: NodeProto) -> Iterator[str]:
@@ -121,9 +101,7 @@ def _keep_last_initializers(graph: GraphProto | FunctionProto) -> None:
     if isinstance(graph, GraphProto):
         last = {i.name: i for i in graph.initializer}
         if len(last) < len(graph.initializer):
-            kept = list(last.values())
-            del graph.initializer[:]
-            graph.initializer.extend(kept)
+            refill(graph.initializer, last.values())
 
 
 def _keep_node_names_apart(graph: GraphProto | FunctionProto) -> None:
@@ -148,17 +126,6 @@ def _name_required_outputs(model: onnx.ModelProto) -> None:
                 node.output[place] = unused_name(f"{next(o for o in (*node.output, node.op_type) if o)}_{place}", taken)
 
 
-def _freeze_initializers(model: onnx.ModelProto) -> None:
-    """Weights that older files list among the inputs are constants to everyone from here on."""
-    names = {i.name for i in model.graph.initializer}
-    inputs = [i for i in model.graph.input if i.name not in names]
-    if len(inputs) < len(model.graph.input):
-        del model.graph.input[:]
-        model.graph.input.extend(inputs)
-    if names and model.ir_version:
-        model.ir_version = max(model.ir_version, 4)  # of version 3 they would have to be inputs
-
-
 def _open_negative_sizes(model: onnx.ModelProto) -> None:
     """Sizes below zero stand for any size, with the runtime too."""
     for value in (*model.graph.input, *model.graph.output):
@@ -179,9 +146,9 @@ def state_output_shapes(model: onnx.ModelProto) -> None:
     if not shapeless:
         return
     stated = {v.name: v for v in model.graph.value_info}
-    _set_value_info(model.graph, {})  # may be wrong
+    refill(model.graph.value_info, [])  # may be wrong
     inferred = {v.name: v.type.tensor_type for v in infer_shapes(model).graph.output}
-    _set_value_info(model.graph, stated)
+    refill(model.graph.value_info, stated.values())
     symbols = {d.dim_param for v in model.graph.input for d in v.type.tensor_type.shape.dim}
     for name, value in shapeless.items():
         if inferred[name].HasField("shape"):
@@ -198,18 +165,12 @@ def drop_wrong_types(model: onnx.ModelProto) -> None:
             # inputs, outputs and constants have types of their own
             known = {v.name for v in (*inner.input, *inner.output, *inner.initializer)}
             made = {o for n in inner.node for o in n.output if o} - known
-            _set_value_info(inner, {v.name: v for v in inner.value_info if v.name in made and _is_plain_tensor(v)})
+            refill(inner.value_info, {v.name: v for v in inner.value_info if v.name in made and _is_plain_tensor(v)}.values())
     stated = {v.name: v for v in model.graph.value_info}
     if stated:
-        _set_value_info(model.graph, {})
+        refill(model.graph.value_info, [])
         inferred = {v.name: v for v in infer_shapes(model).graph.value_info}
-        _set_value_info(model.graph, {n: v for n, v in stated.items() if n not in inferred or _agree(v, inferred[n])})
-
-
-def _set_value_info(graph: GraphProto, values: dict[str, ValueInfoProto]) -> None:
-    kept = list(values.values())
-    del graph.value_info[:]
-    graph.value_info.extend(kept)
+        refill(model.graph.value_info, (v for n, v in stated.items() if n not in inferred or _agree(v, inferred[n])))
 
 
 def _is_plain_tensor(value: ValueInfoProto) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import onnx
 from onnx import AttributeProto, NodeProto, TensorProto, helper, numpy_helper
 
+from converter.graph.protos import refill
 from converter.runtime.session import run_model
 
 __all__ = ["read_stored_integers"]
@@ -30,9 +31,7 @@ def read_stored_integers(model: onnx.ModelProto) -> bool:
     if stored:
         read = {name for n in model.graph.node for name in n.input} | {o.name for o in model.graph.output}
         codes = {name for n in stored for name in n.input} - read
-        kept = [i for i in model.graph.initializer if i.name not in codes]
-        del model.graph.initializer[:]
-        model.graph.initializer.extend(kept)
+        refill(model.graph.initializer, (i for i in model.graph.initializer if i.name not in codes))
     return bool(stored)
 
 

@@ -16,7 +16,7 @@ __all__ = ["Method", "Proposal"]
 
 
 class Proposal(NamedTuple):
-    """A transform, if the method wants one here, and a draft of its answer, if it has one already."""
+    """A transform, if the method wants one here, and its first choice, if it has one already."""
 
     transform: Transform | None
     first_choice: Choice | None = None
@@ -31,11 +31,11 @@ class Method:
         choose: quantization parameters for every tensor and constant.
         sigmoids: cheaper functions in the place of sigmoids, by operator name, once these parameters are known.
         refine: better constants, once it is known which operators run in integer.
-        studies: whether it looks at layers and blocks, and needs an analysis context of the network.
+        needs_context: whether it looks at layers and blocks, and needs an analysis context of the network.
     """
 
     choose: Callable[[Problem], Choice]
     transforms: tuple[Callable[[Problem], Proposal], ...] = ()
     sigmoids: Callable[[Problem, Choice], dict[str, PricedApproximation]] | None = None
     refine: Callable[[Problem, Plan], Plan] | None = None
-    studies: bool = False
+    needs_context: bool = False

@@ -37,19 +37,19 @@ def tensor_bits(model: ir.Model, offers: Mapping[str, SupportedForm | Unsupporte
         offers: the form in which each operator could run in integer; a refused layer asks for nothing.
         activation_bits: 4 to 8.
     """
-    root: dict[ir.Value, ir.Value] = {value: value for value in model.graph.inputs if is_float(value)}
+    owner: dict[ir.Value, ir.Value] = {value: value for value in model.graph.inputs if is_float(value)}
     narrow: set[ir.Value] = set()
     for node in model.graph:
         entry = offers.get(str(node.name))
         form = entry.form if isinstance(entry, SupportedForm) else None
-        sources = [root[value] for _, value in data_inputs(node)]
+        sources = [owner[value] for _, value in data_inputs(node)]
         made = [o for o in node.outputs if is_float(o) and constant(o) is None]
-        root.update((o, sources[0] if form in PASSING else o) for o in made)
+        owner.update((o, sources[0] if form in PASSING else o) for o in made)
         if form in _ENTERED:
             narrow.update(sources)
         elif form == "requantize":
             narrow.update(made)
-    return {str(value.name): activation_bits if source in narrow else CONTAINER_BITS for value, source in root.items()}
+    return {str(value.name): activation_bits if source in narrow else CONTAINER_BITS for value, source in owner.items()}
 
 
 def width_counts(plan: Plan) -> tuple[dict[int, int], dict[int, int]]:

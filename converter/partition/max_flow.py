@@ -42,57 +42,57 @@ def minimum_cut(capacities: Mapping[tuple[Vertex, Vertex], float], source: Verte
 
 
 def _maximum_flow(vertices: int, edges: Sequence[tuple[int, int, int]]) -> tuple[int, list[int]]:
-    """The most that flows from vertex 0 to vertex 1, by Dinic's algorithm, and how many edges with room lead from each to vertex 1.
+    """The most that flows from vertex 0 to vertex 1, by Dinic's algorithm, and how many edges with some left lead from each to vertex 1.
 
     Distances are -1 where no way is left. They do not depend on which of several maximum flows was found (Picard and Queyranne 1980).
     """
     leaving: list[list[int]] = [[] for _ in range(vertices)]
     ends: list[int] = []
-    room: list[int] = []
+    residual: list[int] = []
     for start, end, capacity in edges:
         leaving[start].append(len(ends))
         leaving[end].append(len(ends) + 1)  # the same edge backwards: its number differs in the last bit
         ends += [end, start]
-        room += [capacity, 0]
+        residual += [capacity, 0]
     total = 0
     while True:
-        distances = _distances(leaving, ends, room)
+        distances = _distances(leaving, ends, residual)
         if distances[0] < 0:
             return total, distances
-        total += _blocking_flow(leaving, ends, room, list(distances))
+        total += _blocking_flow(leaving, ends, residual, list(distances))
 
 
-def _distances(leaving: Sequence[Sequence[int]], ends: Sequence[int], room: Sequence[int]) -> list[int]:
+def _distances(leaving: Sequence[Sequence[int]], ends: Sequence[int], residual: Sequence[int]) -> list[int]:
     distances = [-1] * len(leaving)
     distances[1] = 0
     reached = [1]
     for vertex in reached:
         for edge in leaving[vertex]:
             before = ends[edge]
-            if distances[before] < 0 and room[edge ^ 1]:
+            if distances[before] < 0 and residual[edge ^ 1]:
                 distances[before] = distances[vertex] + 1
                 reached.append(before)
     return distances
 
 
-def _blocking_flow(leaving: Sequence[Sequence[int]], ends: Sequence[int], room: list[int], distances: list[int]) -> int:
+def _blocking_flow(leaving: Sequence[Sequence[int]], ends: Sequence[int], residual: list[int], distances: list[int]) -> int:
     """Fill shortest ways until there is none left; dead ends lose their distance."""
     tried = [0] * len(leaving)
     total, vertex = 0, 0
     way: list[int] = []
     while True:
         if vertex == 1:
-            amount = min(room[edge] for edge in way)
+            amount = min(residual[edge] for edge in way)
             total += amount
             for edge in way:
-                room[edge] -= amount
-                room[edge ^ 1] += amount
-            full = next(place for place, edge in enumerate(way) if not room[edge])
+                residual[edge] -= amount
+                residual[edge ^ 1] += amount
+            full = next(place for place, edge in enumerate(way) if not residual[edge])
             vertex = ends[way[full] ^ 1]
             del way[full:]
         edges = leaving[vertex]
         place = tried[vertex]
-        while place < len(edges) and not (room[edges[place]] and distances[ends[edges[place]]] == distances[vertex] - 1):
+        while place < len(edges) and not (residual[edges[place]] and distances[ends[edges[place]]] == distances[vertex] - 1):
             place += 1
         tried[vertex] = place
         if place < len(edges):

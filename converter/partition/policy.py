@@ -90,7 +90,7 @@ def added_loss(plan: Plan, activation_sensitivity: Mapping[str, float], weight_s
     """What the grids of a plan add to the loss, as independent errors add up.
 
     Args:
-        plan: settled.
+        plan: assigned.
         activation_sensitivity: of tensors' grids, by the tensors' names.
         weight_sensitivity: of integer forms of operators, by their names.
     """

@@ -10,14 +10,11 @@ import onnx_ir as ir
 from converter.forms.form import SupportedForm, UnsupportedForm
 from converter.forms.registry import PASSING
 from converter.targets import Target
-from converter.targets.costs import features, form_costs
+from converter.targets.costs import PIECEWISE_LINEAR_KIND, features, form_costs
 from converter.transforms.sigmoids.constant import gated_product
 from converter.transforms.sigmoids.piecewise_linear import PiecewiseLinear, SigmoidSite
 
-__all__ = ["PIECEWISE_LINEAR_KIND", "find_sigmoid_sites", "piecewise_linear_forms"]
-
-PIECEWISE_LINEAR_KIND = "SigmoidRamp"
-"""How targets call the integer form of a piecewise-linear sigmoid."""
+__all__ = ["find_sigmoid_sites", "piecewise_linear_forms"]
 
 Offers = Mapping[str, SupportedForm | UnsupportedForm]
 Shapes = Mapping[str, tuple[int, ...]]

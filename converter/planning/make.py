@@ -58,7 +58,7 @@ class Planned:
 
     Attributes:
         model: the canonical model with the plan's transforms applied.
-        plan: settled for it.
+        plan: assigned for it.
         offers: what could run in integer there.
         loss: by which candidates were judged; empty where none was needed.
     """
@@ -148,7 +148,7 @@ def _made(
     offers |= {name: entry for name, entry in approximated.items() if plan.ops[name].coefficients}
     plan = replace(plan, transforms=tuple(applied))
     if method.refine is not None and problem.context is not None:
-        # now it is settled which operators run in integer, and so who reads what through a grid
+        # now it is known which operators run in integer, and so who reads what through a grid
         context = replace(problem.context, quantized_edges=quantized_edges_of(model, plan))
         plan = method.refine(replace(problem, context=context), plan)
     return Planned(model, plan, offers, _judged_by(problem, choice))
@@ -220,7 +220,7 @@ def _problem(
     sites, quantizer_sites = _exact_sites(model, seen, offers, options), find_quantizer_sites(model, excluded)
     sigmoid_sites = find_sigmoid_sites(model, offers, _shapes(seen), target)
     problem = Problem(seen.tensors, constants, bits, target.signed_activations, sites, quantizer_sites, sigmoid_sites)
-    if not METHODS[options.method].studies:
+    if not METHODS[options.method].needs_context:
         return problem, offers
     # studied as if integers were worth it; whether they are is decided when the grids are known
     skeleton = _placed(model, offers, minmax.choose(problem), seen, replace(target, margin=0.0), options, "")

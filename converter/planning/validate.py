@@ -67,7 +67,15 @@ def _form(node: ir.Node, op: OpPlan) -> str:
         return "piecewise_linear" if op.coefficients else "pointwise"
     if relabel_factor(node) is not None:
         return "relabel"
-    alone = {"HardSwish": "hardswish", "Gelu": "gelu", "Relu": "absorbed", "Clip": "absorbed", "Identity": "requantize", "Concat": "concat"}
+    alone = {
+        "HardSwish": "hardswish",
+        "Gelu": "gelu",
+        "Relu": "absorbed",
+        "Clip": "absorbed",
+        "Identity": "requantize",
+        "Concat": "concat",
+        "Pad": "pad",
+    }
     return alone.get(node.op_type, "movement" if node.op_type in MOVEMENT else "pointwise")
 
 
@@ -223,7 +231,7 @@ def _check_follows(output: ir.Value, node: ir.Node, op: OpPlan, check: Check) ->
     before = plan.tensors[source].params
     wanted = before.rescaled(factor) if before is not None and factor is not None else before
     if tensor_plan.params != wanted or (tensor_plan.kind == "derived") != (op.form == "relabel"):
-        rule = f"must share the grid of '{source}'" if op.form == "movement" else f"must have the grid of '{source}' times {factor:g}"
+        rule = f"must share the grid of '{source}'" if factor is None else f"must have the grid of '{source}' times {factor:g}"
         raise check.refuse(f"tensor '{output.name}' {rule}")
 
 

@@ -53,7 +53,6 @@ def open_session(
         model: a model in memory, or a file (needed when it has external data).
         threads: intra-op threads; 0 leaves the choice to the runtime.
         optimise: all of the runtime's graph optimisations, or none.
-        settings: session configuration entries.
         optimised_path: where the runtime writes its optimised graph.
         profile_prefix: file prefix of a profile, which ``end_profiling`` completes.
 

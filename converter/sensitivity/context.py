@@ -1,6 +1,6 @@
-"""Study: what a method gets that looks at layers and blocks and not only at tensors. Plain data and numbers.
+"""Analysis context: what a method gets that looks at layers and blocks and not only at tensors. Plain data and numbers.
 
-The readings say where a running integer model has a grid in the way: an integer operator reads codes, and whoever reads
+Quantized edges say where a running integer model has a grid in the way: an integer operator reads codes, and whoever reads
 what an integer operator wrote reads numbers that lie on a grid already.
 """
 
@@ -134,7 +134,7 @@ def context_of_layers(model: ir.Model, plan: Plan, feeds: Sequence[Feed], seed: 
 
     Args:
         model: canonical float model.
-        plan: settled.
+        plan: assigned.
         feeds: samples.
         seed: of random choices.
         unsteady: names of tensors that have not the same shape for all samples.

@@ -9,13 +9,33 @@ import onnx_ir as ir
 
 from converter.graph.macs import macs_of, shape_of
 from converter.graph.operator_sets import CONVOLUTIONS, RECURRENT
-from converter.graph.queries import attributes, constant, data_inputs
+from converter.graph.queries import attributes, constant, data_inputs, moves_one_axis
 from converter.targets.target import Prices, Target
 
-__all__ = ["Shapes", "cheaper_form", "features", "form_costs", "kind_of", "operator_costs", "price"]
+__all__ = [
+    "PIECEWISE_LINEAR_KIND",
+    "TRANSPOSE_STEP_KIND",
+    "Shapes",
+    "cheaper_form",
+    "features",
+    "form_costs",
+    "kind_of",
+    "operator_costs",
+    "price",
+    "step_features",
+]
 
 Shapes = Mapping[str, tuple[int, ...]]
 """Shape of each float tensor, by name."""
+
+PIECEWISE_LINEAR_KIND = "PiecewiseLinear"
+"""How targets call the integer form of a piecewise-linear sigmoid, a Clip of codes."""
+
+TRANSPOSE_STEP_KIND = "TransposeStep"
+"""How targets call a float Transpose by its :func:`step_features`, for the choice between chains that give the same."""
+
+_PAIR = 2
+"""Numbers of four bytes up to which a Transpose that moves one axis has a loop of its own."""
 
 _WIDE = 64
 """Input channels from which the runtime's ARM64 kernel for symmetric convolutions needs no unfolding (MLAS, convsym.cpp)."""
@@ -129,21 +149,35 @@ def _unfolded(node: ir.Node, macs: int, written: Sequence[Sequence[int]], weight
     }
 
 
+def step_features(shape: Sequence[int], perm: Sequence[int]) -> dict[str, float]:
+    """What a float Transpose does, more finely than :func:`features`; nothing if it is no more than a view (ONNX Runtime, transpose.cc).
+
+    One axis that moves past others has loops of its own for pieces of up to 8 bytes, which is two numbers. A piece is made up of the
+    axes at the end that stay in place.
+    """
+    moved = [axis for axis in perm if shape[axis] != 1]
+    if moved == sorted(moved):
+        return {}
+    total, piece = math.prod(shape), math.prod(shape[_first_in_place(perm) :])
+    alone = moves_one_axis(perm) and piece <= _PAIR
+    how = ("moved" if piece == 1 else "moved_pair") if alone else "single" if piece == 1 else "piece"
+    return {"node": 1.0, "element": float(total), how: total / piece}
+
+
 def _blocks(shape: Sequence[int], perm: Sequence[int]) -> int:
     """Pieces that the runtime moves one by one: none for a mere reshape or if one axis moves past others, which have fast loops.
 
     Otherwise the axes at the end that stay in place make up a piece (ONNX Runtime, transpose.cc).
     """
     moved = [axis for axis in perm if shape[axis] != 1]
-    if moved == sorted(moved) or _single_axis(perm):
+    if moved == sorted(moved) or moves_one_axis(perm):
         return 0
+    return math.prod(shape[axis] for axis in perm[: _first_in_place(perm)])
+
+
+def _first_in_place(perm: Sequence[int]) -> int:
+    """From which axis on all stay in place."""
     stay = len(perm)
-    while perm[stay - 1] == stay - 1:
+    while stay and perm[stay - 1] == stay - 1:
         stay -= 1
-    return math.prod(shape[axis] for axis in perm[:stay])
-
-
-def _single_axis(perm: Sequence[int]) -> bool:
-    """True if one axis moves and all others keep their order."""
-    places = range(len(perm))
-    return any([p for p in perm if p != axis] == [p for p in places if p != axis] for axis in places)
+    return stay

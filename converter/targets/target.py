@@ -23,6 +23,10 @@ FEATURES: Mapping[str, str] = MappingProxyType(
         "matrix": "matrices multiplied: the product of all axes but the last two",
         "operand": "elements of a computed right factor",
         "block": "pieces of memory that a Transpose moves one by one",
+        "moved": "elements that a TransposeStep of one axis moves singly",
+        "moved_pair": "pairs of elements that it moves",
+        "piece": "larger pieces, and pieces of two and more elements that any other TransposeStep moves",
+        "single": "elements that any other TransposeStep moves singly",
     }
 )
 """On what costs may depend, all counted at the calibrated shape."""

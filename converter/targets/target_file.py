@@ -53,10 +53,6 @@ _NARROWEST, _WIDEST = 2, 8
 def read_target(path: Path, where: str) -> Target:
     """Read a target file.
 
-    Args:
-        path: the file.
-        where: for messages.
-
     Raises:
         UsageError: it cannot be read, or says something that makes no sense.
     """

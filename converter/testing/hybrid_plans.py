@@ -28,7 +28,7 @@ from converter.testing.models import hybrid_model
 from converter.testing.sketch import settings_for
 from converter.transforms.equalization.apply import Equalization, apply_equalizations
 from converter.transforms.equalization.find import find_sites
-from converter.verify.verdict import sqnr
+from converter.verify.quality import sqnr
 
 FEEDS: list[Feed] = [{"image": np.random.default_rng(i).random((1, 3, 32, 32), dtype=np.float32)} for i in range(40)]
 

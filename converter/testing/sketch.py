@@ -31,8 +31,8 @@ from converter.runtime.session import Feed, open_session, run_session
 from converter.sensitivity.output_loss import OutputLoss
 from converter.targets import TARGETS, Target
 from converter.verify.fusion_hazards import check_emitted
+from converter.verify.quality import sqnr
 from converter.verify.simulation import simulate
-from converter.verify.verdict import sqnr
 
 FLOAT = TensorProto.FLOAT
 

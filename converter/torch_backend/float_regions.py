@@ -2,18 +2,20 @@
 
 The runtime joins float operators, a sum and a LayerNormalization for instance, and rounds otherwise then than operator by
 operator. In front of a rounding step the last bits are enough to move a code. A region holds all that the runtime may
-join, so that it is joined in the same way when the region is a model of its own.
+join, so that it is joined in the same way when the region is a model of its own. Where an earlier region with a convolution
+hands it a tensor, that region comes along: whether a sum is joined to a convolution depends on the layout of its other operand.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import onnx
 import onnx_ir as ir
 from onnx import helper, numpy_helper
 
+from converter.graph.operator_sets import CONVOLUTIONS
 from converter.graph.queries import constant
 
 __all__ = ["Region", "order_by_regions", "region_graph"]
@@ -27,11 +29,13 @@ class Region:
         nodes: in topological order.
         inputs: computed values that they read and do not make.
         outputs: values that others read, and outputs of the model.
+        context: operators of earlier regions that come along, in topological order; ``inputs`` are theirs too.
     """
 
     nodes: tuple[ir.Node, ...]
     inputs: tuple[ir.Value, ...]
     outputs: tuple[ir.Value, ...]
+    context: tuple[ir.Node, ...] = ()
 
 
 def order_by_regions(model: ir.Model, in_float: Callable[[ir.Node], bool]) -> list[ir.Node | Region]:
@@ -40,7 +44,6 @@ def order_by_regions(model: ir.Model, in_float: Callable[[ir.Node], bool]) -> li
     A node belongs as late as its readers allow, so that it is in one region with the only operator that reads it.
 
     Args:
-        model: canonical.
         in_float: whether a node may be part of a region.
 
     Returns:
@@ -52,29 +55,51 @@ def order_by_regions(model: ir.Model, in_float: Callable[[ir.Node], bool]) -> li
         readers = [use.node for value in node.outputs for use in value.uses() if use.node in level]
         level[node] = min((level[r] - (in_float(r) != in_float(node)) for r in readers), default=0)
     order: list[ir.Node | Region] = []
+    made: dict[ir.Value, Region] = {}
     for depth in sorted(set(level.values())):
         members = [n for n in nodes if level[n] == depth]
-        region = [n for n in members if in_float(n)]
-        order += [_region(region)] if region else []
+        floats = [n for n in members if in_float(n)]
+        if floats:
+            region = _region(floats, made)
+            made |= dict.fromkeys(region.outputs, region)
+            order.append(region)
         order += [n for n in members if not in_float(n)]
     return order
 
 
-def _region(nodes: Sequence[ir.Node]) -> Region:
-    made = dict.fromkeys(v for n in nodes for v in n.outputs if v.name)
-    read = dict.fromkeys(v for n in nodes for v in n.inputs if v is not None and v not in made and constant(v) is None)
+def _region(nodes: Sequence[ir.Node], earlier: Mapping[ir.Value, Region]) -> Region:
+    before = [earlier[v] for v in _read(nodes) if v in earlier]
+    context = tuple(dict.fromkeys(n for r in before if _has_layout(r) for n in (*r.context, *r.nodes)))
+    return Region(tuple(nodes), _read([*context, *nodes]), _handed_on(nodes), context)
+
+
+def _has_layout(region: Region) -> bool:
+    """True if the runtime may lay its tensors out in blocks of channels."""
+    return any(n.op_type in CONVOLUTIONS for n in (*region.context, *region.nodes))
+
+
+def _read(nodes: Sequence[ir.Node]) -> tuple[ir.Value, ...]:
+    """Computed values that operators read and do not make."""
+    made = {v for n in nodes for v in n.outputs}
+    return tuple(dict.fromkeys(v for n in nodes for v in n.inputs if v is not None and v not in made and constant(v) is None))
+
+
+def _handed_on(nodes: Sequence[ir.Node]) -> tuple[ir.Value, ...]:
+    """Values that others than these operators read, and outputs of the model."""
     inside = set(nodes)
-    outputs = (v for v in made if v.is_graph_output() or any(use.node not in inside for use in v.uses()))
-    return Region(tuple(nodes), tuple(read), tuple(outputs))
+    made = [v for n in nodes for v in n.outputs if v.name]
+    return tuple(v for v in made if v.is_graph_output() or any(use.node not in inside for use in v.uses()))
 
 
 def region_graph(region: Region, inputs: Sequence[onnx.ValueInfoProto]) -> onnx.GraphProto:
     """A region as a graph with inputs of these types. The runtime finds out the types of the outputs."""
-    arrays = {str(v.name): constant(v) for n in region.nodes for v in n.inputs if v is not None}
+    nodes = (*region.context, *region.nodes)
+    arrays = {str(v.name): constant(v) for n in nodes for v in n.inputs if v is not None}
+    outputs = dict.fromkeys([*region.outputs, *_handed_on(nodes), *_handed_on(region.context)])
     return helper.make_graph(
-        [ir.to_proto(node) for node in region.nodes],
+        [ir.to_proto(node) for node in nodes],
         "region",
         inputs,
-        [onnx.ValueInfoProto(name=str(v.name)) for v in region.outputs],
+        [onnx.ValueInfoProto(name=str(v.name)) for v in outputs],
         [numpy_helper.from_array(array, name) for name, array in arrays.items() if array is not None],
     )

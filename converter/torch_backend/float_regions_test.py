@@ -45,6 +45,21 @@ def test_operators_that_the_runtime_joins_round_otherwise_one_by_one() -> None:
     assert (simulate_all(model, None, feed, {})[str(model.graph.outputs[0].name)] != joined).any()
 
 
+def test_a_sum_is_joined_to_a_convolution_as_in_the_whole_model() -> None:
+    """Its other operand comes past an integer layer from a convolution, in blocks of channels where the processor has kernels for these."""
+    sketch = Sketch()
+    start = sketch.conv(sketch.input("x", 1, 16, 12, 12), 16, name="start")
+    inner = sketch.conv(sketch.conv(start, 16, name="integer"), 16, name="inner")
+    model = sketch.model(sketch.conv(sketch.add("Add", inner, start, name="sum"), 16, name="last"))
+    planned = plan_for(model, integer={"integer"})
+    last = [item for item in order_by_regions(model, lambda n: n.name != "integer") if isinstance(item, Region)][-1]
+    assert [n.name for n in last.context] == ["start"] and [n.name for n in last.nodes] == ["inner", "sum", "last"]
+    session = open_session(emitted(planned), threads=1, settings=settings_for(planned.target))
+    for feed in feeds_for(model, 4, seed=7):
+        (wanted,), (got,) = run_session(session, feed).values(), simulate(model, planned.plan, feed, {}).values()
+        np.testing.assert_array_equal(got, wanted)
+
+
 @given(st.data())
 def test_every_node_comes_once_and_after_what_it_reads(data: st.DataObject) -> None:
     sketch = Sketch()

@@ -94,7 +94,6 @@ def network_of(model: ir.Model, only: Collection[str] | None = None) -> Network:
     """Take a canonical model apart.
 
     Args:
-        model: canonical float model.
         only: operators to take, which then cannot be run one after the other; all if None.
 
     Returns:
@@ -134,7 +133,6 @@ def subnetwork(network: Network, outputs: Sequence[str], given: Collection[str])
     """The steps that lead from some tensors to others.
 
     Args:
-        network: the whole.
         outputs: tensors to compute.
         given: tensors that are known; nothing before them runs.
 
@@ -166,7 +164,6 @@ def run(
     """Run on one sample.
 
     Args:
-        network: what to run.
         feed: inputs by name.
         wanted: tensors to return; the outputs if None.
         hook: sees, and may replace, every value that is read.

@@ -59,7 +59,6 @@ def runtime_operator(
         inputs: tensors of any shape and of a type that NumPy has, None where optional and absent, or a list of tensors
             where the operator takes a sequence.
         attributes: plain Python values; tensors as NumPy arrays.
-        outputs: how many the node has.
         constants: indices of inputs that are constants of the model.
         sessions: those opened so far.
 
@@ -90,7 +89,6 @@ def runtime_region(region: Region, inputs: Sequence[Any], sessions: Sessions) ->
     Args:
         region: of the model whose sessions these are.
         inputs: its inputs, tensors or lists of them.
-        sessions: those opened so far.
 
     Returns:
         its outputs.
@@ -105,12 +103,12 @@ def runtime_region(region: Region, inputs: Sequence[Any], sessions: Sessions) ->
     key = (tuple(n.name for n in region.nodes), tuple(_signature(a) for a in arrays))
     try:
         if key not in sessions:
-            holding = next((n for n in region.nodes if any(a.type in _IR_GRAPHS for a in n.attributes.values())), None)
+            holding = next((n for n in (*region.context, *region.nodes) if any(a.type in _IR_GRAPHS for a in n.attributes.values())), None)
             if holding is not None:
                 raise torch_ops.UnknownOperatorError(f"operator '{holding.op_type}', which holds a graph")
             declared = [_declared(name, array) for name, array in zip(names, arrays, strict=True)]
             sessions[key] = open_session(_model(region_graph(region, declared)), threads=1)
-        results = run_session(sessions[key], dict(zip(names, arrays, strict=True)))
+        results = run_session(sessions[key], dict(zip(names, arrays, strict=True)), [str(v.name) for v in region.outputs])
     except ModelError as error:
         raise torch_ops.UnknownOperatorError(f"float operators by themselves: {error.what}") from error
     return [_tensors(results[str(v.name)]) for v in region.outputs]

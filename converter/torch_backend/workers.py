@@ -47,8 +47,6 @@ def in_order(function: Callable[[T], R], items: Iterable[T], workers: int) -> It
 
     Args:
         function: must not change what another call reads.
-        items: its arguments.
-        workers: how many run at once.
 
     Raises:
         whatever the function raises first, in the order of the items.

@@ -30,8 +30,8 @@ from converter.testing.narrow_networks import (
 )
 from converter.testing.sketch import TARGET_NAMES, Sketch, emitted, feeds_for, kernels_of, parity, plan_for, settings_for
 from converter.verify.integer_coverage import measure_integer_coverage
+from converter.verify.quality import sqnr
 from converter.verify.simulation import simulate
-from converter.verify.verdict import sqnr
 
 targets = pytest.mark.parametrize("target", TARGET_NAMES)
 

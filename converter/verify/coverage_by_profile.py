@@ -70,8 +70,6 @@ def coverage_of(model: onnx.ModelProto, feed: Feed, settings: Mapping[str, str])
 
     Args:
         model: any quantized model.
-        feed: one sample.
-        settings: session settings.
 
     Raises:
         ModelError: the model does not run.

@@ -64,7 +64,6 @@ def measure_integer_coverage(
     """Profile one inference and attribute each product kernel to the operator it came from.
 
     Args:
-        model: emitted model.
         plan: for the reasons.
         offers: for the multiply-accumulates of each operator at the calibrated shape.
         feed: one sample of that shape.
@@ -91,8 +90,6 @@ def integer_products(
     Args:
         model: emitted model; its nodes have names, each its own.
         names: of Conv, Gemm and MatMul nodes in it.
-        feed: one sample.
-        settings: session settings.
         folder: where the runtime may write its profile and its optimised graph.
 
     Returns:

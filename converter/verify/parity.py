@@ -96,7 +96,6 @@ def plan_parity(planned: ir.Model, proto: onnx.ModelProto, plan: Plan, feeds: Se
 
     Args:
         planned: canonical model with the plan's equalizations, non-uniform quantizers and constant gates.
-        proto: the emitted model.
         plan: what it was emitted from.
         feeds: samples, of which the first four count.
         got: what the emitted model answered to them; outputs that are not there are not compared.
@@ -207,8 +206,6 @@ def check_finite(planned: ir.Model, plan: Plan, feeds: Sequence[Feed], pairs: Pa
 
     Args:
         planned: canonical model, to find the operator that is at fault.
-        plan: what was emitted.
-        feeds: samples.
         pairs: outputs of both models, for the first of these samples at least.
 
     Raises:

@@ -42,7 +42,6 @@ def row_axes(model: ir.Model, shapes: Shapes) -> dict[str, int]:
     """The axis of selected rows of each output that has one; of several, the first.
 
     Args:
-        model: canonical model.
         shapes: of every tensor in one run.
     """
     found: dict[ir.Value, Axes] = {}
@@ -126,20 +125,11 @@ def _gathered(read: _Read) -> Axes:
     return frozenset(data | {axis + a for a in read.axes[1]})
 
 
-def _gathered_by_element(read: _Read) -> Axes:
-    return read.axes[1] | _aligned(read, 0)
-
-
 def _gathered_by_tuple(read: _Read) -> Axes:
     """GatherND: the last axis of the indices names places, what lies behind these places comes along."""
     picked = len(read.before[1]) - 1
     shift = picked - read.attributes.get("batch_dims", 0) - read.before[1][-1]
     return frozenset({a + shift for a in read.axes[0] if a + shift >= picked} | {a for a in read.axes[1] if a < picked})
-
-
-def _scattered(read: _Read) -> Axes:
-    """What is written to places that indices name has a place again."""
-    return read.axes[0]
 
 
 def _multiplied(read: _Read) -> Axes:
@@ -169,15 +159,6 @@ def _sampled(read: _Read) -> Axes:
     return frozenset({axis + 1 for axis in read.axes[1] if 0 < axis < len(read.before[1]) - 1} | (read.axes[0] & {0}))
 
 
-def _pooled_regions(read: _Read) -> Axes:
-    """RoiAlign: a row for each region."""
-    return read.axes[1] & {0}
-
-
-def _nowhere(read: _Read) -> Axes:
-    return _NONE
-
-
 def _own_axis(default: int) -> Callable[[Mapping[str, Any], int], int]:
     return lambda a, rank: _from_front(a.get("axis", default), rank)
 
@@ -195,17 +176,18 @@ _RULES: Mapping[str, Callable[[_Read], Axes]] = {
     "Einsum": _summed,
     "Flatten": _reshaped,
     "Gather": _gathered,
-    "GatherElements": _gathered_by_element,
+    "GatherElements": lambda read: read.axes[1] | _aligned(read, 0),
     "GatherND": _gathered_by_tuple,
     "Gemm": _general_product,
     "GridSample": _sampled,
     "MatMul": _multiplied,
     "Reshape": _reshaped,
-    "RoiAlign": _pooled_regions,
-    "ScatterElements": _scattered,
-    "ScatterND": _scattered,
-    "Shape": _nowhere,
-    "Size": _nowhere,
+    "RoiAlign": lambda read: read.axes[1] & {0},  # a row for each region
+    # what is written to places that indices name has a place again
+    "ScatterElements": lambda read: read.axes[0],
+    "ScatterND": lambda read: read.axes[0],
+    "Shape": lambda read: _NONE,
+    "Size": lambda read: _NONE,
     "Squeeze": _reshaped,
     "Transpose": _transposed,
     "Unsqueeze": _reshaped,

@@ -24,18 +24,11 @@ __all__ = ["fake_quantize_tensor", "simulate", "simulate_all"]
 Tensor = torch.Tensor
 
 
-def fake_quantize_tensor(x: Tensor, grid: QuantParams) -> Tensor:
-    """The nearest numbers on a grid, rounding half to even; float32, same shape."""
+def fake_quantize_tensor(x: Tensor, grid: QuantParams, read_scale: float | None = None) -> Tensor:
+    """The nearest numbers on a grid, rounding half to even, or what its codes stand for with another scale; float32, same shape."""
     scale, zero_point = (torch.from_numpy(a) for a in grid.per_channel(x.ndim))
     codes = torch.clamp(torch.round(x / scale) + zero_point, grid.qmin, grid.qmax)
-    return (codes - zero_point) * scale
-
-
-def _quantize_per_channel(x: Tensor, grid: QuantParams, read_as: QuantParams) -> Tensor:
-    """Codes on a grid with one scale per channel, read with the single scale of another; float32, same shape."""
-    scale, zero_point = (torch.from_numpy(a) for a in grid.per_channel(x.ndim))
-    codes = torch.clamp(torch.round(x / scale) + zero_point, grid.qmin, grid.qmax)
-    return (codes - zero_point) * torch.tensor(read_as.scale[0], dtype=torch.float32)
+    return (codes - zero_point) * (scale if read_scale is None else torch.tensor(read_scale, dtype=torch.float32))
 
 
 @torch.no_grad()
@@ -48,7 +41,6 @@ def simulate(
     """Run the canonical model on one sample, with the plan's grids, or in plain float without a plan.
 
     Args:
-        model: canonical float model.
         plan: settled for this model, or None.
         feed: inputs by name.
         sessions: runs the float operators in ONNX Runtime, which joins them as in the emitted model, and keeps its sessions here;
@@ -151,7 +143,7 @@ class Run:
         if node is not None and grid is not None and inserted_factors(node) is not None:
             source = self.read(node.inputs[0])
             assert source is not None
-            return _quantize_per_channel(source, channel_grid(node, grid), grid)
+            return fake_quantize_tensor(source, channel_grid(node, grid), grid.scale[0])
         return x if x is None or grid is None else fake_quantize_tensor(x, grid)
 
     def store(self, node: ir.Node, outputs: list[Tensor], op: OpPlan | None) -> None:

@@ -11,8 +11,8 @@ from converter.runtime.session import open_session, run_session
 from converter.testing.models import hybrid_model
 from converter.testing.sketch import TARGET_NAMES, Sketch, emitted, feeds_for, parity, plan_for, settings_for
 from converter.torch_backend.ops import UnknownOperatorError
+from converter.verify.quality import sqnr
 from converter.verify.simulation import fake_quantize_tensor, simulate, simulate_all
-from converter.verify.verdict import sqnr
 
 targets = pytest.mark.parametrize("target", TARGET_NAMES)
 

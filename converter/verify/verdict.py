@@ -21,37 +21,11 @@ from converter.runtime.session import Feed, open_session, run_session
 from converter.targets import Target
 from converter.verify.fusion_hazards import check_emitted
 from converter.verify.integer_coverage import IntegerCoverage, measure_integer_coverage
-from converter.verify.parity import (
-    CHAOS_MARGIN_DB,
-    LEAST_PARITY_DB,
-    PARITY_SAMPLES,
-    Differing,
-    PlanParity,
-    check_finite,
-    integers_are_broken,
-    parity_is_broken,
-    plan_parity,
-    selected_rows,
-)
-from converter.verify.quality import GroupQuality, Groups, OutputQuality, measure, sqnr
+from converter.verify.parity import PlanParity, check_finite, integers_are_broken, parity_is_broken, plan_parity, selected_rows
+from converter.verify.quality import Groups, OutputQuality, measure
 from converter.verify.row_matching import match_rows
 
-__all__ = [
-    "CHAOS_MARGIN_DB",
-    "LEAST_PARITY_DB",
-    "PARITY_SAMPLES",
-    "Differing",
-    "GroupQuality",
-    "Groups",
-    "OutputQuality",
-    "PlanParity",
-    "Verdict",
-    "integers_are_broken",
-    "parity_is_broken",
-    "plan_parity",
-    "sqnr",
-    "verify",
-]
+__all__ = ["Verdict", "verify"]
 
 
 @dataclass(frozen=True)
@@ -92,12 +66,8 @@ def verify(
     """Check an emitted model on held-aside samples.
 
     Args:
-        source: the float model.
         canonical: the model that the plan was made for, with its equalizations, non-uniform quantizers and constant gates.
-        emitted: the model to check.
-        plan: what it was emitted from.
         offers: for the multiply-accumulates of each operator.
-        feeds: samples.
         target: for the session's settings.
         groups: channels of outputs that are looked at apart.
         scores: the axis of the classes, by name of an output that holds class scores; may be negative.

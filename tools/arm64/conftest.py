@@ -1,26 +1,5 @@
-"""Fixtures of these tests: a small model, and a stand-in for the emulated machine."""
-
 from __future__ import annotations
 
-from pathlib import Path
+from runtime_tests.emulation.testing.fixtures import model, no_emulator
 
-import pytest
-
-from converter.testing.models import hybrid_model
-from tools.arm64 import compare, count, per_op
-from tools.arm64.testing.stand_in import emulate_here
-
-
-@pytest.fixture(scope="session")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A float hybrid network, ``image`` [1, 3, 32, 32] to ``logits`` [1, 10]. Do not write to it."""
-    path = tmp_path_factory.mktemp("arm64") / "hybrid.onnx"
-    path.write_bytes(hybrid_model().SerializeToString(deterministic=True))
-    return path
-
-
-@pytest.fixture
-def no_emulator(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Everything that would start the emulator runs here instead."""
-    for module in (count, per_op, compare):
-        monkeypatch.setattr(module, "emulate", emulate_here)
+__all__ = ["model", "no_emulator"]

@@ -1,18 +1,17 @@
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 from pathlib import Path
 
-import numpy as np
 import pytest
 from rich.console import Console
 
 from converter.errors import ModelError, UsageError
-from tools.arm64.count import Count, count, counts_json, main, print_counts
-from tools.arm64.emulator import Machine
-from tools.arm64.testing.stand_in import PER_REGION
+from runtime_tests.emulation.count import Count
+from runtime_tests.emulation.emulator import Machine
+from runtime_tests.emulation.testing.stand_in import PER_REGION
+from tools.arm64.count import counts_json, main, print_counts
 
 MACHINE = Machine("cortex-a53", ("asimd",), "1.23.2", "2.4.6", "3.11.2")
 COUNTS = [Count(Path("a[b].onnx"), "0a", (2_000_000, 2_000_010, 1_999_000), MACHINE), Count(Path("c.onnx"), "0c", (500_000,), MACHINE)]
@@ -36,31 +35,6 @@ def test_the_json_has_every_run() -> None:
         **{"median": 2_000_000, "ratio": 1.0},
     }
     assert content["models"][1]["ratio"] == 0.25
-
-
-def test_models_are_counted_in_their_order(model: Path, no_emulator: None) -> None:
-    first, second = count([model, model], "cortex-a72", runs=2)
-    assert first.instructions == second.instructions == (PER_REGION, PER_REGION)
-    assert first.digest == hashlib.sha256(model.read_bytes()).hexdigest()
-    assert first.machine.core == "cortex-a72"
-
-
-def test_inputs_of_a_file_are_counted_one_by_one(model: Path, no_emulator: None, tmp_path: Path) -> None:
-    np.savez(tmp_path / "three.npz", image=np.zeros((3, 1, 3, 32, 32), np.float32))
-    (found,) = count([model], "max", inputs=tmp_path / "three.npz")
-    assert len(found.instructions) == 3
-
-
-def test_a_model_that_does_not_run_is_named(no_emulator: None, tmp_path: Path, model: Path) -> None:
-    broken = tmp_path / "broken.onnx"
-    broken.write_bytes(model.read_bytes().replace(b"Sigmoid", b"Sigmoix"))
-    with pytest.raises(ModelError) as caught:
-        count([broken], "cortex-a53")
-    lines = str(caught.value).splitlines()
-    assert lines[0].startswith("error: it does not run on cortex-a53: ")
-    assert "Sigmoix" in lines[0]
-    assert lines[1] == f"  at: {broken}"
-    assert len(lines) == 3
 
 
 def test_the_command_writes_what_it_prints(model: Path, no_emulator: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

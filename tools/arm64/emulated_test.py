@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from tools.arm64 import guest
-from tools.arm64.compare import compare
-from tools.arm64.count import count
-from tools.arm64.emulator import CORES, command_line, read_marks
-from tools.arm64.environment import environment
+from runtime_tests.emulation import guest
+from runtime_tests.emulation.compare import compare
+from runtime_tests.emulation.count import count
+from runtime_tests.emulation.emulator import CORES, command_line, read_marks
+from runtime_tests.emulation.environment import environment
+from runtime_tests.emulation.setup import ONNXRUNTIME, guest_variables, missing_steps
 from tools.arm64.per_op import count_per_op
-from tools.arm64.setup import ONNXRUNTIME, guest_variables, missing_steps
 from tools.arm64.split import empty_model
 
 ENV = environment()

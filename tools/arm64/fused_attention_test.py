@@ -11,9 +11,9 @@ from onnx import TensorProto, helper
 
 from converter.runtime.session import open_session, run_session
 from converter.testing.sketch import Sketch, emitted, feeds_for, plan_for
-from tools.arm64.count import count
-from tools.arm64.environment import environment
-from tools.arm64.setup import missing_steps
+from runtime_tests.emulation.count import count
+from runtime_tests.emulation.environment import environment
+from runtime_tests.emulation.setup import missing_steps
 
 BATCH, HEADS, TOKENS, WIDTH = 4, 4, 256, 16
 

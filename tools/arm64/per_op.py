@@ -23,10 +23,11 @@ from rich.markup import escape
 from rich.table import Table
 
 from converter.graph.operator_sets import VIEWS
-from tools.arm64.count import Count, counted, model_samples, runs_as
-from tools.arm64.emulator import Job, JobResult, emulate
-from tools.arm64.environment import Environment, environment
-from tools.arm64.guest import load_tensors, save_tensors
+from runtime_tests.emulation import emulator
+from runtime_tests.emulation.count import Count, counted, model_samples
+from runtime_tests.emulation.emulator import Job, JobResult
+from runtime_tests.emulation.environment import Environment, environment
+from runtime_tests.emulation.guest import load_tensors, save_tensors
 from tools.arm64.split import Piece, empty_model, pieces, showing_all
 
 __all__ = ["NodeCount", "PerOp", "TypeCount", "by_type", "count_per_op", "per_op_json", "print_per_op"]
@@ -110,14 +111,10 @@ def count_per_op(
 ) -> PerOp:
     """Count a whole model, then each of its nodes, on the first sample of the inputs.
 
-    Other arguments and exceptions as of :func:`tools.arm64.count.count`. The emulated machine is started three times.
+    Other arguments and exceptions as of :func:`runtime_tests.emulation.count.count`. The emulated machine is started three times.
 
     Args:
-        model: the file.
-        core: to emulate.
-        inputs: to run on.
         seed: of noise, if there are no inputs.
-        env: the set-up.
         select: chooses among the nodes those that are counted alone.
     """
     env = env or environment()
@@ -137,7 +134,7 @@ def count_per_op(
 
 def _whole(job: Job, core: str, env: Environment) -> tuple[Count, onnx.ModelProto]:
     """Count the whole model; the graph that the runtime made of it."""
-    (result,), machine = emulate([job], core, env)
+    (result,), machine = emulator.emulate([job], core, env)
     found = counted(job, result, machine)
     return found, onnx.load(str(job.optimised))
 
@@ -146,7 +143,7 @@ def _values(optimised: onnx.ModelProto, given: Path, folder: Path, core: str, en
     """Run the optimised graph once more, and keep every tensor."""
     job = Job(folder / "showing.onnx", (given,), outputs=folder / "values.npz", as_is=True)
     onnx.save(showing_all(optimised), job.model)
-    (result,), machine = emulate([job], core, env)
+    (result,), machine = emulator.emulate([job], core, env)
     counted(job, result, machine)
     return folder / "values.npz"
 
@@ -161,7 +158,7 @@ def _alone(parts: Sequence[Piece], inputs: tuple[Path, ...], folder: Path, core:
         file = folder / f"{place}.onnx"
         onnx.save(part.model, file)
         jobs.append(Job(file, inputs, bound=True, as_is=True, view=part.op_type in _VIEWS))
-    results, machine = emulate(jobs, core, env)
+    results, machine = emulator.emulate(jobs, core, env)
     call, _ = (counted(job, result, machine).instructions[0] for job, result in zip(jobs[:2], results[:2], strict=True))
     return call, results[1:]
 
@@ -189,7 +186,7 @@ def per_op_json(found: PerOp) -> str:
 
 def print_per_op(console: Console, found: PerOp) -> None:
     """Two tables: by type with all that makes up the whole, and the dearest nodes."""
-    console.print(f"{found.whole.model}: {runs_as(found.whole.machine)}", markup=False)
+    console.print(f"{found.whole.model}: {found.whole.machine}", markup=False)
     whole = found.whole.median
     table = _table("type", "nodes", "M instructions", "share")
     for each in by_type(found.nodes):

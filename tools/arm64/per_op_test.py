@@ -5,12 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from tools.arm64 import per_op
-from tools.arm64.count import Count, main
-from tools.arm64.emulator import Job, JobResult, Machine
-from tools.arm64.environment import Environment
+from runtime_tests.emulation import emulator
+from runtime_tests.emulation.count import Count
+from runtime_tests.emulation.emulator import Job, JobResult, Machine
+from runtime_tests.emulation.environment import Environment
+from runtime_tests.emulation.testing.stand_in import PER_REGION, emulate_here
+from tools.arm64.count import main
 from tools.arm64.per_op import NodeCount, PerOp, TypeCount, by_type, count_per_op, per_op_json
-from tools.arm64.testing.stand_in import PER_REGION, emulate_here
 
 MACHINE = Machine("cortex-a53", (), "1.23.2", "2.4.6", "3.11.2")
 NODES = (
@@ -39,7 +40,7 @@ def test_every_node_of_the_optimised_graph_is_counted(model: Path, no_emulator: 
         return [JobResult((PER_REGION * (3 if job.bound and job.inputs[0].name == "given.npz" else 1),), r.error)
                 for job, r in zip(given, results, strict=True)], machine  # fmt: skip
 
-    monkeypatch.setattr(per_op, "emulate", emulate)
+    monkeypatch.setattr(emulator, "emulate", emulate)
     found = count_per_op(model, "cortex-a76")
     assert [node.error for node in found.nodes] == [None] * len(found.nodes)
     assert {node.instructions for node in found.nodes} == {2 * PER_REGION}

@@ -6,13 +6,12 @@ planned. What it costs in accuracy can only be seen on trained networks.
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from converter.errors import ConverterError
+from converter.cli.command import Parser, exit_code, print_line
 from converter.options import Options
 from converter.pipeline import convert
 from converter.report import Report
@@ -39,7 +38,6 @@ def convert_family(network: str, folder: Path, options: Options, *, size: int | 
     Args:
         network: name, as in ``models.registry``.
         folder: where both files go; the export is reused if it is there.
-        options: of the conversion.
         size: pixels; by default what the network was published for.
     """
     built = build(network, size=size)
@@ -72,7 +70,11 @@ def markdown(results: Sequence[FamilyResult]) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m tools.benchmarks.families", description="Convert one network of each family.")
+    return exit_code(lambda: _run(arguments))
+
+
+def _run(arguments: Sequence[str] | None) -> None:
+    parser = Parser(prog="python -m tools.benchmarks.families", description="Convert one network of each family.")
     parser.add_argument("--calib", type=Path, help="images (default: built-in synthetic ones)")
     parser.add_argument("--out", type=Path, default=Path("build/families"))
     parser.add_argument("--networks", nargs="+", default=FAMILIES, metavar="NAME")
@@ -84,13 +86,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for network in flags.networks:
         for target in flags.targets:
             sys.stderr.write(f"{network} for {target}\n")
-            try:
-                results.append(convert_family(network, flags.out, Options(calib=flags.calib, target=target, method=flags.method)))
-            except ConverterError as error:
-                sys.stderr.write(f"{error}\n")
-                return error.exit_code
-    sys.stdout.write(markdown(results))
-    return 0
+            results.append(convert_family(network, flags.out, Options(calib=flags.calib, target=target, method=flags.method)))
+    print_line(markdown(results).rstrip())
 
 
 if __name__ == "__main__":

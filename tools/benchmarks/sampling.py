@@ -15,12 +15,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from converter.calibration.input_shapes import calibration_shapes
-from converter.calibration.preprocess import parse_preprocess
-from converter.calibration.samples import load_samples
 from converter.canonicalise import canonicalise
 from converter.cli.command import Parser, exit_code, print_line
-from converter.load.metadata import PREPROCESS
 from converter.load.model import load
 from converter.methods.judging.layer_readers import Reader
 from converter.methods.judging.layer_search import ranked_activations
@@ -30,12 +26,12 @@ from converter.methods.judging.tensor_error import TensorSample, grid_errors
 from converter.options import Options
 from converter.planning.make import find_losses
 from converter.quantization.parameters import QuantParams
-from converter.runtime.session import Feed
 from converter.sensitivity.context import QuantizedEdge, stack
 from converter.sensitivity.curvature import LayerSample, capture, layers_of
 from converter.sensitivity.output_loss import OutputLoss
 from converter.torch_backend.network import Network, network_of
 from converter.torch_backend.workers import one_thread_each
+from tools.calibration import calibration_feeds
 
 __all__ = ["LayerResult", "compare_layer", "main", "summary"]
 
@@ -68,7 +64,6 @@ def compare_layer(sample: LayerSample, everything: LayerSample, bits: int) -> La
     Args:
         sample: the layer at sampled places.
         everything: the same at all places.
-        bits: of the grid.
     """
     few, every = reconstruction_of(sample), _unthinned(everything)
     low, high = float(every.left.min()), float(every.left.max())
@@ -128,10 +123,7 @@ def _everything(network: Network, name: str, feed: Mapping[str, torch.Tensor], l
 
 def _prepared(flags: argparse.Namespace) -> tuple[Network, dict[str, torch.Tensor], dict[str, OutputLoss]]:
     source = load(flags.source)
-    specs, _ = calibration_shapes(source, {}, flags.calib, 1)
-    given = source.metadata.get(PREPROCESS)
-    preprocess = None if given is None else parse_preprocess(given)
-    feeds: tuple[Feed, ...] = load_samples(flags.calib, specs, count=flags.samples, preprocess=preprocess, seed=flags.seed).calibration
+    feeds = calibration_feeds(source, flags.calib, count=flags.samples, seed=flags.seed)
     model = canonicalise(source.model, feeds[:1]).model
     return network_of(model), stack(feeds), find_losses(model, feeds, Options())
 

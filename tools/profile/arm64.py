@@ -8,7 +8,7 @@ from pathlib import Path
 
 import onnx
 
-from tools.arm64.environment import Environment
+from runtime_tests.emulation.environment import Environment
 from tools.arm64.per_op import NodeCount, count_per_op
 from tools.arm64.split import Piece
 from tools.profile.probes import branches

@@ -22,9 +22,9 @@ from converter.errors import BoundMissedError, UsageError
 from converter.options import Options
 from converter.pipeline import convert
 from converter.targets import find_target
-from tools.arm64.count import count
-from tools.arm64.emulator import CORES, check_core
-from tools.arm64.environment import environment
+from runtime_tests.emulation.count import count
+from runtime_tests.emulation.emulator import CORES, check_core
+from runtime_tests.emulation.environment import environment
 
 __all__ = ["Comparison", "compared", "main"]
 

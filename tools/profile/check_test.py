@@ -9,10 +9,10 @@ import onnx_ir as ir
 import pytest
 
 from converter.testing.sketch import Sketch
-from tools.arm64 import count
-from tools.arm64.environment import environment
-from tools.arm64.setup import missing_steps
-from tools.arm64.testing.stand_in import PER_REGION, emulate_here
+from runtime_tests.emulation import emulator
+from runtime_tests.emulation.environment import environment
+from runtime_tests.emulation.setup import missing_steps
+from runtime_tests.emulation.testing.stand_in import PER_REGION, emulate_here
 from tools.profile.check import Comparison, main
 
 PRICES = """
@@ -65,7 +65,7 @@ def model(tmp_path: Path) -> Path:
 @pytest.fixture
 def no_emulator(monkeypatch: pytest.MonkeyPatch) -> None:
     """The guest's code runs here, and every model takes as many instructions."""
-    monkeypatch.setattr(count, "emulate", emulate_here)
+    monkeypatch.setattr(emulator, "emulate", emulate_here)
 
 
 def rows(text: str) -> list[list[str]]:

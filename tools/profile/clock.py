@@ -55,7 +55,6 @@ def clocked_nodes(
     Args:
         pairs: for each probe the graphs that run in turns.
         runs: of each graph, at each visit.
-        rounds: visits.
         progress: called with (visits done, visits in all).
 
     Returns:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.optimize import nnls
 
+from converter.targets.costs import TRANSPOSE_STEP_KIND
 from tools.profile.samples import Sample
 
 __all__ = ["Fit", "fit", "fit_all", "terms_of"]
@@ -20,7 +21,9 @@ _TERMS: Mapping[str, tuple[str, ...]] = {
     "GroupedConv": ("node", "element", "mac", "column"),
     "Linear": ("node", "element", "input", "row", "mac"),
     "MatMul": ("node", "element", "input", "row", "mac", "matrix", "operand"),
+    "Pad": ("node", "element", "row"),
     "Transpose": ("node", "element", "block"),
+    TRANSPOSE_STEP_KIND: ("node", "element", "moved", "moved_pair", "piece", "single"),
     "Softmax": ("node", "element", "row"),
     "LayerNormalization": ("node", "element", "row"),
     "InstanceNormalization": ("node", "element"),

@@ -27,7 +27,7 @@ from converter.plan.records import Plan
 from converter.quantization.bit_widths import BitWidths
 from converter.targets import Target
 
-__all__ = ["BRANCH_LETTERS", "Probe", "branches", "feeds", "floats", "integers", "probe_model", "probes", "seen_in"]
+__all__ = ["BRANCH_LETTERS", "Probe", "branches", "feeds", "integers", "probe_model", "probes", "seen_in"]
 
 _OPSET, _IR = 20, 9
 
@@ -92,15 +92,8 @@ def _products() -> list[Probe]:
         (49, 1792, 448), (196, 224, 672), (256, 160, 80), (4, 96, 96),
     ]  # fmt: skip
     scores = [
-        (4, 4, 256, 16),
-        (4, 4, 64, 20),
-        (4, 4, 16, 24),
-        (1, 8, 49, 32),
-        (1, 4, 196, 32),
-        (1, 8, 196, 32),
-        (1, 4, 16, 64),
-        (1, 8, 64, 32),
-    ]
+        (4, 4, 256, 16), (4, 4, 64, 20), (4, 4, 16, 24), (1, 8, 49, 32), (1, 4, 196, 32), (1, 8, 196, 32), (1, 4, 16, 64), (1, 8, 64, 32),
+    ]  # fmt: skip
     mixed = [(*each, each[3]) for each in scores] + [(1, 8, 49, 32, 128), (1, 4, 49, 32, 128), (1, 8, 49, 32, 64)]
     return [
         *(Probe("Gemm", ((rows, inner),), ((inner, outer), (outer,))) for rows, inner, outer in linear),
@@ -145,7 +138,7 @@ def _movement() -> list[Probe]:
     doubled = {"mode": "nearest", "coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
     heads = ((4, 256, 4, 16), (1, 49, 8, 32), (4, 64, 4, 20), (1, 196, 4, 32))
     inner = ((4, 4, 256, 16), (1, 8, 49, 32), (4, 4, 64, 20))
-    unfold = ((4096, 2, 16, 2), (2048, 2, 8, 2), (768, 2, 4, 2))
+    unfold = ((4096, 2, 16, 2), (2048, 2, 8, 2), (768, 2, 4, 2), (512, 2, 16, 4), (256, 4, 16, 8))
     return [
         *(Probe("Transpose", (shape,), (), {"perm": [0, 2, 1, 3]}) for shape in heads),
         *(Probe("Transpose", (shape,), (), {"perm": [0, 1, 3, 2]}) for shape in inner),
@@ -178,16 +171,14 @@ def probes() -> list[Probe]:
     return [*_convolutions(), *_products(), *_pointwise(), *_reductions(), *_movement()]
 
 
-def probe_model(given: Sequence[Probe], *, first: int = 0, only: Collection[str] | None = None, seed: int = 0) -> ir.Model:
+def probe_model(given: Sequence[Probe], *, first: int = 0, only: Collection[str] | None = None) -> ir.Model:
     """One float model with a branch for each probe. Tensor and node names of a branch begin with ``p`` and its place in 4 digits.
 
     Args:
-        given: what to measure.
         first: place of the first probe.
         only: names of the branches that there shall be; by default all.
-        seed: of weights.
     """
-    generator = np.random.default_rng(seed)
+    generator = np.random.default_rng(0)
     graph = helper.make_graph([], "probes", [], [])
     for place, probe in enumerate(given, first):
         name = f"p{place:04}"
@@ -229,21 +220,15 @@ def _constant(content: Any, generator: np.random.Generator) -> np.ndarray[Any, A
     return (generator.standard_normal(content) * scale).astype(np.float32) if content else None
 
 
-def feeds(model: ir.Model, seed: int = 1) -> dict[str, np.ndarray[Any, Any]]:
+def feeds(model: ir.Model) -> dict[str, np.ndarray[Any, Any]]:
     """Standard normal numbers for every input."""
-    generator = np.random.default_rng(seed)
+    generator = np.random.default_rng(1)
     return {str(v.name): generator.standard_normal(v.shape.numpy()).astype(np.float32) for v in model.graph.inputs if v.shape is not None}
 
 
 def seen_in(model: ir.Model) -> CalibrationStatistics:
     """Observations of one sample."""
     return collect_statistics(model, [feeds(model)], threads=1)
-
-
-def floats(model: ir.Model) -> onnx.ModelProto:
-    """The float model as it is measured."""
-    proto: onnx.ModelProto = ir.to_proto(model)
-    return proto
 
 
 def integers(model: ir.Model, seen: CalibrationStatistics, target: Target) -> tuple[onnx.ModelProto, frozenset[str]]:

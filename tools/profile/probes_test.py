@@ -17,13 +17,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from converter.calibration.observer import CalibrationStatistics
-from converter.partition.sigmoid_forms import PIECEWISE_LINEAR_KIND
 from converter.runtime.session import open_session, run_session
 from converter.targets import TARGETS, Target
-from converter.targets.costs import Shapes, features, kind_of, price
+from converter.targets.costs import PIECEWISE_LINEAR_KIND, TRANSPOSE_STEP_KIND, Shapes, features, kind_of, price
 from converter.testing.sketch import settings_for
 from tools.profile.fit import fit, terms_of
-from tools.profile.probes import BRANCH_LETTERS, branches, feeds, floats, integers, probe_model, probes, seen_in
+from tools.profile.probes import BRANCH_LETTERS, branches, feeds, integers, probe_model, probes, seen_in
 from tools.profile.samples import Sample
 
 
@@ -51,7 +50,10 @@ def whole() -> Whole:
 
 def priced(target: Target, *, integer: bool) -> set[str]:
     """Kinds that a target has prices for; but for a piecewise-linear sigmoid, which is no operator of a float model."""
-    return {kind for kind, cost in target.costs.items() if cost.integer is not None or not integer} - {PIECEWISE_LINEAR_KIND}
+    return {kind for kind, cost in target.costs.items() if cost.integer is not None or not integer} - {
+        PIECEWISE_LINEAR_KIND,
+        TRANSPOSE_STEP_KIND,
+    }
 
 
 def test_there_is_a_node_to_measure_for_each_probe_and_no_probe_twice(whole: Whole) -> None:
@@ -75,7 +77,7 @@ def test_integer_probes_are_a_sound_model_of_just_the_kinds_that_have_an_integer
 
 
 def test_float_probes_are_a_sound_model_whose_names_tell_the_branch(whole: Whole) -> None:
-    proto = floats(whole.model)
+    proto = ir.to_proto(whole.model)
     onnx.checker.check_model(proto, full_check=True)
     for node in proto.graph.node:
         names = {name[:BRANCH_LETTERS] for name in (node.name, *node.input, *node.output) if name}
@@ -112,13 +114,13 @@ def test_a_branch_has_the_same_names_alone_and_among_others() -> None:
 
 def test_probes_compute_numbers() -> None:
     model = probe_model(probes()[::5])
-    for name, value in run_session(open_session(floats(model), threads=1), feeds(model)).items():
+    for name, value in run_session(open_session(ir.to_proto(model), threads=1), feeds(model)).items():
         assert value.size > 0 and np.isfinite(value).all(), name
 
 
 @pytest.mark.parametrize("form", ["float", "integer"])
 def test_every_node_that_the_runtime_makes_has_the_branch_whose_inputs_it_works_on(whole: Whole, form: str, tmp_path: Path) -> None:
-    proto = floats(whole.model) if form == "float" else integers(whole.model, whole.seen, TARGETS["arm64"])[0]
+    proto = ir.to_proto(whole.model) if form == "float" else integers(whole.model, whole.seen, TARGETS["arm64"])[0]
     path = tmp_path / "optimised.onnx"
     open_session(proto, threads=1, settings=settings_for(TARGETS["arm64"]), optimised_path=path)
     graph = onnx.load(path).graph

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from converter.graph.operator_sets import CLAMPS
-from converter.targets.costs import Shapes, features, kind_of
+from converter.graph.queries import attributes
+from converter.targets.costs import TRANSPOSE_STEP_KIND, Shapes, features, kind_of, step_features
 
 __all__ = ["CONVERSIONS", "Sample", "Timed", "conversion_samples", "is_layout", "operator_samples"]
 
@@ -53,8 +54,6 @@ def operator_samples(nodes: Sequence[Timed], model: ir.Model, shapes: Shapes, of
 
     Args:
         nodes: of the float or of the integer graph.
-        model: the probes.
-        shapes: of their tensors.
         offered: names of the operators that count; by default all.
     """
     costs: dict[str, float | None] = {}
@@ -77,7 +76,13 @@ def operator_samples(nodes: Sequence[Timed], model: ir.Model, shapes: Shapes, of
                 continue
             sample = Sample(sample.kind, sample.features, max(cost - alone.cost, 0.0))
         found.append(sample)
+        if operator.op_type == "Transpose" and offered is None:
+            found.append(Sample(TRANSPOSE_STEP_KIND, step_features(shapes[str(operator.inputs[0].name)], _perm(operator)), cost))  # type: ignore[union-attr]
     return found
+
+
+def _perm(transpose: ir.Node) -> list[int]:
+    return [int(axis) for axis in attributes(transpose)["perm"]]
 
 
 def is_layout(op_type: str, name: str) -> bool:

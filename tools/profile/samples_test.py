@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from converter.targets import TARGETS
 from converter.targets.costs import Shapes
 from tools.profile.clock import clocked_nodes, prepared
-from tools.profile.probes import Probe, feeds, floats, integers, probe_model, seen_in
+from tools.profile.probes import Probe, feeds, integers, probe_model, seen_in
 from tools.profile.samples import Sample, Timed, conversion_samples, is_layout, operator_samples
 
 GEMM = Probe("Gemm", ((4, 8),), ((8, 16), (16,)))
@@ -110,7 +110,7 @@ def test_the_clock_gives_a_sample_for_each_probe_and_form() -> None:
     model, shapes = probed(SIGMOID)
     proto, offered = integers(model, seen_in(model), TARGETS["x86"])
     visits: list[tuple[int, int]] = []
-    pair = [prepared(each, feeds(model), {}) for each in (floats(model), proto)]
+    pair = [prepared(each, feeds(model), {}) for each in (ir.to_proto(model), proto)]
     ((in_float, in_integer),) = clocked_nodes([pair], runs=1, rounds=2, progress=lambda done, total: visits.append((done, total)))
     assert visits == [(1, 2), (2, 2)]
     assert [(n.branch, n.op_type, n.result) for n in in_float] == [("p0000", "Sigmoid", "float[2, 3, 5]")]

@@ -22,16 +22,16 @@ from rich.table import Table
 from converter.cli.command import Parser, exit_code
 from converter.errors import UsageError
 from converter.load.files import check_outputs, write_files
-from converter.partition.sigmoid_forms import PIECEWISE_LINEAR_KIND
 from converter.targets import DEFAULT_TARGET, find_target
+from converter.targets.costs import PIECEWISE_LINEAR_KIND
 from converter.targets.target import Cost, Prices, Target
 from converter.targets.target_file import FILE_SUFFIX, target_text
-from tools.arm64.emulator import CORES, check_core
-from tools.arm64.environment import environment
+from runtime_tests.emulation.emulator import CORES, check_core
+from runtime_tests.emulation.environment import environment
 from tools.profile.arm64 import counted_nodes
 from tools.profile.clock import clocked_nodes, prepared
 from tools.profile.fit import Fit, fit, fit_all
-from tools.profile.probes import BRANCH_LETTERS, Probe, feeds, floats, integers, probe_model, probes, seen_in
+from tools.profile.probes import BRANCH_LETTERS, Probe, feeds, integers, probe_model, probes, seen_in
 from tools.profile.samples import Sample, Timed, conversion_samples, operator_samples
 
 __all__ = ["Measured", "fitted", "main"]
@@ -110,7 +110,7 @@ def _emulated(core: str, root: Path | None, target: Target, given: Sequence[Prob
     model = probe_model(given)
     seen = seen_in(model)
     env = environment(root)
-    in_float, call, ran = counted_nodes(floats(model), core, env)
+    in_float, call, ran = counted_nodes(ir.to_proto(model), core, env)
     _, offered = integers(model, seen, target)
     half = probe_model(given, only={name[:BRANCH_LETTERS] for name in offered})
     in_integer, _, _ = counted_nodes(integers(half, seen_in(half), target)[0], core, env)
@@ -127,7 +127,7 @@ def _clocked(target: Target, given: Sequence[Probe], runs: int, rounds: int, con
         feed, seen = feeds(model), seen_in(model)
         proto, names = integers(model, seen, target)
         offered |= names
-        pairs.append([prepared(each, feed, settings) for each in (floats(model), proto)])
+        pairs.append([prepared(each, feed, settings) for each in (ir.to_proto(model), proto)])
 
     def progress(done: int, total: int) -> None:
         if done % 100 == 0 or done == total:

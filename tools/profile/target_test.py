@@ -12,15 +12,14 @@ import onnx
 import pytest
 
 from converter.options import Options
-from converter.partition.sigmoid_forms import PIECEWISE_LINEAR_KIND
 from converter.targets import TARGETS, find_target
-from converter.targets.costs import features, form_costs, kind_of
+from converter.targets.costs import PIECEWISE_LINEAR_KIND, TRANSPOSE_STEP_KIND, features, form_costs, kind_of
 from converter.targets.target import Cost, Target
 from converter.targets.target_file import target_text
-from tools.arm64 import per_op
-from tools.arm64.emulator import Job, JobResult, Machine
-from tools.arm64.environment import Environment
-from tools.arm64.testing.stand_in import emulate_here
+from runtime_tests.emulation import emulator
+from runtime_tests.emulation.emulator import Job, JobResult, Machine
+from runtime_tests.emulation.environment import Environment
+from runtime_tests.emulation.testing.stand_in import emulate_here
 from tools.profile import target as profile_target
 from tools.profile.probes import Probe, probe_model, probes, seen_in
 from tools.profile.samples import Sample
@@ -151,7 +150,7 @@ def test_the_command_writes_a_target_that_a_conversion_takes(
         base.session_settings,
         base.margin,
     )
-    assert set(target.costs) == kinds_of(few) | {PIECEWISE_LINEAR_KIND}
+    assert set(target.costs) == kinds_of(few) | {PIECEWISE_LINEAR_KIND, TRANSPOSE_STEP_KIND}
     assert {kind for kind in kinds_of(few) if target.costs[kind].integer is not None} == {
         kind for kind in kinds_of(few) if base.costs[kind].integer is not None
     }
@@ -182,7 +181,7 @@ def test_counted_instructions_of_each_node_are_its_price(
 ) -> None:
     few = [Probe(op, (shape,) * count) for op, count in (("Sigmoid", 1), ("Mul", 2), ("Sub", 2)) for shape in ((2, 3), (4, 50), (9, 100))]
     monkeypatch.setattr(profile_target, "probes", lambda: few)
-    monkeypatch.setattr(per_op, "emulate", emulate_by_size)
+    monkeypatch.setattr(emulator, "emulate", emulate_by_size)
     path = tmp_path / "counted.toml"
     assert main(["arm64", "--core", "cortex-a72", "--out", str(path)]) == 0
     target = find_target(str(path))

@@ -12,7 +12,7 @@ import numpy as np
 import onnx_ir as ir
 
 from converter.canonicalise.folding.layers import Array, bias_of, is_layer, set_weights
-from converter.graph.builder import GraphBuilder
+from converter.graph.builder import GraphBuilder, rewrite_nodes
 from converter.graph.queries import constant, sole_consumer
 
 __all__ = ["add_parallel_layers"]
@@ -23,13 +23,7 @@ def add_parallel_layers(model: ir.Model) -> list[str]:
 
     A sum of more than two ends as one layer too: the merged layer comes before the next Add.
     """
-    builder = GraphBuilder(model.graph)
-    changed = []
-    for node in list(model.graph):
-        name = str(node.outputs[0].name)
-        if node.op_type == "Add" and _merge(builder, node):
-            changed.append(name)
-    return changed
+    return rewrite_nodes(model, {"Add": _merge})
 
 
 def _merge(builder: GraphBuilder, add: ir.Node) -> bool:

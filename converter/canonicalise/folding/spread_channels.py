@@ -33,11 +33,7 @@ Doubles = npt.NDArray[np.float64]
 
 
 def even_out_channels(model: ir.Model) -> tuple[ir.Model, int]:
-    """The model with such channels rescaled, a copy where there are any; and in how many tensors.
-
-    Args:
-        model: canonical float model.
-    """
+    """The model with such channels rescaled, a copy where there are any; and in how many tensors."""
     shapes = _shapes(model)
     if not shapes:
         return model, 0

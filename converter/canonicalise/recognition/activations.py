@@ -20,7 +20,7 @@ logarithm behind them finite, and are neither ``Relu`` nor ``Sigmoid``.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import onnx_ir as ir
@@ -72,11 +72,8 @@ def _fuse(builder: GraphBuilder, recognise: Callable[[torch.Tensor, Subgraph], R
     for node in list(graph):
         if node.graph is not graph or not _scalar_function(node):
             continue
-        found = [
-            (subgraph, build)
-            for subgraph in subgraphs(node.outputs[0], position, _scalar_function)
-            if (build := _recognise(subgraph, recognise))
-        ]
+        candidates = subgraphs(node.outputs[0], position, _scalar_function)
+        found = [(subgraph, build) for subgraph in candidates if (build := _recognise(subgraph, recognise))]
         if not found:
             continue
         subgraph, build = found[-1]  # the largest: factors and offsets in front belong to a HardSigmoid
@@ -142,11 +139,11 @@ def _recognise_exact(y: torch.Tensor, subgraph: Subgraph) -> Replacement | None:
     if _same(y, functional.silu(x)):
         return _silu
     if _same_hard_swish(y):
-        return _operator("HardSwish", {})
+        return _operator("HardSwish")
     if _same(y, torch.sigmoid(x)):
-        return _operator("Sigmoid", {})
+        return _operator("Sigmoid")
     if torch.equal(y, torch.relu(x)):
-        return _operator("Relu", {})
+        return _operator("Relu")
     return _recognise_clipped_line(y) if len(subgraph.nodes) > 1 else None
 
 
@@ -154,7 +151,7 @@ def _recognise_clipped_line(y: torch.Tensor) -> Replacement | None:
     """Clip (the identity clipped) or HardSigmoid (a line clipped to 0..1), either with exactly those limits."""
     low, high = float(y.min()), float(y.max())
     if -_UNBOUNDED <= low < high <= _UNBOUNDED and torch.equal(y, torch.clamp(_POINTS, low, high)):
-        return _clip(low, high)
+        return _operator("Clip", min=low, max=high)
     inner = _CORE & (y > low + 1e-9) & (y < high - 1e-9)
     if int(inner.sum()) < 8 or low != 0.0 or abs(high - 1) > _ROUNDED:
         return None
@@ -177,41 +174,29 @@ def _recognise_doubled(y: torch.Tensor, subgraph: Subgraph) -> Replacement | Non
     return None
 
 
-def _operator(op_type: str, attrs: dict[str, object]) -> Replacement:
+def _operator(op_type: str, attrs: Mapping[str, object] | None = None, **numbers: float) -> Replacement:
+    """One operator that reads the source and these constants."""
+
     def build(builder: GraphBuilder, subgraph: Subgraph) -> ir.Value:
-        return builder.add(
-            op_type, [subgraph.source], attrs, name=f"{subgraph.output.name}_{op_type}", like=subgraph.output, before=subgraph.nodes[-1]
-        )
-
-    return build
-
-
-def _clip(low: float, high: float) -> Replacement:
-    def build(builder: GraphBuilder, subgraph: Subgraph) -> ir.Value:
-        limits = [_number(builder, subgraph, end, value) for end, value in (("min", low), ("max", high))]
-        return builder.add(
-            "Clip", [subgraph.source, *limits], name=f"{subgraph.output.name}_Clip", like=subgraph.output, before=subgraph.nodes[-1]
-        )
+        name = subgraph.output.name
+        constants = [builder.initializer(f"{name}_{what}", np.asarray(number, np.float32)) for what, number in numbers.items()]
+        inputs = [subgraph.source, *constants]
+        return builder.add(op_type, inputs, attrs, name=f"{name}_{op_type}", like=subgraph.output, before=subgraph.nodes[-1])
 
     return build
 
 
 def _silu(builder: GraphBuilder, subgraph: Subgraph) -> ir.Value:
     anchor, name = subgraph.nodes[-1], subgraph.output.name
-    gate = builder.add("Sigmoid", [subgraph.source], name=f"{name}_Sigmoid", like=subgraph.output, before=anchor)
+    gate = _operator("Sigmoid")(builder, subgraph)
     return builder.add("Mul", [subgraph.source, gate], name=f"{name}_Mul", like=subgraph.output, before=anchor)
 
 
 def _doubled_gelu(approximate: str) -> Replacement:
     def build(builder: GraphBuilder, subgraph: Subgraph) -> ir.Value:
         anchor, name = subgraph.nodes[-1], subgraph.output.name
-        gelu = builder.add(
-            "Gelu", [subgraph.source], {"approximate": approximate}, name=f"{name}_Gelu", like=subgraph.output, before=anchor
-        )
-        return builder.add("Mul", [gelu, _number(builder, subgraph, "two", 2.0)], name=f"{name}_Mul", like=subgraph.output, before=anchor)
+        gelu = _operator("Gelu", {"approximate": approximate})(builder, subgraph)
+        two = builder.initializer(f"{name}_two", np.asarray(2.0, np.float32))
+        return builder.add("Mul", [gelu, two], name=f"{name}_Mul", like=subgraph.output, before=anchor)
 
     return build
-
-
-def _number(builder: GraphBuilder, subgraph: Subgraph, what: str, value: float) -> ir.Value:
-    return builder.initializer(f"{subgraph.output.name}_{what}", np.asarray(value, np.float32))

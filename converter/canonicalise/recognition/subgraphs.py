@@ -39,7 +39,6 @@ def subgraphs(output: ir.Value, order: dict[ir.Node, int], allowed: Callable[[ir
     A tensor inside a subgraph is read inside that subgraph only, and is not an output of the model.
 
     Args:
-        output: the tensor that leaves the subgraph.
         order: topological position of each node.
         allowed: says which nodes may belong to a subgraph.
     """

@@ -101,7 +101,7 @@ def activation_errors(
         operand: 0 for the rows, 1 for the second operand of a product.
         other: the other operand as it will be, on its grid.
         grids: candidates, all of one width and container.
-        factor: of the numbers of the grid at this reading.
+        factor: of the numbers of the grid at this edge.
     """
     x = reconstruction.right if operand else reconstruction.left
     scale = torch.tensor([g.scale[0] * factor for g in grids]).reshape(-1, 1, 1, 1)

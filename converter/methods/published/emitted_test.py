@@ -17,8 +17,8 @@ from converter.runtime.session import open_session, run_session
 from converter.testing.hybrid_plans import BY_SIZE, FEEDS, hybrid
 from converter.testing.plans import quantizers_of
 from converter.testing.sketch import settings_for
+from converter.verify.quality import sqnr
 from converter.verify.simulation import simulate
-from converter.verify.verdict import sqnr
 
 NONUNIFORM = {
     "easyquant": set(),

@@ -23,8 +23,8 @@ from converter.testing.hybrid_plans import BY_SIZE, hybrid, planned, quality
 from converter.testing.plans import quantizers_of
 from converter.testing.sketch import Sketch, feeds_for, settings_for
 from converter.transforms.nonuniform.marks import quantizer_of
+from converter.verify.quality import sqnr
 from converter.verify.simulation import simulate
-from converter.verify.verdict import sqnr
 
 
 def test_channels_of_an_eighth_of_the_range_get_an_eighth_of_the_scale() -> None:

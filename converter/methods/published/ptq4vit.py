@@ -125,7 +125,7 @@ def quantizers(problem: Problem) -> Proposal:
 
 
 def choose(problem: Problem) -> Choice:
-    """Plan with the draft, or with ranges where there is none."""
+    """Answer with the first choice, or with ranges where there is none."""
     return completed(problem, choose_centred(problem) if problem.first_choice is None else problem.first_choice)
 
 

@@ -21,7 +21,7 @@ from converter.targets import TARGETS
 from converter.testing.plans import quantizers_of
 from converter.testing.sketch import Sketch, feeds_for, settings_for
 from converter.transforms.nonuniform.quantizer import halves, low_copy
-from converter.verify.verdict import sqnr
+from converter.verify.quality import sqnr
 
 
 def test_the_ranges_behind_a_softmax_by_hand() -> None:

@@ -77,7 +77,7 @@ def quantizers(problem: Problem) -> Proposal:
 
 
 def choose(problem: Problem) -> Choice:
-    """Plan with the draft, or make one."""
+    """Answer with the first choice, or make one."""
     return completed(problem, _first_choice(problem) if problem.first_choice is None else problem.first_choice)
 
 

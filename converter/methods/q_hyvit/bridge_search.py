@@ -32,7 +32,7 @@ def search_block(
     """Choose among the best grids of each activation that the block's layers read.
 
     Args:
-        context: the network and its readings.
+        context: the network and its quantized edges.
         block: steps and outputs.
         fisher: squared gradients at the outputs, the sample axis in front.
         ranked: grids by owner, best for the layers first.
@@ -100,6 +100,6 @@ def _samples(feed: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _owners(context: AnalysisContext, order: Sequence[str], ranked: Mapping[str, Sequence[QuantParams]]) -> list[str]:
-    """Roots that the block's layers read, in the order in which they are first read."""
+    """Owners that the block's layers read, in the order in which they are first read."""
     found = [context.quantized_edges[name, i].owner for name in order for i in (0, 1) if (name, i) in context.quantized_edges]
     return [owner for owner in dict.fromkeys(found) if owner in ranked]

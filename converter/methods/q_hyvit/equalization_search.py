@@ -99,7 +99,7 @@ def choose_equalizations(
     Args:
         problem: with an analysis context.
         reconstructions: of the layers.
-        feed: samples that give the channels' ranges. They should not be those of the judges: a channel that happens to be
+        feed: samples that give the channels' ranges. They should not be those of the layer reconstructions: a channel that happens to be
             silent on a few samples would seem to need next to no range, and be cut off on others.
         tensor_samples: of tensors that no layer reads, where they can be judged.
     """

@@ -18,7 +18,7 @@ from converter.runtime.session import open_session, run_session
 from converter.targets import TARGETS
 from converter.testing.plans import equalizations_of
 from converter.testing.sketch import Sketch, feeds_for, settings_for
-from converter.verify.verdict import sqnr
+from converter.verify.quality import sqnr
 
 CHANNELS = 16
 SPREAD = np.geomspace(0.05, 5.0, CHANNELS)

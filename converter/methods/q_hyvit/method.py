@@ -97,10 +97,10 @@ def choose(problem: Problem) -> Choice:
     owners = list(dict.fromkeys(r.owner for r in context.quantized_edges.values()))
     tensor_samples = tensor_samples_of(context, owners, {name: value[:_WITNESS_SAMPLES] for name, value in context.feed.items()})
     unread = [n for n in tensor_samples if n not in readers]
-    settled = activation_grids(problem, context, start.tensors, unread) if problem.parts.activations else {}
-    left = {n: tensor_samples[n] for n in unread if n not in settled} if problem.parts.trials else {}
-    settled |= unread_params(problem, context, start.tensors, left)
-    state.tensors.update(settled)
+    decided = activation_grids(problem, context, start.tensors, unread) if problem.parts.activations else {}
+    left = {n: tensor_samples[n] for n in unread if n not in decided} if problem.parts.trials else {}
+    decided |= unread_params(problem, context, start.tensors, left)
+    state.tensors.update(decided)
     ranked: dict[str, list[QuantParams]] = {}
     for number in range(_ROUNDS):
         _choose_weights(problem, context, reconstructions, state)
@@ -113,7 +113,7 @@ def choose(problem: Problem) -> Choice:
             ranked[owner] = grids
             problem.progress(done, _ROUNDS * len(readers) + len(reconstruction_blocks))
         state.tensors.update({owner: grids[0] for owner, grids in ranked.items()})
-    wider = [n for n in tensor_samples if n in state.tensors and n not in settled] if problem.parts.range_margin else []
+    wider = [n for n in tensor_samples if n in state.tensors and n not in decided] if problem.parts.range_margin else []
     for owner in wider:
         state.tensors[owner] = _with_margin(problem, owner, state.tensors[owner], tensor_samples[owner])
         if owner in ranked:

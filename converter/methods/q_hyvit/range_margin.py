@@ -1,9 +1,9 @@
-"""Room for numbers that were not seen: of the grids that do about as well, the widest.
+"""A margin for numbers that were not seen: of the grids that do about as well, the widest.
 
 What is cut off of a tensor is rare on the samples that ranges were fitted to, and the next samples hold more of it: a
 grid that is best on a few samples is too narrow for others. So, as the one-standard-error rule takes the simplest of the
 trees that do about as well (Breiman, Friedman, Olshen, Stone, Classification and Regression Trees, 1984, section 3.4.3),
-a quarter more of the weighted error on the samples is accepted for room beyond them.
+a quarter more of the weighted error on the samples is accepted for a margin beyond them.
 """
 
 from __future__ import annotations

@@ -72,7 +72,7 @@ def reconstruct(
     """Refine all weighted layers.
 
     Args:
-        context: the network, its samples and readings.
+        context: the network, its samples and quantized edges.
         grids: of activations that have one, by owner.
         weight_grids: of layers that run in integer, by layer.
         approximations: what some sigmoids become, by step.

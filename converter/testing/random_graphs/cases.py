@@ -1,22 +1,15 @@
-"""Small random ONNX models, and what must hold for the conversion of any of them.
-
-``python -m converter.testing.random_graphs.cases --count 500 --seed 1`` converts so many and says how they ended.
-"""
+"""Small random ONNX models, and what must hold for the conversion of any of them; ``python -m tools.fuzz graphs`` draws many."""
 
 from __future__ import annotations
 
-import argparse
-import collections
 import functools
-import re
-import sys
-import tempfile
+import time
 import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx
@@ -32,7 +25,10 @@ from converter.testing.random_graphs.steps_layers import LAYERS, NORMALISATIONS,
 from converter.testing.random_graphs.steps_movement import MOVEMENT, RARE, squeeze_node
 from converter.testing.random_graphs.steps_pointwise import POINTWISE
 
-__all__ = ["METHODS", "Case", "Ending", "convert_case", "draw_case", "graphs", "main", "worse_outputs"]
+if TYPE_CHECKING:
+    from converter.report import Report
+
+__all__ = ["METHODS", "Case", "Ending", "convert_case", "draw_case", "graphs", "worse_outputs"]
 
 OLDEST_OPSET = 9
 CALIBRATION_SAMPLES, POOL, FRESH_SAMPLES = 32, 120, 48
@@ -290,11 +286,15 @@ class Ending:
         code: exit code; 1 stands for anything but a :class:`ConverterError`.
         reason: what was said, or the traceback.
         path: of the result, if there is one.
+        seconds: of processor time that it took.
+        report: of a conversion that ended well.
     """
 
     code: int
     reason: str
     path: Path
+    seconds: float = 0.0
+    report: Report | None = field(default=None, repr=False, compare=False)
 
 
 def convert_case(case: Case, folder: Path, method: MethodName, *, draw: int = 0) -> Ending:
@@ -305,13 +305,14 @@ def convert_case(case: Case, folder: Path, method: MethodName, *, draw: int = 0)
     _save(case, source, calib)
     samples = CALIBRATION_SAMPLES * case.inputs[0].shape[0]
     options = Options(calib=calib, samples=samples, method=method, placement=case.placement, threads=1, seed=draw)
+    begun = time.process_time()
     try:
-        convert(source, result, options)
+        report = convert(source, result, options)
     except ConverterError as error:
-        return Ending(error.exit_code, str(error), result)
+        return Ending(error.exit_code, str(error), result, time.process_time() - begun)
     except Exception:
-        return Ending(1, traceback.format_exc(), result)
-    return Ending(0, "", result)
+        return Ending(1, traceback.format_exc(), result, time.process_time() - begun)
+    return Ending(0, "", result, time.process_time() - begun, report)
 
 
 def _save(case: Case, model: Path, calib: Path) -> None:
@@ -341,52 +342,3 @@ def worse_outputs(case: Case, folder: Path, endings: Sequence[Ending]) -> list[J
             again = {j.output for j in judge(case.model, paths, feeds) if j.worse}
             worse = [j for j in worse if j.output in again]
     return worse
-
-
-# The command
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Convert random graphs and count how they end; 1 if one of them shows a fault."""
-    parser = argparse.ArgumentParser(description="Convert random graphs and count how they end.")
-    parser.add_argument("--count", type=int, default=500, help="graphs, each with two methods")
-    parser.add_argument("--seed", type=int, default=1, help="of the first; the others follow")
-    parser.add_argument("--keep", type=Path, help="folder for those that show a fault")
-    flags = parser.parse_args(arguments)
-    ends: collections.Counter[str] = collections.Counter()
-    for seed in range(flags.seed, flags.seed + flags.count):
-        case = draw_case(Random(seed))
-        with tempfile.TemporaryDirectory() as folder:
-            endings = [convert_case(case, Path(folder), method) for method in METHODS]
-            faults = [f"{method}: {e.reason}" for method, e in zip(METHODS, endings, strict=True) if e.code in (1, 5)]
-            faults += [f"worse: {judgement}" for judgement in worse_outputs(case, Path(folder), endings)]
-        ends.update(f"{ending.code} {_kind(ending.reason)}".strip() for ending in endings)
-        ends.update(["0, but worse than mse"] if any(fault.startswith("worse") for fault in faults) else [])
-        if faults:
-            print(f"seed {seed} ({case.placement}): {' | '.join(fault.strip().splitlines()[-1][:160] for fault in faults)}", flush=True)
-            if flags.keep is not None:
-                _keep(flags.keep / f"seed_{seed}", case, faults)
-    for end, times in ends.most_common():
-        print(f"{times:5} {end}")
-    return int(any(end.startswith(("1", "5", "0,")) for end in ends))
-
-
-def _kind(reason: str) -> str:
-    """An error's first line, or a traceback's last, without names and numbers."""
-    lines = reason.strip().splitlines() or [""]
-    line = lines[-1] if lines[0].startswith("Traceback") else lines[0]
-    return re.sub(r"'[^']*'|-?\d+(\.\d+)?(e[+-]?\d+)?", "*", line)[:120]
-
-
-def _keep(path: Path, case: Case, faults: Sequence[str]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.with_suffix(".onnx").write_bytes(case.model.SerializeToString(deterministic=True))
-    feeds = case.feeds(POOL, seed=2)
-    np.savez(
-        path.with_suffix(".npz"), allow_pickle=False, **{i.name: np.concatenate([feed[i.name] for feed in feeds]) for i in case.inputs}
-    )
-    path.with_suffix(".txt").write_text(f"--placement {case.placement}\n{' '.join(case.steps)}\n" + "\n".join(faults) + "\n")
-
-
-if __name__ == "__main__":
-    sys.exit(main())

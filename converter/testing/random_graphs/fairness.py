@@ -13,7 +13,7 @@ import numpy.typing as npt
 import onnx
 
 from converter.runtime.session import Feed, open_session, run_session
-from converter.verify.verdict import sqnr
+from converter.verify.quality import sqnr
 
 __all__ = ["GOOD_DB", "MOST_LOSS_DB", "Judgement", "judge"]
 

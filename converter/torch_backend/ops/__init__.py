@@ -7,10 +7,10 @@ differentiable where torch is. An operator or an attribute value that is not her
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from converter.torch_backend.ops import indexing, layers, movement, pointwise, pooling, quantized, recurrent, resize, sampling
-from converter.torch_backend.ops.table import Attributes, Inputs, Rule, Tensor, UnknownOperatorError
+from converter.torch_backend.ops.table import Attributes, Rule, Tensor, UnknownOperatorError
 
 __all__ = ["ACTIVATION", "POINTWISE", "UnknownOperatorError", "apply", "known"]
 
@@ -39,7 +39,7 @@ def known(op_type: str) -> bool:
     return op_type in _RULES
 
 
-def apply(op_type: str, inputs: Inputs, attributes: Attributes) -> list[Tensor]:
+def apply(op_type: str, inputs: Sequence[Tensor | None], attributes: Attributes) -> list[Tensor]:
     """Run one operator.
 
     Raises:

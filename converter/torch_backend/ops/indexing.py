@@ -54,8 +54,7 @@ def _gather_nd(x: Inputs, a: Attributes) -> Tensor:
     flat = x[0].reshape(math.prod(shape[:batch]), math.prod(shape[batch : batch + depth]), math.prod(rest))
     place = _rows(x[1], shape[batch : batch + depth]).reshape(flat.shape[0], -1, 1)
     picked = torch.gather(flat, 1, place.expand(-1, -1, flat.shape[2]))
-    result: Tensor = picked.reshape(*x[1].shape[:-1], *rest)
-    return result
+    return picked.reshape(*x[1].shape[:-1], *rest)
 
 
 def _scatter_nd(x: Inputs, a: Attributes) -> Tensor:

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from converter.testing.operators import Array, check_operator, floats, ints
 from converter.torch_backend import ops as torch_ops
+from converter.torch_backend.ops.testing.operators import Array, check_operator, floats, ints
 
 X = floats(3, 4, 5)
 

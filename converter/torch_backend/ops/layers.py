@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 
@@ -97,57 +98,45 @@ def _instance_norm(x: Inputs, a: Attributes) -> Tensor:
     shape = (-1, *[1] * len(dims))
     centred = x[0] - x[0].mean(dims, keepdim=True)
     deviation = torch.sqrt(centred.square().mean(dims, keepdim=True) + a.get("epsilon", 1e-5))
-    result: Tensor = centred / deviation * x[1].reshape(shape) + x[2].reshape(shape)
-    return result
+    return centred / deviation * x[1].reshape(shape) + x[2].reshape(shape)
 
 
 def _batch_norm(x: Inputs, a: Attributes) -> Tensor:
     return functional.batch_norm(x[0], x[3], x[4], x[1], x[2], training=False, eps=a.get("epsilon", 1e-5))
 
 
-def _einsum(x: Inputs, a: Attributes) -> Tensor:
-    result: Tensor = torch.einsum(a["equation"], *x)
-    return result
-
-
 def _lp_norm(x: Inputs, a: Attributes) -> Tensor:
     if a.get("p", 2) not in (1, 2):
         raise UnknownOperatorError(f"operator 'LpNormalization' with p={a['p']}")
-    length = torch.linalg.vector_norm(x[0], a.get("p", 2), dim=a.get("axis", -1), keepdim=True)
-    result: Tensor = x[0] / length
-    return result
+    return torch.div(x[0], torch.linalg.vector_norm(x[0], a.get("p", 2), dim=a.get("axis", -1), keepdim=True))
 
 
 def _local_response(x: Inputs, a: Attributes) -> Tensor:
     """Divide by a power of the squares of neighbouring channels."""
     size, data = a["size"], x[0]
     squares = functional.pad((data * data).unsqueeze(1), [0, 0] * (data.ndim - 2) + [(size - 1) // 2, size // 2])
-    total = sum(squares.narrow(2, i, data.shape[1]) for i in range(size))
-    assert isinstance(total, Tensor)
-    result: Tensor = data / (a.get("bias", 1.0) + a.get("alpha", 1e-4) / size * total.squeeze(1)) ** a.get("beta", 0.75)
-    return result
+    total = functools.reduce(torch.add, (squares.narrow(2, i, data.shape[1]) for i in range(size)))
+    return data / torch.pow(a.get("bias", 1.0) + a.get("alpha", 1e-4) / size * total.squeeze(1), a.get("beta", 0.75))
 
 
 def _standardize(x: Inputs, a: Attributes) -> Tensor:
     axes = a.get("axes", [0, 2, 3])
     mean = x[0].mean(axes, keepdim=True)
     variance = (x[0] * x[0]).mean(axes, keepdim=True) - mean * mean
-    result: Tensor = (x[0] - mean) / (torch.sqrt(variance) + 1e-9)
-    return result
+    return (x[0] - mean) / (torch.sqrt(variance) + 1e-9)
 
 
 def _hardmax(x: Inputs, a: Attributes) -> Tensor:
     axis = a.get("axis", -1) % x[0].ndim
     place = torch.arange(x[0].shape[axis]).reshape([-1 if i == axis else 1 for i in range(x[0].ndim)])
-    result: Tensor = (place == x[0].argmax(axis, keepdim=True)).to(x[0].dtype)
-    return result
+    return (place == x[0].argmax(axis, keepdim=True)).to(x[0].dtype)
 
 
 TABLE: Table = {
     "BatchNormalization": Rule(_batch_norm, "epsilon", {"momentum": None, "training_mode": 0}),
     "Conv": Rule(_conv, "auto_pad dilations group pads strides", {"kernel_shape": None}),
     "ConvTranspose": Rule(_conv_transpose, "auto_pad dilations group output_padding output_shape pads strides", {"kernel_shape": None}),
-    "Einsum": Rule(_einsum, "equation"),
+    "Einsum": Rule(lambda x, a: torch.einsum(a["equation"], *x), "equation"),
     "Gemm": Rule(_gemm, "alpha beta transA transB"),
     "Hardmax": Rule(_hardmax, "axis"),
     "InstanceNormalization": Rule(_instance_norm, "epsilon"),

@@ -7,8 +7,8 @@ import pytest
 import torch
 from onnx import helper
 
-from converter.testing.operators import Array, check_operator, floats, ints
 from converter.torch_backend import ops as torch_ops
+from converter.torch_backend.ops.testing.operators import Array, check_operator, floats, ints
 
 X = floats(2, 3, 4)
 IMAGE = floats(2, 8, 4, 6)

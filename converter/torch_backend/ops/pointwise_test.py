@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from converter.testing.operators import Array, check_operator, floats, positive
 from converter.torch_backend import ops as torch_ops
+from converter.torch_backend.ops.testing.operators import Array, check_operator, floats, positive
 
 X = floats(2, 3, 4) * 4
 ROW = floats(4, seed=1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -91,8 +92,7 @@ def _power_pool(x: Inputs, a: Attributes) -> Tensor:
     _undilated("LpPool", a)
     w, order = _windows(x[0], a), a.get("p", 2)
     sums = _sums(pad_spatial(x[0].abs() ** order, w.fitting), w)
-    result: Tensor = sums ** (1.0 / order)
-    return result
+    return torch.pow(sums, 1.0 / order)
 
 
 def _max_pool(x: Inputs, a: Attributes) -> list[Tensor]:
@@ -140,19 +140,11 @@ def _reduction(reduce: Callable[..., Tensor]) -> Rule:
         axes = optional(x, 1)
         if axes is None or axes.numel() == 0:
             if a.get("noop_with_empty_axes", 0):
-                return x[0]  # type: ignore[no-any-return]
+                return x[0]
             axes = range(x[0].ndim)
         return reduce(x[0], dim=integers(axes), keepdim=bool(a.get("keepdims", 1)))
 
     return Rule(function, "keepdims noop_with_empty_axes")
-
-
-def _norm(order: int) -> Callable[..., Tensor]:
-    def reduce(x: Tensor, dim: list[int], keepdim: bool) -> Tensor:
-        norm: Tensor = torch.linalg.vector_norm(x, order, dim=dim, keepdim=keepdim)
-        return norm
-
-    return reduce
 
 
 def _product(x: Tensor, dim: list[int], keepdim: bool) -> Tensor:
@@ -161,48 +153,39 @@ def _product(x: Tensor, dim: list[int], keepdim: bool) -> Tensor:
     return x
 
 
-def _log_sum(x: Tensor, dim: list[int], keepdim: bool) -> Tensor:
-    return torch.log(torch.sum(x, dim=dim, keepdim=keepdim))
-
-
-def _square_sum(x: Tensor, dim: list[int], keepdim: bool) -> Tensor:
-    return torch.sum(x * x, dim=dim, keepdim=keepdim)
+def _maps(x: Tensor) -> tuple[int, ...]:
+    """The axes behind batch and channels."""
+    return tuple(range(2, x.ndim))
 
 
 def _arg(find: Callable[..., Tensor]) -> Rule:
     def function(x: Inputs, a: Attributes) -> Tensor:
         axis, keepdim = a.get("axis", 0), bool(a.get("keepdims", 1))
         if a.get("select_last_index", 0):
-            last: Tensor = x[0].shape[axis] - 1 - find(x[0].flip(axis), dim=axis, keepdim=keepdim)
-            return last
+            return x[0].shape[axis] - 1 - find(x[0].flip(axis), dim=axis, keepdim=keepdim)
         return find(x[0], dim=axis, keepdim=keepdim)
 
     return Rule(function, "axis keepdims select_last_index")
-
-
-def _global_power(x: Inputs, a: Attributes) -> Tensor:
-    norm: Tensor = torch.linalg.vector_norm(x[0], a.get("p", 2), dim=tuple(range(2, x[0].ndim)), keepdim=True)
-    return norm
 
 
 TABLE: Table = {
     "ArgMax": _arg(torch.argmax),
     "ArgMin": _arg(torch.argmin),
     "AveragePool": Rule(_average_pool, "auto_pad ceil_mode count_include_pad dilations kernel_shape pads strides"),
-    "GlobalAveragePool": Rule(lambda x, _: x[0].mean(dim=tuple(range(2, x[0].ndim)), keepdim=True)),
-    "GlobalLpPool": Rule(_global_power, "p"),
-    "GlobalMaxPool": Rule(lambda x, _: torch.amax(x[0], dim=tuple(range(2, x[0].ndim)), keepdim=True)),
+    "GlobalAveragePool": Rule(lambda x, _: x[0].mean(dim=_maps(x[0]), keepdim=True)),
+    "GlobalLpPool": Rule(lambda x, a: torch.linalg.vector_norm(x[0], a.get("p", 2), dim=_maps(x[0]), keepdim=True), "p"),
+    "GlobalMaxPool": Rule(lambda x, _: torch.amax(x[0], dim=_maps(x[0]), keepdim=True)),
     "LpPool": Rule(_power_pool, "auto_pad ceil_mode dilations kernel_shape p pads strides"),
     "MaxPool": Rule(_max_pool, "auto_pad ceil_mode dilations kernel_shape pads strides", {"storage_order": 0}),
     "MaxUnpool": Rule(_max_unpool, "kernel_shape pads strides"),
-    "ReduceL1": _reduction(_norm(1)),
-    "ReduceL2": _reduction(_norm(2)),
-    "ReduceLogSum": _reduction(_log_sum),
+    "ReduceL1": _reduction(functools.partial(torch.linalg.vector_norm, ord=1)),
+    "ReduceL2": _reduction(torch.linalg.vector_norm),
+    "ReduceLogSum": _reduction(lambda x, **over: torch.log(torch.sum(x, **over))),
     "ReduceLogSumExp": _reduction(torch.logsumexp),
     "ReduceMax": _reduction(torch.amax),
     "ReduceMean": _reduction(torch.mean),
     "ReduceMin": _reduction(torch.amin),
     "ReduceProd": _reduction(_product),
     "ReduceSum": _reduction(torch.sum),
-    "ReduceSumSquare": _reduction(_square_sum),
+    "ReduceSumSquare": _reduction(lambda x, **over: torch.sum(x * x, **over)),
 }

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from converter.testing.operators import check_operator, floats, ints, positive
 from converter.torch_backend import ops as torch_ops
 from converter.torch_backend.ops import pooling
+from converter.torch_backend.ops.testing.operators import check_operator, floats, ints, positive
 
 GEOMETRIES: list[dict[str, Any]] = [
     {"kernel_shape": [3, 3]},

@@ -25,8 +25,7 @@ def _dequantize(x: Inputs, a: Attributes) -> Tensor:
     axis, zero_point = a.get("axis", 1), optional(x, 2)
     codes = x[0].to(torch.int32)
     centred = codes if zero_point is None else codes - _along(zero_point, codes, axis).to(torch.int32)
-    result: Tensor = centred.to(torch.float32) * _along(x[1], codes, axis)
-    return result
+    return centred.to(torch.float32) * _along(x[1], codes, axis)
 
 
 TABLE: Table = {"QuantizeLinear": Rule(_quantize, "axis"), "DequantizeLinear": Rule(_dequantize, "axis")}

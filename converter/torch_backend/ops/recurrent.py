@@ -15,58 +15,54 @@ _ACTIVATIONS = {"LSTM": ["Sigmoid", "Tanh", "Tanh"], "GRU": ["Sigmoid", "Tanh"],
 _COVERED = "activations direction hidden_size layout"
 _IGNORED: Mapping[str, Any] = {"activation_alpha": [], "activation_beta": []}
 
-Step = Callable[[Tensor, tuple[Tensor, ...], Tensor, Tensor | None], tuple[Tensor, ...]]
+Step = Callable[[Tensor, tuple[Tensor, ...], Tensor, Tensor], tuple[Tensor, ...]]
 """Given what the input gives to the gates [batch, gates], the states [batch, hidden], the recurrent weights and their bias,
 the next states; the first one is what the layer answers."""
 
 
-def _lstm_step(given: Tensor, state: tuple[Tensor, ...], recurrent: Tensor, bias: Tensor | None) -> tuple[Tensor, ...]:
+def _lstm_step(given: Tensor, state: tuple[Tensor, ...], recurrent: Tensor, bias: Tensor) -> tuple[Tensor, ...]:
     hidden, cell = state
-    product = given + hidden @ recurrent.T
-    entrance, exit_, forget, new = (product if bias is None else product + bias).chunk(4, -1)
+    entrance, exit_, forget, new = (given + hidden @ recurrent.T + bias).chunk(4, -1)
     cell = torch.sigmoid(forget) * cell + torch.sigmoid(entrance) * torch.tanh(new)
     return torch.sigmoid(exit_) * torch.tanh(cell), cell
 
 
-def _gru_step(given: Tensor, state: tuple[Tensor, ...], recurrent: Tensor, bias: Tensor | None) -> tuple[Tensor, ...]:
+def _gru_step(given: Tensor, state: tuple[Tensor, ...], recurrent: Tensor, bias: Tensor) -> tuple[Tensor, ...]:
     """With the reset in front of the recurrent product."""
     (hidden,) = state
     width = hidden.shape[-1]
-    gates = given[..., : 2 * width] + hidden @ recurrent[: 2 * width].T
-    update, reset = torch.sigmoid(gates if bias is None else gates + bias[: 2 * width]).chunk(2, -1)
-    new = given[..., 2 * width :] + (reset * hidden) @ recurrent[2 * width :].T
-    new = torch.tanh(new if bias is None else new + bias[2 * width :])
+    gates = given[..., : 2 * width] + hidden @ recurrent[: 2 * width].T + bias[: 2 * width]
+    update, reset = torch.sigmoid(gates).chunk(2, -1)
+    new = torch.tanh(given[..., 2 * width :] + (reset * hidden) @ recurrent[2 * width :].T + bias[2 * width :])
     return ((1 - update) * new + update * hidden,)
 
 
-def _late_gru_step(given: Tensor, state: tuple[Tensor, ...], recurrent: Tensor, bias: Tensor | None) -> tuple[Tensor, ...]:
+def _late_gru_step(given: Tensor, state: tuple[Tensor, ...], recurrent: Tensor, bias: Tensor) -> tuple[Tensor, ...]:
     """With the reset behind the recurrent product, as PyTorch has it."""
     (hidden,) = state
     width = hidden.shape[-1]
-    product = hidden @ recurrent.T
-    product = product if bias is None else product + bias
+    product = hidden @ recurrent.T + bias
     update, reset = torch.sigmoid(given[..., : 2 * width] + product[..., : 2 * width]).chunk(2, -1)
     new = torch.tanh(given[..., 2 * width :] + reset * product[..., 2 * width :])
     return ((1 - update) * new + update * hidden,)
 
 
-def _simple_step(given: Tensor, state: tuple[Tensor, ...], recurrent: Tensor, bias: Tensor | None) -> tuple[Tensor, ...]:
-    product = given + state[0] @ recurrent.T
-    return (torch.tanh(product if bias is None else product + bias),)
+def _simple_step(given: Tensor, state: tuple[Tensor, ...], recurrent: Tensor, bias: Tensor) -> tuple[Tensor, ...]:
+    return (torch.tanh(given + state[0] @ recurrent.T + bias),)
 
 
 def _layer(op_type: str, x: Inputs, a: Attributes, step: Step, states: int) -> list[Tensor]:
     turned = a.get("layout", 0)
     data: Tensor = x[0].transpose(0, 1) if turned else x[0]
     weight, recurrent, bias = x[1], x[2], optional(x, 3)
+    bias = torch.zeros(weight.shape[0], 2 * weight.shape[1], dtype=data.dtype) if bias is None else bias
     _refuse_rest(op_type, x, a, data.shape[0])
     width, batch = recurrent.shape[-1], data.shape[1]
     answers, ends = [], []
     for way in range(weight.shape[0]):
         backwards = a.get("direction", "forward") == "reverse" or way == 1
-        mine, theirs = (None, None) if bias is None else bias[way].chunk(2)
-        given = data @ weight[way].T
-        given = given if mine is None else given + mine
+        mine, theirs = bias[way].chunk(2)
+        given = data @ weight[way].T + mine
         begin = [optional(x, 5 + i) for i in range(states)]
         begin = [None if s is None else s[:, way] if turned else s[way] for s in begin]
         state = tuple(torch.zeros(batch, width, dtype=data.dtype) if s is None else s for s in begin)

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from converter.testing.operators import Array, check_operator, floats
 from converter.torch_backend import ops as torch_ops
+from converter.torch_backend.ops.testing.operators import Array, check_operator, floats
 
 STEPS, BATCH, INPUTS, HIDDEN = 5, 2, 3, 4
 GATES = {"LSTM": 4, "GRU": 3, "RNN": 1}

@@ -31,7 +31,7 @@ _NEAREST: Mapping[str, Callable[[Tensor], Tensor]] = {
 
 
 def _resize(x: Inputs, a: Attributes) -> Tensor:
-    result: Tensor = x[0]
+    result = x[0]
     region, scales, sizes = (optional(x, i) for i in (1, 2, 3))
     axes = [axis % result.ndim for axis in a.get("axes", range(result.ndim))]
     lengths = [result.shape[axis] for axis in axes]
@@ -106,10 +106,6 @@ def _taps(place: Tensor, last: int, wider: float, a: Attributes) -> tuple[Tensor
     return index, weights / weights.sum(0)
 
 
-def _triangle(distance: Tensor, _: Attributes) -> Tensor:
-    return torch.clamp(1 - distance, min=0)
-
-
 def _cubic(distance: Tensor, a: Attributes) -> Tensor:
     c = a.get("cubic_coeff_a", -0.75)
     near = ((c + 2) * distance - (c + 3)) * distance * distance + 1
@@ -117,7 +113,10 @@ def _cubic(distance: Tensor, a: Attributes) -> Tensor:
     return torch.where(distance <= 1, near, torch.where(distance < 2, far, torch.zeros_like(far)))
 
 
-_KERNELS: Mapping[str, tuple[Callable[[Tensor, Attributes], Tensor], int]] = {"linear": (_triangle, 1), "cubic": (_cubic, 2)}
+_KERNELS: Mapping[str, tuple[Callable[[Tensor, Attributes], Tensor], int]] = {
+    "linear": (lambda distance, _: torch.clamp(1 - distance, min=0), 1),
+    "cubic": (_cubic, 2),
+}
 """Weight of an input place by its distance, and the distance at which it vanishes."""
 
 TABLE: Table = {

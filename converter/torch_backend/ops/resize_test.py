@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from converter.testing.operators import check_operator, floats, ints
 from converter.torch_backend import ops as torch_ops
+from converter.torch_backend.ops.testing.operators import check_operator, floats, ints
 
 X = floats(2, 3, 5, 6)
 PLACES = ["half_pixel", "pytorch_half_pixel", "asymmetric", "align_corners"]

@@ -27,8 +27,7 @@ def _affine_grid(x: Inputs, a: Attributes) -> Tensor:
     lines = [torch.linspace(-1, 1, n) if aligned else (2 * torch.arange(n) + 1) / n - 1 for n in sizes]
     places = torch.stack([*reversed(torch.meshgrid(*lines, indexing="ij")), torch.ones(sizes)], -1).to(x[0].dtype)
     grid = places.reshape(-1, len(sizes) + 1) @ x[0].transpose(1, 2)
-    result: Tensor = grid.reshape(x[0].shape[0], *sizes, len(sizes))
-    return result
+    return grid.reshape(x[0].shape[0], *sizes, len(sizes))
 
 
 def _columns_to_image(x: Inputs, a: Attributes) -> Tensor:

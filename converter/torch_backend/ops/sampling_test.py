@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from converter.testing.operators import check_operator, floats, ints
 from converter.torch_backend import ops as torch_ops
+from converter.torch_backend.ops.testing.operators import check_operator, floats, ints
 
 
 @pytest.mark.parametrize("mode", ["linear", "nearest", "cubic"])

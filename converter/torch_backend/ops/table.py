@@ -10,7 +10,9 @@ import torch
 __all__ = ["Attributes", "Inputs", "Rule", "Table", "Tensor", "UnknownOperatorError", "integers", "optional"]
 
 Tensor = torch.Tensor
-Inputs = Sequence[Any]
+Inputs = Sequence[Tensor]
+"""Of one operator. Those that may be absent, and are None then, are read with :func:`optional`."""
+
 Attributes = Mapping[str, Any]
 Function = Callable[[Inputs, Attributes], Tensor | list[Tensor]]
 
@@ -33,7 +35,7 @@ class Rule:
         self.honours = frozenset(honours.split())
         self.ignores = ignores or {}
 
-    def __call__(self, op_type: str, inputs: Inputs, attributes: Attributes) -> list[Tensor]:
+    def __call__(self, op_type: str, inputs: Sequence[Any], attributes: Attributes) -> list[Tensor]:
         """Run the operator.
 
         Raises:

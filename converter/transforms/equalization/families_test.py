@@ -13,7 +13,6 @@ from converter.testing.equalization import difference, random_equalizations
 from converter.transforms.equalization.apply import apply_equalizations
 from converter.transforms.equalization.find import find_sites
 from models.export import build, export_model
-from tools.benchmarks.families import FAMILIES
 
 pytestmark = pytest.mark.slow
 
@@ -26,7 +25,7 @@ SITES = {
 }
 
 
-@pytest.mark.parametrize("network", FAMILIES)
+@pytest.mark.parametrize("network", SITES)
 def test_equalizing_every_site_of_a_family_changes_nothing(network: str) -> None:
     """Float32 rounds other numbers after folding; the tolerance is the one that the rewrites of canonicalisation have."""
     proto = onnx.load_from_string(export_model(build(network, size=64, classes=10)))

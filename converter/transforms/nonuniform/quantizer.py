@@ -33,7 +33,7 @@ KINDS: Mapping[SiteKind, tuple[QuantizerKind, ...]] = {
 
 @dataclass(frozen=True)
 class NonuniformQuantizer:
-    """A grid at a spot.
+    """A grid and where it stands.
 
     Attributes:
         kind: see :data:`QuantizerKind`.
@@ -84,7 +84,7 @@ def low_copy(operator: str) -> str:
 
 
 def check_quantizer(quantizer: NonuniformQuantizer, quantizer_site: QuantizerSite) -> None:
-    """Refuse a grid that does not fit its spot.
+    """Refuse a grid that does not fit its site.
 
     Raises:
         ValueError: says what is wrong with which tensor.

@@ -1,4 +1,4 @@
-"""Levels: one number in the place of a sigmoid that gates what it reads, as in SiLU, and hardly varies there.
+"""Constant gates: one number in the place of a sigmoid that gates what it reads, as in SiLU, and hardly varies there.
 
 Close to zero SiLU is half of what it reads. Where all inputs are that close, the gate is written into the model as a
 constant; multiplication by one number needs no kernel at all, only another scale for the same codes.

@@ -1,4 +1,4 @@
-"""Levels: what the rewritten model computes, that it needs no kernel, and that a plan carries them."""
+"""Constant gates: what the rewritten model computes, that it needs no kernel, and that a plan carries them."""
 
 from __future__ import annotations
 

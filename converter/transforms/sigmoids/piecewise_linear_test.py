@@ -128,7 +128,7 @@ def test_sites_are_sigmoids_that_gate_what_they_read() -> None:
     model = s.model(s.add("Mul", x, gates[0]), s.add("Mul", x, gates[1]), s.add("Add", x, gates[2]))
     planned = plan_for(model)
     shapes = {name: stats.shape for name, stats in planned.seen.tensors.items()}
-    costs = {"Sigmoid": Cost({"element": 8.0}, {"element": 4.0}), "SigmoidRamp": Cost({"element": 8.0}, {"element": 0.45})}
+    costs = {"Sigmoid": Cost({"element": 8.0}, {"element": 4.0}), "PiecewiseLinear": Cost({"element": 8.0}, {"element": 0.45})}
     offers = {n: replace(o, integer_cost=4.0 * CHANNELS * 36) if isinstance(o, SupportedForm) else o for n, o in planned.offers.items()}
     sites = find_sigmoid_sites(model, offers, shapes, replace(planned.target, costs=costs))
     assert [site.read for site in sites.values()] == [x]

@@ -24,7 +24,7 @@ from converter.options import Options
 from converter.partition.policy import parse_placement
 from converter.quantization.bit_widths import BitWidths
 from models.images import find_images
-from tools.benchmarks.compare.cells import FLOAT, Cell, Row, append_row, cells_of, read_rows
+from tools.benchmarks.compare.cells import FLOAT, Cell, Row, cells_of
 from tools.benchmarks.compare.measure import Bench, measure, measure_latency
 from tools.benchmarks.compare.peers import PEERS, available_peers
 from tools.benchmarks.compare.plot import plot_means
@@ -32,6 +32,7 @@ from tools.benchmarks.compare.settings import keep_settings
 from tools.benchmarks.compare.sources import STRESSED, checkpoint_names, prepare_images, prepare_model
 from tools.benchmarks.compare.tables import details, matrix, means
 from tools.benchmarks.compare.variants import Variant, ablation, plain, seed_ending
+from tools.benchmarks.table_file import append_row, read_rows
 
 __all__ = ["main"]
 
@@ -128,7 +129,7 @@ def _run(flags: argparse.Namespace) -> None:
     names = [f"{n}{STRESSED}" if flags.stress else n for n in flags.models]
     flags.out.mkdir(parents=True, exist_ok=True)
     table = flags.out / "results.csv"
-    done = {row.cell for row in read_rows(table) if not row.failure}
+    done = {row.cell for row in read_rows(table, Row) if not row.failure}
     variants = _variants(flags)
     cells = cells_of(names, _columns(flags, variants))
     missing = [c for c in cells if c not in done]
@@ -148,7 +149,7 @@ def _run(flags: argparse.Namespace) -> None:
 
 
 def _latest(table: Path, cells: Sequence[Cell]) -> list[Row]:
-    rows = {row.cell: row for row in read_rows(table)}
+    rows = {row.cell: row for row in read_rows(table, Row)}
     return [rows[cell] for cell in cells]
 
 

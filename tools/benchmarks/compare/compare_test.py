@@ -24,13 +24,14 @@ from tools.benchmarks.compare import __main__ as command
 from tools.benchmarks.compare import measure as measuring
 from tools.benchmarks.compare import peers
 from tools.benchmarks.compare.__main__ import main
-from tools.benchmarks.compare.cells import Cell, Row, append_row, cells_of, read_rows
+from tools.benchmarks.compare.cells import Cell, Row, cells_of
 from tools.benchmarks.compare.measure import Bench
 from tools.benchmarks.compare.peers import available_peers, nncf
 from tools.benchmarks.compare.plot import plot_means
 from tools.benchmarks.compare.settings import keep_settings
 from tools.benchmarks.compare.tables import details, matrix, means
 from tools.benchmarks.compare.variants import Variant, ablation, plain
+from tools.benchmarks.table_file import append_row, read_rows
 
 ROWS = [
     Row("a", "float", "", top1=80.0, agreement=100.0, megabytes=4.0),
@@ -84,13 +85,13 @@ def test_an_ablation_is_of_all_steps_or_of_some(words: list[str], columns: list[
 
 def test_rows_read_back_as_they_were_written(tmp_path: Path) -> None:
     path = tmp_path / "results.csv"
-    assert read_rows(path) == []
+    assert read_rows(path, Row) == []
     for row in ROWS:
         append_row(path, row)
-    assert read_rows(path) == ROWS
+    assert read_rows(path, Row) == ROWS
     path.write_text("something,else\n1,2\n")
     with pytest.raises(UsageError, match="no table"):
-        read_rows(path)
+        read_rows(path, Row)
 
 
 def test_means_count_complete_widths_only() -> None:
@@ -148,7 +149,7 @@ def test_a_small_matrix_from_end_to_end_and_again_without_measuring(
     arguments = small_matrix(tmp_path, "--jobs", jobs)
     assert main(arguments) == 0
     assert "3 cells measured, 3 in" in capsys.readouterr().out
-    rows = {row.method: row for row in read_rows(tmp_path / "out" / "results.csv")}
+    rows = {row.method: row for row in read_rows(tmp_path / "out" / "results.csv", Row)}
     assert all(not row.failure for row in rows.values())
     assert rows["float"].top1 - rows["minmax"].top1 == pytest.approx(rows["minmax"].drop)
     for method in ("minmax", "ort-static"):
@@ -199,7 +200,7 @@ def test_what_was_measured_before_a_process_died_is_kept(
     assert main(small_matrix(tmp_path)) == 1
     error = capsys.readouterr().err
     assert "died" in error and "start it again" in error
-    assert [row.method for row in read_rows(tmp_path / "out" / "results.csv")] == ["float", "ort-static"]
+    assert [row.method for row in read_rows(tmp_path / "out" / "results.csv", Row)] == ["float", "ort-static"]
 
 
 def test_a_cell_that_fails_in_an_unforeseen_way_is_a_row_that_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -225,9 +226,9 @@ def test_a_part_of_a_line_that_a_run_left_is_not_a_row(tmp_path: Path, left: str
     append_row(path, ROWS[0])
     with path.open("a") as stream:
         stream.write(left)
-    assert read_rows(path) == ROWS[:1]
+    assert read_rows(path, Row) == ROWS[:1]
     append_row(path, ROWS[1])
-    assert read_rows(path) == ROWS[:2]
+    assert read_rows(path, Row) == ROWS[:2]
 
 
 def test_tools_that_are_not_installed_are_not_offered(monkeypatch: pytest.MonkeyPatch) -> None:

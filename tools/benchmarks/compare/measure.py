@@ -12,24 +12,21 @@ import numpy.typing as npt
 import onnx
 import torch
 
-from converter.calibration.input_shapes import calibration_shapes
-from converter.calibration.preprocess import parse_preprocess
-from converter.calibration.samples import load_samples
 from converter.errors import ConverterError
 from converter.load.files import write_files
-from converter.load.metadata import PREPROCESS
 from converter.load.model import load
 from converter.methods.names import MethodName
 from converter.options import Options
 from converter.pipeline import convert
 from converter.runtime.latency import latency_ratio
 from converter.verify.coverage_by_profile import coverage_of
-from converter.verify.verdict import sqnr
+from converter.verify.quality import sqnr
 from models.evaluate import class_names, open_classifier, output_indices
 from models.images import LabelledImages
 from tools.benchmarks.compare.cells import FLOAT, Cell, Row
 from tools.benchmarks.compare.peers import PEERS
 from tools.benchmarks.compare.variants import Variant
+from tools.calibration import calibration_feeds
 
 __all__ = ["Bench", "measure", "measure_latency"]
 
@@ -84,7 +81,7 @@ def measure_latency(bench: Bench, row: Row) -> Row:
     path = _path(bench, row)
     if not path.exists():
         return row
-    (feed,) = _calibration(replace(bench, samples=1), source, 0)
+    (feed,) = calibration_feeds(load(source), bench.calib, count=1, seed=0)
     ratio = latency_ratio(onnx.load(source), onnx.load(path), feed, threads=1, seconds=_LATENCY_SECONDS)
     return replace(row, latency=ratio.ratio)
 
@@ -137,19 +134,11 @@ def _own(bench: Bench, row: Row, source: Path, path: Path) -> Row:
 def _peer(bench: Bench, row: Row, source: Path, path: Path) -> Row:
     variant = bench.variants[row.method]
     start = time.process_time()
-    feeds = _calibration(bench, source, variant.seed)
+    feeds = calibration_feeds(load(source), bench.calib, count=bench.samples, seed=variant.seed)
     made = PEERS[variant.method](source, feeds)
     write_files({path: made.SerializeToString(deterministic=True)})
     seconds = time.process_time() - start
     return replace(row, seconds=seconds, coverage=coverage_of(made, feeds[0], {}).percent)
-
-
-def _calibration(bench: Bench, source: Path, seed: int) -> tuple[dict[str, npt.NDArray[np.float32]], ...]:
-    model = load(source)
-    specs, _ = calibration_shapes(model, {}, bench.calib, 1)
-    preprocess = parse_preprocess(model.metadata[PREPROCESS])
-    samples = load_samples(bench.calib, specs, count=bench.samples, preprocess=preprocess, seed=seed)
-    return tuple(dict(feed) for feed in samples.calibration)
 
 
 def _float_scores(bench: Bench, source: Path) -> npt.NDArray[np.float32]:
@@ -169,12 +158,7 @@ def _scores(bench: Bench, path: Path, source: Path, *, exact: bool) -> npt.NDArr
     classifier = open_classifier(path, exact=exact and _is_quantized(path), threads=1)
     images = np.load(bench.images[source], mmap_mode="r")
     rows = classifier.batch or 32
-    parts = []
-    for start in range(0, len(images), rows):
-        batch = np.asarray(images[start : start + rows])
-        padding = np.zeros((rows - len(batch) if classifier.batch else 0, *batch.shape[1:]), np.float32)
-        parts.append(classifier.logits(np.concatenate([batch, padding]))[: len(batch)])
-    return np.concatenate(parts)
+    return np.concatenate([classifier.logits(np.asarray(images[start : start + rows])) for start in range(0, len(images), rows)])
 
 
 def _is_quantized(path: Path) -> bool:

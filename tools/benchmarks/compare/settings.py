@@ -18,7 +18,6 @@ def keep_settings(folder: Path, settings: Mapping[str, object]) -> None:
     """Write the settings where there are none yet, else compare.
 
     Args:
-        folder: of the results.
         settings: by flag; plain JSON values.
 
     Raises:

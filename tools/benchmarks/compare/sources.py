@@ -33,7 +33,6 @@ def prepare_model(name: str, folder: Path) -> Path:
 
     Args:
         name: a checkpoint, with or without :data:`STRESSED`, or the path of an ONNX file.
-        folder: where models go.
 
     Raises:
         UsageError: there is neither such a checkpoint nor such a file.

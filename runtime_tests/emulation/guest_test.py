@@ -17,8 +17,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
-from tools.arm64.emulator import Job
-from tools.arm64.guest import BEGIN, END, MARK, capabilities, load_tensors, main, marker, run_jobs, save_tensors
+from runtime_tests.emulation.emulator import Job
+from runtime_tests.emulation.guest import BEGIN, END, MARK, capabilities, load_tensors, main, marker, run_jobs, save_tensors
 
 Marks = list[tuple[int, int]]
 
@@ -102,7 +102,7 @@ def test_a_view_lies_where_its_input_does(view: bool, tmp_path: Path, monkeypatc
         addresses[name] = memory.ctypes.data
         call(name, "cpu", 0, value.dtype.type, value.shape, memory.ctypes.data)
 
-    monkeypatch.setattr("tools.arm64.guest._bind", bind)
+    monkeypatch.setattr("runtime_tests.emulation.guest._bind", bind)
     job = Job(tmp_path / "m.onnx", (tmp_path / "x.npz",), bound=True, as_is=True, view=view)
     assert run_jobs(as_jobs(job), lambda *_: None)[0]["error"] is None
     assert (addresses["x"] == addresses["y"]) is view

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from converter.options import Options
-from tools.arm64.count import count
-from tools.arm64.environment import environment
-from tools.arm64.setup import missing_steps
+from runtime_tests.emulation.count import count
+from runtime_tests.emulation.environment import environment
+from runtime_tests.emulation.setup import missing_steps
 from tools.benchmarks.families import convert_family
 
 ENV = environment()
@@ -18,7 +18,7 @@ NETWORK, SIZE, CORE = "mobilevit_xxs", 64, "cortex-a76"
 STORED = 9_375_000
 """Instructions of one inference of the int8 model. To print the figure after a change that is meant to move it::
 
-    python -m pytest runtime_tests/instructions_test.py -s
+    python -m pytest tools/benchmarks/instructions_test.py -s
 """
 
 TOLERANCE = 0.02

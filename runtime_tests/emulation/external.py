@@ -17,9 +17,7 @@ def run_program(command: Sequence[str], what: str, *, hint: str, install: str = 
     """Run a program to its end and return what it wrote to stdout.
 
     Args:
-        command: program and arguments.
         what: what it is for, as in "unpacking the packages".
-        hint: what to do if it fails.
         install: the Debian package that has the program.
         variables: the whole environment; by default this process's own.
 

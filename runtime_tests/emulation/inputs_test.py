@@ -9,7 +9,7 @@ from onnx import TensorProto, helper
 
 from converter.errors import ModelError, UsageError
 from converter.testing.models import Values, hybrid_model, make_model
-from tools.arm64.inputs import Input, model_inputs, read_model, read_samples, seeded_samples
+from runtime_tests.emulation.inputs import Input, model_inputs, read_model, read_samples, seeded_samples
 
 FLOATS, CODES = Input("x", np.dtype(np.float32), (None, 3)), Input("i", np.dtype(np.int64), (2,))
 

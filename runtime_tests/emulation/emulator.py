@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from converter.errors import ConverterError, UsageError
-from tools.arm64 import guest
-from tools.arm64.environment import Environment
-from tools.arm64.external import run_program
-from tools.arm64.setup import EMULATOR, guest_variables, require
+from runtime_tests.emulation import guest
+from runtime_tests.emulation.environment import Environment
+from runtime_tests.emulation.external import run_program
+from runtime_tests.emulation.setup import EMULATOR, guest_variables, require
 
 __all__ = ["CORES", "Job", "JobResult", "Machine", "check_core", "command_line", "emulate", "read_marks"]
 
@@ -35,7 +35,7 @@ class Job:
 
     Attributes:
         model: the file.
-        inputs: files of :func:`tools.arm64.guest.save_tensors`; samples along a new axis 0.
+        inputs: files of :func:`runtime_tests.emulation.guest.save_tensors`; samples along a new axis 0.
         outputs: where the outputs go, in the same form.
         optimised: where the runtime writes the graph that it made for the core.
         as_is: run the graph as it stands, without optimisation.
@@ -77,6 +77,9 @@ class Machine:
     onnxruntime: str
     numpy: str
     python: str
+
+    def __str__(self) -> str:
+        return f"{self.core} ({' '.join(self.capabilities)}), ONNX Runtime {self.onnxruntime}, one thread"
 
 
 def check_core(core: str) -> str:

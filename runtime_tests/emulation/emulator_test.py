@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from converter.errors import ConverterError, UsageError
-from tools.arm64.emulator import CORES, Job, check_core, command_line, emulate, read_marks
-from tools.arm64.environment import FOLDER_VARIABLE, Environment, environment
-from tools.arm64.setup import guest_variables
+from runtime_tests.emulation.emulator import CORES, Job, check_core, command_line, emulate, read_marks
+from runtime_tests.emulation.environment import FOLDER_VARIABLE, Environment, environment
+from runtime_tests.emulation.setup import guest_variables
 
 
 def test_a_region_is_what_lies_between_its_marks() -> None:

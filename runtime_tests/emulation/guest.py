@@ -1,6 +1,6 @@
 """What runs inside the emulated ARM64 machine: ``python guest.py JOBS.json REPORT.json``. Needs NumPy and ONNX Runtime only.
 
-JOBS.json is a list of jobs (``tools.arm64.emulator.Job`` as a dictionary). Each model is opened on one thread, run once to
+JOBS.json is a list of jobs (``runtime_tests.emulation.emulator.Job`` as a dictionary). Each model is opened on one thread, run once to
 warm up, and then run again between two marks for every sample and repetition; the counting plugin writes the marks down.
 Regions are numbered in the order in which they are marked. REPORT.json says what was installed, what the core offers, and
 for every job how many regions it marked and, if it failed, why.

@@ -7,9 +7,9 @@ import itertools
 import json
 from collections.abc import Sequence
 
-from tools.arm64 import guest
-from tools.arm64.emulator import Job, JobResult, Machine, read_marks
-from tools.arm64.environment import Environment
+from runtime_tests.emulation import guest
+from runtime_tests.emulation.emulator import Job, JobResult, Machine, read_marks
+from runtime_tests.emulation.environment import Environment
 
 PER_REGION = 1000
 """Instructions that the stand-in counts for each marked region."""

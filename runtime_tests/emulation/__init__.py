@@ -1,0 +1,1 @@
+"""ARM64 cores, emulated: a model runs there, its instructions are counted, its outputs compared."""
