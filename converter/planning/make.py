@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -30,6 +29,7 @@ from converter.sensitivity.context import AnalysisContext, ReconstructionBlock, 
 from converter.sensitivity.curvature import obstacle_to_gradients
 from converter.sensitivity.output_loss import OutputLoss, describe_losses, output_losses
 from converter.targets import Target
+from converter.torch_backend.network import sized
 from converter.torch_backend.workers import one_thread_each, worker_count
 from converter.transforms.equalization.find import find_sites
 from converter.transforms.equalization.site import EqualizationSite
@@ -242,7 +242,7 @@ def _context(
     whole = replace(
         context_of(model, skeleton, feeds, reconstruction_blocks, seed), loss=describe_losses(losses), losses=losses, unsteady=unsteady
     )
-    whole = replace(whole, network=replace(whole.network, numbers=sum(math.prod(stats.shape) for stats in seen.tensors.values())))
+    whole = replace(whole, network=sized(whole.network, _shapes(seen)))
     obstacle = ""
     for context in (whole, replace(whole, network=replace(whole.network, one_by_one=True))):
         if context.network.one_by_one or not unsteady:

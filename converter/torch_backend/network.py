@@ -9,6 +9,7 @@ many samples at once, takes them one by one.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -22,7 +23,7 @@ from converter.torch_backend import ops as torch_ops
 from converter.torch_backend.runtime_kernels import runtime_operator
 from converter.torch_backend.workers import in_order
 
-__all__ = ["Hook", "Network", "Step", "network_of", "run", "run_samples", "stacked", "subnetwork"]
+__all__ = ["Hook", "Network", "Step", "network_of", "run", "run_samples", "sized", "stacked", "subnetwork"]
 
 Tensor = torch.Tensor
 
@@ -65,6 +66,7 @@ class Network:
         outputs: names of the tensors that a run returns unless others are asked for.
         one_by_one: samples run one after the other.
         numbers: in all float tensors of one sample; 0 if that is not known.
+        live: of these, in the tensors that are still needed, at most.
         sessions: of the runtime, for the steps that it computes; grows as it is used.
     """
 
@@ -74,6 +76,7 @@ class Network:
     outputs: tuple[str, ...]
     one_by_one: bool = False
     numbers: int = 0
+    live: int = 0
     sessions: dict[object, Any] = field(default_factory=dict, compare=False, repr=False)
 
     @property
@@ -111,6 +114,19 @@ def network_of(model: ir.Model, only: Collection[str] | None = None) -> Network:
     names = tuple(str(v.name) for v in model.graph.inputs)
     known = all(torch_ops.known(step.op_type) for step in steps)
     return Network(tuple(steps), constants, names, tuple(str(v.name) for v in model.graph.outputs), one_by_one=not known)
+
+
+def sized(network: Network, shapes: Mapping[str, Sequence[int]]) -> Network:
+    """The network with how many numbers a sample has in it, given the shapes of its float tensors."""
+    left, live, most = _quantized_edges(network, network.outputs), dict[str, int](), 0
+    for step in network.steps:
+        live |= {name: math.prod(shapes[name]) for name in step.outputs if name in shapes}
+        most = max(most, sum(live.values()))
+        for name in step.inputs:
+            left[name] -= 1
+            if not left[name]:
+                live.pop(name, None)
+    return replace(network, numbers=sum(map(math.prod, shapes.values())), live=most)
 
 
 def subnetwork(network: Network, outputs: Sequence[str], given: Collection[str]) -> Network:

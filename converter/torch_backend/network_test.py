@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import onnx_ir as ir
 import pytest
@@ -12,7 +14,7 @@ from converter.canonicalise import canonicalise
 from converter.runtime.session import Feed, open_session, run_session
 from converter.testing.models import hybrid_model, make_model
 from converter.testing.sketch import Sketch, feeds_for
-from converter.torch_backend.network import Network, Step, network_of, run, run_samples, subnetwork
+from converter.torch_backend.network import Network, Step, network_of, run, run_samples, sized, subnetwork
 
 
 @pytest.fixture(scope="module")
@@ -142,3 +144,20 @@ def test_outputs_in_half_precision_are_taken_before_they_are_narrowed() -> None:
     assert y.dtype == torch.float32 and y.tolist() == (-x).tolist()
     (gradient,) = torch.autograd.grad((1e-9 * y).sum(), [x])
     torch.testing.assert_close(gradient, torch.full((1, 2), -1e-9), rtol=1e-6, atol=0.0)
+
+
+def test_a_sized_network_knows_what_is_live_at_once() -> None:
+    """Behind the second step its input is gone; the first tensor is needed to the end."""
+    steps = [Step("a", "Relu", ("x",), ("a",), {}), Step("b", "Relu", ("a",), ("b",), {}), Step("c", "Relu", ("b",), ("c",), {})]
+    network = Network((*steps, Step("d", "Add", ("c", "a"), ("d",), {})), {}, ("x",), ("d",))
+    known = sized(network, {"x": (1, 1000), "a": (2, 3), "b": (50,), "c": (20,), "d": (1,)})
+    assert (known.numbers, known.live) == (1077, 6 + 50 + 20)
+
+
+def test_large_networks_run_few_samples_at_once_and_give_the_same(hybrid: tuple[Network, list[Feed], list[np.ndarray]]) -> None:
+    network, feeds, _ = hybrid
+    whole = run_samples(network, stacked(feeds))["logits"]
+    large = replace(network, numbers=1 << 23)
+    assert (network.chunk, large.most_at_once, replace(network, numbers=1 << 30).chunk) == (2, 2, 1)
+    for workers in (1, 2):
+        torch.testing.assert_close(run_samples(large, stacked(feeds), workers=workers)["logits"], whole)

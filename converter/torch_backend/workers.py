@@ -18,6 +18,9 @@ from converter.system.freed_memory import release_freed_memory
 
 __all__ = ["in_order", "one_thread_each", "over_samples", "worker_count"]
 
+_UNTIL_RELEASE = 4
+"""Calls: what they keep stands between what they free, and the next ones find no room there."""
+
 T = TypeVar("T")
 R = TypeVar("R")
 
@@ -67,6 +70,10 @@ def over_samples(function: Callable[[int], R], samples: int, at_once: int, worke
     Raises:
         whatever the function raises first, in the order of the samples.
     """
-    done = list(in_order(function, range(0, samples, at_once), workers))
+    done = []
+    for number, result in enumerate(in_order(function, range(0, samples, at_once), workers), 1):
+        done.append(result)
+        if number % _UNTIL_RELEASE == 0:
+            release_freed_memory()
     release_freed_memory()
     return done

@@ -36,8 +36,8 @@ __all__ = ["Refined", "compensated_rounding", "matrix_to_weight", "reconstruct"]
 Tensor = torch.Tensor
 
 _ROWS = 4096
-_MOST_NUMBERS = 1 << 28
-"""In all tensors of a network and all samples: of what a step reads and others still will, all samples are held at once."""
+_MOST_NUMBERS = 1 << 25
+"""In the tensors that are still needed, of all samples: these are held at once, and twice, of the float network too."""
 
 _FEWEST = 8
 """Samples, however many numbers that are."""
@@ -83,7 +83,7 @@ def reconstruct(
     network = context.network
     left = _quantized_edges(network)
     biased = [s.name for s in network.steps if s.name in weight_grids and len(s.inputs) > 2 and s.inputs[2]] if bias else []
-    count = max(_FEWEST, _MOST_NUMBERS // max(1, network.numbers))
+    count = max(_FEWEST, _MOST_NUMBERS // max(1, network.live))
     context = replace(context, feed={name: value[:count] for name, value in context.feed.items()})
     places = places_that_matter(context, biased)
     real, coded = dict(context.feed), dict(context.feed)
