@@ -32,17 +32,17 @@ def test_a_low_quality_is_warned_about(save_hybrid: SaveHybrid, tmp_path: Path, 
 @pytest.mark.parametrize("placement", ["latency", "all"])
 def test_where_no_operator_has_an_integer_form_the_warning_says_so_and_why(placement: str, tmp_path: Path) -> None:
     """``--placement all`` would not help, so it is not recommended."""
-    weight = np.ones((2, 8, 8), np.float32)
+    vectors = {"inner": np.ones(8, np.float32), "outer": np.ones(4, np.float32)}
     nodes = [
         helper.make_node("Erf", ["x"], ["y"]),
-        helper.make_node("MatMul", ["y", "weight"], ["z"]),
-        helper.make_node("MatMul", ["z", "weight"], ["out"]),
+        helper.make_node("MatMul", ["y", "inner"], ["z"]),
+        helper.make_node("MatMul", ["z", "outer"], ["out"]),
     ]
-    ends = [("x", TensorProto.FLOAT, [2, 4, 8])], [("out", TensorProto.FLOAT, [2, 4, 8])]
+    ends = [("x", TensorProto.FLOAT, [2, 4, 8])], [("out", TensorProto.FLOAT, [2])]
     source = tmp_path / "float.onnx"
-    onnx.save(make_model(nodes, *ends, initializers={"weight": weight}), source)
+    onnx.save(make_model(nodes, *ends, initializers=vectors), source)
     report = convert(source, tmp_path / "out.onnx", options(placement=placement))
-    why = "none has an integer form (2 of 3: its constant operand has 3 dimensions instead of 2)"
+    why = "none has an integer form (2 of 3: an operand is not a matrix)"
     assert report.warnings == (f"all operators stay float: {why}",)
 
 
