@@ -12,6 +12,8 @@ MaxPool. Cases:
 4. A float Add between a MatMul that reads a DQ and a Q, which the runtime joins to a Gemm: a barrier behind the Add.
 5. A float Add of a constant to what an integer MatMul writes as float, which it joins to a float Gemm: a barrier between the two.
 
+6. A float layer in front of a Q with one scale per channel, with which the runtime would join it: a barrier behind the layer.
+
 A barrier is a ``Max`` of one operand. It copies its input, and the runtime neither removes it nor moves anything
 through it.
 """
@@ -23,7 +25,7 @@ from collections.abc import Collection
 import onnx_ir as ir
 
 from converter.graph.builder import GraphBuilder
-from converter.graph.operator_sets import BARRIER, CLAMPS, MOVEMENT
+from converter.graph.operator_sets import BARRIER, CLAMPS, MOVEMENT, PRODUCTS
 from converter.graph.queries import constant
 
 __all__ = ["TAKEN", "add_barriers"]
@@ -57,7 +59,7 @@ def add_barriers(builder: GraphBuilder, floats: Collection[str]) -> None:
             _before(builder, node, 0)
         if node.op_type == "MatMul" and len(behind) == 2:
             _before(builder, node, 1)
-        elif node.op_type == "MaxPool" or (node.op_type in TAKEN and behind):
+        elif node.op_type == "MaxPool" or (node.op_type in TAKEN and behind) or (node.op_type in PRODUCTS and _meets_channels(node)):
             for output in node.outputs:
                 _behind(builder, node, output)
 
@@ -82,6 +84,13 @@ def _goes_to_codes(node: ir.Node, index: int) -> bool:
     return (node.op_type in _PASSED or node.op_type in CLAMPS) and any(
         _goes_to_codes(use.node, use.idx) for output in node.outputs for use in output.uses()
     )
+
+
+def _meets_channels(node: ir.Node) -> bool:
+    """True if a Q with one scale per channel reads what the node writes, or what operators that only move data make of it."""
+    readers = [use.node for output in node.outputs for use in output.uses() if use.idx == 0]
+    quantized = (constant(reader.inputs[1]) for reader in readers if reader.op_type == "QuantizeLinear")
+    return any(s is not None and s.size > 1 for s in quantized) or any(_meets_channels(r) for r in readers if r.op_type in _PASSED)
 
 
 def _before(builder: GraphBuilder, node: ir.Node, index: int) -> None:

@@ -7,9 +7,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import onnx_ir as ir
 import pytest
 from onnx import numpy_helper
 
+from converter.options import Options
+from converter.pipeline import convert
 from converter.plan.records import TensorPlan
 from converter.quantization.parameters import QuantParams
 from converter.runtime.session import open_session, run_session
@@ -100,3 +103,15 @@ def test_every_code_of_a_hard_swish_is_as_simulated(target: str, read: tuple[flo
     (got,) = run_session(open_session(proto, threads=1, settings=settings_for(planned.target)), feed).values()
     (wanted,) = simulate(planned.model, plan, feed).values()
     np.testing.assert_array_equal(got, wanted)
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_the_default_method_takes_a_constant_of_a_product_for_no_layer(side: str) -> None:
+    """It has one scale for all, and nothing is rounded or corrected by output channel."""
+    s = Sketch()
+    x = s.add("Reshape", tokens(s), s.constant([1, 4, 3, 4], np.int64))
+    operands = [s.normal(4, 5, 3), x] if side == "left" else [x, s.normal(4, 4, 5)]
+    proto = ir.to_proto(s.model(s.add("MatMul", s.add("MatMul", *operands, name="heads"), s.normal(5 if side == "right" else 4, 6))))
+    report = convert(proto, None, Options(bits="W6A6", placement="all", samples=4, threads=1))
+    assert report.plan.ops["heads"].form == "product"
+    assert report.verdict is not None and report.verdict.parity_db is not None and report.verdict.parity_db > 100.0

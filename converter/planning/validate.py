@@ -62,7 +62,9 @@ def with_forms(plan: Plan, model: ir.Model) -> Plan:
 
 def _form(node: ir.Node, op: OpPlan) -> str:
     if node.op_type in ("Conv", "Gemm", "MatMul"):
-        return "weighted" if 1 in op.constants else "product"
+        weight = constant(node.inputs[1])
+        matrix = weight is not None and (weight.ndim == 2 or node.op_type != "MatMul")
+        return "weighted" if 1 in op.constants and matrix else "product"
     if node.op_type == "Sigmoid":
         return "piecewise_linear" if op.coefficients else "pointwise"
     if relabel_factor(node) is not None:

@@ -147,4 +147,4 @@ def context_of_layers(model: ir.Model, plan: Plan, feeds: Sequence[Feed], seed: 
 
 
 def _weighted(plan: Plan) -> tuple[str, ...]:
-    return tuple(n for n, op in plan.ops.items() if op.runs == "integer" and op.op_type in LAYERS and 1 in op.constants)
+    return tuple(n for n, op in plan.ops.items() if op.runs == "integer" and op.form == "weighted")

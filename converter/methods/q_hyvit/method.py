@@ -84,7 +84,9 @@ def choose(problem: Problem) -> Choice:
         return start
     layers = layers_read(context)
     reconstruction_blocks = [
-        s for s in context.reconstruction_blocks if set(s.steps).intersection(layers) and context.unsteady.isdisjoint(_tensors(context, s))
+        b  # one that gives no more than truth values has no output to be judged by
+        for b in context.reconstruction_blocks
+        if b.outputs and set(b.steps).intersection(layers) and context.unsteady.isdisjoint(_tensors(context, b))
     ]
     reconstruction_blocks = reconstruction_blocks if problem.parts.bridge else []
     samples, fisher = captured(context, layers, [o for s in reconstruction_blocks for o in s.outputs], rows=_ROWS)
@@ -118,9 +120,9 @@ def choose(problem: Problem) -> Choice:
         state.tensors[owner] = _with_margin(problem, owner, state.tensors[owner], tensor_samples[owner])
         if owner in ranked:
             ranked[owner] = list(dict.fromkeys(_with_margin(problem, owner, grid, tensor_samples[owner]) for grid in ranked[owner]))
-    for done, subnetwork in enumerate(reconstruction_blocks, _ROUNDS * len(readers)):
+    for done, block in enumerate(reconstruction_blocks, _ROUNDS * len(readers)):
         problem.progress(done, _ROUNDS * len(readers) + len(reconstruction_blocks))
-        state.tensors.update(search_block(context, subnetwork, fisher, ranked, state.tensors, _constants(context, state)))
+        state.tensors.update(search_block(context, block, fisher, ranked, state.tensors, _constants(context, state)))
     given_up = ruins_outputs(problem, state.tensors, start.tensors)
     if given_up:
         state.tensors = dict(start.tensors)
@@ -140,9 +142,9 @@ def choose(problem: Problem) -> Choice:
     )
 
 
-def _tensors(context: AnalysisContext, subnetwork: ReconstructionBlock) -> set[str]:
+def _tensors(context: AnalysisContext, block: ReconstructionBlock) -> set[str]:
     """What the steps of a section read and write."""
-    steps = [step for step in context.network.steps if step.name in set(subnetwork.steps)]
+    steps = [step for step in context.network.steps if step.name in set(block.steps)]
     return {name for step in steps for name in step.inputs + step.outputs}
 
 

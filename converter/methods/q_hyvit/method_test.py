@@ -75,6 +75,12 @@ def test_a_bridge_block_is_judged_by_its_output() -> None:
     )
 
 
+def test_a_bridge_block_that_gives_truth_values_alone_is_judged_layer_by_layer() -> None:
+    model = hybrid(activation_bits=6)
+    blocks = (ReconstructionBlock(tuple(str(n.name) for n in model.graph), ()),)
+    assert planned(model, "q-hyvit", "W6A6", blocks).plan == planned(model, "q-hyvit", "W6A6").plan
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("bits", ["W8A8", "W6A6", "W4A8"])
 def test_biases_that_are_right_on_average_bring_it_nearer(bits: str) -> None:

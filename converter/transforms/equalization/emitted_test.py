@@ -33,6 +33,8 @@ def network(producer: str) -> tuple[ir.Model, str]:
         x = s.add("Gelu", x)
     elif producer == "sum":
         x = s.add("Add", x, s.conv(s.silu(x), C))
+    elif producer == "transposed":
+        x = s.add("ConvTranspose", x, s.normal(C, C, 3, 3, scale=0.1), pads=[1, 1, 1, 1])
     elif producer == "layout":
         x = s.add("Reshape", s.add("Gelu", s.add("Reshape", x, s.constant([1, C, 64], np.int64))), s.constant([1, C, 8, 8], np.int64))
     return s.model(s.conv(x, C, group=C, name="depthwise"), s.conv(x, C, outputs=8, name="dense"), s.add("Sigmoid", x)), x
@@ -50,7 +52,7 @@ def per_channel(proto: onnx.ModelProto) -> list[onnx.NodeProto]:
 
 
 @targets
-@pytest.mark.parametrize("producer", ["nothing", "silu", "gelu", "sum", "layout"])
+@pytest.mark.parametrize("producer", ["nothing", "silu", "gelu", "sum", "layout", "transposed"])
 def test_both_convolutions_are_integer_and_equal_the_simulation(producer: str, target: str, tmp_path: Path) -> None:
     planned = planned_with_equalization(producer, target)
     proto = emitted(planned)
@@ -62,7 +64,11 @@ def test_both_convolutions_are_integer_and_equal_the_simulation(producer: str, t
     for feed in feeds_for(planned.model, 3, seed=5):
         got, wanted = run_session(session, feed), simulate(planned.model, planned.plan, feed)
         for name in wanted:
-            if producer in ("gelu", "layout"):  # the runtime's own erf differs from torch's in the last bit, which may move a code
+            if producer in (
+                "gelu",
+                "layout",
+                "transposed",
+            ):  # the runtime's own kernels differ from torch's in the last bit, which may move a code
                 assert np.mean(got[name] != wanted[name]) < 0.01
             else:
                 np.testing.assert_array_equal(got[name], wanted[name])

@@ -45,7 +45,7 @@ def apply_constant_gates(model: ir.Model, constant_gates: Mapping[str, float]) -
         if product is None:
             raise ValueError(f"operator '{name}' is no sigmoid that does nothing but gate what it reads")
         if not 0.0 < constant_gate < 1.0:
-            raise ValueError(f"the level of operator '{name}' is {constant_gate:g}, not between 0 and 1")
+            raise ValueError(f"the constant gate of operator '{name}' is {constant_gate:g}, not between 0 and 1")
         number = builder.initializer(f"{name}_level", np.array(constant_gate, np.float32))
         product.replace_input_with(list(product.inputs).index(nodes[name].outputs[0]), number)
         builder.remove([nodes[name]])

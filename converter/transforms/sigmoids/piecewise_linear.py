@@ -108,6 +108,10 @@ def fit_piecewise_linear(x: FloatArray) -> PiecewiseLinear:
     return PiecewiseLinear(*(float(np.float32(b)) for b in best))
 
 
+_WITHIN = (np.finfo(np.float32).tiny, np.nextafter(np.float32(1.0), np.float32(0.0)))
+"""What a constant gate can be: more than zero and less than one."""
+
+
 def fit_constant_gate(x: FloatArray) -> PiecewiseLinear:
     """The constant with which x * line(x) is closest to x * sigmoid(x) on a sample: the mean of sigmoid(x), weighted by x * x.
 
@@ -116,7 +120,8 @@ def fit_constant_gate(x: FloatArray) -> PiecewiseLinear:
     """
     values = x.reshape(-1)[:_FITTED].astype(np.float64)
     power = np.square(values)
-    height = float(np.float32((power * _sigmoid(values)).sum() / power.sum())) if power.any() else 0.5
+    height = (power * _sigmoid(values)).sum() / power.sum() if power.any() else 0.5
+    height = float(np.float32(height).clip(*_WITHIN))  # a sigmoid that never leaves its end
     return PiecewiseLinear(0.0, height, height, height)
 
 

@@ -66,6 +66,11 @@ def test_a_constant_gate_by_hand() -> None:
     assert gating_error(np.zeros(3), fit_constant_gate(np.zeros(3))) == 0.0
 
 
+@pytest.mark.parametrize("x", [50.0, -200.0])
+def test_a_constant_gate_of_a_sigmoid_at_its_end_is_still_between_zero_and_one(x: float) -> None:
+    assert 0.0 < fit_constant_gate(np.full(4, x)).low < 1.0
+
+
 @given(deviation=st.floats(0.001, 5.0), nudge=st.floats(-0.1, 0.1))
 def test_no_other_constant_gate_is_closer_to_silu(deviation: float, nudge: float) -> None:
     x = np.random.default_rng(0).normal(0.0, deviation, 512)
