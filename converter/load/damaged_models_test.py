@@ -16,23 +16,10 @@ from onnx import TensorProto, helper
 from converter.canonicalise.standard import to_canonical_opset
 from converter.errors import ConverterError, ModelError
 from converter.load.model import load
+from converter.load.testing.files import refusal, written
 from converter.testing.models import SaveHybrid, hybrid_model, make_model
 
 FLOAT = TensorProto.FLOAT
-
-
-def written(folder: Path, model: onnx.ModelProto | bytes) -> Path:
-    path = folder / "in.onnx"
-    path.write_bytes(model if isinstance(model, bytes) else model.SerializeToString())
-    return path
-
-
-def refusal(path: Path) -> ModelError:
-    with pytest.raises(ModelError) as caught:
-        load(path)
-    assert caught.value.exit_code == 3
-    assert caught.value.what and str(path) in caught.value.where and caught.value.hint
-    return caught.value
 
 
 def unary(op_type: str, *, domain: str = "", kind: int = FLOAT, opset: int = 17) -> onnx.ModelProto:

@@ -11,27 +11,13 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from converter.errors import ModelError
 from converter.load.metadata import VERSION
 from converter.load.model import load
+from converter.load.testing.files import refusal, written
 from converter.load.vetting import OLDEST_OPSET
 from converter.testing.models import Values, hybrid_model, make_model
 
 FLOAT, WEIGHT = TensorProto.FLOAT, np.ones((4, 4), np.float32)
-
-
-def written(folder: Path, model: onnx.ModelProto | bytes) -> Path:
-    path = folder / "in.onnx"
-    path.write_bytes(model if isinstance(model, bytes) else model.SerializeToString())
-    return path
-
-
-def refusal(path: Path) -> ModelError:
-    with pytest.raises(ModelError) as caught:
-        load(path)
-    assert caught.value.exit_code == 3
-    assert caught.value.what and str(path) in caught.value.where and caught.value.hint
-    return caught.value
 
 
 def matmul(weight: np.ndarray[Any, Any] = WEIGHT, opset: int = 17) -> onnx.ModelProto:
