@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from torch.nn import functional
 
 from converter.canonicalise import canonicalise
-from converter.sensitivity.curvature import capture, layer_matrix, layer_rows, layers_of, obstacle_to_gradients, pulled_back
+from converter.sensitivity.curvature import capture, obstacle_to_gradients, pulled_back
+from converter.sensitivity.layer_samples import layer_matrix, layer_rows, layers_of
 from converter.sensitivity.output_loss import OutputLoss
 from converter.sensitivity.probes import probe
 from converter.testing.models import hybrid_model

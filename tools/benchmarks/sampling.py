@@ -27,7 +27,8 @@ from converter.options import Options
 from converter.planning.make import find_losses
 from converter.quantization.parameters import QuantParams
 from converter.sensitivity.context import QuantizedEdge, stack
-from converter.sensitivity.curvature import LayerSample, capture, layers_of
+from converter.sensitivity.curvature import capture
+from converter.sensitivity.layer_samples import LayerSample, layers_of
 from converter.sensitivity.output_loss import OutputLoss
 from converter.torch_backend.network import Network, network_of
 from converter.torch_backend.workers import one_thread_each

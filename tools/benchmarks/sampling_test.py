@@ -9,7 +9,7 @@ import onnx
 import pytest
 import torch
 
-from converter.sensitivity.curvature import LayerSample
+from converter.sensitivity.layer_samples import LayerSample
 from converter.testing.models import hybrid_model
 from tools.benchmarks.sampling import LayerResult, compare_layer, main, summary
 

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import torch
 
 from converter.sensitivity.context import AnalysisContext, QuantizedEdge
-from converter.sensitivity.curvature import LayerSample, capture, capture_values, layers_of
+from converter.sensitivity.curvature import capture, capture_values
+from converter.sensitivity.layer_samples import LayerSample, layers_of
 
 __all__ = ["Reader", "captured", "layers_read", "readers_by_owner"]
 

@@ -22,7 +22,7 @@ from converter.methods.judging.range_candidates import covering, scale_candidate
 from converter.methods.judging.tensor_error import TensorSample
 from converter.quantization.parameters import QuantParams, fake_quantize
 from converter.sensitivity.context import QuantizedEdge
-from converter.sensitivity.curvature import LayerSample
+from converter.sensitivity.layer_samples import LayerSample
 
 
 def layer(seed: int = 0, spread: float = 1.0) -> LayerReconstruction:

@@ -13,7 +13,7 @@ import torch
 
 from converter.quantization.parameters import QuantParams
 from converter.sensitivity.context import QuantizedEdge
-from converter.sensitivity.curvature import LayerSample
+from converter.sensitivity.layer_samples import LayerSample
 from converter.torch_backend.network import Hook, Step
 
 __all__ = ["LayerReconstruction", "activation_errors", "on_grid", "on_grids", "reconstruction_of", "thinned", "weight_errors"]

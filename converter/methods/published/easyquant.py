@@ -24,7 +24,7 @@ from converter.methods.judging.layer_readers import Reader, captured, layers_rea
 from converter.methods.problem import Problem
 from converter.methods.published.symmetric import centred_grid, choose_centred
 from converter.plan.choice import Choice
-from converter.sensitivity.curvature import LayerSample
+from converter.sensitivity.layer_samples import LayerSample
 
 __all__ = ["Layer", "best_reach", "best_weight_scales", "choose", "layer_of", "similarities"]
 

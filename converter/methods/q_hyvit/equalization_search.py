@@ -31,7 +31,7 @@ from converter.methods.q_hyvit.equalization_error import (
     least_error,
 )
 from converter.sensitivity.context import AnalysisContext
-from converter.sensitivity.curvature import layer_rows
+from converter.sensitivity.layer_samples import layer_rows
 from converter.torch_backend.network import Network, Step
 from converter.torch_backend.workers import in_order
 from converter.transforms.equalization.site import Equalization, EqualizationSite, Member

@@ -17,7 +17,8 @@ from converter.methods.q_hyvit.equalization_search import choose_equalizations, 
 from converter.plan.choice import Constant
 from converter.runtime.session import Feed
 from converter.sensitivity.context import AnalysisContext, QuantizedEdge, stack
-from converter.sensitivity.curvature import capture, layers_of
+from converter.sensitivity.curvature import capture
+from converter.sensitivity.layer_samples import layers_of
 from converter.testing.sketch import Sketch, losses_of
 from converter.torch_backend.network import network_of
 from converter.transforms.equalization.find import find_sites

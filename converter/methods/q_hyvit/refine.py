@@ -26,7 +26,7 @@ from converter.methods.q_hyvit.sigmoid_search import approximation_hook
 from converter.methods.q_hyvit.weight_correction import corrected_weights
 from converter.quantization.parameters import QuantParams
 from converter.sensitivity.context import AnalysisContext
-from converter.sensitivity.curvature import layer_matrix, layer_rows
+from converter.sensitivity.layer_samples import layer_matrix, layer_rows
 from converter.torch_backend.network import Hook, Network, Step, run_samples
 from converter.torch_backend.workers import in_order
 from converter.transforms.sigmoids.piecewise_linear import PiecewiseLinear

@@ -16,7 +16,7 @@ from converter.methods.q_hyvit.refine import compensated_rounding, matrix_to_wei
 from converter.methods.q_hyvit.sigmoid_search import approximation_hook
 from converter.quantization.parameters import QuantParams
 from converter.sensitivity.context import AnalysisContext, context_of
-from converter.sensitivity.curvature import layer_matrix
+from converter.sensitivity.layer_samples import layer_matrix
 from converter.testing.models import hybrid_model
 from converter.testing.sketch import losses_of, plan_for
 from converter.torch_backend.network import run_samples
