@@ -5,7 +5,8 @@
    pixel shuffle (mode CRD) are brought into that of blocks in the weights of the convolution in front, or by a ``Gather``.
 2. ``ConvTranspose`` whose windows neither overlap nor leave gaps becomes a ``Conv`` of size 1 and the same moves.
 
-Counted on Cortex-A76 (256 channels of 64 x 64 places, float): 20.8 M instructions as DepthToSpace, 4.6 M as moves of blocks.
+Counted by ``tools.arm64.count --core cortex-a76`` on models of these operators alone (256 channels of 64 x 64 places, float): 20.8 M
+instructions as DepthToSpace, 4.6 M as moves of blocks.
 """
 
 from __future__ import annotations
