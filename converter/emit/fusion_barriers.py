@@ -52,7 +52,8 @@ def add_barriers(builder: GraphBuilder, floats: Collection[str]) -> None:
             continue
         if node.op_type == "Add" and any(constant(v) is not None for v in node.inputs):
             for index, value in enumerate(node.inputs):
-                if _is_product(value) and value is not None and str(value.producer().name) not in floats:  # type: ignore[union-attr]
+                maker = value.producer() if value is not None else None
+                if maker is not None and str(maker.name) not in floats and _is_product(value):
                     _before(builder, node, index)
         behind = [i for i, value in enumerate(node.inputs) if _comes_from_codes(value) or (node.op_type == "Add" and _is_product(value))]
         if node.op_type == "MaxPool" and behind:
