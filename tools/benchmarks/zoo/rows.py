@@ -139,11 +139,15 @@ def _judged(row: Row, judged: Ended) -> Row:
     row = replace(row, **found)
     reasons = [row.reason, f"stock tool: {failure}" if failure else ""]
     if row.parity_db is not None and row.parity_db < _LEAST_PARITY_DB:
-        chaotic = f"chaotic: one moved code gives {moved:.0f} dB" if moved <= row.parity_db else "the runtime computes something else"
-        reasons.append(f"parity: {chaotic}")
+        reasons.append(f"parity: {_chaos(moved, row.parity_db) or 'the runtime computes something else'}")
     if row.sqnr_db is not None and row.stock_db is not None and row.sqnr_db < row.stock_db:
-        reasons.append("behind the stock tool")
+        reasons.append(": ".join(filter(None, ["behind the stock tool", _chaos(moved, row.stock_db)])))
     return replace(row, reason="; ".join(filter(None, reasons))[:300])
+
+
+def _chaos(moved: float, expected: float) -> str:
+    """What one moved input code does, if that is as much as what is missing."""
+    return f"chaotic: one moved code gives {moved:.0f} dB" if moved <= expected else ""
 
 
 def _tree() -> str:

@@ -159,8 +159,9 @@ def answers(monkeypatch: pytest.MonkeyPatch, *ended: Ended) -> list[tuple[Any, .
 def test_low_parity_is_explained_and_a_lead_of_the_stock_tool_told() -> None:
     found = '{"sqnr_db": 12.0, "moved_db": %s, "stock_db": 13.0, "stock_failure": "", "blocks": 1, "layers": 9, "layers_in_blocks": 3}'
     row = Row("a", "dynamo", "1", exit="0", parity_db=24.0)
-    chaotic, wrong = (rows._judged(row, Ended(0, found % moved, "", 1.0, 1.0)).reason for moved in (20.0, 30.0))
-    assert chaotic == "parity: chaotic: one moved code gives 20 dB; behind the stock tool"
+    behind, chaotic, wrong = (rows._judged(row, Ended(0, found % moved, "", 1.0, 1.0)).reason for moved in (20.0, 11.0, 30.0))
+    assert behind == "parity: chaotic: one moved code gives 20 dB; behind the stock tool"
+    assert chaotic.endswith("behind the stock tool: chaotic: one moved code gives 11 dB")
     assert wrong.startswith("parity: the runtime computes something else")
 
 
