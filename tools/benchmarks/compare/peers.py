@@ -32,8 +32,15 @@ class _Reader(CalibrationDataReader):  # type: ignore[misc]
         return next(self.left, None)
 
 
-def ort_static(source: Path, feeds: Sequence[Feed]) -> onnx.ModelProto:
-    """ONNX Runtime's static quantization: QDQ, int8 activations and weights, per channel, min-max, after its own pre-processing."""
+def ort_static(source: Path, feeds: Sequence[Feed], *, unsigned: bool = False, reduce_range: bool = False) -> onnx.ModelProto:
+    """ONNX Runtime's static quantization: QDQ, int8 weights, per channel, min-max, after its own pre-processing.
+
+    Args:
+        source: float model.
+        feeds: samples that calibrate.
+        unsigned: activations in uint8 instead of int8.
+        reduce_range: weights of 7 bits, for machines whose kernels saturate.
+    """
     with tempfile.TemporaryDirectory() as folder:
         prepared, result = Path(folder) / "prepared.onnx", Path(folder) / "result.onnx"
         try:
@@ -46,7 +53,8 @@ def ort_static(source: Path, feeds: Sequence[Feed]) -> onnx.ModelProto:
             _Reader(feeds),
             quant_format=QuantFormat.QDQ,
             per_channel=True,
-            activation_type=QuantType.QInt8,
+            reduce_range=reduce_range,
+            activation_type=QuantType.QUInt8 if unsigned else QuantType.QInt8,
             weight_type=QuantType.QInt8,
             calibrate_method=CalibrationMethod.MinMax,
         )

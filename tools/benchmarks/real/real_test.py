@@ -1,0 +1,133 @@
+"""The command on made-up networks and pictures; on the real ones where they are at hand."""
+
+from __future__ import annotations
+
+import io
+import os
+import zipfile
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+from PIL import Image
+
+from tools.benchmarks.real import __main__ as command
+from tools.benchmarks.real import measure, tasks
+from tools.benchmarks.real.rows import Row, markdown
+from tools.benchmarks.real.tasks import TASKS
+from tools.benchmarks.table_file import read_rows
+
+_DATA = os.environ.get("BRIDGEQUANT_REAL_DATA", "")
+
+
+def _pack(path: Path, pictures: dict[str, Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with zipfile.ZipFile(path, "w") as pack:
+        for name, array in pictures.items():
+            stream = io.BytesIO()
+            Image.fromarray(array).save(stream, "JPEG" if name.endswith(".jpg") else "PPM")
+            pack.writestr(name, stream.getvalue())
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """A folder in which the brightness of red tells the class, and a network that sees it."""
+    generator = np.random.default_rng(0)
+    pictures = {f"{i % 2:04d}_n{i:02d}.jpg": np.clip(generator.normal(60 + 120 * (i % 2), 20, (240, 260, 3)), 0, 255) for i in range(16)}
+    small = {name: array.astype(np.uint8) for name, array in pictures.items()}
+    _pack(tmp_path / "imagenet_sample.zip", small)
+    _pack(tmp_path / "real/cls_calib.zip", dict(list(small.items())[:4]))
+    weight = numpy_helper.from_array(np.array([[[[-1.0]], [[0.0]], [[0.0]]], [[[1.0]], [[0.0]], [[0.0]]]], np.float32), "w")
+    bias = numpy_helper.from_array(np.array([0.45, -0.45], np.float32), "b")
+    nodes = [
+        helper.make_node("Conv", ["images", "w", "b"], ["y"]),
+        helper.make_node("GlobalAveragePool", ["y"], ["p"]),
+        helper.make_node("Flatten", ["p"], ["logits"]),
+    ]
+    values = [helper.make_tensor_value_info(n, TensorProto.FLOAT, s) for n, s in (("images", [1, 3, 224, 224]), ("logits", [1, 2]))]
+    graph = helper.make_graph(nodes, "g", values[:1], values[1:], [weight, bias])
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), tmp_path / TASKS["classifier"].model)
+    return tmp_path
+
+
+def _arguments(data: Path, out: Path, *more: str) -> list[str]:
+    return ["--data", str(data), "--networks", "classifier", "--models", str(out.parent / "models"), "--out", str(out), *more]
+
+
+def test_rows_are_measured_once(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out = tmp_path / "rows.csv"
+    assert command.main(_arguments(data, out, "--methods", "float", "mse", "ort-s8s8", "--samples", "4")) == 0
+    rows = {row.method: row for row in read_rows(out, Row)}
+    assert {row.figure for row in rows.values()} == {100.0}
+    assert rows["float"].drop is None and rows["mse"].drop == 0.0
+    assert rows["mse"].predicted and rows["mse"].predicted_float and rows["ort-s8s8"].predicted is None
+    assert rows["mse"].sqnr_db is not None and rows["mse"].sqnr_db > 25 and rows["mse"].remark == ""
+
+    def again(*_: Any) -> Row:
+        raise AssertionError("measured again")
+
+    monkeypatch.setattr(command, "measure_row", again)
+    assert command.main(_arguments(data, out, "--methods", "float", "mse")) == 0
+
+
+def test_what_cannot_be_made_is_a_row_that_says_why(data: Path, tmp_path: Path) -> None:
+    (data / TASKS["classifier"].model).write_bytes(b"no model")
+    found = measure.measure_row(measure.Run(data, tmp_path, 4, 1, False), Row("classifier", "mse", "W8A8", "latency"))
+    assert found.figure is None and found.remark.startswith("error: ")
+
+
+@pytest.mark.parametrize(
+    ("words", "what"),
+    [(["--without", "magic"], "the search has no part 'magic'"), (["--data", "nowhere"], "there is no such folder")],
+)
+def test_mistakes_are_told(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str], what: str) -> None:
+    assert command.main(_arguments(data, tmp_path / "rows.csv", *words)) == 2
+    assert what in capsys.readouterr().err and not (tmp_path / "rows.csv").exists()
+
+
+def test_other_tools_have_neither_bits_nor_parts() -> None:
+    flags = command._parse(
+        ["--data", ".", "--methods", "float", "ort-s8s8", "q-hyvit", "--bits", "W8A8", "W6A6", "--without", "", "trials"]
+    )
+    keys = [row.key[1:5] for row in command.wanted(flags) if row.network == "face"]
+    ours = [("q-hyvit", bits, "latency", without) for bits in ("W8A8", "W6A6") for without in ("", "trials")]
+    assert keys == [("float", "", "", ""), ("ort-s8s8", "W8A8", "", ""), *ours]
+
+
+def test_halves_share_no_image(data: Path) -> None:
+    task = TASKS["classifier"]
+    names = [[s.name for s in measure._chosen(part, task.samples(data, frozenset()))] for part in ("all", "even", "odd")]
+    assert sorted(names[1] + names[2]) == names[0] == sorted(names[0]) and not set(names[1]) & set(names[2])
+    assert len(names[0]) == 12  # those that are given for calibration are never judged
+
+
+def test_another_choice_of_calibration_images_leaves_the_judged_ones(data: Path) -> None:
+    array, taken = TASKS["classifier"].calibration(data, 3)
+    assert len(array) == len(taken) and not taken & {s.name for s in TASKS["classifier"].samples(data, taken)}
+
+
+def test_lanes_are_held_against_the_certain_ones_of_float() -> None:
+    wanted, got = [np.array([0.99, 0.5, 0.01])], [np.array([0.8, 0.1, 0.7])]
+    assert tasks._same_lanes(got, wanted) == {"agreement": 50.0, "lanes a picture": 1.0}
+
+
+def test_the_table_says_what_a_reader_has_to_know() -> None:
+    row = Row(
+        "face", "q-hyvit", "W8A8", "latency", "trials+bridge", figures="TAR=80.00 nearest=99.00", figure=80.0, drop=1.5, drop_error=0.25
+    )
+    text = markdown([replace(row, predicted=40.0, predicted_float=80.0), Row("face", "float", figures="TAR=81.50", figure=81.5)])
+    assert text.index("| float |") < text.index("| q-hyvit | W8A8 | latency | trials, bridge | choice 0, all | 80.00 | 1.50 ± 0.25 |")
+    assert "40.0 (0.50)" in text and "published as int8" in text
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not _DATA, reason="BRIDGEQUANT_REAL_DATA does not name the folder of trained networks")
+def test_float_scores_are_those_that_stand_beside_the_networks(tmp_path: Path) -> None:
+    run = measure.Run(Path(_DATA), tmp_path, 32, 2, False)
+    found = {name: measure.measure_row(run, Row(name, "float")).figures for name in ("classifier", "face", "super-resolution")}
+    assert found["classifier"] == "top-1=70.52"
+    assert "nearest=99.75" in found["face"] and found["super-resolution"].startswith("PSNR=27.")
