@@ -96,6 +96,12 @@ def _parser() -> _Parser:
     add = groups["plan and report"].add_argument
     add("--plan-out", type=Path, metavar="FILE", help="write the plan as JSON")
     add("--json", metavar="FILE", help="write the report as JSON; - is stdout")
+    add(
+        "--report",
+        type=Path,
+        metavar="FILE.html",
+        help="write the report as a page for a browser, with every tensor; --json then holds them too",
+    )
     add("--dry-run", action="store_true", help="stop after planning: write no model")
     add("--explain", action="store_true", help="list the bridge blocks and layers found in IN.onnx, and convert nothing")
     loudness = parser.add_mutually_exclusive_group()

@@ -114,7 +114,14 @@ def _converted(flags: argparse.Namespace, options: Options, progress: Progress, 
         from converter.report import report_json
     json_out = None if flags.json == "-" else flags.json
     report = convert(
-        flags.source, flags.output, options, dry_run=flags.dry_run, progress=progress, plan_out=flags.plan_out, json_out=json_out
+        flags.source,
+        flags.output,
+        options,
+        dry_run=flags.dry_run,
+        progress=progress,
+        plan_out=flags.plan_out,
+        json_out=json_out,
+        report_out=flags.report,
     )
     if flags.json == "-":
         return report_json(report)
