@@ -19,7 +19,7 @@ from converter.runtime.latency import LatencyRatio
 from converter.verify.quality import OutputQuality
 from converter.verify.verdict import Verdict
 
-__all__ = ["LOW_AGREEMENT", "LOW_SQNR_DB", "Report", "Summary", "quality_warnings", "report_json", "summarise"]
+__all__ = ["LOW_AGREEMENT", "LOW_SQNR_DB", "Report", "Summary", "finite", "quality_warnings", "report_json", "summarise"]
 
 LOW_SQNR_DB = 15.0
 """An output, or a group of its channels, below this gets a warning."""
@@ -234,13 +234,13 @@ def report_json(report: Report) -> str:
     if report.diagnosis is not None:
         record["summary"] = asdict(summarise(report))
         record["diagnosis"] = diagnosis_record(report.diagnosis)
-    return json.dumps(_finite(record), indent=1, allow_nan=False) + "\n"
+    return json.dumps(finite(record), indent=1, allow_nan=False) + "\n"
 
 
-def _finite(value: Any) -> Any:
+def finite(value: Any) -> Any:
     """The same with null for numbers that JSON does not have."""
     if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
+        return {key: finite(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_finite(item) for item in value]
+        return [finite(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -84,7 +84,8 @@ def _parser() -> _Parser:
         usage="%(prog)s IN.onnx OUT.onnx [options]",
         description="Convert a float ONNX hybrid vision transformer to an int8 QDQ model for ONNX Runtime.",
         epilog="Exit codes: 0 written and verified, 1 unexpected, 2 usage, 3 model, 4 calibration data, 5 verification failed, "
-        "6 a requested bound missed, 130 interrupted. Nothing is written unless the code is 0.",
+        "6 a requested bound missed, 130 interrupted. Nothing is written unless the code is 0. "
+        "To compare two results: %(prog)s compare --help.",
         allow_abbrev=False,
     )
     add = parser.add_argument

@@ -71,7 +71,7 @@ def _clipping(t: TensorFigures) -> tuple[str, str]:
     sentence = f"{_percent(t.clipped)} of its numbers are clipped: {ends}."
     if beyond and t.low >= t.params.lowest and t.high <= t.params.highest:
         return sentence, "Calibrate on more, or more varied, samples (--samples, --calib): these reach further than those did."
-    return sentence, ""
+    return f"{sentence} Finer steps for the rest were worth more to the method.", ""
 
 
 def _channels(t: TensorFigures) -> tuple[str, str]:
@@ -82,10 +82,12 @@ def _channels(t: TensorFigures) -> tuple[str, str]:
         f"Channel {spread.widest} is {spread.ratio:.0f} times wider than the median of {spread.channels} channels, and all share one scale"
     )
     if t.equalization == "applied":
-        return f"{head}, although a scale per channel was folded into its neighbours already.", ""
+        return f"{head}, although one per channel was folded into its neighbours already.", ""
     if t.equalization == "possible":
         return f"{head}; a scale per channel could be folded into its neighbours, and the method chose not to.", ""
-    return f"{head}; a scale per channel cannot be folded here, as the operators around it cannot all take one exactly.", ""
+    if t.equalization == "impossible":
+        return f"{head}; a scale per channel cannot be folded here, as the operators around it cannot all take one exactly.", ""
+    return f"{head}.", ""
 
 
 def _crowding(t: TensorFigures) -> tuple[str, str]:

@@ -29,7 +29,7 @@ from converter.torch_backend.runtime_kernels import Sessions
 from converter.transforms.equalization.find import find_sites
 from converter.transforms.equalization.transform import Equalizations
 
-__all__ = ["MOST_SAMPLES", "diagnose"]
+__all__ = ["MOST_SAMPLES", "computed_tensors", "diagnose", "new_accumulator"]
 
 MOST_SAMPLES = 8
 """More change the decibels by less than a reader would notice."""
@@ -66,15 +66,17 @@ def diagnose(
     """
     shapes = {name: stats.shape for name, stats in seen.items()}
     segments = chain_of(model, find_structure(model, shapes).blocks, shapes)
-    names = [str(v.name) for v in _tensors(model)]
+    names = [str(v.name) for v in computed_tensors(model)]
     bins = _COARSE_BINS if len(names) + sum(len(op.constants) for op in plan.ops.values()) > _MANY_TENSORS else _FINE_BINS
     params = {name: tensor.params for name, tensor in plan.tensors.items()}
-    accumulators = {name: _accumulator(params.get(name), seen[name], bins) for name in names if name in seen}
+    accumulators = {name: new_accumulator(params.get(name), seen[name], bins) for name in names if name in seen}
     measured, note = _measured(model, plan, feeds[:MOST_SAMPLES], accumulators)
     equalization = _equalization(model, plan, shapes)
     assembly = _Assembly(plan, offers, seen, shapes, target, tensor_sensitivity, operator_sensitivity, equalization)
     places = {name: number for number, segment in enumerate(segments) for name in segment.operators}
-    tensors = [assembly.tensor(value, measured.get(str(value.name)), places) for value in _tensors(model) if str(value.name) in seen]
+    tensors = [
+        assembly.tensor(value, measured.get(str(value.name)), places) for value in computed_tensors(model) if str(value.name) in seen
+    ]
     for node in model.graph:
         tensors += assembly.weights(node, places, bins)
     order = {str(node.name): place for place, node in enumerate(model.graph)}
@@ -83,14 +85,14 @@ def diagnose(
     return Diagnosis(tuple(tensors), segments, worst, ranking, 0 if note else len(feeds[:MOST_SAMPLES]), note)
 
 
-def _tensors(model: ir.Model) -> list[ir.Value]:
+def computed_tensors(model: ir.Model) -> list[ir.Value]:
     """Computed float tensors, inputs first."""
     computed = [o for node in model.graph for o in node.outputs if is_float(o) and constant(o) is None]
     return [*(v for v in model.graph.inputs if is_float(v)), *computed]
 
 
-def _accumulator(params: QuantParams | None, stats: TensorStats, bins: int) -> Accumulator:
-    """Its histogram reaches over what calibration has seen, and over the grid."""
+def new_accumulator(params: QuantParams | None, stats: TensorStats, bins: int) -> Accumulator:
+    """An empty one, whose histogram reaches over what calibration has seen, and over the grid."""
     low, high = stats.minimum, stats.maximum
     if params is not None and params.axis is None:
         low, high = min(low, params.lowest), max(high, params.highest)

@@ -53,6 +53,7 @@
   /* summary */
   $("title").textContent = D.title;
   $("subtitle").textContent = D.subtitle;
+  if (D.eyebrow) $("eyebrow").textContent = D.eyebrow;
   const sentences = (card, list) => list.forEach((s) => card.append(make("p", "", s)));
   const cards = $("cards");
   const gained = make("div", "card");
@@ -75,7 +76,7 @@
     pairs.append(pair);
   });
   gained.append(pairs);
-  sentences(gained, D.summary.gained.slice(D.bars.length));
+  sentences(gained, D.both || D.eyebrow ? D.summary.gained : D.summary.gained.slice(D.bars.length));
   const lost = make("div", "card");
   lost.append(make("h3", "", "What is lost"));
   const withDb = D.outputs.filter((o) => o.db !== null);
@@ -85,17 +86,18 @@
     if (lowest) big.append(make("b", "", db(lowest.db) + (lowest.db >= 199.9 ? "" : " dB")), make("span", "", D.outputs.length > 1 ? "SQNR of the worst output" : "SQNR of the output"));
     lost.append(big);
     const box = make("div", "scroll"), table = make("table", "outputs"), head = make("tr");
-    [["output"], ["SQNR, dB"], ["agreement"]].forEach(([h]) => head.append(make("th", "", h)));
+    ["output", ...(D.both ? ["was"] : []), "SQNR, dB", "agreement"].forEach((h) => head.append(make("th", "", h)));
     table.append(head);
     D.outputs.forEach((o) => {
       const row = make("tr");
-      row.append(make("td", "mono", o.name), make("td", "", db(o.db)), make("td", "", o.agreement === null ? dash : (100 * o.agreement).toFixed(1) + " %"));
+      row.append(make("td", "mono", o.name), ...(D.both ? [make("td", "", db(o.before))] : []), make("td", "", db(o.db)), make("td", "", o.agreement === null ? dash : (100 * o.agreement).toFixed(1) + " %"));
       row.firstChild.title = o.name;
       table.append(row);
     });
     box.append(table);
     lost.append(box);
-    lost.append(make("p", "", "30 dB and more is usually invisible in accuracy; below 15 dB check before use."));
+    if (D.eyebrow) sentences(lost, D.summary.lost);
+    else lost.append(make("p", "", "30 dB and more is usually invisible in accuracy; below 15 dB check before use."));
   } else sentences(lost, D.summary.lost);
   const next = make("div", "card");
   next.append(make("h3", "", "What to do next"), make("p", "strong", D.summary.next));
@@ -187,20 +189,29 @@
   /* the table: only what is seen is drawn */
   const range = (i) => short(T.low[i]) + " … " + short(T.high[i]);
   const grid = (i) => (T.bits[i] === null ? dash : (T.signed[i] ? "int" : "uint") + T.bits[i] + (T.channels[i] ? " ×" + T.channels[i] : ""));
+  const signed = (x) => (x === null ? dash : (x > 0 ? "+" : "") + x.toFixed(1));
   const COLUMNS = [
-    ["tensor", (i) => tail(T.name[i], 36), (i) => T.name[i].toLowerCase(), "mono"],
+    ["tensor", (i) => tail(T.name[i], 31), (i) => T.name[i].toLowerCase(), "mono"],
     ["operator", (i) => text("type", i), (i) => text("type", i), ""],
     ["kind", (i) => text("kind", i), (i) => text("kind", i), ""],
     ["range", range, (i) => T.high[i] - T.low[i], "num"],
     ["codes", grid, (i) => T.bits[i], ""],
     ["local dB", (i) => db(T.local[i]), (i) => T.local[i], "num", "SQNR of rounding this tensor alone"],
     ["acc. dB", (i) => db(T.accumulated[i]), (i) => T.accumulated[i], "num", "SQNR with all before it quantized"],
+    ...(T.before ? [
+      ["was dB", (i) => db(T.before[i]), (i) => T.before[i], "num", "the same in " + D.before],
+      ["change", (i) => signed(T.change[i]), (i) => T.change[i], "num", "of the accumulated SQNR, in dB"],
+    ] : []),
     ["sensitivity", (i) => short(T.sensitivity[i]), (i) => T.sensitivity[i], "num", "what its rounding adds to the loss"],
     ["float cost", (i) => count(T.floatCost[i]), (i) => T.floatCost[i], "num", D.unit + " of its operator in float"],
     ["int cost", (i) => count(T.integerCost[i]), (i) => T.integerCost[i], "num", D.unit + " of its operator in integer"],
     ["runs", (i) => text("runs", i) || dash, (i) => text("runs", i), ""],
     ["reason", (i) => text("reason", i), (i) => text("reason", i), ""],
   ];
+  const WIDTHS = { tensor: 256, operator: 126, kind: 92, range: 140, codes: 92, sensitivity: 96, runs: 112, reason: 300 };
+  const widths = COLUMNS.map(([name]) => WIDTHS[name] || 86);
+  $("grid").style.setProperty("--cols", widths.map((w) => w + "px").join(" "));
+  $("grid").style.setProperty("--wide", widths.reduce((a, b) => a + b) + "px");
   const ROW = 30, state = { sort: -1, down: false, rows: [], selected: -1 };
   const head = $("head"), body = $("body"), view = $("grid");
   COLUMNS.forEach(([name, , , cls, hint], c) => {
@@ -210,7 +221,7 @@
     b.type = "button";
     b.title = hint || "Sort by " + name;
     b.addEventListener("click", () => {
-      state.down = state.sort === c ? !state.down : cls === "num" && !/dB/.test(name);
+      state.down = state.sort === c ? !state.down : cls === "num" && !/dB|change/.test(name);
       state.sort = c;
       order();
     });
@@ -380,7 +391,7 @@
       });
     }
     picture.append(svg("path", { d: "M" + left + " " + base + "H" + right, stroke: "var(--faint)", "stroke-width": 1 }));
-    const unit = nice(high - low, Math.max(3, Math.floor(w / 90)));
+    const unit = nice(high - low, Math.max(3, Math.floor(w / 58)));
     for (let v = Math.ceil(low / unit) * unit; v <= high + 1e-9 * unit; v += unit) {
       const words = short(Math.abs(v) < unit / 1e6 ? 0 : v), at = x(v), anchor = at < 16 ? "start" : at > w - 16 ? "end" : "middle";
       picture.append(svg("text", { x: at.toFixed(1), y: base + 27, "text-anchor": anchor }, words));

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from converter.diagnosis.records import Diagnosis, TensorFigures
-from converter.report import Report, summarise
+from converter.report import Report, finite, summarise
 
 __all__ = ["diagnosis_columns", "fill", "report_page"]
 
@@ -121,7 +121,7 @@ def fill(title: str, payload: dict[str, Any]) -> str:
         title: of the window.
         payload: what ``page.js`` reads.
     """
-    data = json.dumps(_finite(payload), separators=(",", ":"), allow_nan=False, ensure_ascii=False)
+    data = json.dumps(finite(payload), separators=(",", ":"), allow_nan=False, ensure_ascii=False)
     # no text of a model may end the element that holds it, or begin a comment in it
     safe = data.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
     safe = safe.encode("utf-8", "replace").decode("utf-8")
@@ -168,11 +168,3 @@ def _short(number: float | None, digits: int = _DIGITS) -> float | int | None:
 
 def _decibels(number: float | None) -> float | None:
     return None if number is None else round(number, 1)
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_finite(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
