@@ -47,7 +47,7 @@ def _parser() -> Parser:
         type=int,
         metavar="N",
         default=Options.samples,
-        help=f"how many calibrate; up to a quarter more compare (default: {Options.samples})",
+        help=f"how many calibrate (default: {Options.samples})",
     )
     add("--preprocess", metavar="SPEC", help="of images, as for a conversion")
     add("--input-shape", metavar="NAME:DIMS", action="append", default=[], help="size of an open input; repeatable")
@@ -104,18 +104,17 @@ def _options(flags: argparse.Namespace) -> Options:
 
 def _lines(found: Comparison) -> list[str]:
     """The comparison as text."""
-    sides = [found.first, found.second]
-    rows = [["", *(side.name for side in sides)]]
-    rows.append(["size", *("" if side.bytes is None else f"{side.bytes / 1e6:.2f} MB" for side in sides)])
-    rows.append([f"predicted million {found.unit}", *("" if side.predicted is None else f"{side.predicted / 1e6:.1f}" for side in sides)])
-    rows.append(["integer", *(f"{side.coverage:.1%}" for side in sides)])
-    for output in found.second.outputs:
-        rows.append([f"output {output.name}", *(_decibels(side, output.name) for side in sides)])
-    widths = [max(len(row[column]) for row in rows) for column in range(3)]
-    table = [
-        "  ".join([row[0].ljust(widths[0]), row[1].rjust(widths[1]), row[2].rjust(widths[2])]).rstrip() for row in rows if any(row[1:])
+    sides = (found.first, found.second)
+    rows = [
+        ["", *(side.name for side in sides)],
+        ["size", *("" if side.bytes is None else f"{side.bytes / 1e6:.2f} MB" for side in sides)],
+        [f"predicted million {found.unit}", *("" if side.predicted is None else f"{side.predicted / 1e6:.1f}" for side in sides)],
+        ["integer", *(f"{side.coverage:.1%}" for side in sides)],
+        *([f"output {o.name}", *(_decibels(side, o.name) for side in sides)] for o in found.second.outputs),
     ]
-    return [*table, "", found.next]
+    wide = [max(len(row[column]) for row in rows) for column in range(3)]
+    told = [row for row in rows if any(row[1:])]
+    return [*(f"{a.ljust(wide[0])}  {b.rjust(wide[1])}  {c.rjust(wide[2])}".rstrip() for a, b, c in told), "", found.next]
 
 
 def _decibels(side: Side, name: str) -> str:

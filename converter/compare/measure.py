@@ -46,9 +46,8 @@ def compare(first: Path, second: Path, options: Options, *, floats: Path | None 
     plain = [path for path, model in models.items() if not is_quantized(model)]
     base = floats if floats is not None else (plain[0] if plain else None)
     if base is None:
-        raise UsageError(
-            "neither of the two is the float model", where=f"{first}, {second}", hint="name the one they were made of: --model FLOAT.onnx"
-        )
+        hint = "name the one they were made of: --model FLOAT.onnx"
+        raise UsageError("neither of the two is the float model", where=f"{first}, {second}", hint=hint)
     if base not in plain:
         raise UsageError("the model to compare with is quantized", where=f"--model {base}", hint="give the float one that it was made of")
     progress.stage("load")
