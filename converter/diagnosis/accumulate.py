@@ -43,7 +43,7 @@ def histogram_counts(values: Array, low: float, high: float, bins: int) -> tuple
         high: the last bin holds it; higher than ``low``.
         bins: how many.
     """
-    counts, _ = np.histogram(values, bins, (low, high))
+    counts, _ = np.histogram(values.astype(np.float64), bins, (low, high))  # float32 cannot tell narrow bins of large numbers apart
     return counts.astype(np.int64), int(np.count_nonzero(values < low)), int(np.count_nonzero(values > high))
 
 
@@ -54,6 +54,15 @@ def channel_spread(magnitudes: Sequence[float] | Array, axis: int) -> ChannelSpr
         return None
     widest, median = int(sizes.argmax()), float(np.median(sizes))
     return ChannelSpread(axis, sizes.size, widest, float(sizes[widest]) / median if median > 0.0 else None)
+
+
+def _apart(low: float, high: float) -> tuple[float, float]:
+    """The same ends; further apart, about their middle, where hardly a float32 number lies between them, as of a constant tensor."""
+    size = max(abs(low), abs(high))
+    if high - low > 1e-5 * size:
+        return low, high
+    middle, reach = (low + high) / 2, 0.5 * (size or 1.0)
+    return middle - reach, middle + reach
 
 
 class Accumulator:
@@ -68,7 +77,7 @@ class Accumulator:
 
     def __init__(self, params: QuantParams | None, low: float, high: float, bins: int) -> None:
         self.params = params
-        self.low, self.high = (low, high) if high > low else (low - 0.5, low + 0.5)  # all numbers are the same
+        self.low, self.high = _apart(low, high)
         self.counts = np.zeros(bins, np.int64)
         self.below = self.above = self.outside = self.size = 0
         self.signal = self.noise = 0.0

@@ -151,7 +151,7 @@ class _Assembly:
         stats = self.seen[name]
         first = node is not None and value is next(o for o in node.outputs if is_float(o))
         floats, integers = self._costs(node) if node is not None and first else (None, None)
-        reason = (planned.reason if planned is not None else "") or (op.reason if op is not None else "")
+        reason = (op.reason if op is not None else "") or (planned.reason if planned is not None else "")
         return TensorFigures(
             name=name,
             operator=operator,

@@ -22,17 +22,19 @@
     if (a >= 1e5 || a < 1e-3) return x.toExponential(1).replace("e+", "e");
     return String(Number(x.toPrecision(3)));
   };
-  const count = (x) => {
+  /* in the unit that fits `like`, so that two numbers side by side share theirs */
+  const count = (x, like = x) => {
     if (x === null || x === undefined) return dash;
-    for (const [size, unit] of [[1e9, " G"], [1e6, " M"], [1e3, " k"]]) if (Math.abs(x) >= size) return (x / size).toFixed(1) + unit;
+    for (const [size, unit] of [[1e9, " G"], [1e6, " M"], [1e3, " k"]]) if (Math.abs(like) >= size) return (x / size).toFixed(Math.abs(x) < 10 * size ? 2 : 1) + unit;
     return x.toFixed(0);
   };
-  const bytes = (x) => (x >= 1e6 ? (x / 1e6).toFixed(2) + " MB" : (x / 1e3).toFixed(1) + " kB");
+  const bytes = (x, like = x) => (like >= 1e6 ? (x / 1e6).toFixed(2) + " MB" : (x / 1e3).toFixed(1) + " kB");
   const percent = (x) => {
     if (x === null || x === undefined) return dash;
     if (x === 0) return "0 %";
     return x < 1e-4 ? "< 0.01 %" : (100 * x).toFixed(x < 0.01 ? 2 : 1) + " %";
   };
+  const decibels = (x) => db(x) + (x === null || x === undefined || x >= 199.9 ? "" : " dB");
   const tail = (name, most) => (name.length <= most ? name : "…" + name.slice(name.length - most + 1));
 
   /* colours of error: one scale for the whole page */
@@ -68,9 +70,11 @@
   const pairs = make("div", "pairs");
   D.bars.forEach((b) => {
     const pair = make("div", "pair"), what = make("div", "what"), show = b.unit === "B" ? bytes : count;
-    what.append(make("span", "", b.name), make("b", "", show(b.before) + " → " + show(b.after)));
-    const track = make("div", "track"), fill = make("i");
-    fill.style.width = Math.min(100, (100 * b.after) / b.before) + "%";
+    const like = Math.max(b.before, b.after), more = b.after > b.before;
+    what.append(make("span", "", b.name), make("b", more ? "more" : "", show(b.before, like) + " → " + show(b.after, like)));
+    const track = make("div", "track"), fill = make("i", more ? "more" : "");
+    fill.style.width = (100 * b.after) / like + "%";
+    if (more) track.append(Object.assign(make("span", "mark"), { style: "left:" + (100 * b.before) / like + "%" }));
     track.append(fill);
     pair.append(what, track);
     pairs.append(pair);
@@ -126,7 +130,7 @@
       c.type = "button";
       c.tabIndex = -1;
       c.dataset.tensor = i;
-      const label = text("type", i) + ", " + (text("runs", i) || "not planned") + ", " + db(errorOf(i)) + (errorOf(i) === null || errorOf(i) >= 199.9 ? "" : " dB") + ": " + text("operator", i);
+      const label = text("type", i) + ", " + (text("runs", i) || "not planned") + ", " + decibels(errorOf(i)) + ": " + text("operator", i);
       c.title = label;
       c.setAttribute("aria-label", label);
       cellOf.set(i, c);
@@ -135,6 +139,17 @@
     box.append(h, cells);
     $("chain").append(box);
   });
+  const chosenLine = $("chosen");
+  const choose = (i) => {
+    chosenLine.replaceChildren();
+    if (i < 0) return;
+    const words = [text("runs", i), "rounding " + decibels(T.local[i]), "accumulated " + decibels(T.accumulated[i])].filter((w) => w && !w.endsWith(dash));
+    if (T.floatCost[i] !== null) words.push(count(T.floatCost[i]) + " " + D.unit + " in float, " + count(T.integerCost[i]) + " in integer");
+    const show = make("button", "link", "show its numbers");
+    show.type = "button";
+    show.addEventListener("click", () => $("tensors").scrollIntoView());
+    chosenLine.append(make("b", "", text("type", i) + " "), make("span", "mono", text("operator", i) || T.name[i]), make("span", "", " · " + words.join(" · ") + " · "), show);
+  };
   const allCells = [...cellOf.values()];
   if (allCells.length) allCells[0].tabIndex = 0;  /* one stop for the tab key; arrows move on */
   $("chain").addEventListener("click", (e) => { const c = e.target.closest(".cell"); if (c) select(+c.dataset.tensor, true); });
@@ -177,10 +192,14 @@
     const li = make("li"), b = make("button", "mono", T.name[w.tensor]);
     b.type = "button";
     b.addEventListener("click", () => { select(w.tensor, true); $("tensors").scrollIntoView(); });
-    const nums = [text("type", w.tensor), text("kind", w.tensor), "rounding " + db(T.local[w.tensor]) + (T.local[w.tensor] >= 199.9 ? "" : " dB")];
-    if (T.accumulated[w.tensor] !== null) nums.push("accumulated " + db(T.accumulated[w.tensor]) + (T.accumulated[w.tensor] >= 199.9 ? "" : " dB"));
+    const nums = [text("type", w.tensor), text("kind", w.tensor), "rounding " + decibels(T.local[w.tensor])];
+    if (T.accumulated[w.tensor] !== null) nums.push("accumulated " + decibels(T.accumulated[w.tensor]));
     if (T.sensitivity[w.tensor] !== null) nums.push("adds " + short(T.sensitivity[w.tensor]) + " to the loss");
-    li.append(b, make("div", "nums", nums.join(" · ")));
+    const line = make("div", "nums");
+    nums.forEach((n) => line.append(make("span", "", n), " "));
+    li.append(b);
+    if (!T.name[w.tensor].includes(text("operator", w.tensor))) li.append(make("div", "of mono", text("operator", w.tensor)));
+    li.append(line);
     w.found.forEach((s) => li.append(make("p", "", s)));
     li.append(make("p", "do", w.do));
     $("worst").append(li);
@@ -188,29 +207,31 @@
 
   /* the table: only what is seen is drawn */
   const range = (i) => short(T.low[i]) + " … " + short(T.high[i]);
-  const grid = (i) => (T.bits[i] === null ? dash : (T.signed[i] ? "int" : "uint") + T.bits[i] + (T.channels[i] ? " ×" + T.channels[i] : ""));
+  const grid = (i) => (T.bits[i] === null ? dash : (T.signed[i] ? "int" : "uint") + T.bits[i]);
+  const steps = (i) => (T.bits[i] === null ? dash : T.channels[i] ? T.channels[i] + " scales" : short(T.scale[i]));
   const signed = (x) => (x === null ? dash : (x > 0 ? "+" : "") + x.toFixed(1));
   const COLUMNS = [
-    ["tensor", (i) => tail(T.name[i], 31), (i) => T.name[i].toLowerCase(), "mono"],
+    ["tensor", (i) => tail(T.name[i], 28), (i) => T.name[i].toLowerCase(), "mono"],
     ["operator", (i) => text("type", i), (i) => text("type", i), ""],
     ["kind", (i) => text("kind", i), (i) => text("kind", i), ""],
     ["range", range, (i) => T.high[i] - T.low[i], "num"],
-    ["codes", grid, (i) => T.bits[i], ""],
-    ["local dB", (i) => db(T.local[i]), (i) => T.local[i], "num", "SQNR of rounding this tensor alone"],
-    ["acc. dB", (i) => db(T.accumulated[i]), (i) => T.accumulated[i], "num", "SQNR with all before it quantized"],
+    ["codes", grid, grid, "", "type and width of the integers"],
+    ["step", steps, (i) => T.scale[i], "num", "the scale: distance between two codes"],
+    ["local", (i) => db(T.local[i]), (i) => T.local[i], "num", "SQNR of rounding this tensor alone, in dB"],
+    ["accum.", (i) => db(T.accumulated[i]), (i) => T.accumulated[i], "num", "accumulated SQNR, with all before it quantized, in dB"],
     ...(T.before ? [
-      ["was dB", (i) => db(T.before[i]), (i) => T.before[i], "num", "the same in " + D.before],
+      ["was", (i) => db(T.before[i]), (i) => T.before[i], "num", "accumulated SQNR in " + D.before + ", in dB"],
       ["change", (i) => signed(T.change[i]), (i) => T.change[i], "num", "of the accumulated SQNR, in dB"],
     ] : []),
-    ["sensitivity", (i) => short(T.sensitivity[i]), (i) => T.sensitivity[i], "num", "what its rounding adds to the loss"],
-    ["float cost", (i) => count(T.floatCost[i]), (i) => T.floatCost[i], "num", D.unit + " of its operator in float"],
-    ["int cost", (i) => count(T.integerCost[i]), (i) => T.integerCost[i], "num", D.unit + " of its operator in integer"],
+    ["sensitiv.", (i) => short(T.sensitivity[i]), (i) => T.sensitivity[i], "num", "sensitivity: what its rounding adds to the loss"],
+    ["in float", (i) => count(T.floatCost[i]), (i) => T.floatCost[i], "num", "cost: " + D.unit + " of its operator in float"],
+    ["in int", (i) => count(T.integerCost[i]), (i) => T.integerCost[i], "num", "cost: " + D.unit + " of its operator in integer"],
     ["runs", (i) => text("runs", i) || dash, (i) => text("runs", i), ""],
     ["reason", (i) => text("reason", i), (i) => text("reason", i), ""],
   ];
-  const WIDTHS = { tensor: 256, operator: 126, kind: 92, range: 140, codes: 92, sensitivity: 96, runs: 112, reason: 300 };
-  const widths = COLUMNS.map(([name]) => WIDTHS[name] || 86);
-  $("grid").style.setProperty("--cols", widths.map((w) => w + "px").join(" "));
+  const WIDTHS = { tensor: 222, operator: 118, kind: 94, range: 126, codes: 62, step: 84, sensitiv: 80, runs: 82, reason: 200 };
+  const widths = COLUMNS.map(([name]) => WIDTHS[name.replace(".", "")] || 70);
+  $("grid").style.setProperty("--cols", widths.map((w, c) => (c === widths.length - 1 ? "minmax(" + w + "px, 1fr)" : w + "px")).join(" "));
   $("grid").style.setProperty("--wide", widths.reduce((a, b) => a + b) + "px");
   const ROW = 30, state = { sort: -1, down: false, rows: [], selected: -1 };
   const head = $("head"), body = $("body"), view = $("grid");
@@ -221,7 +242,7 @@
     b.type = "button";
     b.title = hint || "Sort by " + name;
     b.addEventListener("click", () => {
-      state.down = state.sort === c ? !state.down : cls === "num" && !/dB|change/.test(name);
+      state.down = state.sort === c ? !state.down : cls === "num" && !/local|accum|was|change/.test(name);
       state.sort = c;
       order();
     });
@@ -285,7 +306,7 @@
       COLUMNS.forEach(([name, show, , cls], c) => {
         const words = show(i), cell = make("div", cls + (words === dash ? " dim" : ""), words);
         cell.setAttribute("role", "gridcell");
-        if (c === 0 || name === "reason") cell.title = c === 0 ? T.name[i] : words;
+        if (c === 0 || name === "reason" || name === "operator") cell.title = c === 0 ? T.name[i] : name === "operator" ? text("operator", i) : words;
         if (name === "runs") cell.className += " " + text("runs", i);
         line.append(cell);
       });
@@ -341,6 +362,7 @@
     reveal(i);
     draw();
     detail();
+    choose(i);
   }
 
   /* the selected tensor */
@@ -403,8 +425,9 @@
     const i = state.selected, box = $("detail");
     box.textContent = "";
     if (i < 0) { box.append(make("p", "lead", "Choose a tensor to see its numbers.")); return; }
-    box.append(make("div", "name mono", T.name[i]));
-    box.append(make("div", "sub", [text("operator", i) === "" ? "input of the model" : text("type", i) + " " + text("operator", i), text("shape", i)].join(" · ")));
+    const title = make("div", "about"), left = make("div", "picture"), right = make("div");
+    title.append(make("div", "name mono", T.name[i]), make("div", "sub", [text("operator", i) === "" ? "input of the model" : text("type", i) + " " + text("operator", i), text("shape", i)].join(" · ")));
+    box.append(title, left, right);
     if (T.histogram[i]) {
       const tools = make("div", "tools"), label = make("label"), check = make("input");
       check.type = "checkbox";
@@ -412,7 +435,7 @@
       label.append(check, " logarithmic counts");
       tools.append(make("span", "", "How often numbers occur"), label);
       const room = make("div");
-      box.append(tools, room);
+      left.append(tools, room);
       chart(i, room);
       check.addEventListener("change", () => { logarithmic = check.checked; chart(i, room); });
       const [, , below, above] = T.histogram[i], caption = make("p", "caption");
@@ -421,12 +444,17 @@
         caption.append(T.scale[i] ? ", step " + short(T.scale[i]) + "." : ", one scale for each of " + T.channels[i] + " channels.");
       } else caption.append("Not quantized: no steps.");
       if (below + above) caption.append(" " + (below + above) + " numbers lie beyond the picture.");
-      box.append(caption);
-    } else box.append(make("p", "lead", "It was not measured."));
+      left.append(caption);
+    } else left.append(make("p", "lead", "It was not measured."));
     const list = make("dl", "figures"), fact = (k, v) => { if (v !== null && v !== undefined && v !== "") list.append(make("dt", "", k), make("dd", "", v)); };
     const unit = (v) => (v === null ? null : v >= 199.9 ? "exact" : v.toFixed(1) + " dB");
     fact("kind", text("kind", i) + (T.bits[i] === null ? "" : ", " + grid(i)));
-    fact("range in calibration", range(i));
+    if (T.scale[i]) {
+      const lowest = T.signed[i] ? -(2 ** (T.bits[i] - 1)) : 0, end = (q) => short((q - T.zero[i]) * T.scale[i]);
+      fact("scale, zero point", short(T.scale[i]) + ", " + T.zero[i]);
+      fact("codes reach", end(lowest) + " … " + end(lowest + 2 ** T.bits[i] - 1));
+    } else if (T.channels[i]) fact("scales", T.channels[i] + ", one for each channel");
+    fact(text("kind", i) === "weight" ? "range" : "range in calibration", range(i));
     fact("local SQNR", unit(T.local[i]));
     fact("accumulated SQNR", unit(T.accumulated[i]));
     if (T.before) fact("accumulated SQNR, " + D.before, unit(T.before[i]));
@@ -434,8 +462,8 @@
     if (T.widest[i]) fact("widest channel", T.widest[i][0] + " of " + T.widest[i][2] + (T.widest[i][1] === null ? "" : ", " + short(T.widest[i][1]) + " × median"));
     if (T.floatCost[i] !== null) fact("cost float / integer", count(T.floatCost[i]) + " / " + count(T.integerCost[i]));
     fact("operator runs in", text("runs", i));
-    box.append(list);
-    if (text("reason", i)) box.append(make("p", "reason", "Why float: " + text("reason", i)));
+    right.append(list);
+    if (text("reason", i)) right.append(make("p", "reason", "Why float: " + text("reason", i) + "."));
   }
   let resizing = 0;
   addEventListener("resize", () => { cancelAnimationFrame(resizing); resizing = requestAnimationFrame(() => { draw(); detail(); }); });
