@@ -134,9 +134,8 @@ class Tab:
         """Scroll to an element and press the mouse on its middle."""
         query = json.dumps(selector)
         self.run(f"document.querySelector({query}).scrollIntoView({{block: 'center', behavior: 'instant'}})")
-        x, y = self.run(
-            f"(() => {{ const r = document.querySelector({query}).getBoundingClientRect(); return [r.x + r.width / 2, r.y + r.height / 2] }})()"
-        )
+        box = self.run(f"document.querySelector({query}).getBoundingClientRect().toJSON()")
+        x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
         for kind in ("mousePressed", "mouseReleased"):
             self.browser.ask("Input.dispatchMouseEvent", self.session, type=kind, x=x, y=y, button="left", clickCount=1)
 
