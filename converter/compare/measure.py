@@ -35,7 +35,7 @@ def compare(first: Path, second: Path, options: Options, *, floats: Path | None 
 
     Args:
         first: a model, or a plan if it ends in ``.json``.
-        second: the same.
+        second: the same. Where it is the float model, the two change places: tensors are shown of what is quantized.
         options: samples, sizes of open inputs, target, seed and threads; a plan brings its bits and its target.
         floats: the float model that both were made of; not needed where one of the two is it.
 
@@ -50,6 +50,11 @@ def compare(first: Path, second: Path, options: Options, *, floats: Path | None 
         raise UsageError("neither of the two is the float model", where=f"{first}, {second}", hint=hint)
     if base not in plain:
         raise UsageError("the model to compare with is quantized", where=f"--model {base}", hint="give the float one that it was made of")
+    if {first, second} <= set(plain):
+        hint = "give what was made of it: an int8 model or a plan"
+        raise UsageError("both are float models", where=f"{first}, {second}", hint=hint)
+    if second in plain:
+        first, second = second, first
     progress.stage("load")
     source = load(base)
 

@@ -5,21 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 from converter.compare.records import Comparison
-from converter.errors import UsageError
 from converter.report_page.page import diagnosis_columns, fill
 
 __all__ = ["comparison_page"]
 
 
 def comparison_page(comparison: Comparison) -> str:
-    """The page, as HTML.
-
-    Raises:
-        UsageError: the second side is the float model, of which there is nothing to show.
-    """
+    """The page, as HTML."""
     first, second = comparison.first, comparison.second
-    if second.diagnosis is None:
-        raise UsageError("the second of the two is the float model", where=second.name, hint="give the float model first")
+    assert second.diagnosis is not None, "the second side is no float model"
     columns = diagnosis_columns(second.diagnosis)
     if first.diagnosis is not None:
         before = {t.name: t for t in first.diagnosis.tensors if t.kind != "weight"}

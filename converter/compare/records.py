@@ -56,7 +56,7 @@ class Comparison:
 
     Attributes:
         first: what the second is compared with.
-        second: whose network the page shows.
+        second: whose network the page shows; never the float model.
         floats: name of the float model.
         calibration: a sentence on the samples.
         samples: how many of them were compared on.
@@ -87,8 +87,6 @@ class Comparison:
     @property
     def next(self) -> str:
         """What to do now."""
-        if self.second.diagnosis is None:
-            return "Give the float model first, and what was made of it second, to see the latter tensor by tensor."
         falls = falling(self)
         if falls and falls[0][1] >= 1.0:
             name, fall = falls[0]
@@ -101,9 +99,8 @@ class Comparison:
 def falling(comparison: Comparison) -> list[tuple[str, float]]:
     """Tensors whose accumulated SQNR is lower on the second side, by how many decibels, the largest fall first."""
     before = {} if comparison.first.diagnosis is None else {t.name: t.accumulated_db for t in comparison.first.diagnosis.tensors}
-    now = () if comparison.second.diagnosis is None else comparison.second.diagnosis.tensors
     falls = []
-    for tensor in now:
+    for tensor in comparison.second.diagnosis.tensors if comparison.second.diagnosis is not None else ():
         old, new = before.get(tensor.name), tensor.accumulated_db
         if old is not None and new is not None:
             falls.append((tensor.name, old - new))
