@@ -11,6 +11,7 @@ import contextlib
 import fcntl
 import json
 import os
+import select
 import shutil
 import subprocess
 import tempfile
@@ -22,6 +23,7 @@ __all__ = ["Browser", "Tab", "find_browser", "open_browser"]
 
 _NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 _HIGH = 20  # file descriptors that neither a shell nor Chromium has in use
+_PATIENCE = 60
 _KEYS = {
     "ArrowDown": 40,
     "ArrowUp": 38,
@@ -76,6 +78,8 @@ class Browser:
 
     def _next(self) -> dict[str, Any]:
         while b"\0" not in self._waiting:
+            if not select.select([self._read], [], [], _PATIENCE)[0]:
+                raise RuntimeError(f"the browser has said nothing for {_PATIENCE} seconds")
             more = os.read(self._read.fileno(), 1 << 16)
             if not more:
                 raise RuntimeError("the browser has gone")
