@@ -128,11 +128,11 @@ class Tab:
 
     def text(self, selector: str) -> str:
         """What an element says."""
-        return str(self.run(f"document.querySelector({json.dumps(selector)}).innerText"))
+        return self.texts(selector)[0]
 
     def texts(self, selector: str) -> list[str]:
         """What all such elements say, in order."""
-        return list(self.run(f"[...document.querySelectorAll({json.dumps(selector)})].map((e) => e.innerText)"))
+        return list(self.run(f"[...document.querySelectorAll({json.dumps(selector)})].map((e) => e.innerText ?? e.textContent)"))
 
     def click(self, selector: str) -> None:
         """Scroll to an element and press the mouse on its middle."""
