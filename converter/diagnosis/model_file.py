@@ -20,7 +20,7 @@ from converter.diagnosis.chain import chain_of
 from converter.diagnosis.diagnose import MOST_SAMPLES, computed_tensors, new_accumulator
 from converter.diagnosis.records import Diagnosis, TensorFigures
 from converter.graph.queries import data_inputs, is_float
-from converter.quantization.parameters import QuantParams
+from converter.quantization.parameters import QuantParams, fake_quantize
 from converter.runtime.session import Feed, open_session, run_session
 from converter.sensitivity.bridge_blocks import find_structure
 from converter.targets import Target
@@ -69,10 +69,13 @@ def diagnose_file(
     known = {*(i.name for i in model.graph.input), *(o for node in model.graph.node for o in node.output)}
     common = [str(v.name) for v in computed_tensors(floats) if str(v.name) in known and str(v.name) in seen]
     found = {n: new_accumulator(quantizers[n].params if n in quantizers else None, seen[n], _BINS) for n in common}
-    read = {name: quantizers[name].read if name in quantizers else name for name in common}
+    # behind the Q a DQ may have another scale, which stands for a factor that follows: so known grids are applied here
+    read = {name: quantizers[name].read if name in quantizers and quantizers[name].params is None else name for name in common}
     for exact, other in _both(model, floats, shapes, feeds[:MOST_SAMPLES], read, threads):
         for name in exact:
-            found[name].add(exact[name], other[read[name]])
+            params = quantizers[name].params if name in quantizers else None
+            got = other[read[name]]
+            found[name].add(exact[name], got if params is None else fake_quantize(got, params))
     places = {name: number for number, segment in enumerate(segments) for name in segment.operators}
     runs = _runs(model)
     tensors = [_figures(value, found.get(str(value.name)), seen, shapes, places, runs, target) for value in computed_tensors(floats)]
