@@ -152,7 +152,7 @@ def _converted(
 
 def _diagnosis(at: Calibrated, planned: Planned, progress: Progress) -> Diagnosis:
     progress.stage("diagnose")
-    return diagnose_plan(at, planned)
+    return diagnose_plan(at, planned, progress)
 
 
 @dataclass(frozen=True)
@@ -279,7 +279,7 @@ def verify_model(at: Calibrated, planned: Planned, model: onnx.ModelProto) -> Ve
     )
 
 
-def diagnose_plan(at: Calibrated, planned: Planned) -> Diagnosis:
+def diagnose_plan(at: Calibrated, planned: Planned, progress: Progress = SILENT) -> Diagnosis:
     """Measure every tensor of a planned model on the held-aside samples."""
     seen = at.seen if planned.model is at.canonical.model else at.look(planned.model)
     return diagnose(
@@ -291,6 +291,7 @@ def diagnose_plan(at: Calibrated, planned: Planned) -> Diagnosis:
         at.target,
         tensor_sensitivity=planned.tensor_sensitivity,
         operator_sensitivity=planned.operator_sensitivity,
+        progress=progress.step,
     )
 
 

@@ -85,7 +85,7 @@ def _side(
 ) -> Side:
     progress.stage(path.name)
     if model is None:
-        return _plan_side(path, options, known)
+        return _plan_side(path, options, known, progress)
     at = known(options)
     if plain:
         cost = predict(at.canonical.model, None, {}, at.shapes, at.target).total
@@ -96,11 +96,11 @@ def _side(
     return Side(path.name, "model", path.stat().st_size, None, coverage.percent / 100.0, _outputs(model, at, path), diagnosis)
 
 
-def _plan_side(path: Path, options: Options, known: Callable[[Options], Calibrated]) -> Side:
+def _plan_side(path: Path, options: Options, known: Callable[[Options], Calibrated], progress: Progress) -> Side:
     plan = read_plan(path)
     at = known(replace(options, bits=plan.bits, target=options.target if options.target.endswith(".toml") else plan.target))
     planned = adopt_plan(at, plan, path)
-    diagnosis = diagnose_plan(at, planned)
+    diagnosis = diagnose_plan(at, planned, progress)
     cost = predict(planned.model, planned.plan, planned.offers, at.shapes, at.target).total
     accumulated = {t.name: t.accumulated_db for t in diagnosis.tensors}
     outputs = tuple(OutputFigures(o.name, accumulated.get(o.name)) for o in at.source.outputs)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from types import MappingProxyType
 
 import numpy as np
@@ -26,6 +26,7 @@ from converter.targets import Target
 from converter.targets.costs import operator_costs
 from converter.torch_backend.ops import UnknownOperatorError
 from converter.torch_backend.runtime_kernels import Sessions
+from converter.torch_backend.workers import one_thread_each
 from converter.transforms.equalization.find import find_sites
 from converter.transforms.equalization.transform import Equalizations
 
@@ -51,6 +52,7 @@ def diagnose(
     *,
     tensor_sensitivity: Mapping[str, float] = MappingProxyType({}),
     operator_sensitivity: Mapping[str, float] = MappingProxyType({}),
+    progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Diagnosis:
     """Run a planned model beside the float one, and measure each tensor.
 
@@ -63,6 +65,7 @@ def diagnose(
         target: for all other costs.
         tensor_sensitivity: what the rounding of tensors adds to the loss, by their names.
         operator_sensitivity: the same of the weights of operators, by the operators' names.
+        progress: called with (samples done, samples in all).
     """
     shapes = {name: stats.shape for name, stats in seen.items()}
     segments = chain_of(model, find_structure(model, shapes).blocks, shapes)
@@ -70,7 +73,7 @@ def diagnose(
     bins = _COARSE_BINS if len(names) + sum(len(op.constants) for op in plan.ops.values()) > MANY_TENSORS else _FINE_BINS
     params = {name: tensor.params for name, tensor in plan.tensors.items()}
     accumulators = {name: new_accumulator(params.get(name), seen[name], bins) for name in names if name in seen}
-    measured, note = _measured(model, plan, feeds[:MOST_SAMPLES], accumulators)
+    measured, note = _measured(model, plan, feeds[:MOST_SAMPLES], accumulators, progress)
     equalization = _equalization(model, plan, shapes)
     assembly = _Assembly(plan, offers, seen, shapes, target, tensor_sensitivity, operator_sensitivity, equalization)
     places = {name: number for number, segment in enumerate(segments) for name in segment.operators}
@@ -100,15 +103,21 @@ def new_accumulator(params: QuantParams | None, stats: TensorStats, bins: int) -
 
 
 def _measured(
-    model: ir.Model, plan: Plan, feeds: Sequence[Feed], accumulators: dict[str, Accumulator]
+    model: ir.Model,
+    plan: Plan,
+    feeds: Sequence[Feed],
+    accumulators: dict[str, Accumulator],
+    progress: Callable[[int, int], None],
 ) -> tuple[dict[str, Accumulator], str]:
     """The same accumulators, filled; and why they are not, if the network cannot be simulated."""
     sessions: Sessions = {}
     try:
-        for feed in feeds:
-            for name, exact, other in side_by_side(model, plan, feed, sessions):
-                if name in accumulators:
-                    accumulators[name].add(exact, other)
+        with one_thread_each():
+            for number, feed in enumerate(feeds, 1):
+                for name, exact, other in side_by_side(model, plan, feed, sessions):
+                    if name in accumulators:
+                        accumulators[name].add(exact, other)
+                progress(number, len(feeds))
     except UnknownOperatorError as error:
         return {}, f"tensors were not measured, as the simulation lacks {error}"
     return accumulators, ""
