@@ -116,6 +116,9 @@ def _outputs(model: onnx.ModelProto, at: Calibrated, path: Path) -> tuple[Output
         raise UsageError("it has other outputs than the float model", where=str(path), hint="name the float model it was made of: --model")
     settings = at.target.session_settings.get(platform.machine(), {})
     sessions = [open_session(m, threads=at.options.threads, settings=settings) for m in (at.source.model, model)]
-    pairs = [match_rows(*(run_session(session, feed, names) for session in sessions), {}) for feed in at.samples.held_aside]
+    pairs = []
+    for feed in at.samples.held_aside:
+        exact, got = (run_session(session, feed, names) for session in sessions)
+        pairs.append(match_rows(exact, got, {}))
     scores = {name: loss.axis for name, loss in at.losses.items() if loss.counts_scores}
     return tuple(OutputFigures(q.name, q.sqnr_db, q.agreement) for q in measure(pairs, {}, {}, scores))

@@ -39,10 +39,10 @@ class Converted:
 def converted(save_hybrid: SaveHybrid, tmp_path_factory: pytest.TempPathFactory) -> Converted:
     folder, reports = tmp_path_factory.mktemp("compared"), {}
     for name, changes in (("all", {"placement": "all"}), ("fast", {"exclude": ["/down/*"]})):
-        options = Options(samples=4, threads=1, method="minmax", **changes)  # type: ignore[arg-type]
+        options = Options(samples=4, threads=1, method="minmax", **changes)
         out = folder / f"{name}.onnx"
         reports[name] = convert(save_hybrid(), out, options, plan_out=folder / f"{name}.json", report_out=folder / f"{name}.html")
-    return Converted(save_hybrid(), *(folder / f for f in ("all.onnx", "all.json", "fast.onnx", "fast.json")), reports)
+    return Converted(save_hybrid(), folder / "all.onnx", folder / "all.json", folder / "fast.onnx", folder / "fast.json", reports)
 
 
 def test_a_model_and_its_float_original(converted: Converted) -> None:

@@ -47,9 +47,6 @@ def test_the_tensor_that_falls_most_is_named() -> None:
         for t, fall in zip(PLAIN.tensors, (0, 1, 0, 7, 0, -9, 3, 0), strict=True)
     ]
     found = between(OLD, replace(NEW, diagnosis=replace(PLAIN, tensors=tuple(worse))))
-    assert [(name, pytest.approx(fall)) for name, fall in falling(found)] == [
-        (PLAIN.tensors[3].name, 7.0),
-        (PLAIN.tensors[6].name, 3.0),
-        (PLAIN.tensors[1].name, 1.0),
-    ]
+    assert [name for name, _ in falling(found)] == [PLAIN.tensors[i].name for i in (3, 6, 1)]
+    assert [fall for _, fall in falling(found)] == pytest.approx([7.0, 3.0, 1.0])
     assert found.next == f"Begin with '{PLAIN.tensors[3].name}': its accumulated SQNR falls by 7.0 dB, the most of all tensors."

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -22,9 +23,20 @@ from converter.testing.sketch import Planned, Sketch, classifier, emitted, feeds
 from converter.torch_backend.ops import UnknownOperatorError
 
 
-def diagnosed(planned: Planned, samples: int = 2, **sensitivities: dict[str, float]) -> Diagnosis:
+def diagnosed(
+    planned: Planned, samples: int = 2, tensors: Mapping[str, float] | None = None, weights: Mapping[str, float] | None = None
+) -> Diagnosis:
     feeds = feeds_for(planned.model, samples, seed=99)
-    return diagnose(planned.model, planned.plan, planned.offers, planned.seen.tensors, feeds, planned.target, **sensitivities)
+    return diagnose(
+        planned.model,
+        planned.plan,
+        planned.offers,
+        planned.seen.tensors,
+        feeds,
+        planned.target,
+        tensor_sensitivity=tensors or {},
+        operator_sensitivity=weights or {},
+    )
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +96,7 @@ def test_weights_are_rounded_per_channel(planned: Planned) -> None:
 
 
 def test_sensitivities_are_passed_on_and_rank_the_worst(planned: Planned) -> None:
-    found = diagnosed(planned, tensor_sensitivity={"x": 0.25, "first.0": 0.125}, operator_sensitivity={"head": 0.5})
+    found = diagnosed(planned, tensors={"x": 0.25, "first.0": 0.125}, weights={"head": 0.5})
     assert {t.name: t.sensitivity for t in found.tensors if t.sensitivity is not None and t.kind != "weight"} == {
         "x": 0.25,
         "first.0": 0.125,

@@ -89,7 +89,7 @@ def _quantizers(model: onnx.ModelProto) -> dict[str, _Quantizer]:
     stored = {i.name: i for i in model.graph.initializer}
     stored |= {n.output[0]: n.attribute[0].t for n in model.graph.node if n.op_type == "Constant" and n.attribute[0].name == "value"}
     decoded = {n.input[0]: n.output[0] for n in reversed(model.graph.node) if n.op_type == "DequantizeLinear"}
-    found = {}
+    found: dict[str, _Quantizer] = {}
     for node in model.graph.node:
         if node.op_type == "QuantizeLinear" and node.output[0] in decoded:
             found.setdefault(node.input[0], _Quantizer(_params(node, stored), decoded[node.output[0]]))

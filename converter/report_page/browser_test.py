@@ -272,7 +272,7 @@ def test_a_comparison_has_the_figures_of_both(browser: Browser, folder: Path) ->
         Side(n, "model", 2_000_000 + 1000 * i, None, 0.9, (OutputFigures("logits", 30.0 - i),), made_up(100)) for i, n in enumerate("AB")
     ]
     path = folder / "comparison.html"
-    path.write_text(comparison_page(Comparison(*sides, "float.onnx", "32 images", 8, "arm64", "instructions")))
+    path.write_text(comparison_page(Comparison(sides[0], sides[1], "float.onnx", "32 images", 8, "arm64", "instructions")))
     tab = browser.open(path)
     assert {"was", "change"} <= set(tab.texts("#head > div"))
     assert set(column(tab, header(tab, "change"))) == {"0.0"}
