@@ -21,6 +21,7 @@ from converter.planning.replay import read_plan
 from converter.progress import SILENT, Progress
 from converter.runtime.session import open_session, run_session
 from converter.verify.coverage_by_profile import coverage_of
+from converter.verify.parity import selected_rows
 from converter.verify.quality import measure
 from converter.verify.row_matching import match_rows
 
@@ -116,9 +117,10 @@ def _outputs(model: onnx.ModelProto, at: Calibrated, path: Path) -> tuple[Output
         raise UsageError("it has other outputs than the float model", where=str(path), hint="name the float model it was made of: --model")
     settings = at.target.session_settings.get(platform.machine(), {})
     sessions = [open_session(m, threads=at.options.threads, settings=settings) for m in (at.source.model, model)]
+    rows = selected_rows(at.canonical.model, at.samples.held_aside[0])
     pairs = []
     for feed in at.samples.held_aside:
         exact, got = (run_session(session, feed, names) for session in sessions)
-        pairs.append(match_rows(exact, got, {}))
+        pairs.append(match_rows(exact, got, rows))
     scores = {name: loss.axis for name, loss in at.losses.items() if loss.counts_scores}
-    return tuple(OutputFigures(q.name, q.sqnr_db, q.agreement) for q in measure(pairs, {}, {}, scores))
+    return tuple(OutputFigures(q.name, q.sqnr_db, q.agreement) for q in measure(pairs, rows, {}, scores))
