@@ -64,8 +64,11 @@ def describe(tensor: TensorFigures, known: Measured, makers: Measured) -> tuple[
 
 
 def _clipping(t: TensorFigures) -> tuple[str, str]:
-    if t.clipped is None or t.clipped < _CLIPPED or t.params is None or t.params.axis is not None:
+    if t.clipped is None or t.clipped < _CLIPPED or t.params is None:
         return "", ""
+    if t.params.axis is not None:
+        ends = "each at the end of the grid of its channel"
+        return f"{_percent(t.clipped)} of its numbers are clipped, {ends}. Finer steps for the rest were worth more to the method.", ""
     ends = f"the grid ends at {t.params.lowest:.3g} and {t.params.highest:.3g}, calibration saw {t.low:.3g} to {t.high:.3g}"
     beyond = 0 if t.histogram is None else t.histogram.below + t.histogram.above
     sentence = f"{_percent(t.clipped)} of its numbers are clipped: {ends}."
@@ -124,10 +127,8 @@ def _arriving(t: TensorFigures, known: Measured) -> tuple[str, str]:
     if not before:
         return "", ""
     source = min(before, key=lambda b: b.accumulated_db or 0.0)
-    sentence = (
-        f"Most of its error arrives from before: {t.accumulated_db:.1f} dB, of which its own rounding would leave {t.local_db:.1f} dB"
-    )
-    return f"{sentence}; '{source.name}', which it is computed from, has {source.accumulated_db:.1f} dB.", ""
+    sentence = f"Most of its error arrives from before: it has {t.accumulated_db:.1f} dB, where its own rounding alone would leave {t.local_db:.1f} dB"
+    return f"{sentence}; '{source.name}', which it is computed from, has {source.accumulated_db:.1f} dB already.", ""
 
 
 def _plain(t: TensorFigures) -> str:

@@ -81,6 +81,14 @@ def test_clipped_by_choice() -> None:
     )
 
 
+def test_weights_clipped_by_choice() -> None:
+    grids = QuantParams((0.01, 0.1), (0, 0), axis=0, narrow=True)
+    found, _ = said(replace(PLAIN, kind="weight", params=grids, clipped=0.052))
+    assert found == (
+        "5.2% of its numbers are clipped, each at the end of the grid of its channel. Finer steps for the rest were worth more to the method."
+    )
+
+
 def test_clipped_for_want_of_calibration_data() -> None:
     found, do = said(replace(PLAIN, clipped=0.02, histogram=Histogram(-4.0, 4.0, (1,) * 64, above=3)))
     assert "2.0% of its numbers are clipped" in found and "worth more" not in found
@@ -98,8 +106,8 @@ def test_error_that_arrives_from_before() -> None:
     before = replace(PLAIN, name="before", operator="earlier", accumulated_db=13.0)
     found, _ = said(replace(PLAIN, accumulated_db=12.0), before)
     assert found == (
-        "Most of its error arrives from before: 12.0 dB, of which its own rounding would leave 38.0 dB; "
-        "'before', which it is computed from, has 13.0 dB."
+        "Most of its error arrives from before: it has 12.0 dB, where its own rounding alone would leave 38.0 dB; "
+        "'before', which it is computed from, has 13.0 dB already."
     )
 
 
