@@ -127,8 +127,9 @@ def _arriving(t: TensorFigures, known: Measured) -> tuple[str, str]:
     if not before:
         return "", ""
     source = min(before, key=lambda b: b.accumulated_db or 0.0)
-    sentence = f"Most of its error arrives from before: it has {t.accumulated_db:.1f} dB, where its own rounding alone would leave {t.local_db:.1f} dB"
-    return f"{sentence}; '{source.name}', which it is computed from, has {source.accumulated_db:.1f} dB already.", ""
+    own = f"where its own rounding alone would leave {t.local_db:.1f} dB"
+    already = f"'{source.name}', which it is computed from, has {source.accumulated_db:.1f} dB already"
+    return f"Most of its error arrives from before: it has {t.accumulated_db:.1f} dB, {own}; {already}.", ""
 
 
 def _plain(t: TensorFigures) -> str:

@@ -7,12 +7,14 @@ from collections.abc import Mapping, Sequence
 import onnx_ir as ir
 
 from converter.diagnosis.records import Segment
+from converter.graph.operator_sets import CONVOLUTIONS
 from converter.graph.queries import constant, is_float
 from converter.sensitivity.bridge_blocks import Block
 
 __all__ = ["chain_of"]
 
 _MAP_RANK = 4
+_OF_MAPS = CONVOLUTIONS | {"AveragePool", "DepthToSpace", "MaxPool", "Resize", "SpaceToDepth"}
 
 
 def chain_of(model: ir.Model, blocks: Sequence[Block], shapes: Mapping[str, Sequence[int]]) -> tuple[Segment, ...]:
@@ -47,6 +49,8 @@ def chain_of(model: ir.Model, blocks: Sequence[Block], shapes: Mapping[str, Sequ
 
 
 def _map_size(node: ir.Node, shapes: Mapping[str, Sequence[int]]) -> tuple[int, int] | None:
-    """Height and width of what an operator makes, if that is a map of more than one place."""
+    """Height and width of what an operator makes, if that surely is a map, of more than one place."""
+    if node.op_type not in _OF_MAPS:
+        return None  # four axes may also be heads and tokens, or have the channels last
     shape = shapes.get(str(node.outputs[0].name), ())
     return (int(shape[2]), int(shape[3])) if len(shape) == _MAP_RANK and shape[2] * shape[3] > 1 else None

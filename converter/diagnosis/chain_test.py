@@ -32,3 +32,11 @@ def test_operators_of_integers_and_constants_are_left_out() -> None:
     sketch.add("Shape", x, name="sizes")
     model = sketch.model(sketch.add("Relu", x, name="act"))
     assert [s.operators for s in chain_of(model, [], shapes_of(model))] == [("act",)]
+
+
+def test_tensors_of_heads_and_tokens_and_those_with_their_channels_last_are_no_maps() -> None:
+    sketch = Sketch()
+    x = sketch.conv(sketch.input("x", 1, 4, 8, 8), 4, name="layer")
+    x = sketch.add("Transpose", x, perm=[0, 2, 3, 1], name="channels last")
+    model = sketch.model(sketch.add("Relu", x, name="act"))
+    assert [(s.size, s.operators) for s in chain_of(model, [], shapes_of(model))] == [((8, 8), ("layer", "channels last", "act"))]
