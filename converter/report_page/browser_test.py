@@ -91,7 +91,12 @@ def test_of_many_tensors_only_the_visible_rows_are_drawn(browser: Browser, folde
 
 def test_the_summary_says_what_is_gained_lost_and_next(tab: Tab) -> None:
     gained, lost, following = tab.texts("#cards .card")
-    assert "40 %" in gained and "4.00 MB → 2.00 MB" in gained and "94.0% of the multiply-accumulates" in gained
+    assert (
+        "40 %" in gained
+        and "of the predicted instructions of float" in gained
+        and "4.00 MB → 2.00 MB" in gained
+        and "94.0% of the multiply-accumulates" in gained
+    )
     assert "29.9 dB" in lost and "logits" in lost and "100.0 %" in lost
     assert "Measure its accuracy." in following
     assert tab.texts("#warnings .warning") == ["a warning"] and "A note." in tab.text("#footer")

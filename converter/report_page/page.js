@@ -63,8 +63,7 @@
   const main = D.bars[D.bars.length - 1];
   if (main) {
     const big = make("div", "big");
-    big.append(make("b", "", Math.round((100 * main.after) / main.before) + " %"), make("span", "", "of the " + (main.unit === "B" ? "" : "predicted ") + "cost before"));
-    if (main.unit === "B") big.lastChild.textContent = "of the size before";
+    big.append(make("b", "", Math.round((100 * main.after) / main.before) + " %"), make("span", "", "of the " + (main.unit === "B" ? "size" : main.name) + (D.eyebrow ? " of " + D.title : " of float")));
     gained.append(big);
   }
   const pairs = make("div", "pairs");
