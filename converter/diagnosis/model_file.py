@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ from converter.calibration.observer import TensorStats
 from converter.diagnosis.accumulate import Accumulator
 from converter.diagnosis.advice import advise
 from converter.diagnosis.chain import chain_of
+from converter.diagnosis.channel_factors import ChannelFactors
 from converter.diagnosis.diagnose import MOST_SAMPLES, computed_tensors, new_accumulator
 from converter.diagnosis.records import Diagnosis, TensorFigures
 from converter.graph.queries import data_inputs, is_float
@@ -69,20 +70,52 @@ def diagnose_file(
     known = {*(i.name for i in model.graph.input), *(o for node in model.graph.node for o in node.output)}
     common = [str(v.name) for v in computed_tensors(floats) if str(v.name) in known and str(v.name) in seen]
     found = {n: new_accumulator(quantizers[n].params if n in quantizers else None, seen[n], _BINS) for n in common}
+    factors = {name: ChannelFactors(found[name].params) for name in common}
     # behind the Q a DQ may have another scale, which stands for a factor that follows: so known grids are applied here
     read = {name: quantizers[name].read if name in quantizers and quantizers[name].params is None else name for name in common}
     for exact, other in _both(model, floats, shapes, feeds[:MOST_SAMPLES], read, threads):
         for name in exact:
             params = quantizers[name].params if name in quantizers else None
             got = other[read[name]]
-            found[name].add(exact[name], got if params is None else fake_quantize(got, params))
+            rounded = got if params is None else fake_quantize(got, params)
+            found[name].add(exact[name], rounded)
+            factors[name].add(exact[name], got, rounded)
     places = {name: number for number, segment in enumerate(segments) for name in segment.operators}
     runs = _runs(model)
     tensors = [_figures(value, found.get(str(value.name)), seen, shapes, places, runs, target) for value in computed_tensors(floats)]
-    lacking = len(tensors) - len(common)
-    note = f"{lacking} of {len(tensors)} tensors of the float model have no counterpart in the file, by name" if lacking else ""
+    tensors = [_undone(t, factors[t.name]) if t.name in factors else t for t in tensors]
+    note = _note(len(tensors), len(tensors) - len(common), sum(f.undone_db is not None for f in factors.values()))
     worst, ranking = advise(tensors)
     return Diagnosis(tuple(tensors), segments, worst, ranking, len(feeds[:MOST_SAMPLES]), note)
+
+
+def _note(tensors: int, lacking: int, undone: int) -> str:
+    parts = []
+    if lacking:
+        parts.append(f"{lacking} of {tensors} tensors of the float model have no counterpart in the file, by name")
+    if undone:
+        parts.append(f"{undone} tensors have another factor in each channel than in the float model, which was undone to compare them")
+    return "; ".join(parts)
+
+
+def _undone(figures: TensorFigures, factors: ChannelFactors) -> TensorFigures:
+    """The same, with the factors of its channels undone if it has any."""
+    ratio, own = factors.undone_db, factors.own
+    if ratio is None:
+        return figures
+    if own is None:
+        return replace(figures, accumulated_db=ratio)
+    return replace(
+        figures,
+        accumulated_db=ratio,
+        local_db=own.local_db,
+        clipped=own.clipped,
+        histogram=own.histogram,
+        spread=own.spread,
+        low=factors.low,
+        high=factors.high,
+        equalization="applied",
+    )
 
 
 def _quantizers(model: onnx.ModelProto) -> dict[str, _Quantizer]:

@@ -228,7 +228,7 @@
     ["runs", (i) => text("runs", i) || dash, (i) => text("runs", i), ""],
     ["reason", (i) => text("reason", i), (i) => text("reason", i), ""],
   ];
-  const WIDTHS = { tensor: 222, operator: 118, kind: 94, range: 126, codes: 62, step: 98, sensitiv: 80, runs: 82, reason: 200 };
+  const WIDTHS = { tensor: 222, operator: 118, kind: 94, range: 126, codes: 62, step: 98, sensitiv: 80, runs: 82, change: 84, reason: 200 };
   const widths = COLUMNS.map(([name]) => WIDTHS[name.replace(".", "")] || 70);
   $("grid").style.setProperty("--cols", widths.map((w, c) => (c === widths.length - 1 ? "minmax(" + w + "px, 1fr)" : w + "px")).join(" "));
   $("grid").style.setProperty("--wide", widths.reduce((a, b) => a + b) + "px");
