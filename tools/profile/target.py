@@ -26,8 +26,8 @@ from converter.targets import DEFAULT_TARGET, find_target
 from converter.targets.costs import PIECEWISE_LINEAR_KIND
 from converter.targets.target import Cost, Prices, Target
 from converter.targets.target_file import FILE_SUFFIX, target_text
-from runtime_tests.emulation.emulator import CORES, check_core
-from runtime_tests.emulation.environment import environment
+from runtime_tests.emulation.cores import CORES, check_core
+from runtime_tests.emulation.environment import RUNTIME_CHOICE, Environment, environment
 from tools.profile.arm64 import counted_nodes
 from tools.profile.clock import clocked_nodes, prepared
 from tools.profile.fit import Fit, fit, fit_all
@@ -36,7 +36,7 @@ from tools.profile.samples import Sample, Timed, conversion_samples, operator_sa
 
 __all__ = ["Measured", "fitted", "main"]
 
-_CORES: Mapping[str, str] = {"arm64": "cortex-a76", "arm64-v8.0": "cortex-a53", "arm64-i8mm": "max,sme=off"}
+_CORES: Mapping[str, str] = {"arm64": "cortex-a76", "arm64-v8.0": "cortex-a53", "arm64-i8mm": "max-sve128"}
 _INSTRUCTION_FLOOR, _PICOSECOND_FLOOR = 20e3, 5e6
 """Costs below which errors in proportion do not matter."""
 
@@ -106,10 +106,9 @@ def _remarks(ran: str, fits: Mapping[str, Fit]) -> dict[str, Any]:
     return {"measured": ran, "errors": "relative: median, largest", **errors}
 
 
-def _emulated(core: str, root: Path | None, target: Target, given: Sequence[Probe]) -> Measured:
+def _emulated(core: str, env: Environment, target: Target, given: Sequence[Probe]) -> Measured:
     model = probe_model(given)
     seen = seen_in(model)
-    env = environment(root)
     in_float, call, ran = counted_nodes(ir.to_proto(model), core, env)
     _, offered = integers(model, seen, target)
     half = probe_model(given, only={name[:BRANCH_LETTERS] for name in offered})
@@ -192,6 +191,7 @@ def _run(arguments: Sequence[str] | None) -> None:
     add("--out", type=Path, metavar="FILE.toml", help="write the target; without it, it is only shown")
     add("--name", help="of the target that is written (default: the same)")
     add("--core", help=f"emulate: {' | '.join(CORES)} (default for ARM64 targets on another machine)")
+    add("--runtime", default="newest", metavar="VERSION", help=f"emulated ONNX Runtime: {RUNTIME_CHOICE} (default newest)")
     add("--root", type=Path, metavar="DIR", help="folder of the emulator's set-up")
     add("--runs", type=int, default=_RUNS, metavar="N", help=f"by the clock: runs at each visit (default {_RUNS})")
     add("--visits", type=int, default=_ROUNDS, metavar="N", help=f"by the clock: how often each operator is visited (default {_ROUNDS})")
@@ -208,10 +208,11 @@ def _run(arguments: Sequence[str] | None) -> None:
     if min(flags.runs, flags.visits) < 1:
         raise UsageError("nothing would be measured", where="--runs, --visits", hint="give 1 or more")
     core = _core(flags.core, base)
+    env = environment(flags.root, flags.runtime)
     console = Console(width=None if sys.stdout.isatty() else 140, highlight=False)
     notes = Console(stderr=True, highlight=False)
     given = probes()
-    measured = _emulated(core, flags.root, base, given) if core else _clocked(base, given, flags.runs, flags.visits, notes)
+    measured = _emulated(core, env, base, given) if core else _clocked(base, given, flags.runs, flags.visits, notes)
     target, fits = fitted(base, measured)
     target = replace(target, name=flags.name or base.name)
     _print(console, target, fits)
