@@ -36,7 +36,7 @@ from tools.profile.samples import Sample, Timed, conversion_samples, operator_sa
 
 __all__ = ["Measured", "fitted", "main"]
 
-_CORES: Mapping[str, str] = {"arm64": "cortex-a76", "arm64-v8.0": "cortex-a53", "arm64-i8mm": "max-sve128"}
+_CORES: Mapping[str, str] = {"arm64": "cortex-a76", "arm64-v8.0": "cortex-a53", "arm64-a55": "cortex-a55", "arm64-i8mm": "max-sve128"}
 _INSTRUCTION_FLOOR, _PICOSECOND_FLOOR = 20e3, 5e6
 """Costs below which errors in proportion do not matter."""
 
@@ -58,6 +58,7 @@ class Measured:
         ran: on what, in a line.
         unit: of all costs.
         floor: cost below which errors in proportion do not matter.
+        onnxruntime: version of the runtime that ran.
     """
 
     floats: list[Sample]
@@ -67,6 +68,7 @@ class Measured:
     ran: str
     unit: str
     floor: float
+    onnxruntime: str = ""
 
 
 def fitted(base: Target, measured: Measured) -> tuple[Target, dict[str, Fit]]:
@@ -97,6 +99,7 @@ def fitted(base: Target, measured: Measured) -> tuple[Target, dict[str, Fit]]:
         call=measured.call,
         other=other.prices,
         fit=_remarks(measured.ran, fits),
+        onnxruntime=measured.onnxruntime,
     )
     return target, fits
 
@@ -113,7 +116,7 @@ def _emulated(core: str, env: Environment, target: Target, given: Sequence[Probe
     _, offered = integers(model, seen, target)
     half = probe_model(given, only={name[:BRANCH_LETTERS] for name in offered})
     in_integer, _, _ = counted_nodes(integers(half, seen_in(half), target)[0], core, env)
-    return _measured(model, in_float, in_integer, offered, call, ran, "instructions", _INSTRUCTION_FLOOR)
+    return _measured(model, in_float, in_integer, offered, call, ran, "instructions", _INSTRUCTION_FLOOR, env.runtime)
 
 
 def _clocked(target: Target, given: Sequence[Probe], runs: int, rounds: int, console: Console) -> Measured:
@@ -140,7 +143,7 @@ def _clocked(target: Target, given: Sequence[Probe], runs: int, rounds: int, con
     )
     in_float = [node for pair in nodes for node in pair[0]]
     in_integer = [node for pair in nodes for node in pair[1]]
-    return _measured(whole, in_float, in_integer, frozenset(offered), 0.0, ran, "picoseconds", _PICOSECOND_FLOOR)
+    return _measured(whole, in_float, in_integer, frozenset(offered), 0.0, ran, "picoseconds", _PICOSECOND_FLOOR, onnxruntime.__version__)
 
 
 def _measured(
@@ -152,6 +155,7 @@ def _measured(
     ran: str,
     unit: str,
     floor: float,
+    version: str,
 ) -> Measured:
     shapes = {name: stats.shape for name, stats in seen_in(model).tensors.items()}
     return Measured(
@@ -162,6 +166,7 @@ def _measured(
         ran,
         unit,
         floor,
+        version,
     )
 
 
