@@ -36,7 +36,13 @@ from tools.profile.samples import Sample, Timed, conversion_samples, operator_sa
 
 __all__ = ["Measured", "fitted", "main"]
 
-_CORES: Mapping[str, str] = {"arm64": "cortex-a76", "arm64-v8.0": "cortex-a53", "arm64-a55": "cortex-a55", "arm64-i8mm": "max-sve128"}
+_CORES: Mapping[str, str] = {
+    "arm64": "cortex-a76",
+    "arm64-v8.0": "cortex-a53",
+    "arm64-a55": "cortex-a55",
+    "arm64-i8mm": "max-sve128",
+    "arm64-sme": "max-sme",
+}
 _INSTRUCTION_FLOOR, _PICOSECOND_FLOOR = 20e3, 5e6
 """Costs below which errors in proportion do not matter."""
 
