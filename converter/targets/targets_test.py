@@ -21,7 +21,7 @@ def test_every_operator_that_is_offered_has_a_cost(target: Target) -> None:
 
 @targets
 def test_layers_cost_by_the_multiplication(target: Target) -> None:
-    """A layer whose costs knew nothing of its size could be placed anywhere. Where products are cheap, unfolding its input may say it all."""
+    """A layer whose costs knew nothing of its size could be placed anywhere."""
     for kind in LAYERS:
         cost = target.costs[kind]
         assert cost.integer is not None
