@@ -29,13 +29,13 @@ from converter.torch_backend.runtime_kernels import Sessions
 from converter.transforms.equalization.find import find_sites
 from converter.transforms.equalization.transform import Equalizations
 
-__all__ = ["MOST_SAMPLES", "computed_tensors", "diagnose", "new_accumulator"]
+__all__ = ["MANY_TENSORS", "MOST_SAMPLES", "computed_tensors", "diagnose", "new_accumulator"]
 
 MOST_SAMPLES = 8
 """More change the decibels by less than a reader would notice."""
 
 _FINE_BINS, _COARSE_BINS = 96, 48
-_MANY_TENSORS = 1000
+MANY_TENSORS = 1000
 """From here on histograms are coarse, so that a page stays small."""
 
 Offers = Mapping[str, SupportedForm | UnsupportedForm]
@@ -67,7 +67,7 @@ def diagnose(
     shapes = {name: stats.shape for name, stats in seen.items()}
     segments = chain_of(model, find_structure(model, shapes).blocks, shapes)
     names = [str(v.name) for v in computed_tensors(model)]
-    bins = _COARSE_BINS if len(names) + sum(len(op.constants) for op in plan.ops.values()) > _MANY_TENSORS else _FINE_BINS
+    bins = _COARSE_BINS if len(names) + sum(len(op.constants) for op in plan.ops.values()) > MANY_TENSORS else _FINE_BINS
     params = {name: tensor.params for name, tensor in plan.tensors.items()}
     accumulators = {name: new_accumulator(params.get(name), seen[name], bins) for name in names if name in seen}
     measured, note = _measured(model, plan, feeds[:MOST_SAMPLES], accumulators)

@@ -18,7 +18,7 @@ def test_tensors_are_those_of_the_simulation_inputs_first() -> None:
     feed = feeds_for(planned.model)[0]
     exact, quantized = simulate_all(planned.model, None, feed), simulate_all(planned.model, planned.plan, feed)
     found = {name: (mine, other) for name, mine, other in side_by_side(planned.model, planned.plan, feed)}
-    assert list(found)[0] == "x"
+    assert next(iter(found)) == "x"
     assert set(found) == {"x", *(str(o.name) for node in planned.model.graph for o in node.outputs)}
     for name, (mine, other) in found.items():
         assert np.array_equal(mine, exact[name])
