@@ -148,7 +148,10 @@ def _movement() -> list[Probe]:
         *(Probe("Transpose", (shape,), (), {"perm": [0, 2, 1, 3]}) for shape in unfold),
         *(Probe("Transpose", ((1, 16, 2, 16, 2, 64),), (), {"perm": perm}) for perm in ([0, 2, 4, 1, 3, 5], [0, 3, 1, 4, 2, 5])),
         *(Probe("Transpose", (shape,), (), {"perm": [2, 0, 3, 1]}) for shape in ((1, 64, 3, 256), (4, 16, 3, 64))),
-        *(Probe("Transpose", (shape,), (), {"perm": [2, 0, 3, 1, 4]}) for shape in ((4, 256, 3, 4, 16), (1, 49, 3, 8, 32), (4, 16, 3, 4, 24))),
+        *(
+            Probe("Transpose", (shape,), (), {"perm": [2, 0, 3, 1, 4]})
+            for shape in ((4, 256, 3, 4, 16), (1, 49, 3, 8, 32), (4, 16, 3, 4, 24))
+        ),
         *(Probe("Transpose", (shape,), (), {"perm": [0, 2, 1]}) for shape in turned),
         *(Probe("Transpose", (shape,), (), {"perm": [1, 0, 2]}) for shape in ((4, 12, 4096), (64, 64, 32), (16, 64, 128))),
         *(Probe("Reshape", (shape,), ([shape[0], -1],)) for shape in _IMAGES),
