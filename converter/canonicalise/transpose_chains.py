@@ -17,7 +17,7 @@ An open batch is followed through shapes as a large prime.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -122,10 +122,11 @@ def _sizes(dims: Sequence[onnx.TensorShapeProto.Dimension]) -> list[int | None]:
     return [dim.dim_value if dim.HasField("dim_value") else None for dim in dims]
 
 
-def _known(shape: Sequence[object]) -> Shape | None:
+def _known(shape: Iterable[object]) -> Shape | None:
     """The shape, if every dimension is a known number above zero."""
-    sizes = tuple(int(d) for d in shape if isinstance(d, int) and d > 0)
-    return sizes if len(sizes) == len(shape) else None
+    dims = list(shape)
+    sizes = tuple(int(d) for d in dims if isinstance(d, int) and d > 0)
+    return sizes if len(sizes) == len(dims) else None
 
 
 def _in_chain(node: ir.Node | None, shapes: Shapes) -> bool:
