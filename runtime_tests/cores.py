@@ -18,6 +18,7 @@ from runtime_tests.processes import Predictions, summed
 __all__ = ["DEFAULT_CORES", "Instructions", "measure_cores", "short_name"]
 
 DEFAULT_CORES = ("cortex-a76",)
+_JOINED = str.maketrans(",=-", "___")
 _SAMPLES = 8
 """At most, as emulation is slow."""
 
@@ -39,7 +40,7 @@ class Instructions:
 
 def short_name(core: str) -> str:
     """A core as the names of figures have it: ``a76`` for ``cortex-a76``, ``max_sme_off`` for ``max,sme=off``."""
-    return core.removeprefix("cortex-").removeprefix("neoverse-").replace(",", "_").replace("=", "_")
+    return core.removeprefix("cortex-").removeprefix("neoverse-").translate(_JOINED)
 
 
 def measure_cores(model_pair: ModelPair, cores: Sequence[str]) -> tuple[list[Instructions], list[Predictions]]:

@@ -4,7 +4,7 @@ import pytest
 
 from runtime_tests.cores import measure_cores, short_name
 from runtime_tests.emulation import emulator
-from runtime_tests.emulation.emulator import CORES
+from runtime_tests.emulation.cores import CORES
 from runtime_tests.emulation.testing.stand_in import PER_REGION, emulate_here
 from runtime_tests.model_pair import open_model_pair
 from runtime_tests.testing.files import MakeFiles
@@ -24,4 +24,4 @@ def test_counts_and_outputs_of_each_core(make_files: MakeFiles, monkeypatch: pyt
 
 
 def test_short_names_are_keys_of_toml() -> None:
-    assert [short_name(core) for core in CORES] == ["a53", "a72", "a76", "n1", "max_sme_off", "max"]
+    assert [short_name(core) for core in CORES] == ["a53", "a72", "a55", "a76", "n1", "max_sve128", "max_sme", "max_sme_off", "max"]

@@ -14,7 +14,7 @@ from converter.runtime.latency import LatencyRatio
 from converter.verify.coverage_by_profile import Coverage
 from runtime_tests.confinement import Confinement
 from runtime_tests.cores import Instructions, short_name
-from runtime_tests.emulation.emulator import CORES
+from runtime_tests.emulation.cores import CORES
 from runtime_tests.parity import Parity
 from runtime_tests.processes import Memory, Predictions
 from runtime_tests.quality import Accuracy, Closeness

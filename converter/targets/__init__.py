@@ -18,7 +18,7 @@ __all__ = ["DEFAULT_TARGET", "FILE_SUFFIX", "TARGETS", "TARGET_NAMES", "Cost", "
 
 DEFAULT_TARGET = "arm64"
 
-TARGET_NAMES = (DEFAULT_TARGET, "arm64-v8.0", "arm64-i8mm", "x86", "x86-vnni")
+TARGET_NAMES = (DEFAULT_TARGET, "arm64-v8.0", "arm64-a55", "arm64-i8mm", "arm64-sme", "x86", "x86-vnni")
 
 
 class _BuiltIn(Mapping[str, Target]):

@@ -65,6 +65,7 @@ class Target:
         other: cost of a float operator without an entry of its own.
         margin: share of the float model's cost that integer operators must save all together; below it, all stays float.
         fit: where the costs come from, and how well they fit.
+        onnxruntime: version of the runtime that was measured; empty if none was.
     """
 
     name: str
@@ -84,6 +85,7 @@ class Target:
     other: Prices = field(default_factory=dict)
     margin: float = 0.0
     fit: Mapping[str, Any] = field(default_factory=dict)
+    onnxruntime: str = ""
 
     def dense_weight_bits(self, activation_bits: int) -> int:
         """Widest weights, 8 bits or fewer, that no dense kernel saturates on beside activations of that width.

@@ -5,6 +5,7 @@
     name = "my-board"                   description = "..."             unit = "instructions"
     architectures = ["aarch64"]         activations = "int8"            depthwise_weight_bits = 8
     largest_pair = 32767                # only where dense kernels add pairs of products in 16 bits
+    onnxruntime = "1.32.0"              # version of the runtime that was measured
     call = 22000.0                      # one inference without operators
     margin = 0.1                        # all stays float unless this share of the float model's cost is saved
 
@@ -45,7 +46,7 @@ FILE_SUFFIX = ".toml"
 _HINT = "see docs/targets.md, or write one with python -m tools.profile.target"
 _CODES = {"int8": True, "uint8": False}
 _TEXTS = ("name", "description", "unit", "activations")
-_FACTS = (*_TEXTS, "architectures", "depthwise_weight_bits", "largest_pair", "session_settings")
+_FACTS = (*_TEXTS, "architectures", "depthwise_weight_bits", "largest_pair", "session_settings", "onnxruntime")
 _KNOWN = (*_FACTS, "call", "margin", "quantize", "dequantize", "other", "costs", "fit")
 _NARROWEST, _WIDEST = 2, 8
 
@@ -107,6 +108,7 @@ class _Reader:
             other=self.prices(content, "other") if "other" in content else {},
             margin=min(self.number(content.get("margin", 0.0), "margin"), 1.0),
             fit=self.table(content, "fit"),
+            onnxruntime=self.text(content, "onnxruntime") if "onnxruntime" in content else "",
         )
 
     def only(self, table: Mapping[str, Any], known: tuple[str, ...], what: str) -> None:
@@ -189,6 +191,7 @@ def _plain(target: Target) -> dict[str, Any]:
         "name": target.name,
         "description": target.description,
         "unit": target.unit,
+        **({"onnxruntime": target.onnxruntime} if target.onnxruntime else {}),
         "architectures": list(target.architectures),
         "activations": next(text for text, signed in _CODES.items() if signed == target.signed_activations),
         **({} if target.largest_pair is None else {"largest_pair": target.largest_pair}),

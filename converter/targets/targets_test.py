@@ -25,7 +25,7 @@ def test_layers_cost_by_the_multiplication(target: Target) -> None:
     for kind in LAYERS:
         cost = target.costs[kind]
         assert cost.integer is not None
-        assert cost.float["mac"] > 0 and (cost.integer.get("mac", 0) > 0 or cost.integer.get("column", 0) > 0)
+        assert all(prices.get("mac", 0) > 0 or prices.get("column", 0) > 0 for prices in (cost.float, cost.integer))
 
 
 def test_the_facts_about_types() -> None:

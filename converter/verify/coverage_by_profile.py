@@ -6,7 +6,6 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
@@ -103,7 +102,8 @@ def macs_by_profile(model: onnx.ModelProto, feed: Feed, folder: Path) -> dict[st
     session = open_session(model, threads=1, optimise=False, profile_prefix=folder / "as_it_stands")
     shapes = {event["name"].removesuffix("_kernel_time"): event["args"] for event in profile(session, feed)}
     stored = {tensor.name: tuple(tensor.dims) for tensor in model.graph.initializer}
-    constants = {node.output[0]: _attributes(node).get("value") for node in model.graph.node if node.op_type == "Constant"}
+    known_attributes = {str(node.name): attributes(node) for node in ir.from_proto(model).graph}  # a node by itself would be warned of
+    constants = {node.output[0]: known_attributes[node.name].get("value") for node in model.graph.node if node.op_type == "Constant"}
     stored |= {name: value.shape for name, value in constants.items() if isinstance(value, np.ndarray)}
     counted = {}
     for node in model.graph.node:
@@ -114,16 +114,8 @@ def macs_by_profile(model: onnx.ModelProto, feed: Feed, folder: Path) -> dict[st
             if node.op_type in _WEIGHT_PLACES:
                 known[1] = known[_WEIGHT_PLACES[node.op_type]]
             op_type = _SAME_PRODUCTS.get(node.op_type, node.op_type)
-            counted[node.name] = product_macs(op_type, _attributes(node), known, written[0] if written else None)
+            counted[node.name] = product_macs(op_type, known_attributes[node.name], known, written[0] if written else None)
     return {name: macs for name, macs in counted.items() if macs}
-
-
-def _attributes(node: onnx.NodeProto) -> dict[str, Any]:
-    """Attributes as plain values. The node is read without its inputs, which outside of its graph are unknown names."""
-    bare = onnx.NodeProto()
-    bare.CopyFrom(node)
-    del bare.input[:]
-    return attributes(ir.from_proto(bare))
 
 
 def _dims(entries: Sequence[Mapping[str, list[int]]]) -> list[tuple[int, ...]]:

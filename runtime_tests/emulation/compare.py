@@ -17,8 +17,9 @@ from converter.errors import UsageError
 from converter.runtime.session import open_session, run_session
 from converter.targets import find_target
 from runtime_tests.emulation import emulator
+from runtime_tests.emulation.cores import check_core
 from runtime_tests.emulation.count import counted, model_samples
-from runtime_tests.emulation.emulator import Job, check_core
+from runtime_tests.emulation.emulator import Job
 from runtime_tests.emulation.environment import Environment, environment
 from runtime_tests.emulation.guest import load_tensors, save_tensors
 from runtime_tests.emulation.inputs import Samples
@@ -84,7 +85,7 @@ def compare(
 
     Args:
         model: float or quantized.
-        cores: of :data:`runtime_tests.emulation.emulator.CORES`; the first is the reference.
+        cores: of :data:`runtime_tests.emulation.cores.CORES`; the first is the reference.
         target: whose settings this machine's session gets, so that it runs the kernels of that target.
         inputs: an .npz with an array for each input, with an axis in front for several samples; by default seeded noise.
         env: what :mod:`runtime_tests.emulation.setup` made; by default the one in the default folder.

@@ -11,7 +11,8 @@ from pathlib import Path
 
 from converter.errors import ModelError, UsageError
 from runtime_tests.emulation import emulator
-from runtime_tests.emulation.emulator import Job, JobResult, Machine, check_core
+from runtime_tests.emulation.cores import check_core
+from runtime_tests.emulation.emulator import Job, JobResult, Machine
 from runtime_tests.emulation.environment import Environment, environment
 from runtime_tests.emulation.guest import save_tensors
 from runtime_tests.emulation.inputs import Samples, model_inputs, read_model, read_samples, seeded_samples
@@ -51,7 +52,7 @@ def count(
 
     Args:
         models: float or quantized models.
-        core: one of :data:`runtime_tests.emulation.emulator.CORES`.
+        core: one of :data:`runtime_tests.emulation.cores.CORES`.
         inputs: an .npz with an array for each input of every model, with an axis in front for several samples;
             by default one sample of seeded noise for each model.
         runs: counted runs of each sample.

@@ -5,28 +5,20 @@ from __future__ import annotations
 import dataclasses
 import json
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from converter.errors import ConverterError, UsageError
 from runtime_tests.emulation import guest
+from runtime_tests.emulation.command import command_line, guest_variables, lay_out_root
+from runtime_tests.emulation.cores import check_core
 from runtime_tests.emulation.environment import Environment
 from runtime_tests.emulation.external import run_program
-from runtime_tests.emulation.setup import EMULATOR, guest_variables, require
+from runtime_tests.emulation.setup import require
 
-__all__ = ["CORES", "Job", "JobResult", "Machine", "check_core", "command_line", "emulate", "read_marks"]
-
-CORES: Mapping[str, str] = {
-    "cortex-a53": "ARMv8.0: neither dot product nor half precision",
-    "cortex-a72": "ARMv8.0, as cortex-a53",
-    "cortex-a76": "ARMv8.2: int8 dot product, half precision",
-    "neoverse-n1": "ARMv8.2, as cortex-a76",
-    "max,sme=off": "all the emulator has but SME: int8 matrix product, bf16, SVE2",
-    "max": "all the emulator has, SME included",
-}
-"""Cores that can be asked for, as the emulator calls them, and what sets them apart for the runtime."""
+__all__ = ["Job", "JobResult", "Machine", "emulate", "read_marks"]
 
 
 @dataclass(frozen=True)
@@ -67,7 +59,7 @@ class Machine:
     """What ran.
 
     Attributes:
-        core: one of :data:`CORES`.
+        core: one of :data:`runtime_tests.emulation.cores.CORES`.
         capabilities: optional instructions the core reported, in Linux's words.
         onnxruntime, numpy, python: versions inside.
     """
@@ -80,23 +72,6 @@ class Machine:
 
     def __str__(self) -> str:
         return f"{self.core} ({' '.join(self.capabilities)}), ONNX Runtime {self.onnxruntime}, one thread"
-
-
-def check_core(core: str) -> str:
-    """Return the core.
-
-    Raises:
-        UsageError: it is not one of :data:`CORES`.
-    """
-    if core not in CORES:
-        raise UsageError(f"core '{core}' is not known", where="--core", hint=f"choose from: {'; '.join(CORES)}")
-    return core
-
-
-def command_line(env: Environment, core: str, marks: Path, arguments: Sequence[str]) -> list[str]:
-    """The emulator's command line: the guest's interpreter with ``arguments``; marks go to a file."""
-    plugin = f"{env.plugin},out={marks}"
-    return [EMULATOR, "-L", str(env.root), "-cpu", core, "-plugin", plugin, str(env.python), "-S", "-B", *arguments]
 
 
 def emulate(jobs: Sequence[Job], core: str, env: Environment) -> tuple[list[JobResult], Machine]:
@@ -114,7 +89,8 @@ def emulate(jobs: Sequence[Job], core: str, env: Environment) -> tuple[list[JobR
         if "," in str(marks) or "," in str(env.plugin):
             raise UsageError("the emulator takes no paths with commas", where=f"{marks}, {env.plugin}", hint="set TMPDIR, or --root")
         job_list.write_text(json.dumps([dataclasses.asdict(job) for job in jobs], default=_path_text))
-        command = command_line(env, core, marks, [str(Path(guest.__file__).absolute()), str(job_list), str(report)])
+        root = lay_out_root(env, core, folder / "root")
+        command = command_line(env, core, root, marks, ["-B", str(Path(guest.__file__).absolute()), str(job_list), str(report)])
         hint = "run it again; if it stays so, run python -m tools.arm64.setup in a new folder"
         run_program(command, "the emulated machine", hint=hint, install="qemu-user", variables=guest_variables(env))
         content = json.loads(report.read_text())

@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime
 
-__all__ = ["BEGIN", "END", "MARK", "load_tensors", "main", "run_jobs", "save_tensors"]
+__all__ = ["BEGIN", "END", "HARDWARE_CAPABILITIES", "MARK", "load_tensors", "main", "run_jobs", "save_tensors"]
 
 MARK = 100003
 """Number of the marking system call; far above those of any kernel."""
@@ -30,7 +30,7 @@ BEGIN, END = 0, 1
 Tensors = dict[str, npt.NDArray[Any]]
 Mark = Callable[[int, int], None]
 
-_HARDWARE_CAPABILITIES = {
+HARDWARE_CAPABILITIES = {
     16: {"asimd": 1, "fphp": 9, "asimdhp": 10, "asimdrdm": 12, "asimddp": 20, "sve": 22, "asimdfhm": 23},
     26: {"sve2": 1, "svei8mm": 9, "i8mm": 13, "bf16": 14, "sme": 23},
 }
@@ -63,7 +63,7 @@ def capabilities() -> list[str]:
         return []
     call = ctypes.CDLL(None).getauxval
     call.argtypes, call.restype = [ctypes.c_ulong], ctypes.c_ulong
-    return [name for entry, bits in _HARDWARE_CAPABILITIES.items() for name, bit in bits.items() if call(entry) >> bit & 1]
+    return [name for entry, bits in HARDWARE_CAPABILITIES.items() for name, bit in bits.items() if call(entry) >> bit & 1]
 
 
 def run_jobs(jobs: Sequence[Mapping[str, Any]], mark: Mark) -> list[dict[str, Any]]:

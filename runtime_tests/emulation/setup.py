@@ -2,7 +2,8 @@
 
 The emulator is installed from Debian if it is not there, which needs root. All else goes into one folder, in five steps,
 each with a stamp that is written last and names what the step was made from: an interrupted or broken step is done again,
-and so is one whose recipe changed, with all that follow. Needs Debian 12 on x86-64, ``gcc`` and pip.
+and so is one whose recipe changed, with all that follow. The last two steps are done for each version of ONNX Runtime.
+Needs Debian 12 on x86-64, ``gcc`` and pip.
 """
 
 from __future__ import annotations
@@ -12,30 +13,29 @@ import hashlib
 import os
 import shutil
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from converter.errors import ConverterError, UsageError
-from runtime_tests.emulation.environment import FOLDER_VARIABLE, Environment, environment
+from runtime_tests.emulation.command import EMULATOR, command_line, guest_variables, lay_out_root
+from runtime_tests.emulation.environment import FOLDER_VARIABLE, NEWEST, RUNTIMES, Environment, environment
 from runtime_tests.emulation.external import run_program
 from runtime_tests.emulation.guest import MARK
 
-__all__ = ["EMULATOR", "ONNXRUNTIME", "STEPS", "guest_variables", "missing_steps", "require", "set_up"]
+__all__ = ["STEPS", "missing_steps", "require", "set_up"]
 
-EMULATOR = "qemu-aarch64"
 EMULATOR_VERSION = "7.2"
 """The plugin interface changes with the emulator's versions; count.c speaks this one's."""
-
-ONNXRUNTIME = "1.23.2"
-"""1.32 ends with a segmentation fault when it is imported under QEMU 7.2."""
 
 NUMPY = "2.4.6"
 DEBIAN_PACKAGES = ("python3.11", "libstdc++6")
 WHEEL_PLATFORMS = ("manylinux_2_28_aarch64", "manylinux_2_27_aarch64", "manylinux2014_aarch64")
 
+_FIRST_CORE = "cortex-a76"
 _SOURCES = Path(__file__).parent
 _FRESH = "see whether the network and the package registries can be reached, and run the command again"
 _OWN_PACKAGES = "apt-get install qemu-user, as root"
@@ -49,22 +49,17 @@ class Step:
         name: also the name of its stamp.
         recipe: changes when the step has to be done again.
         perform: does it, over whatever a broken attempt left behind.
+        of_runtime: done for each version of the runtime, with a stamp for each.
     """
 
     name: str
     recipe: str
     perform: Callable[[Environment], None]
+    of_runtime: bool = False
 
-
-def guest_variables(env: Environment) -> dict[str, str]:
-    """The guest's whole environment: the same on every machine, so that counts are, too."""
-    return {
-        "HOME": "/",
-        "LANG": "C.UTF-8",
-        "PYTHONPATH": str(env.site),
-        "PYTHONHASHSEED": "0",
-        "OPENBLAS_NUM_THREADS": "1",  # a second thread would be counted along
-    }
+    def stamp(self, env: Environment) -> Path:
+        """The file that says that the step is done."""
+        return env.stamps / (f"{self.name}-{env.runtime}" if self.of_runtime else self.name)
 
 
 def _install_emulator() -> None:
@@ -127,7 +122,7 @@ def _install_wheels(env: Environment) -> None:
         where = [word for platform in WHEEL_PLATFORMS for word in ("--platform", platform)]
         command = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps", "--no-compile"]
         command += ["--only-binary=:all:", "--implementation", "cp", "--python-version", "3.11", *where, "--target", str(site)]
-        run_program([*command, f"numpy=={NUMPY}", f"onnxruntime=={ONNXRUNTIME}"], "fetching ARM64 wheels", hint=_FRESH)
+        run_program([*command, f"numpy=={NUMPY}", f"onnxruntime=={env.runtime}"], "fetching ARM64 wheels", hint=_FRESH)
 
 
 def _build_plugin(env: Environment) -> None:
@@ -139,15 +134,13 @@ def _build_plugin(env: Environment) -> None:
 
 def _check_guest(env: Environment) -> None:
     """Import what the guest needs, which also leaves its compiled bytecode where the runs find it."""
-    command = [EMULATOR, "-L", str(env.root), "-plugin", f"{env.plugin},out={os.devnull}", str(env.python), "-S", "-c"]
-    answer = run_program(
-        [*command, "import ctypes, json, numpy, onnxruntime; print(onnxruntime.__version__)"],
-        "the first run of the emulated machine",
-        hint=_again(env),
-        variables=guest_variables(env),
-    )
-    if answer.strip() != ONNXRUNTIME:
-        raise ConverterError(f"the emulated machine has ONNX Runtime {answer.strip()}, not {ONNXRUNTIME}", hint=_again(env))
+    script = "import ctypes, json, numpy, onnxruntime; print(onnxruntime.__version__)"
+    with tempfile.TemporaryDirectory(prefix="arm64-") as folder:
+        root = lay_out_root(env, _FIRST_CORE, Path(folder, "root"))
+        command = command_line(env, _FIRST_CORE, root, Path(os.devnull), ["-c", script])
+        answer = run_program(command, "the first run of the emulated machine", hint=_again(env), variables=guest_variables(env))
+    if answer.strip() != env.runtime:
+        raise ConverterError(f"the emulated machine has ONNX Runtime {answer.strip()}, not {env.runtime}", hint=_again(env))
 
 
 def _again(env: Environment) -> str:
@@ -172,9 +165,9 @@ def _source_digest() -> str:
 STEPS = (
     Step("packages", " ".join(DEBIAN_PACKAGES), _download_packages),
     Step("root", "", _unpack_packages),
-    Step("wheels", f"numpy {NUMPY} onnxruntime {ONNXRUNTIME}", _install_wheels),
     Step("plugin", f"{MARK} {_source_digest()}", _build_plugin),
-    Step("guest", "", _check_guest),
+    Step("wheels", f"numpy {NUMPY}", _install_wheels, of_runtime=True),
+    Step("guest", "", _check_guest, of_runtime=True),
 )
 
 
@@ -188,7 +181,7 @@ def missing_steps(env: Environment) -> list[Step]:
 
 def _stamp_text(env: Environment, step: Step) -> str | None:
     try:
-        return (env.stamps / step.name).read_text()
+        return step.stamp(env).read_text()
     except OSError:
         return None
 
@@ -201,7 +194,8 @@ def require(env: Environment) -> None:
     """
     missing = missing_steps(env)
     if missing:
-        flag = "" if env == environment() else f" --root {env.folder}"
+        flag = "" if env.runtime == NEWEST else f" --runtime {env.runtime}"
+        flag += "" if env.folder == environment().folder else f" --root {env.folder}"
         what = "the ARM64 emulation is not set up" if len(missing) == len(STEPS) else f"step '{missing[0].name}' of the set-up is missing"
         raise UsageError(what, where=str(env.folder), hint=f"run python -m tools.arm64.setup{flag}")
     _check_emulator()
@@ -225,9 +219,15 @@ def set_up(env: Environment, tell: Callable[[str], None] = lambda text: None) ->
         _install_emulator()
         steps = missing_steps(env)
         for step in steps:
-            (env.stamps / step.name).unlink(missing_ok=True)
+            _forget(step, env, everywhere=not steps[0].of_runtime)
         for step in steps:
             begin = time.monotonic()
             step.perform(env)
-            (env.stamps / step.name).write_text(step.recipe)
-            tell(f"{step.name}: {time.monotonic() - begin:.1f} s")
+            step.stamp(env).write_text(step.recipe)
+            tell(f"{step.stamp(env).name}: {time.monotonic() - begin:.1f} s")
+
+
+def _forget(step: Step, env: Environment, *, everywhere: bool) -> None:
+    """Take a stamp away; everywhere, if what all versions of the runtime stand on is made anew."""
+    for version in RUNTIMES.values() if everywhere else (env.runtime,):
+        step.stamp(replace(env, runtime=version)).unlink(missing_ok=True)

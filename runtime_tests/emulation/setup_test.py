@@ -2,13 +2,14 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from converter.errors import ConverterError, UsageError
 from runtime_tests.emulation import setup
-from runtime_tests.emulation.environment import Environment
+from runtime_tests.emulation.environment import NEWEST, OLDEST, Environment
 from runtime_tests.emulation.external import run_program
 from runtime_tests.emulation.setup import DEBIAN_PACKAGES, Step, missing_steps, require, set_up
 
@@ -94,6 +95,31 @@ def test_a_new_recipe_brings_its_step_and_all_later_ones_back(env: Environment, 
     assert missing_steps(env) == [last]
     set_up(env)
     assert done == ["b", "c", "c"]
+
+
+def test_a_second_runtime_takes_only_the_steps_that_are_its_own(env: Environment, emulator: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    done: list[str] = []
+    shared, own = recorded(done, "a", "b")
+    monkeypatch.setattr(setup, "STEPS", (shared, replace(own, of_runtime=True)))
+    for runtime in (OLDEST, NEWEST):
+        set_up(replace(env, runtime=runtime))
+    assert done == ["a", "b", "b"]
+
+
+def test_what_all_runtimes_stand_on_brings_the_steps_of_each_back(
+    env: Environment, emulator: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[str] = []
+    shared, own = recorded(done, "a", "b")
+    steps = (shared, replace(own, of_runtime=True))
+    old, new = (replace(env, runtime=runtime) for runtime in (OLDEST, NEWEST))
+    monkeypatch.setattr(setup, "STEPS", steps)
+    set_up(old)
+    set_up(new)
+    monkeypatch.setattr(setup, "STEPS", (replace(shared, recipe="2"), steps[1]))
+    set_up(new)
+    assert not missing_steps(new)
+    assert missing_steps(old) == [steps[1]]
 
 
 def test_another_version_of_the_emulator_is_refused(env: Environment, program: Program) -> None:

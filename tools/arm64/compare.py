@@ -15,8 +15,8 @@ from rich.table import Table
 from converter.cli.command import Parser, exit_code
 from converter.load.files import check_outputs, write_files
 from runtime_tests.emulation.compare import Difference, compare
-from runtime_tests.emulation.emulator import CORES
-from runtime_tests.emulation.environment import environment
+from runtime_tests.emulation.cores import CORES
+from runtime_tests.emulation.environment import RUNTIME_CHOICE, environment
 
 __all__ = ["main"]
 
@@ -35,12 +35,13 @@ def _run(arguments: Sequence[str] | None) -> None:
     parser.add_argument("--inputs", type=Path, metavar="NPZ", help="arrays to run on (default: seeded noise)")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the noise (default 0)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write everything as JSON")
+    parser.add_argument("--runtime", default="newest", metavar="VERSION", help=f"ONNX Runtime: {RUNTIME_CHOICE} (default newest)")
     parser.add_argument("--root", type=Path, metavar="DIR", help="folder of the set-up")
     flags = parser.parse_args(arguments)
     if flags.json is not None:
         check_outputs({"--json": flags.json}, {"MODEL": flags.model})
     cores = flags.core or ["cortex-a76", "cortex-a53"]
-    env = environment(flags.root)
+    env = environment(flags.root, flags.runtime)
     found = compare(flags.model, cores, target=flags.target, inputs=flags.inputs, samples=flags.samples, seed=flags.seed, env=env)
     _print(flags.model, cores[0], found)
     if flags.json is not None:

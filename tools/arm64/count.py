@@ -15,9 +15,9 @@ from rich.table import Table
 from converter.cli.command import Parser, exit_code
 from converter.errors import UsageError
 from converter.load.files import check_outputs, write_files
+from runtime_tests.emulation.cores import CORES
 from runtime_tests.emulation.count import Count, count
-from runtime_tests.emulation.emulator import CORES
-from runtime_tests.emulation.environment import environment
+from runtime_tests.emulation.environment import RUNTIME_CHOICE, environment
 from tools.arm64.per_op import count_per_op, per_op_json, print_per_op
 
 __all__ = ["counts_json", "main", "print_counts"]
@@ -65,6 +65,7 @@ def _run(arguments: Sequence[str] | None) -> None:
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the noise (default 0)")
     parser.add_argument("--per-op", action="store_true", help="of one model: what each node and each type of node takes")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write everything as JSON")
+    parser.add_argument("--runtime", default="newest", metavar="VERSION", help=f"ONNX Runtime: {RUNTIME_CHOICE} (default newest)")
     parser.add_argument("--root", type=Path, metavar="DIR", help="folder of the set-up")
     flags = parser.parse_args(arguments)
     if flags.json is not None:
@@ -72,7 +73,7 @@ def _run(arguments: Sequence[str] | None) -> None:
     if flags.per_op and len(flags.models) != 1:
         what = f"--per-op takes one model, not {len(flags.models)}"
         raise UsageError(what, where="--per-op", hint="run it for each model by itself")
-    env = environment(flags.root)
+    env = environment(flags.root, flags.runtime)
     console = Console(width=None if sys.stdout.isatty() else 110, highlight=False)
     if flags.per_op:
         found = count_per_op(flags.models[0], flags.core, inputs=flags.inputs, seed=flags.seed, env=env)

@@ -22,9 +22,9 @@ from converter.errors import BoundMissedError, UsageError
 from converter.options import Options
 from converter.pipeline import convert
 from converter.targets import find_target
+from runtime_tests.emulation.cores import CORES, check_core
 from runtime_tests.emulation.count import count
-from runtime_tests.emulation.emulator import CORES, check_core
-from runtime_tests.emulation.environment import environment
+from runtime_tests.emulation.environment import RUNTIME_CHOICE, Environment, environment
 
 __all__ = ["Comparison", "compared", "main"]
 
@@ -45,13 +45,12 @@ class Comparison:
         return self.predicted / self.counted - 1.0
 
 
-def compared(models: Sequence[Path], options: Options, core: str, root: Path | None = None) -> list[Comparison]:
+def compared(models: Sequence[Path], options: Options, core: str, env: Environment | None = None) -> list[Comparison]:
     """Convert each model and compare: the float model, then the integer one.
 
     Raises:
         UsageError: the target's costs are not instructions, or the emulator is not set up.
     """
-    env = environment(root)
     target = find_target(options.target)
     if target.unit != _INSTRUCTIONS:
         what = f"the costs of target '{target.name}' are {target.unit}, not {_INSTRUCTIONS}"
@@ -82,21 +81,24 @@ def _run(arguments: Sequence[str] | None) -> None:
     add("--core", default="cortex-a76", help=f"{' | '.join(CORES)} (default cortex-a76)")
     add("--method", default="mse", metavar="NAME", help="of the conversion (default mse, a quick one)")
     add("--within", type=float, metavar="SHARE", help="exit 6 if a prediction is off by more, such as 0.15")
+    add("--runtime", default="newest", metavar="VERSION", help=f"ONNX Runtime: {RUNTIME_CHOICE} (default newest)")
     add("--root", type=Path, metavar="DIR", help="folder of the emulator's set-up")
     flags = parser.parse_args(arguments)
     if flags.within is not None and not 0 < flags.within < math.inf:
         raise UsageError(f"{flags.within:g} is no share that a prediction may be off by", where="--within", hint="give one such as 0.15")
     options = Options(target=flags.target, method=flags.method, samples=8)
-    found = compared(flags.models, options, check_core(flags.core), flags.root)
-    _print(Console(width=None if sys.stdout.isatty() else 110, highlight=False), found, flags.target, flags.core)
+    env = environment(flags.root, flags.runtime)
+    found = compared(flags.models, options, check_core(flags.core), env)
+    ran = f"{flags.core}, ONNX Runtime {env.runtime}"
+    _print(Console(width=None if sys.stdout.isatty() else 110, highlight=False), found, flags.target, ran)
     worst = max(found, key=lambda each: abs(each.error))
     if flags.within is not None and abs(worst.error) > flags.within:
         what = f"{worst.model} is predicted {worst.error:+.2%} off, {100 * flags.within:g}% were allowed"
         raise BoundMissedError(what, where="--within", hint="fit the target anew with python -m tools.profile.target")
 
 
-def _print(console: Console, found: Sequence[Comparison], target: str, core: str) -> None:
-    table = Table(title=f"target {escape(target)}, {core}: million instructions", title_justify="left")
+def _print(console: Console, found: Sequence[Comparison], target: str, ran: str) -> None:
+    table = Table(title=f"target {escape(target)}, {ran}: million instructions", title_justify="left")
     for heading in ("model", "predicted", "counted", "error"):
         table.add_column(heading, justify="left" if heading == "model" else "right", overflow="fold")
     for each in found:

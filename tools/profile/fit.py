@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.optimize import nnls
 
+from converter.graph.operator_sets import CLAMPS
 from converter.targets.costs import TRANSPOSE_STEP_KIND
 from tools.profile.samples import Sample
 
@@ -32,6 +33,9 @@ _TERMS: Mapping[str, tuple[str, ...]] = {
     "ReduceSum": ("node", "input"),
 }
 _SIMPLE = ("node", "element")
+_CLAMP = ("element",)
+"""What a clamp adds to the layer in front of it, of which it is a part."""
+
 _DIGITS = 4
 _NOTHING = 1e-10
 """Share of the costs below which a price is a rounding error of the solver."""
@@ -56,7 +60,7 @@ class Fit:
 
 def terms_of(kind: str) -> tuple[str, ...]:
     """Features on which the cost of a kind may depend."""
-    return _TERMS.get(kind, _SIMPLE)
+    return _CLAMP if kind in CLAMPS else _TERMS.get(kind, _SIMPLE)
 
 
 def fit(samples: Sequence[Sample], terms: Sequence[str], floor: float) -> Fit:

@@ -27,6 +27,12 @@ def test_no_price_is_negative() -> None:
     assert fit(samples, ("node", "element"), floor=0.0).prices == {"element": 1.2}
 
 
+def test_a_clamp_is_part_of_a_layer_and_no_node_of_its_own() -> None:
+    """Otherwise the noise of its smallest probe would be the price of a node, for which even one by itself would run in integer."""
+    samples = [Sample("Relu", {"node": 1.0, "element": size}, 2.0 * size) for size in (10.0, 400.0)]
+    assert fit_all(samples, 0.0)["Relu"].prices == {"element": 2.0}
+
+
 prices = st.integers(0, 9999).map(lambda digits: digits / 100)
 
 

@@ -26,8 +26,8 @@ from converter.targets import DEFAULT_TARGET, find_target
 from converter.targets.costs import PIECEWISE_LINEAR_KIND
 from converter.targets.target import Cost, Prices, Target
 from converter.targets.target_file import FILE_SUFFIX, target_text
-from runtime_tests.emulation.emulator import CORES, check_core
-from runtime_tests.emulation.environment import environment
+from runtime_tests.emulation.cores import CORES, check_core
+from runtime_tests.emulation.environment import RUNTIME_CHOICE, Environment, environment
 from tools.profile.arm64 import counted_nodes
 from tools.profile.clock import clocked_nodes, prepared
 from tools.profile.fit import Fit, fit, fit_all
@@ -36,7 +36,13 @@ from tools.profile.samples import Sample, Timed, conversion_samples, operator_sa
 
 __all__ = ["Measured", "fitted", "main"]
 
-_CORES: Mapping[str, str] = {"arm64": "cortex-a76", "arm64-v8.0": "cortex-a53", "arm64-i8mm": "max,sme=off"}
+_CORES: Mapping[str, str] = {
+    "arm64": "cortex-a76",
+    "arm64-v8.0": "cortex-a53",
+    "arm64-a55": "cortex-a55",
+    "arm64-i8mm": "max-sve128",
+    "arm64-sme": "max-sme",
+}
 _INSTRUCTION_FLOOR, _PICOSECOND_FLOOR = 20e3, 5e6
 """Costs below which errors in proportion do not matter."""
 
@@ -58,6 +64,7 @@ class Measured:
         ran: on what, in a line.
         unit: of all costs.
         floor: cost below which errors in proportion do not matter.
+        onnxruntime: version of the runtime that ran.
     """
 
     floats: list[Sample]
@@ -67,6 +74,7 @@ class Measured:
     ran: str
     unit: str
     floor: float
+    onnxruntime: str = ""
 
 
 def fitted(base: Target, measured: Measured) -> tuple[Target, dict[str, Fit]]:
@@ -97,6 +105,7 @@ def fitted(base: Target, measured: Measured) -> tuple[Target, dict[str, Fit]]:
         call=measured.call,
         other=other.prices,
         fit=_remarks(measured.ran, fits),
+        onnxruntime=measured.onnxruntime,
     )
     return target, fits
 
@@ -106,15 +115,14 @@ def _remarks(ran: str, fits: Mapping[str, Fit]) -> dict[str, Any]:
     return {"measured": ran, "errors": "relative: median, largest", **errors}
 
 
-def _emulated(core: str, root: Path | None, target: Target, given: Sequence[Probe]) -> Measured:
+def _emulated(core: str, env: Environment, target: Target, given: Sequence[Probe]) -> Measured:
     model = probe_model(given)
     seen = seen_in(model)
-    env = environment(root)
     in_float, call, ran = counted_nodes(ir.to_proto(model), core, env)
     _, offered = integers(model, seen, target)
     half = probe_model(given, only={name[:BRANCH_LETTERS] for name in offered})
     in_integer, _, _ = counted_nodes(integers(half, seen_in(half), target)[0], core, env)
-    return _measured(model, in_float, in_integer, offered, call, ran, "instructions", _INSTRUCTION_FLOOR)
+    return _measured(model, in_float, in_integer, offered, call, ran, "instructions", _INSTRUCTION_FLOOR, env.runtime)
 
 
 def _clocked(target: Target, given: Sequence[Probe], runs: int, rounds: int, console: Console) -> Measured:
@@ -141,7 +149,7 @@ def _clocked(target: Target, given: Sequence[Probe], runs: int, rounds: int, con
     )
     in_float = [node for pair in nodes for node in pair[0]]
     in_integer = [node for pair in nodes for node in pair[1]]
-    return _measured(whole, in_float, in_integer, frozenset(offered), 0.0, ran, "picoseconds", _PICOSECOND_FLOOR)
+    return _measured(whole, in_float, in_integer, frozenset(offered), 0.0, ran, "picoseconds", _PICOSECOND_FLOOR, onnxruntime.__version__)
 
 
 def _measured(
@@ -153,6 +161,7 @@ def _measured(
     ran: str,
     unit: str,
     floor: float,
+    version: str,
 ) -> Measured:
     shapes = {name: stats.shape for name, stats in seen_in(model).tensors.items()}
     return Measured(
@@ -163,6 +172,7 @@ def _measured(
         ran,
         unit,
         floor,
+        version,
     )
 
 
@@ -192,6 +202,7 @@ def _run(arguments: Sequence[str] | None) -> None:
     add("--out", type=Path, metavar="FILE.toml", help="write the target; without it, it is only shown")
     add("--name", help="of the target that is written (default: the same)")
     add("--core", help=f"emulate: {' | '.join(CORES)} (default for ARM64 targets on another machine)")
+    add("--runtime", default="newest", metavar="VERSION", help=f"emulated ONNX Runtime: {RUNTIME_CHOICE} (default newest)")
     add("--root", type=Path, metavar="DIR", help="folder of the emulator's set-up")
     add("--runs", type=int, default=_RUNS, metavar="N", help=f"by the clock: runs at each visit (default {_RUNS})")
     add("--visits", type=int, default=_ROUNDS, metavar="N", help=f"by the clock: how often each operator is visited (default {_ROUNDS})")
@@ -208,10 +219,11 @@ def _run(arguments: Sequence[str] | None) -> None:
     if min(flags.runs, flags.visits) < 1:
         raise UsageError("nothing would be measured", where="--runs, --visits", hint="give 1 or more")
     core = _core(flags.core, base)
+    env = environment(flags.root, flags.runtime)
     console = Console(width=None if sys.stdout.isatty() else 140, highlight=False)
     notes = Console(stderr=True, highlight=False)
     given = probes()
-    measured = _emulated(core, flags.root, base, given) if core else _clocked(base, given, flags.runs, flags.visits, notes)
+    measured = _emulated(core, env, base, given) if core else _clocked(base, given, flags.runs, flags.visits, notes)
     target, fits = fitted(base, measured)
     target = replace(target, name=flags.name or base.name)
     _print(console, target, fits)

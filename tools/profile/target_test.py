@@ -42,15 +42,17 @@ MEASURED = Measured(
     ran="a bench, by hand",
     unit="sips",
     floor=1.0,
+    onnxruntime="1.2.3",
 )
 
 
 def test_measurements_give_prices_and_the_base_all_else() -> None:
     target, _ = fitted(BASE, MEASURED)
-    assert (target.unit, target.call) == ("sips", 123.0)
+    assert (target.unit, target.call, target.onnxruntime) == ("sips", 123.0, "1.2.3")
     assert target.costs["Sigmoid"] == Cost({"node": 50.0, "element": 8.0}, {"node": 30.0, "element": 3.0})
     assert target.costs["Sub"] == Cost({"node": 40.0, "element": 2.0}, None)
     measured = {"unit", "call", "costs", "other", "fit", "quantize_node", "quantize_element", "dequantize_node", "dequantize_element"}
+    measured |= {"onnxruntime"}
     kept = {each.name for each in fields(Target)} - measured
     assert {name: getattr(target, name) for name in kept} == {name: getattr(BASE, name) for name in kept}
 

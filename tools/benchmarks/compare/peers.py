@@ -18,7 +18,7 @@ from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from converter.runtime.session import Feed
 
-__all__ = ["PEERS", "available_peers", "nncf", "ort_static"]
+__all__ = ["PEERS", "available_peers", "feed_reader", "nncf", "ort_static"]
 
 
 class _Reader(CalibrationDataReader):  # type: ignore[misc]
@@ -30,6 +30,11 @@ class _Reader(CalibrationDataReader):  # type: ignore[misc]
     def get_next(self) -> Feed | None:
         """The next sample, None at the end."""
         return next(self.left, None)
+
+
+def feed_reader(feeds: Sequence[Feed]) -> CalibrationDataReader:
+    """Samples as ONNX Runtime's quantizer, and tools made after it, read them."""
+    return _Reader(feeds)
 
 
 def ort_static(source: Path, feeds: Sequence[Feed], *, unsigned: bool = False, reduce_range: bool = False) -> onnx.ModelProto:
@@ -50,7 +55,7 @@ def ort_static(source: Path, feeds: Sequence[Feed], *, unsigned: bool = False, r
         quantize_static(
             str(prepared),
             str(result),
-            _Reader(feeds),
+            feed_reader(feeds),
             quant_format=QuantFormat.QDQ,
             per_channel=True,
             reduce_range=reduce_range,

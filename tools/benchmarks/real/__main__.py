@@ -6,21 +6,32 @@ A row is written as soon as it is measured; started again, what is there is not 
 from __future__ import annotations
 
 import argparse
+import os
 import subprocess
+import sys
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import replace
 from pathlib import Path
 
 from converter.cli.command import Parser, exit_code, print_line
 from converter.errors import UsageError
+from converter.methods.names import METHOD_NAMES
 from converter.options import Options
-from tools.benchmarks.real.make import METHODS, PARTS, PEERS
+from converter.partition.policy import parse_placement
+from converter.quantization.bit_widths import BitWidths
+from tools.benchmarks.real.converted import Workshop
+from tools.benchmarks.real.make import PARTS
 from tools.benchmarks.real.measure import Run, measure_row
+from tools.benchmarks.real.other_tools import PEERS
 from tools.benchmarks.real.rows import FLOAT, Row, markdown
 from tools.benchmarks.real.tasks import TASKS
 from tools.benchmarks.table_file import append_row, read_rows
 
-__all__ = ["main", "wanted"]
+__all__ = ["DATA_VARIABLE", "main", "wanted"]
+
+DATA_VARIABLE = "BRIDGEQUANT_REAL_DATA"
+"""Names the folder of networks and images where the command line does not."""
 
 _USUAL = (FLOAT, "ort-s8s8", "minmax", "mse", "q-hyvit")
 
@@ -28,9 +39,10 @@ _USUAL = (FLOAT, "ort-s8s8", "minmax", "mse", "q-hyvit")
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = Parser(prog="python -m tools.benchmarks.real", description="Judge methods on really trained networks.")
     add = parser.add_argument
-    add("--data", type=Path, required=True, metavar="FOLDER", help="with the networks and images; docs/real.md says which")
+    named = os.environ.get(DATA_VARIABLE)
+    add("--data", type=Path, default=Path(named) if named else None, metavar="FOLDER", help=f"networks, images (default: ${DATA_VARIABLE})")
     add("--networks", nargs="+", default=tuple(TASKS), choices=tuple(TASKS), metavar="NAME", help=f"of {', '.join(TASKS)}")
-    methods = (FLOAT, *METHODS)
+    methods = (FLOAT, *METHOD_NAMES, *PEERS)
     add(
         "--methods",
         nargs="+",
@@ -52,6 +64,8 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--part", default="all", choices=("all", "even", "odd"), help="of the images to judge on, by places of their sorted names")
     add("--samples", type=int, default=Options.samples, help=f"that calibrate (default {Options.samples})")
     add("--threads", type=int, default=2, help="of the runtime where images are judged (default 2)")
+    add("--jobs", type=int, default=1, metavar="N", help="rows at a time (default 1)")
+    add("--peers-python", default=sys.executable, metavar="PATH", help="interpreter that has nncf and quark (default: this one)")
     add("--count", action="store_true", help="count ARM64 instructions too, on the emulated machine")
     add("--out", type=Path, default=Path("build/real/real.csv"), metavar="CSV", help="rows; those that are there are kept")
     add("--models", type=Path, default=Path("build/real"), metavar="FOLDER", help="where models go")
@@ -60,6 +74,12 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     unknown = [part for some in flags.without for part in some.split("+") if part and part not in PARTS]
     if unknown:
         raise UsageError(f"the search has no part '{unknown[0]}'", where="--without", hint=f"its parts are {', '.join(PARTS)}")
+    parser.check_least(flags, samples=1, threads=1, jobs=1)
+    parse_placement(flags.placement)
+    for bits in flags.bits:
+        BitWidths.parse(bits)
+    if not flags.table and flags.data is None:
+        raise UsageError("the folder of networks and images is not known", where="--data", hint=f"give it, or set {DATA_VARIABLE}")
     if not flags.table and not flags.data.is_dir():
         raise UsageError("there is no such folder", where=f"--data {flags.data}", hint="docs/real.md says what is in it")
     return flags
@@ -80,15 +100,24 @@ def _run(flags: argparse.Namespace) -> None:
     rows = read_rows(flags.out, Row)
     if not flags.table:
         flags.models.mkdir(parents=True, exist_ok=True)
-        run = Run(flags.data, flags.models, flags.samples, flags.threads, flags.count)
+        run = Run(flags.data, Workshop(flags.models, flags.samples, flags.peers_python), flags.threads, flags.count)
         done = {row.key for row in rows}
-        for row in wanted(flags):
-            if row.key not in done:
-                found = measure_row(run, replace(row, tree=_tree()))
-                append_row(flags.out, found)
-                rows.append(found)
-                print_line(f"{' '.join(part for part in row.key if part)}: {found.figures} {found.remark}")
+        missing = [replace(row, tree=_tree()) for row in wanted(flags) if row.key not in done]
+        for found in _measured(run, missing, flags.jobs):
+            append_row(flags.out, found)
+            rows.append(found)
+            print_line(f"{' '.join(part for part in found.key if part)}: {found.figures} {found.remark}")
     print_line(markdown(rows))
+
+
+def _measured(run: Run, rows: Sequence[Row], jobs: int) -> Iterator[Row]:
+    """Rows as they are done; threads will do, as models are made in processes of their own and run outside of Python."""
+    with ThreadPoolExecutor(jobs) as pool:
+        try:
+            for future in as_completed([pool.submit(measure_row, run, row) for row in rows]):
+                yield future.result()
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
 
 
 def _tree() -> str:

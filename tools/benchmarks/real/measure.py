@@ -1,10 +1,8 @@
-"""Measure one row: make the model in a process of its own, run it beside float, and judge both on the same images."""
+"""Measure one row: make the model in a process of its own, run it, and judge it and float on the same images."""
 
 from __future__ import annotations
 
-import json
-import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,19 +10,18 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from converter.runtime.session import open_session
+from converter.errors import ConverterError
 from runtime_tests.emulation.count import count
+from tools.benchmarks.real.answers import answerer, chosen, float_answers
+from tools.benchmarks.real.converted import Workshop, converted
 from tools.benchmarks.real.rows import FLOAT, Row, as_text
 from tools.benchmarks.real.scores import decibels, error_of_difference
-from tools.benchmarks.real.tasks import TASKS, Sample, Task
-from tools.processes import run_limited
+from tools.benchmarks.real.tasks import TASKS, Task
 
 __all__ = ["Run", "measure_row"]
 
 Integers = npt.NDArray[np.integer]
 
-_ROOT = Path(__file__).parents[3]
-_SECONDS, _MEGABYTES = 3600.0, 12000.0
 _CORE = "cortex-a76"
 
 
@@ -34,15 +31,13 @@ class Run:
 
     Attributes:
         data: folder of networks and images.
-        folder: for models.
-        samples: how many calibrate.
+        shop: where and how models are made.
         threads: of the runtime, when images are judged.
         count: count instructions too, where the emulated machine is set up.
     """
 
     data: Path
-    folder: Path
-    samples: int
+    shop: Workshop
     threads: int
     count: bool
 
@@ -60,54 +55,36 @@ class _Answers:
 
 def measure_row(run: Run, row: Row) -> Row:
     """The row with what was measured; what goes wrong is its remark."""
+    try:
+        return _measured(run, row)
+    except ConverterError as error:
+        return replace(row, remark=f"{error.what} ({error.where})"[:200] if error.where else error.what[:200])
+
+
+def _measured(run: Run, row: Row) -> Row:
     task = TASKS[row.network]
-    source = run.data / task.model
+    path = run.data / task.model
     array, taken = task.calibration(run.data, int(row.choice))
-    converted = source
     if row.method != FLOAT:
-        calib = run.folder / f"{row.network}_{row.choice}.npz"
-        arrays: dict[str, Any] = {task.input: array}
-        np.savez(calib, **arrays)
-        converted = run.folder / f"{'_'.join(part for part in row.key[:-1] if part).replace(':', '_')}.onnx"
-        made = run_limited(_command(row, source, converted, calib, run.samples), seconds=_SECONDS, megabytes=_MEGABYTES, environment=_PATH)
-        if made.code != 0:
-            return replace(row, remark=made.complaint[:200], seconds=made.seconds, megabytes=made.megabytes)
-        row = replace(row, **json.loads(made.out.strip().splitlines()[-1]), megabytes=made.megabytes)
-    chosen = _chosen(row.part, task.samples(run.data, taken))
-    answers = _answered(task, source, converted, chosen, run.threads)
-    counted = count([converted], _CORE)[0].median / 1e6 if run.count else None
+        path, row = converted(run.shop, row, path, task.input, array)
+        if row.remark:
+            return row
+    del array
+    answers = _answered(task, run, row, path, taken)
+    counted = count([path], _CORE)[0].median / 1e6 if run.count else None
     return replace(_judged(task, row, answers), counted=counted)
 
 
-_PATH: Mapping[str, str] = {"PYTHONPATH": ":".join([str(_ROOT), *(p for p in sys.path if p)])}
-
-
-def _command(row: Row, source: Path, converted: Path, calib: Path, samples: int) -> list[str]:
-    command = [sys.executable, "-m", "tools.benchmarks.real.make", str(source), str(converted), str(calib), row.method]
-    command += ["--bits", row.bits, "--samples", str(samples)]
-    if row.placement:
-        command += ["--placement", row.placement]
-    return command + (["--without", *row.without.split("+")] if row.without else [])
-
-
-def _chosen(part: str, samples: Any) -> Any:
-    for place, sample in enumerate(samples):
-        if part == "all" or place % 2 == (part == "odd"):
-            yield sample
-
-
-def _answered(task: Task, source: Path, converted: Path, samples: Sequence[Sample], threads: int) -> _Answers:
-    """Run both models on all samples, one by one. The int8 one runs as this machine's runtime does it by default."""
-    one = open_session(source, threads=threads)
-    two = one if converted == source else open_session(converted, threads=threads)
-    names = [output.name for output in one.get_outputs()]
-    powers, noises = np.zeros(len(names)), np.zeros(len(names))
+def _answered(task: Task, run: Run, row: Row, path: Path, taken: frozenset[str]) -> _Answers:
+    """Run the model on all samples, one by one, beside what float has said to them."""
+    floats = float_answers(task, run.data, run.shop.folder, run.threads)
+    answer = None if row.method == FLOAT else answerer(path, task.input, run.threads)
+    powers, noises = np.zeros(len(floats.outputs)), np.zeros(len(floats.outputs))
     answers = _Answers([], [], [], [], 0.0)
-    for sample in samples:
-        feed = {task.input: sample.value[None]}
-        wanted = dict(zip(names, one.run(names, feed), strict=True))
-        got = wanted if two is one else dict(zip(names, two.run(names, feed), strict=True))
-        for place, name in enumerate(names):
+    for sample in chosen(row.part, task.samples(run.data, taken)):
+        wanted = floats.of(sample.name)
+        got = wanted if answer is None else answer(sample.value)
+        for place, name in enumerate(floats.outputs):
             powers[place] += np.square(wanted[name], dtype=np.float64).sum()
             noises[place] += np.square(wanted[name] - got[name], dtype=np.float64).sum()
         answers.wanted.append(task.reduced(wanted, sample.truth))

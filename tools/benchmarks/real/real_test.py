@@ -16,12 +16,14 @@ from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
 from tools.benchmarks.real import __main__ as command
-from tools.benchmarks.real import measure, tasks
+from tools.benchmarks.real import answers, converted, measure, tasks
+from tools.benchmarks.real.answers import chosen
+from tools.benchmarks.real.converted import Workshop
 from tools.benchmarks.real.rows import Row, markdown
 from tools.benchmarks.real.tasks import TASKS
 from tools.benchmarks.table_file import read_rows
 
-_DATA = os.environ.get("BRIDGEQUANT_REAL_DATA", "")
+_DATA = os.environ.get(command.DATA_VARIABLE, "")
 
 
 def _pack(path: Path, pictures: dict[str, Any]) -> None:
@@ -58,35 +60,57 @@ def _arguments(data: Path, out: Path, *more: str) -> list[str]:
     return ["--data", str(data), "--networks", "classifier", "--models", str(out.parent / "models"), "--out", str(out), *more]
 
 
+def _run(data: Path, folder: Path) -> measure.Run:
+    return measure.Run(data, Workshop(folder, 4), 1, False)
+
+
 def test_rows_are_measured_once(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     out = tmp_path / "rows.csv"
-    assert command.main(_arguments(data, out, "--methods", "float", "mse", "ort-s8s8", "--samples", "4")) == 0
+    assert command.main(_arguments(data, out, "--methods", "float", "mse", "ort-s8s8", "--samples", "4", "--placement", "all")) == 0
     rows = {row.method: row for row in read_rows(out, Row)}
     assert {row.figure for row in rows.values()} == {100.0}
     assert rows["float"].drop is None and rows["mse"].drop == 0.0
-    assert rows["mse"].predicted and rows["mse"].predicted_float and rows["ort-s8s8"].predicted is None
+    for row in (rows["mse"], rows["ort-s8s8"]):
+        assert row.coverage == 100.0 and row.predicted and row.predicted_float
+    assert rows["mse"].predicted_float == rows["ort-s8s8"].predicted_float
     assert rows["mse"].sqnr_db is not None and rows["mse"].sqnr_db > 25 and rows["mse"].remark == ""
 
     def again(*_: Any) -> Row:
         raise AssertionError("measured again")
 
     monkeypatch.setattr(command, "measure_row", again)
-    assert command.main(_arguments(data, out, "--methods", "float", "mse")) == 0
+    assert command.main(_arguments(data, out, "--methods", "float", "mse", "--placement", "all")) == 0
 
 
 def test_what_cannot_be_made_is_a_row_that_says_why(data: Path, tmp_path: Path) -> None:
     (data / TASKS["classifier"].model).write_bytes(b"no model")
-    found = measure.measure_row(measure.Run(data, tmp_path, 4, 1, False), Row("classifier", "mse", "W8A8", "latency"))
+    found = measure.measure_row(_run(data, tmp_path), Row("classifier", "mse", "W8A8", "latency"))
     assert found.figure is None and found.remark.startswith("error: ")
 
 
 @pytest.mark.parametrize(
     ("words", "what"),
-    [(["--without", "magic"], "the search has no part 'magic'"), (["--data", "nowhere"], "there is no such folder")],
+    [
+        (["--without", "magic"], "the search has no part 'magic'"),
+        (["--data", "nowhere"], "there is no such folder"),
+        (["--bits", "W9A9"], "W9A9"),
+        (["--placement", "fast"], "fast"),
+        (["--jobs", "0"], "--jobs must be at least 1"),
+    ],
 )
 def test_mistakes_are_told(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str], what: str) -> None:
     assert command.main(_arguments(data, tmp_path / "rows.csv", *words)) == 2
     assert what in capsys.readouterr().err and not (tmp_path / "rows.csv").exists()
+
+
+def test_the_folder_is_named_by_a_variable_or_by_the_command_line(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--networks", "classifier", "--methods", "float", "--models", str(tmp_path), "--out", str(tmp_path / "rows.csv")]
+    monkeypatch.delenv(command.DATA_VARIABLE, raising=False)
+    assert command.main(words) == 2 and command.DATA_VARIABLE in capsys.readouterr().err
+    monkeypatch.setenv(command.DATA_VARIABLE, str(data))
+    assert command.main(words) == 0
 
 
 def test_other_tools_have_neither_bits_nor_parts() -> None:
@@ -98,9 +122,40 @@ def test_other_tools_have_neither_bits_nor_parts() -> None:
     assert keys == [("float", "", "", ""), ("ort-s8s8", "W8A8", "", ""), *ours]
 
 
+def test_a_model_serves_both_halves_of_the_images_and_float_is_run_once(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, row = _run(data, tmp_path), Row("classifier", "mse", "W8A8", "latency", part="even")
+    first = measure.measure_row(run, row)
+
+    def again(*_: Any, **__: Any) -> Any:
+        raise AssertionError("made or run again")
+
+    monkeypatch.setattr(converted, "run_limited", again)
+    monkeypatch.setattr(answers, "_write", again)
+    other = measure.measure_row(run, replace(row, part="odd"))
+    assert (first.seconds, first.predicted, first.coverage) == (other.seconds, other.predicted, other.coverage)
+    with pytest.raises(AssertionError, match="made or run again"):
+        measure.measure_row(replace(run, shop=replace(run.shop, samples=3)), row)
+
+
+def test_a_tool_that_is_not_there_is_a_remark(data: Path, tmp_path: Path) -> None:
+    found = measure.measure_row(_run(data, tmp_path), Row("classifier", "quark", "W8A8"))
+    assert found.remark.startswith("error: quark cannot be imported") and found.figure is None
+
+
+def test_rows_side_by_side_are_those_one_by_one(data: Path, tmp_path: Path) -> None:
+    files = [tmp_path / "one.csv", tmp_path / "two.csv"]
+    for out, jobs in zip(files, "12", strict=True):
+        words = ["--methods", "float", "minmax", "mse", "--samples", "4", "--jobs", jobs, "--models", str(tmp_path / jobs)]
+        assert command.main(_arguments(data, out, *words)) == 0
+    one, two = ({row.key: (row.figures, row.sqnr_db, row.predicted) for row in read_rows(out, Row)} for out in files)
+    assert one == two and len(one) == 3
+
+
 def test_halves_share_no_image(data: Path) -> None:
     task = TASKS["classifier"]
-    names = [[s.name for s in measure._chosen(part, task.samples(data, frozenset()))] for part in ("all", "even", "odd")]
+    names = [[s.name for s in chosen(part, task.samples(data, frozenset()))] for part in ("all", "even", "odd")]
     assert sorted(names[1] + names[2]) == names[0] == sorted(names[0]) and not set(names[1]) & set(names[2])
     assert len(names[0]) == 12  # those that are given for calibration are never judged
 
@@ -110,9 +165,10 @@ def test_another_choice_of_calibration_images_leaves_the_judged_ones(data: Path)
     assert len(array) == len(taken) and not taken & {s.name for s in TASKS["classifier"].samples(data, taken)}
 
 
-def test_lanes_are_held_against_the_certain_ones_of_float() -> None:
-    wanted, got = [np.array([0.99, 0.5, 0.01])], [np.array([0.8, 0.1, 0.7])]
-    assert tasks._same_lanes(got, wanted) == {"agreement": 50.0, "lanes a picture": 1.0}
+def test_lanes_of_float_have_to_stay_lanes() -> None:
+    wanted, got = [np.array([0.99, 0.51, 0.2, 0.1])], [np.array([0.6, 0.4, 0.7, 0.3])]
+    assert tasks._same_lanes(got, wanted) == {"agreement": 50.0, "all queries": 50.0, "lanes a picture": 2.0}
+    assert tasks._same_lanes([np.array([0.6])], [np.array([0.4])])["agreement"] == 100.0  # there is none to be lost
 
 
 def test_the_table_says_what_a_reader_has_to_know() -> None:
@@ -127,7 +183,8 @@ def test_the_table_says_what_a_reader_has_to_know() -> None:
 @pytest.mark.slow
 @pytest.mark.skipif(not _DATA, reason="BRIDGEQUANT_REAL_DATA does not name the folder of trained networks")
 def test_float_scores_are_those_that_stand_beside_the_networks(tmp_path: Path) -> None:
-    run = measure.Run(Path(_DATA), tmp_path, 32, 2, False)
-    found = {name: measure.measure_row(run, Row(name, "float")).figures for name in ("classifier", "face", "super-resolution")}
+    run = measure.Run(Path(_DATA), Workshop(tmp_path, 32), 2, False)
+    found = {name: measure.measure_row(run, Row(name, "float")).figures for name in TASKS}
+    assert found["detector"] == "mAP50=64.24" and found["lanes"].startswith("agreement=100.00")
     assert found["classifier"] == "top-1=70.52"
     assert "nearest=99.75" in found["face"] and found["super-resolution"].startswith("PSNR=27.")
