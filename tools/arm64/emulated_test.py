@@ -54,7 +54,7 @@ def test_a_loop_takes_the_instructions_it_has(tmp_path: Path) -> None:
     assert longest - short == pytest.approx(2 * 1_000_000, abs=300)
 
 
-@pytest.mark.parametrize("env", MACHINES, ids=RUNTIMES)
+@pytest.mark.parametrize("env", MACHINES[-1:], ids=list(RUNTIMES)[-1:])
 def test_counts_are_the_same_from_process_to_process(env: Environment, model: Path, tmp_path: Path) -> None:
     empty = tmp_path / "empty.onnx"
     empty.write_bytes(empty_model().SerializeToString())

@@ -23,7 +23,7 @@ _MOST_NUMBERS = 1 << 24
 rare among few numbers is in few samples."""
 
 
-_RUIN = 2.0
+_RUIN = 5.0
 """7 dB. Networks in which gradients tell are not near it, at 4 bits neither."""
 
 _FEWEST = 8
