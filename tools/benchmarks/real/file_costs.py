@@ -129,10 +129,20 @@ def _plain(node: ir.Node) -> ir.Node:
         inputs = inputs[:2]
     elif node.op_type in _INTEGER:
         inputs = inputs[: _FIRST_STEP + 1 : _FIRST_STEP] if op_type in _TWO else inputs[:1]
+    # weights that are turned into numbers at every inference are multiplied by the same kernels as stored ones
+    inputs = [_stored(v) if place and op_type in _TWO else v for place, v in enumerate(inputs)]
     # prices count what is read in float
     inputs = [v if v is None or constant(v) is not None else ir.Value(name=str(v.name), type=_NUMBERS, shape=v.shape) for v in inputs]
     outputs = [ir.Value(name=str(output.name), type=_NUMBERS) for output in node.outputs]
     return ir.Node("", op_type, inputs, list(node.attributes.values()), outputs=outputs)
+
+
+def _stored(value: ir.Value | None) -> ir.Value | None:
+    """The codes behind a DequantizeLinear of constants, else the value itself."""
+    maker = None if value is None else value.producer()
+    if maker is None or maker.op_type != "DequantizeLinear" or constant(maker.inputs[0]) is None:
+        return value
+    return maker.inputs[0]
 
 
 _TWO = ("Add", "Conv", "Gemm", "MatMul", "Mul")

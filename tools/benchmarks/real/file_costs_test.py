@@ -62,3 +62,15 @@ def test_settings_follow_the_type_of_codes(tmp_path: Path, monkeypatch: pytest.M
     assert settings_for(signed) == {"session.qdqisint8allowed": "1"} and settings_for(unsigned) == {"session.x64quantprecision": "1"}
     monkeypatch.setattr("platform.machine", lambda: "aarch64")
     assert settings_for(signed) == {}
+
+
+def test_weights_that_are_made_numbers_at_every_inference_cost_that_and_the_float_kernel(tmp_path: Path) -> None:
+    floats = file_cost(_pointwise(tmp_path / "float.onnx"), FEED, {}, TARGET)
+    made = ort_static(tmp_path / "float.onnx", [FEED])
+    weights, convolution = (next(n for n in made.graph.node if n.op_type == kind) for kind in ("DequantizeLinear", "Conv"))
+    assert weights.input[0] == "w_quantized"
+    # with no codes around it the convolution runs in float
+    convolution.input[0], convolution.output[0] = "x", "y"
+    del made.graph.node[:]
+    made.graph.node.extend([weights, convolution])
+    assert file_cost(made, FEED, settings_for(made), TARGET) == pytest.approx(floats + TARGET.dequantize(IN * OUT))

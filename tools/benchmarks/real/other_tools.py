@@ -6,6 +6,7 @@ It needs no more than that tool, ONNX Runtime and NumPy.
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import json
 import tempfile
@@ -33,7 +34,8 @@ def quark(source: Path, feeds: Sequence[Feed]) -> onnx.ModelProto:
     config = tool.QConfig(global_config=spec, algo_config=[tool.CLEConfig()])
     with tempfile.TemporaryDirectory() as folder:
         result = Path(folder) / "result.onnx"
-        tool.ModelQuantizer(config).quantize_model(str(source), str(result), feed_reader(feeds))
+        with contextlib.chdir(folder):  # it leaves a table of what it did where it runs
+            tool.ModelQuantizer(config).quantize_model(str(source.resolve()), str(result), feed_reader(feeds))
         return onnx.load(result)
 
 
