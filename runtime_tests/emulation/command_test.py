@@ -12,7 +12,7 @@ def test_the_guest_stays_on_the_processor_that_its_files_describe() -> None:
     env = Environment(Path("/e"))
     assert command_line(env, "max-sve128", Path("/t/root"), Path("/t/marks"), ["-B", "/g.py", "a"]) == [
         *("taskset", "--cpu-list", "0", "qemu-aarch64", "-L", "/t/root", "-cpu", "max,sme=off,sve-default-vector-length=16"),
-        *("-plugin", "/e/plugin/count.so,out=/t/marks", "/e/root/usr/bin/python3.11", "-S", "-B", "/g.py", "a"),
+        *("-plugin", "/e/plugin/count.so,out=/t/marks", str(env.root / "usr/bin/python3.11"), "-S", "-B", "/g.py", "a"),
     ]
 
 
