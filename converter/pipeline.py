@@ -21,6 +21,8 @@ from converter.calibration.preprocess import Preprocess, parse_preprocess
 from converter.calibration.samples import SampleSet, load_samples
 from converter.canonicalise import PROOF_SAMPLES, Canonical, canonicalise, undone
 from converter.canonicalise.outputs import restore_outputs
+from converter.diagnosis.diagnose import diagnose
+from converter.diagnosis.records import Diagnosis
 from converter.emit.builder import emit
 from converter.errors import BoundMissedError, CalibrationError, ModelError, UsageError
 from converter.forms.form import SupportedForm, UnsupportedForm
@@ -42,6 +44,7 @@ from converter.planning.replay import read_plan
 from converter.progress import SILENT, Progress
 from converter.provenance import provenance
 from converter.report import Report, quality_warnings, report_json
+from converter.report_page.page import report_page
 from converter.runtime.latency import LatencyRatio, latency_ratio
 from converter.sensitivity.bridge_blocks import find_structure
 from converter.sensitivity.context import ReconstructionBlock
@@ -51,7 +54,7 @@ from converter.targets import FILE_SUFFIX, Target, find_target
 from converter.targets.costs import Shapes
 from converter.verify.verdict import Verdict, verify
 
-__all__ = ["Calibrated", "adopt_plan", "calibrate", "convert", "emit_model", "make_plan", "verify_model"]
+__all__ = ["Calibrated", "adopt_plan", "calibrate", "convert", "diagnose_plan", "emit_model", "make_plan", "verify_model"]
 
 
 def convert(
@@ -63,6 +66,7 @@ def convert(
     progress: Progress = SILENT,
     plan_out: str | Path | None = None,
     json_out: str | Path | None = None,
+    report_out: str | Path | None = None,
 ) -> Report:
     """Convert a float ONNX model to an int8 QDQ model.
 
@@ -74,6 +78,7 @@ def convert(
         progress: who is watching.
         plan_out: where the plan goes, as JSON.
         json_out: where the report goes, as JSON.
+        report_out: where the report goes, as a page for a browser; every tensor is measured for it, and the JSON then holds this too.
 
     Returns:
         what was done and found, with the model.
@@ -85,7 +90,7 @@ def convert(
     source = source if isinstance(source, onnx.ModelProto) else Path(source)
     target_file = options.target if options.target.endswith(FILE_SUFFIX) else None
     read = _files({"IN": source, "--calib": options.calib, "--plan-in": options.plan_in, "--target": target_file})
-    written = _files({"OUT": output, "--plan-out": plan_out, "--json": json_out})
+    written = _files({"OUT": output, "--plan-out": plan_out, "--json": json_out, "--report": report_out})
     if "IN" in read:
         check_input(read["IN"])
     check_outputs(written, read)
@@ -95,13 +100,15 @@ def convert(
     _check_bound(loaded, options)
     check_outputs(written, {f"the external data {path.name}": path for path in loaded.external})
     try:
-        report = _converted(loaded, written.get("OUT"), options, given, dry_run, progress)
+        report = _converted(loaded, written.get("OUT"), options, given, dry_run, "--report" in written, progress)
     except ModelError as error:
         if error.hint:
             raise
         hint = "see whether ONNX Runtime runs the float model, and export it again"
         raise ModelError(error.what, where=error.where or str(loaded.path), hint=hint) from error
     contents = {"--plan-out": plan_to_json(report.plan).encode(), "--json": report_json(report).encode()}
+    if "--report" in written:
+        contents["--report"] = report_page(report).encode()
     if report.model is not None:
         contents["OUT"] = report.model.SerializeToString(deterministic=True)
     write_files({written[role]: content for role, content in contents.items() if role in written})
@@ -121,12 +128,14 @@ def _files(named: Mapping[str, object]) -> dict[str, Path]:
     return found
 
 
-def _converted(source: Source, output: Path | None, options: Options, given: Plan | None, dry_run: bool, progress: Progress) -> Report:
+def _converted(
+    source: Source, output: Path | None, options: Options, given: Plan | None, dry_run: bool, diagnosed: bool, progress: Progress
+) -> Report:
     calibrated = calibrate(source, options, progress)
     progress.stage("plan")
     planned = make_plan(calibrated, progress) if given is None else adopt_plan(calibrated, given, options.plan_in)
     if dry_run:
-        return _report(calibrated, planned)
+        return _report(calibrated, planned, diagnosis=_diagnosis(calibrated, planned, progress) if diagnosed else None)
     progress.stage("emit")
     model = emit_model(calibrated, planned)
     progress.stage("verify")
@@ -136,7 +145,14 @@ def _converted(source: Source, output: Path | None, options: Options, given: Pla
     if options.latency or platform.machine() in calibrated.target.architectures:
         progress.stage("measure")
         latency = latency_ratio(source.model, model, calibrated.samples.held_aside[0])
-    return _report(calibrated, planned, _Result("" if output is None else output.name, model, verdict, latency))
+    # after all that goes into the file, which a report shall not change
+    diagnosis = _diagnosis(calibrated, planned, progress) if diagnosed else None
+    return _report(calibrated, planned, _Result("" if output is None else output.name, model, verdict, latency), diagnosis)
+
+
+def _diagnosis(at: Calibrated, planned: Planned, progress: Progress) -> Diagnosis:
+    progress.stage("diagnose")
+    return diagnose_plan(at, planned, progress)
 
 
 @dataclass(frozen=True)
@@ -263,6 +279,22 @@ def verify_model(at: Calibrated, planned: Planned, model: onnx.ModelProto) -> Ve
     )
 
 
+def diagnose_plan(at: Calibrated, planned: Planned, progress: Progress = SILENT) -> Diagnosis:
+    """Measure every tensor of a planned model on the held-aside samples."""
+    seen = at.seen if planned.model is at.canonical.model else at.look(planned.model)
+    return diagnose(
+        planned.model,
+        planned.plan,
+        planned.offers,
+        seen.tensors,
+        at.samples.held_aside,
+        at.target,
+        tensor_sensitivity=planned.tensor_sensitivity,
+        operator_sensitivity=planned.operator_sensitivity,
+        progress=progress.step,
+    )
+
+
 def _samples(source: Source, options: Options, progress: Progress) -> tuple[SampleSet, Preprocess | None, list[str]]:
     remarks = list(source.notes)
     if options.require_data and options.calib is None:
@@ -354,7 +386,7 @@ def _why_float(offers: Mapping[str, SupportedForm | UnsupportedForm], target: Ta
     return "none has an integer form" + "".join(often)
 
 
-def _report(at: Calibrated, planned: Planned, result: _Result | None = None) -> Report:
+def _report(at: Calibrated, planned: Planned, result: _Result | None = None, diagnosis: Diagnosis | None = None) -> Report:
     warnings = [*at.samples.doubts]
     if not any(op.reads_codes for op in planned.plan.ops.values()):
         warnings.append(f"all operators stay float: {_why_float(planned.offers, at.target)}")
@@ -387,4 +419,5 @@ def _report(at: Calibrated, planned: Planned, result: _Result | None = None) -> 
         warnings=tuple(warnings),
         peak_memory=peak_memory(),
         model=None if result is None else result.model,
+        diagnosis=diagnosis,
     )

@@ -11,13 +11,15 @@ from typing import Any
 import onnx
 
 from converter.canonicalise import Rewrite
+from converter.diagnosis.json_record import diagnosis_record
+from converter.diagnosis.records import Diagnosis
 from converter.partition.bit_widths import width_counts
 from converter.plan.records import Plan
 from converter.runtime.latency import LatencyRatio
 from converter.verify.quality import OutputQuality
 from converter.verify.verdict import Verdict
 
-__all__ = ["LOW_AGREEMENT", "LOW_SQNR_DB", "Report", "quality_warnings", "report_json"]
+__all__ = ["LOW_AGREEMENT", "LOW_SQNR_DB", "Report", "Summary", "finite", "quality_warnings", "report_json", "summarise"]
 
 LOW_SQNR_DB = 15.0
 """An output, or a group of its channels, below this gets a warning."""
@@ -61,6 +63,7 @@ class Report:
         warnings: sentences on what was found.
         peak_memory: bytes that this process took at most so far; 0 where the system does not say.
         model: the result; None on a dry run.
+        diagnosis: tensor by tensor; None unless it was asked for.
     """
 
     source: str
@@ -90,6 +93,7 @@ class Report:
     warnings: tuple[str, ...]
     peak_memory: int = 0
     model: onnx.ModelProto | None = field(default=None, repr=False, compare=False)
+    diagnosis: Diagnosis | None = field(default=None, repr=False)
 
     @property
     def at_home(self) -> bool:
@@ -137,11 +141,78 @@ def _output_warnings(output: OutputQuality) -> list[str]:
     return found
 
 
+@dataclass(frozen=True)
+class Summary:
+    """A conversion in a few sentences.
+
+    Attributes:
+        gained: what is better than in float.
+        lost: what is worse.
+        next: what to do now.
+    """
+
+    gained: tuple[str, ...]
+    lost: tuple[str, ...]
+    next: str
+
+
+def summarise(report: Report) -> Summary:
+    """What is gained, what is lost, and what to do next."""
+    return Summary(tuple(_gained(report)), tuple(_lost(report)), _next_step(report))
+
+
+def _gained(report: Report) -> list[str]:
+    found = []
+    if report.integer_bytes and report.float_bytes:
+        found.append(f"The file has {report.integer_bytes / report.float_bytes:.0%} of the size of the float one.")
+    if report.predicted_float:
+        share = report.predicted / report.predicted_float
+        found.append(f"One inference is predicted to take {share:.0%} of the {report.cost_unit} of float on {report.target}.")
+    if report.verdict is not None:
+        found.append(f"{report.verdict.integer_coverage.coverage:.1%} of the multiply-accumulates ran in integer.")
+    if report.latency is not None:
+        where = "" if report.at_home else ", which the file is not made for"
+        ratio = report.latency.ratio
+        speed = f"{ratio:.2f} times as fast as" if ratio >= 1 else f"slower than, at {ratio:.2f} times the speed of,"
+        found.append(f"On this machine{where}, it is {speed} float.")
+    return found
+
+
+def _lost(report: Report) -> list[str]:
+    if report.verdict is None:
+        return ["Nothing was emitted on this dry run, so the outputs were not compared."]
+    found = []
+    for output in report.verdict.outputs:
+        if output.sqnr_db is not None:
+            agreement = "" if output.agreement is None else f", with the same highest score at {output.agreement:.1%} of places"
+            found.append(f"Output '{output.name}' has {output.sqnr_db:.1f} dB SQNR against float{agreement}.")
+        elif output.agreement is not None:
+            found.append(f"Output '{output.name}' holds the same integers at {output.agreement:.1%} of places.")
+        else:
+            found.append(f"Output '{output.name}' held no value, so its accuracy is not known.")
+    return found
+
+
+def _next_step(report: Report) -> str:
+    lowest = [o.lowest_db for o in report.verdict.outputs if o.lowest_db is not None] if report.verdict is not None else []
+    worst = report.diagnosis.worst[0].tensor if report.diagnosis is not None and report.diagnosis.worst else ""
+    if not any(op.reads_codes for op in report.plan.ops.values()):
+        return "Nothing runs in integer: the warnings say why; try --placement all, or another --target."
+    if "synthetic" in report.calibration:
+        return "Give real images with --calib: this was calibrated on built-in synthetic samples."
+    if lowest and min(lowest) < LOW_SQNR_DB:
+        return f"Check the accuracy on labelled data before use, and keep the worst tensors float, from '{worst}' on, if it is short."
+    if report.verdict is None:
+        return "Convert without --dry-run to see what is gained and lost."
+    if report.not_measured:
+        return f"Measure its speed on a device of class {report.target}, and its accuracy on labelled data."
+    return "Measure its accuracy on labelled data."
+
+
 def report_json(report: Report) -> str:
     """The report as JSON; grids are left to ``--plan-out``."""
-    record: dict[str, Any] = {
-        k: v for k, v in vars(report).items() if k not in ("plan", "model", "verdict", "latency", "rewrites", "notes", "warnings", "opset")
-    }
+    apart = ("plan", "model", "verdict", "latency", "rewrites", "notes", "warnings", "opset", "diagnosis")
+    record: dict[str, Any] = {k: v for k, v in vars(report).items() if k not in apart}
     record["opset"] = list(report.opset)
     record["rewrites"] = [asdict(r) for r in report.rewrites]
     record["tensor_bits"], record["weight_bits"] = width_counts(report.plan)
@@ -160,13 +231,16 @@ def report_json(report: Report) -> str:
     record["latency_ratio"] = None if report.latency is None else {**asdict(report.latency), "machine": platform.machine()}
     record["latency_not_measured"] = report.not_measured
     record["notes"], record["warnings"] = list(report.notes), list(report.warnings)
-    return json.dumps(_finite(record), indent=1, allow_nan=False) + "\n"
+    if report.diagnosis is not None:
+        record["summary"] = asdict(summarise(report))
+        record["diagnosis"] = diagnosis_record(report.diagnosis)
+    return json.dumps(finite(record), indent=1, allow_nan=False) + "\n"
 
 
-def _finite(value: Any) -> Any:
+def finite(value: Any) -> Any:
     """The same with null for numbers that JSON does not have."""
     if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
+        return {key: finite(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_finite(item) for item in value]
+        return [finite(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -84,7 +84,8 @@ def _parser() -> _Parser:
         usage="%(prog)s IN.onnx OUT.onnx [options]",
         description="Convert a float ONNX hybrid vision transformer to an int8 QDQ model for ONNX Runtime.",
         epilog="Exit codes: 0 written and verified, 1 unexpected, 2 usage, 3 model, 4 calibration data, 5 verification failed, "
-        "6 a requested bound missed, 130 interrupted. Nothing is written unless the code is 0.",
+        "6 a requested bound missed, 130 interrupted. Nothing is written unless the code is 0. "
+        "To compare two results: %(prog)s compare --help.",
         allow_abbrev=False,
     )
     add = parser.add_argument
@@ -96,6 +97,12 @@ def _parser() -> _Parser:
     add = groups["plan and report"].add_argument
     add("--plan-out", type=Path, metavar="FILE", help="write the plan as JSON")
     add("--json", metavar="FILE", help="write the report as JSON; - is stdout")
+    add(
+        "--report",
+        type=Path,
+        metavar="FILE.html",
+        help="write the report as a page for a browser, with every tensor; --json then holds them too",
+    )
     add("--dry-run", action="store_true", help="stop after planning: write no model")
     add("--explain", action="store_true", help="list the bridge blocks and layers found in IN.onnx, and convert nothing")
     loudness = parser.add_mutually_exclusive_group()

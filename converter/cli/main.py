@@ -17,6 +17,7 @@ from converter.cli.allocator import share_heap
 from converter.cli.command import INTERRUPTED, unexpected
 from converter.cli.flags import parse_flags, read_options
 from converter.cli.interruption import Interruption
+from converter.cli.subcommands import subcommand
 from converter.errors import ConverterError, UsageError
 from converter.load.files import check_input, check_outputs
 from converter.progress import Progress
@@ -35,8 +36,13 @@ _PIPE_WIDTH = 240  # of lists that go to other programs, which want one line an 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit code."""
+    words = sys.argv[1:] if arguments is None else arguments
+    other = subcommand(words)
+    if other is not None:
+        command, rest = other
+        return command(rest)
     try:
-        flags = parse_flags(sys.argv[1:] if arguments is None else arguments)
+        flags = parse_flags(words)
     except ConverterError as error:
         return _fail(error)
     except SystemExit as stop:  # --help and --version
@@ -114,7 +120,14 @@ def _converted(flags: argparse.Namespace, options: Options, progress: Progress, 
         from converter.report import report_json
     json_out = None if flags.json == "-" else flags.json
     report = convert(
-        flags.source, flags.output, options, dry_run=flags.dry_run, progress=progress, plan_out=flags.plan_out, json_out=json_out
+        flags.source,
+        flags.output,
+        options,
+        dry_run=flags.dry_run,
+        progress=progress,
+        plan_out=flags.plan_out,
+        json_out=json_out,
+        report_out=flags.report,
     )
     if flags.json == "-":
         return report_json(report)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
 
@@ -61,12 +61,16 @@ class Planned:
         plan: assigned for it.
         offers: what could run in integer there.
         loss: by which candidates were judged; empty where none was needed.
+        tensor_sensitivity: what the rounding of tensors adds to the loss, by their names, where the method estimated it.
+        operator_sensitivity: the same of the constants of operators, by the operators' names.
     """
 
     model: ir.Model
     plan: Plan
     offers: Offers
     loss: str = ""
+    tensor_sensitivity: Mapping[str, float] = field(default_factory=dict)
+    operator_sensitivity: Mapping[str, float] = field(default_factory=dict)
 
 
 def make_plan(
@@ -151,7 +155,7 @@ def _made(
         # now it is known which operators run in integer, and so who reads what through a grid
         context = replace(problem.context, quantized_edges=quantized_edges_of(model, plan))
         plan = method.refine(replace(problem, context=context), plan)
-    return Planned(model, plan, offers, _judged_by(problem, choice))
+    return Planned(model, plan, offers, _judged_by(problem, choice), choice.activation_sensitivity, choice.weight_sensitivity)
 
 
 def _judged_by(problem: Problem, choice: Choice) -> str:

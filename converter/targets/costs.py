@@ -19,9 +19,11 @@ __all__ = [
     "cheaper_form",
     "features",
     "form_costs",
+    "is_view",
     "kind_of",
     "operator_costs",
     "price",
+    "step_costs",
     "step_features",
 ]
 
@@ -32,10 +34,16 @@ PIECEWISE_LINEAR_KIND = "PiecewiseLinear"
 """How targets call the integer form of a piecewise-linear sigmoid, a Clip of codes."""
 
 TRANSPOSE_STEP_KIND = "TransposeStep"
-"""How targets call a float Transpose by its :func:`step_features`, for the choice between chains that give the same."""
+"""How targets call a Transpose by its :func:`step_features`, which tell more than the features of a ``Transpose``."""
 
-_PAIR = 2
-"""Numbers of four bytes up to which a Transpose that moves one axis has a loop of its own."""
+_FLOAT, _CODE = 4, 1
+"""Bytes of a number."""
+
+_LOOPS = (2, 4, 8)
+"""Bytes of the pieces of several numbers for which a Transpose that moves one axis has loops of its own."""
+
+_BLOCKS: Mapping[int, int] = {_FLOAT: 4, _CODE: 8}
+"""Side of the square blocks by which single numbers are moved, by their bytes."""
 
 _WIDE = 64
 """Input channels from which the runtime's ARM64 kernel for symmetric convolutions needs no unfolding (MLAS, convsym.cpp)."""
@@ -56,7 +64,18 @@ _NEAREST: Mapping[str, tuple[str, ...]] = {
 
 def operator_costs(node: ir.Node, shapes: Shapes, target: Target) -> tuple[float, float | None]:
     """Cost of the float form, and of the integer form if the target has one, in the target's unit."""
-    return form_costs(kind_of(node), features(node, shapes), target)
+    shape = shape_of(node.inputs[0], shapes) if node.op_type == "Transpose" and TRANSPOSE_STEP_KIND in target.costs else None
+    found = form_costs(kind_of(node), features(node, shapes), target)
+    if shape is None:
+        return found
+    floats, codes = step_costs(shape, attributes(node).get("perm", range(len(shape))[::-1]), target)
+    return floats, found[1] if codes is None else codes
+
+
+def step_costs(shape: Sequence[int], perm: Sequence[int], target: Target) -> tuple[float, float | None]:
+    """Cost of a Transpose by its :func:`step_features`, in float and, if the target tells, on codes."""
+    floats, codes = (step_features(shape, perm, width) for width in (_FLOAT, _CODE))
+    return form_costs(TRANSPOSE_STEP_KIND, floats, target)[0], form_costs(TRANSPOSE_STEP_KIND, codes, target)[1]
 
 
 def form_costs(kind: str, found: Mapping[str, float], target: Target) -> tuple[float, float | None]:
@@ -149,19 +168,46 @@ def _unfolded(node: ir.Node, macs: int, written: Sequence[Sequence[int]], weight
     }
 
 
-def step_features(shape: Sequence[int], perm: Sequence[int]) -> dict[str, float]:
-    """What a float Transpose does, more finely than :func:`features`; nothing if it is no more than a view (ONNX Runtime, transpose.cc).
-
-    One axis that moves past others has loops of its own for pieces of up to 8 bytes, which is two numbers. A piece is made up of the
-    axes at the end that stay in place.
-    """
+def is_view(shape: Sequence[int], perm: Sequence[int]) -> bool:
+    """True if a Transpose moves nothing but axes of length 1."""
     moved = [axis for axis in perm if shape[axis] != 1]
-    if moved == sorted(moved):
-        return {}
-    total, piece = math.prod(shape), math.prod(shape[_first_in_place(perm) :])
-    alone = moves_one_axis(perm) and piece <= _PAIR
-    how = ("moved" if piece == 1 else "moved_pair") if alone else "single" if piece == 1 else "piece"
-    return {"node": 1.0, "element": float(total), how: total / piece}
+    return moved == sorted(moved)
+
+
+def step_features(shape: Sequence[int], perm: Sequence[int], width: int = _FLOAT) -> dict[str, float]:
+    """What a Transpose does, more finely than :func:`features` (ONNX Runtime, transpose.cc, transpose_helper.cc, MLAS transpose.cpp).
+
+    A piece is made up of the axes at the end that stay in place. One axis that moves past others turns matrices: by blocks where a piece
+    is one number, in loops of its own where it has up to 8 bytes, else by a call for each piece. Other permutations find the place of
+    every piece by itself.
+
+    Args:
+        shape: of what is moved.
+        perm: as the operator has it.
+        width: bytes of a number.
+    """
+    total = math.prod(shape)
+    found = {"node": 1.0, "element": float(total)}
+    if is_view(shape, perm):
+        return found
+    piece = math.prod(shape[_first_in_place(perm) :])
+    pieces = total / piece
+    if not moves_one_axis(perm):
+        return found | {"single" if piece == 1 else "piece": pieces}
+    if piece == 1:
+        return found | {"moved": pieces} | _turned(shape, perm, _BLOCKS[width])
+    return found | ({"moved_pair": pieces} if piece * width in _LOOPS else {"piece": pieces, "moved_piece": pieces})
+
+
+def _turned(shape: Sequence[int], perm: Sequence[int], block: int) -> dict[str, float]:
+    """How many matrices of single numbers are turned, and what of them lies outside of square blocks."""
+    places = [place for place, axis in enumerate(perm) if place != axis]
+    first, last = places[0], places[-1]
+    rows = shape[last] if perm[first] == last else shape[first]
+    columns = math.prod(shape[first : last + 1]) // rows
+    matrices = math.prod(shape[:first])
+    rim = rows * columns - (rows - rows % block) * (columns - columns % block)
+    return {"turned": float(matrices), **({"rim": float(matrices * rim)} if rim else {})}
 
 
 def _blocks(shape: Sequence[int], perm: Sequence[int]) -> int:
@@ -169,8 +215,7 @@ def _blocks(shape: Sequence[int], perm: Sequence[int]) -> int:
 
     Otherwise the axes at the end that stay in place make up a piece (ONNX Runtime, transpose.cc).
     """
-    moved = [axis for axis in perm if shape[axis] != 1]
-    if moved == sorted(moved) or moves_one_axis(perm):
+    if is_view(shape, perm) or moves_one_axis(perm):
         return 0
     return math.prod(shape[axis] for axis in perm[: _first_in_place(perm)])
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import onnx_ir as ir
 import pytest
 
 from converter.targets import TARGETS
-from converter.targets.costs import features, form_costs, kind_of, operator_costs, price
+from converter.targets.costs import features, form_costs, kind_of, operator_costs, price, step_features
 from converter.targets.target import FEATURES, Cost, Target
 from converter.testing.multiplying import MULTIPLYING
 from converter.testing.sketch import Sketch
@@ -134,6 +135,40 @@ def test_pieces_that_a_transpose_moves(shape: tuple[int, ...], perm: tuple[int, 
     s = Sketch()
     node, shapes = only_node(s.model(s.add("Transpose", s.input("x", *shape), perm=list(perm))))
     assert features(node, shapes).get("block", 0) == blocks
+
+
+@pytest.mark.parametrize(
+    ("shape", "perm", "floats", "codes"),
+    [
+        ((1, 8, 1, 16), (0, 2, 1, 3), {}, {}),  # a view
+        # heads in front of tokens: pieces of 64 and of 16 bytes, each copied by a call
+        ((2, 5, 4, 16), (0, 2, 1, 3), {"piece": 40, "moved_piece": 40}, {"piece": 40, "moved_piece": 40}),
+        ((2, 5, 4, 8), (0, 2, 1, 3), {"piece": 40, "moved_piece": 40}, {"moved_pair": 40}),
+        # two matrices of 5 x 16: a row of 16 lies outside of blocks of 4 x 4, all outside of those of 8 x 8
+        ((2, 5, 16), (0, 2, 1), {"moved": 160, "turned": 2, "rim": 32}, {"moved": 160, "turned": 2, "rim": 160}),
+        ((1, 16, 8, 8), (0, 2, 3, 1), {"moved": 1024, "turned": 1}, {"moved": 1024, "turned": 1}),
+        ((6, 2, 4, 2), (0, 3, 2, 1), {"single": 96}, {"single": 96}),
+        ((3, 4, 2, 5, 16), (1, 0, 3, 2, 4), {"piece": 120}, {"piece": 120}),
+    ],
+)
+def test_what_a_transpose_does_by_hand(
+    shape: tuple[int, ...], perm: tuple[int, ...], floats: dict[str, float], codes: dict[str, float]
+) -> None:
+    always = {"node": 1, "element": math.prod(shape)}
+    assert step_features(shape, perm) == always | floats
+    assert step_features(shape, perm, 1) == always | codes
+    assert set(floats) | set(codes) <= set(FEATURES)
+
+
+def test_steps_price_a_transpose_where_a_target_knows_them() -> None:
+    s = Sketch()
+    node, shapes = only_node(s.model(s.add("Transpose", s.input("x", 2, 5, 4, 16), perm=[0, 2, 1, 3])))
+    coarse, steps = {"Transpose": Cost({"element": 1.0}, {"element": 0.5})}, Cost({"piece": 10.0}, {"piece": 7.0})
+    target = replace(TARGETS["arm64"], costs=coarse)
+    assert operator_costs(node, shapes, target) == (640.0, 320.0)
+    assert operator_costs(node, shapes, replace(target, costs=coarse | {"TransposeStep": steps})) == (400.0, 280.0)
+    floats_only = replace(target, costs=coarse | {"TransposeStep": replace(steps, integer=None)})
+    assert operator_costs(node, shapes, floats_only) == (400.0, 320.0)
 
 
 def test_prices_times_amounts() -> None:

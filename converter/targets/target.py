@@ -24,8 +24,11 @@ FEATURES: Mapping[str, str] = MappingProxyType(
         "operand": "elements of a computed right factor",
         "block": "pieces of memory that a Transpose moves one by one",
         "moved": "elements that a TransposeStep of one axis moves singly",
-        "moved_pair": "pairs of elements that it moves",
-        "piece": "larger pieces, and pieces of two and more elements that any other TransposeStep moves",
+        "turned": "matrices of single elements that it turns",
+        "rim": "elements of those outside of blocks of 4 x 4 floats or 8 x 8 codes",
+        "moved_pair": "pieces of several elements and 2, 4 or 8 bytes that it moves",
+        "moved_piece": "other pieces of several elements that it moves; they count as pieces too",
+        "piece": "those, and pieces of several elements that any other TransposeStep moves",
         "single": "elements that any other TransposeStep moves singly",
     }
 )

@@ -24,7 +24,7 @@ _TERMS: Mapping[str, tuple[str, ...]] = {
     "MatMul": ("node", "element", "input", "row", "mac", "matrix", "operand"),
     "Pad": ("node", "element", "row"),
     "Transpose": ("node", "element", "block"),
-    TRANSPOSE_STEP_KIND: ("node", "element", "moved", "moved_pair", "piece", "single"),
+    TRANSPOSE_STEP_KIND: ("node", "element", "moved", "turned", "rim", "moved_pair", "moved_piece", "piece", "single"),
     "Softmax": ("node", "element", "row"),
     "LayerNormalization": ("node", "element", "row"),
     "InstanceNormalization": ("node", "element"),

@@ -138,6 +138,7 @@ def _movement() -> list[Probe]:
     doubled = {"mode": "nearest", "coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
     heads = ((4, 256, 4, 16), (1, 49, 8, 32), (4, 64, 4, 20), (1, 196, 4, 32))
     inner = ((4, 4, 256, 16), (1, 8, 49, 32), (4, 4, 64, 20))
+    turned = ((512, 2, 16), (512, 16, 2), (1024, 4, 4), (512, 8, 16), (64, 16, 64), (16, 512, 2), (16, 2, 512), (256, 49, 12), (64, 512, 4))
     unfold = ((4096, 2, 16, 2), (2048, 2, 8, 2), (768, 2, 4, 2), (512, 2, 16, 4), (256, 4, 16, 8))
     return [
         *(Probe("Transpose", (shape,), (), {"perm": [0, 2, 1, 3]}) for shape in heads),
@@ -147,6 +148,12 @@ def _movement() -> list[Probe]:
         *(Probe("Transpose", (shape,), (), {"perm": [0, 2, 1, 3]}) for shape in unfold),
         *(Probe("Transpose", ((1, 16, 2, 16, 2, 64),), (), {"perm": perm}) for perm in ([0, 2, 4, 1, 3, 5], [0, 3, 1, 4, 2, 5])),
         *(Probe("Transpose", (shape,), (), {"perm": [2, 0, 3, 1]}) for shape in ((1, 64, 3, 256), (4, 16, 3, 64))),
+        *(
+            Probe("Transpose", (shape,), (), {"perm": [2, 0, 3, 1, 4]})
+            for shape in ((4, 256, 3, 4, 16), (1, 49, 3, 8, 32), (4, 16, 3, 4, 24))
+        ),
+        *(Probe("Transpose", (shape,), (), {"perm": [0, 2, 1]}) for shape in turned),
+        *(Probe("Transpose", (shape,), (), {"perm": [1, 0, 2]}) for shape in ((4, 12, 4096), (64, 64, 32), (16, 64, 128))),
         *(Probe("Reshape", (shape,), ([shape[0], -1],)) for shape in _IMAGES),
         *(Probe("Flatten", (shape,)) for shape in _IMAGES),
         *(Probe("Squeeze", (shape,), ([0],)) for shape in _IMAGES),

@@ -14,6 +14,9 @@ from converter.targets.costs import TRANSPOSE_STEP_KIND, Shapes, features, kind_
 
 __all__ = ["CONVERSIONS", "Sample", "Timed", "conversion_samples", "is_layout", "operator_samples"]
 
+_FLOAT, _CODE = 4, 1
+"""Bytes of a number."""
+
 _LAYOUT = frozenset({"ReorderInput", "ReorderOutput"})
 CONVERSIONS = ("QuantizeLinear", "DequantizeLinear")
 
@@ -76,8 +79,9 @@ def operator_samples(nodes: Sequence[Timed], model: ir.Model, shapes: Shapes, of
                 continue
             sample = Sample(sample.kind, sample.features, max(cost - alone.cost, 0.0))
         found.append(sample)
-        if operator.op_type == "Transpose" and offered is None:
-            found.append(Sample(TRANSPOSE_STEP_KIND, step_features(shapes[str(operator.inputs[0].name)], _perm(operator)), cost))  # type: ignore[union-attr]
+        if operator.op_type == "Transpose" and operator.inputs[0] is not None:
+            steps = step_features(shapes[str(operator.inputs[0].name)], _perm(operator), _FLOAT if offered is None else _CODE)
+            found.append(Sample(TRANSPOSE_STEP_KIND, steps, cost))
     return found
 
 

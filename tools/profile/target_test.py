@@ -159,6 +159,7 @@ def test_the_command_writes_a_target_that_a_conversion_takes(
     assert "1 visits of 2 runs" in target.fit["measured"]
     printed = capsys.readouterr()
     table = {line.strip("│").split("│")[0].strip() for line in printed.out.splitlines() if line.startswith("│")}
+    table.discard("")  # long prices go on in the next line
     assert table == set(target.fit) - {"measured", "errors"}
     assert printed.err == f"{len(few)} of {len(few)} visits\n"
 

@@ -1,0 +1,142 @@
+"""What is said of the worst tensors follows from their figures."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from converter.diagnosis.advice import MOST_LISTED, advise, describe
+from converter.diagnosis.records import ChannelSpread, Histogram, TensorFigures
+from converter.quantization.parameters import QuantParams
+
+GRID = QuantParams((1.0 / 32,), (0,), bits=8, signed=True)
+"""From -4 to 3.97."""
+
+PLAIN = TensorFigures(
+    name="made",
+    operator="layer",
+    op_type="Conv",
+    segment=0,
+    kind="measured",
+    params=GRID,
+    shape=(1, 20, 4, 4),
+    low=-3.5,
+    high=3.5,
+    local_db=38.0,
+    accumulated_db=36.0,
+    clipped=0.0,
+    sensitivity=0.01,
+    runs="integer",
+    float_cost=3e6,
+    integer_cost=1e6,
+    reason="",
+    reads=("before",),
+    histogram=Histogram(-4.0, 4.0, (1,) * 64),
+    spread=ChannelSpread(1, 20, 17, 2.0),
+    equalization="impossible",
+)
+
+
+def said(tensor: TensorFigures, *others: TensorFigures) -> tuple[str, str]:
+    """What was found, as one text, and what can be done."""
+    tensors = (tensor, *others)
+    found, do = describe(tensor, {t.name: t for t in tensors}, {t.operator: t for t in tensors})
+    return " ".join(found), do
+
+
+def test_a_tensor_with_nothing_unusual() -> None:
+    found, do = said(PLAIN)
+    assert found == "Nothing unusual about its numbers; this is what 8 bits give here: its rounding alone leaves 38.0 dB."
+    assert (
+        do
+        == "If accuracy is short, --exclude 'layer' keeps it float, which costs 2.0 million more by the target's prices, conversions aside."
+    )
+
+
+@pytest.mark.parametrize(
+    "equalization, words",
+    [
+        ("impossible", "a scale per channel cannot be folded here, as the operators around it cannot all take one exactly"),
+        ("possible", "a scale per channel could be folded into its neighbours, and the method chose not to"),
+        ("applied", "although one per channel was folded into its neighbours already"),
+    ],
+)
+def test_a_channel_much_wider_than_the_others(equalization: str, words: str) -> None:
+    found, _ = said(replace(PLAIN, spread=ChannelSpread(1, 20, 17, 40.0), equalization=equalization))
+    assert found.startswith("Channel 17 is 40 times wider than the median of 20 channels, and all share one scale")
+    assert words in found
+
+
+def test_weights_have_a_scale_for_each_channel_so_that_none_is_too_wide() -> None:
+    found, _ = said(replace(PLAIN, kind="weight", spread=ChannelSpread(0, 20, 17, 40.0)))
+    assert "Channel" not in found
+
+
+def test_clipped_by_choice() -> None:
+    found, _ = said(replace(PLAIN, clipped=0.02, low=-9.0))
+    assert found == (
+        "2.0% of its numbers are clipped: the grid ends at -4 and 3.97, calibration saw -9 to 3.5. "
+        "Finer steps for the rest were worth more to the method."
+    )
+
+
+def test_weights_clipped_by_choice() -> None:
+    grids = QuantParams((0.01, 0.1), (0, 0), axis=0, narrow=True)
+    found, _ = said(replace(PLAIN, kind="weight", params=grids, clipped=0.052))
+    assert found.startswith("5.2% of its numbers are clipped, each at the end of the grid of its channel. Finer steps")
+
+
+def test_clipped_for_want_of_calibration_data() -> None:
+    found, do = said(replace(PLAIN, clipped=0.02, histogram=Histogram(-4.0, 4.0, (1,) * 64, above=3)))
+    assert "2.0% of its numbers are clipped" in found and "worth more" not in found
+    assert do.startswith("Calibrate on more, or more varied, samples")
+
+
+def test_numbers_that_crowd_on_few_steps() -> None:
+    counts = [0] * 256
+    counts[128], counts[255] = 99, 1  # of bins a step wide
+    found, _ = said(replace(PLAIN, histogram=Histogram(-4.0, 4.0, tuple(counts))))
+    assert found == "90% of its numbers lie on about 1 of its 256 steps, as few large numbers set the range."
+
+
+def test_error_that_arrives_from_before() -> None:
+    before = replace(PLAIN, name="before", operator="earlier", accumulated_db=13.0)
+    found, _ = said(replace(PLAIN, accumulated_db=12.0), before)
+    assert found == (
+        "Most of its error arrives from before: it has 12.0 dB, where its own rounding alone would leave 38.0 dB; "
+        "'before', which it is computed from, has 13.0 dB already."
+    )
+
+
+@pytest.mark.parametrize(
+    "changes, words",
+    [
+        ({"operator": ""}, "It is an input of the model: keep the operators float that read it (--exclude)."),
+        ({"runs": "float"}, "keep the operators float that read it (--exclude); 'layer' writes it"),
+        ({"integer_cost": 4e6}, "costs no more by the target's prices"),
+        ({"float_cost": 1e6 + 2500}, "costs 2.5 thousand more"),
+    ],
+)
+def test_what_to_do_names_the_operator_and_its_price(changes: dict[str, object], words: str) -> None:
+    _, do = said(replace(PLAIN, **changes))  # type: ignore[arg-type]
+    assert words in do
+
+
+def test_the_worst_are_those_that_add_most_to_the_loss() -> None:
+    tensors = [replace(PLAIN, name=f"t{i}", sensitivity=float(i % 7), local_db=float(i)) for i in range(30)]
+    worst, ranking = advise(tensors)
+    assert [a.tensor for a in worst] == ["t6", "t13", "t20", "t27", "t5", "t12", "t19", "t26", "t4", "t11"]
+    assert len(worst) == MOST_LISTED and ranking == "by what their rounding adds to the loss"
+
+
+def test_without_sensitivities_the_lowest_ratio_counts() -> None:
+    tensors = [replace(PLAIN, name=f"t{db}", sensitivity=None, local_db=db) for db in (30.0, 10.0, 20.0)]
+    moved = replace(PLAIN, name="moved", kind="shared", sensitivity=None, local_db=5.0)
+    worst, ranking = advise([*tensors, moved])
+    assert [a.tensor for a in worst] == ["t10.0", "t20.0", "t30.0"], "a tensor that shares another's grid is not rounded anew"
+    assert ranking == "by the SQNR of their rounding alone"
+
+
+def test_a_float_network_has_none() -> None:
+    assert advise([replace(PLAIN, kind="float", params=None, local_db=None, sensitivity=None)])[0] == ()
