@@ -16,7 +16,7 @@ test: lint
 
 # also what `test` leaves out: real networks from end to end, processes, random graphs, the emulated machine
 test-all: lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 # the emulated ARM64 machine that counts instructions; needs Debian 12 on x86-64, gcc, and root for the package qemu-user
 arm64: $(VENV)/installed

@@ -282,16 +282,11 @@ def test_help_and_version_return_zero(run: Run) -> None:
 @pytest.mark.parametrize(
     ("flag", "part"),
     [
-        ("activation-ranges", "activations"),
-        ("output-trials", "trials"),
-        ("range-margin", "range_margin"),
-        ("adaptive-rounding", "adaptive_rounding"),
-        ("weight-correction", "weight_correction"),
         ("bias-correction", "bias_correction"),
         ("piecewise-linear", "piecewise_linear"),
     ],
 )
-def test_what_goes_beyond_the_paper_has_a_switch_of_its_own(flag: str, part: str) -> None:
+def test_two_parts_of_the_search_have_a_switch(flag: str, part: str) -> None:
     off, on = (read_options(parse_flags(["a.onnx", "b.onnx", f"--{word}"])).parts for word in (f"no-{flag}", flag))
     assert off == replace(SearchParts(), **{part: False}) and on == SearchParts()
 

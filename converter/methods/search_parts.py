@@ -1,4 +1,4 @@
-"""Which parts of the search are wanted: plain data, for users' switches and for the ablation."""
+"""Which parts of the search are wanted: plain data, for users' switches and for the ablation: only two have a flag."""
 
 from __future__ import annotations
 
@@ -18,7 +18,6 @@ class SearchParts:
         scheme: offer asymmetric grids beside symmetric ones for what enters layers.
         bridge: judge what lies in a bridge block by the block's output.
         activations: judge ranges of tensors that only activation functions read by what those give.
-        trials: let the network's outputs decide the ranges of other tensors that no layer reads, where most is promised.
         range_margin: widen ranges for what calibration samples do not show.
         adaptive_rounding: round weights of fewer than 8 bits so that their errors make up for each other.
         weight_correction: change weights of fewer than 8 bits so that they make up for inputs that are off.
@@ -30,10 +29,9 @@ class SearchParts:
     granularity: bool = True
     scheme: bool = True
     bridge: bool = True
-    activations: bool = flag(True, "q-hyvit: activations judge ranges", name="--activation-ranges")
-    trials: bool = flag(True, "q-hyvit: outputs decide some ranges", name="--output-trials")
-    range_margin: bool = flag(True, "q-hyvit: ranges leave a margin")
-    adaptive_rounding: bool = flag(True, "q-hyvit, weights below 8 bits")
-    weight_correction: bool = flag(True, "q-hyvit, weights below 8 bits")
+    activations: bool = True
+    range_margin: bool = True
+    adaptive_rounding: bool = True
+    weight_correction: bool = True
     bias_correction: bool = flag(True, "q-hyvit: correct mean errors")
     piecewise_linear: bool = flag(True, "q-hyvit: lines for some sigmoids")

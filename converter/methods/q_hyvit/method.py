@@ -26,7 +26,6 @@ from converter.methods.protocol import Proposal
 from converter.methods.q_hyvit.activation_search import activation_grids
 from converter.methods.q_hyvit.bridge_search import search_block
 from converter.methods.q_hyvit.equalization_search import choose_equalizations, reconstructed_tensors
-from converter.methods.q_hyvit.output_trials import unread_params
 from converter.methods.q_hyvit.range_margin import with_margin
 from converter.methods.q_hyvit.refine import matrix_to_weight, reconstruct
 from converter.methods.ranges import mse
@@ -100,8 +99,6 @@ def choose(problem: Problem) -> Choice:
     tensor_samples = tensor_samples_of(context, owners, {name: value[:_WITNESS_SAMPLES] for name, value in context.feed.items()})
     unread = [n for n in tensor_samples if n not in readers]
     decided = activation_grids(problem, context, start.tensors, unread) if problem.parts.activations else {}
-    left = {n: tensor_samples[n] for n in unread if n not in decided} if problem.parts.trials else {}
-    decided |= unread_params(problem, context, start.tensors, left)
     state.tensors.update(decided)
     ranked: dict[str, list[QuantParams]] = {}
     for number in range(_ROUNDS):

@@ -100,9 +100,8 @@ def reconstruct(
         constants: dict[str, Tensor] = {}
         if step.name in weight_grids:
             wanted = real[step.inputs[0]] if correction else None
-            grid, with_bias = weight_grids[step.name], step.name in places
             read = partial(on_edges, step, 0, coded[step.inputs[0]])
-            codes, constants = _weights(step, network, grid, wanted, read, context.seed, rounding=rounding, biased=with_bias)
+            codes, constants = _weights(step, network, weight_grids[step.name], wanted, read, context.seed, rounding=rounding)
         if any(n in coded for n in step.inputs):
             runs = [partial(_outputs, network, step, coded, quantized, constants)]
             if places or correction:
@@ -115,7 +114,7 @@ def reconstruct(
             if step.name in places:
                 output = step.outputs[0]
                 coded[output], off = _corrected(step, real[output], coded[output], places[step.name])
-                corrected = constants.get(step.inputs[2], network.constants[step.inputs[2]]) + off
+                corrected = network.constants[step.inputs[2]] + off
             refined[step.name] = Refined(codes, corrected)
         for name in step.inputs:
             left[name] -= 1
@@ -151,9 +150,8 @@ def _weights(
     seed: int,
     *,
     rounding: bool,
-    biased: bool,
 ) -> tuple[Tensor | None, dict[str, Tensor]]:
-    """Codes, int8 in the weight's shape, if they are chosen anew; the weight on its grid, and the bias if it changes with it, by name.
+    """Codes, int8 in the weight's shape, if they are chosen anew; the weight on its grid, by name.
 
     Args:
         step: the layer.
@@ -163,24 +161,19 @@ def _weights(
         read: what it reads in the quantized one.
         seed: for the choice of rows.
         rounding: let the errors of rounding make up for each other.
-        biased: the bias may change too.
     """
     weight = network.constants[step.inputs[1]]
     matrix = layer_matrix(step, weight)
     scale = torch.tensor(grid.scale, dtype=torch.float32).expand(matrix.shape[0] * matrix.shape[2]).reshape(matrix.shape[0], 1, -1)
     rows = None if real is None and not rounding else _rows(step, weight, read(), seed)
-    constants = {}
     if rows is not None and real is not None:
-        matrix, gain = corrected_weights(_rows(step, weight, real, seed), rows, matrix, centred=biased)
-        if biased:
-            constants[step.inputs[2]] = network.constants[step.inputs[2]] + gain.flatten()
+        matrix = corrected_weights(_rows(step, weight, real, seed), rows, matrix)
     if rows is not None and rounding:
         codes = compensated_rounding(rows.flatten(1, 2), matrix, scale, grid.qmin, grid.qmax)
     else:
         codes = torch.clamp(torch.round(matrix / scale), grid.qmin, grid.qmax)
     stored = None if rows is None else matrix_to_weight(step, codes, weight.shape).to(torch.int8)
-    constants[step.inputs[1]] = matrix_to_weight(step, codes * scale, weight.shape)
-    return stored, constants
+    return stored, {step.inputs[1]: matrix_to_weight(step, codes * scale, weight.shape)}
 
 
 def _rows(step: Step, weight: Tensor, x: Tensor, seed: int) -> Tensor:

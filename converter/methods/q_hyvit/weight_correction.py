@@ -54,43 +54,37 @@ class _Moments:
     missing: Tensor
 
 
-def corrected_weights(real: Tensor, coded: Tensor, matrix: Tensor, *, centred: bool) -> tuple[Tensor, Tensor]:
+def corrected_weights(real: Tensor, coded: Tensor, matrix: Tensor) -> Tensor:
     """Weights with which the quantized inputs give what the real ones give with the real weights, as far as samples agree.
 
     Args:
         real: rows of the layer's input in the float network, float32 [G, samples, P, K].
         coded: the same rows in the quantized network.
         matrix: the layer's weights, float32 [G, K, M].
-        centred: the layer has a bias, to which what is off on average is left.
 
     Returns:
-        weights, float32 [G, K, M], and what the bias has to gain so that the change of the weights moves no mean, float32 [G, M];
-        the matrix itself and zeros where no correction helps on samples that it was not fitted to, as with a single one.
+        weights, float32 [G, K, M]; the matrix itself where no correction helps on samples that it was not fitted to, as with a
+        single one. Means are not left to the bias: weights that fit deviations from the mean alone may grow where those are small, and
+        what they then make of the mean is larger than what a bias can take back.
     """
-    unchanged = matrix, torch.zeros_like(matrix[:, 0])
     if real.shape[1] < 2:
-        return unchanged
-    rows = _rows(real, coded, matrix, centred=centred)
+        return matrix
+    rows = _rows(real, coded, matrix)
     halves = [_moments(rows.half(i)) for i in (0, 1)]
     errors = [sum(_left(halves[1 - i], _change(halves[i], penalty)) for i in (0, 1)) for penalty in _PENALTIES]
     penalty = _PENALTIES[min(range(len(errors)), key=lambda i: float(errors[i]))]
     gains = torch.cat([_gains(rows.half(1 - i), _change(halves[i], penalty)) for i in (0, 1)])
     if float(gains.mean()) <= _CERTAIN * float(gains.std()) / math.sqrt(len(gains)):
-        return unchanged
-    change = _change(_sum(halves), penalty).float()
-    moved = (coded.mean((1, 2))[:, None] @ change)[:, 0] if centred else unchanged[1]
-    return matrix + change, -moved
+        return matrix
+    return matrix + _change(_sum(halves), penalty).float()
 
 
-def _rows(real: Tensor, coded: Tensor, matrix: Tensor, *, centred: bool) -> _Rows:
-    inputs, off = coded, real - coded
-    if centred:
-        inputs, off = (x - x.mean((1, 2), keepdim=True) for x in (inputs, off))
-    missing = off @ matrix[:, None]
+def _rows(real: Tensor, coded: Tensor, matrix: Tensor) -> _Rows:
+    missing = (real - coded) @ matrix[:, None]
     squared = missing.square().sum(3, keepdim=True)
     usual = squared.flatten(1).median(1).values[:, None, None, None]
     # a few rows from which much was cut off must not decide for all others
-    return _Rows(inputs, missing, (_USUAL * usual + 1e-30) / (_USUAL * usual + squared + 1e-30))
+    return _Rows(coded, missing, (_USUAL * usual + 1e-30) / (_USUAL * usual + squared + 1e-30))
 
 
 def _moments(rows: _Rows) -> _Moments:

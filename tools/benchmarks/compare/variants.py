@@ -41,7 +41,6 @@ def ablation(seed: int) -> dict[str, Variant]:
         "+ granularity": "granularity",
         "+ scheme": "scheme",
         "+ bridge": "bridge",
-        "+ trials": "trials",
         "+ range margin": "range_margin",
         "+ rounding": "adaptive_rounding",
         "+ bias correction": "bias_correction",

@@ -115,10 +115,10 @@ def test_the_folder_is_named_by_a_variable_or_by_the_command_line(
 
 def test_other_tools_have_neither_bits_nor_parts() -> None:
     flags = command._parse(
-        ["--data", ".", "--methods", "float", "ort-s8s8", "q-hyvit", "--bits", "W8A8", "W6A6", "--without", "", "trials"]
+        ["--data", ".", "--methods", "float", "ort-s8s8", "q-hyvit", "--bits", "W8A8", "W6A6", "--without", "", "bridge"]
     )
     keys = [row.key[1:5] for row in command.wanted(flags) if row.network == "face"]
-    ours = [("q-hyvit", bits, "latency", without) for bits in ("W8A8", "W6A6") for without in ("", "trials")]
+    ours = [("q-hyvit", bits, "latency", without) for bits in ("W8A8", "W6A6") for without in ("", "bridge")]
     assert keys == [("float", "", "", ""), ("ort-s8s8", "W8A8", "", ""), *ours]
 
 
@@ -173,10 +173,10 @@ def test_lanes_of_float_have_to_stay_lanes() -> None:
 
 def test_the_table_says_what_a_reader_has_to_know() -> None:
     row = Row(
-        "face", "q-hyvit", "W8A8", "latency", "trials+bridge", figures="TAR=80.00 nearest=99.00", figure=80.0, drop=1.5, drop_error=0.25
+        "face", "q-hyvit", "W8A8", "latency", "activations+bridge", figures="TAR=80.00 nearest=99.00", figure=80.0, drop=1.5, drop_error=0.25
     )
     text = markdown([replace(row, predicted=40.0, predicted_float=80.0), Row("face", "float", figures="TAR=81.50", figure=81.5)])
-    assert text.index("| float |") < text.index("| q-hyvit | W8A8 | latency | trials, bridge | choice 0, all | 80.00 | 1.50 ± 0.25 |")
+    assert text.index("| float |") < text.index("| q-hyvit | W8A8 | latency | activations, bridge | choice 0, all | 80.00 | 1.50 ± 0.25 |")
     assert "40.0 (0.50)" in text and "published as int8" in text
 
 
