@@ -16,11 +16,11 @@ class SearchParts:
     Attributes:
         granularity: offer grids per channel where they move into constants exactly.
         scheme: offer asymmetric grids beside symmetric ones for what enters layers.
-        bridge: judge what lies in a bridge block by the block's output.
+        bridge: judge what lies in a bridge block by the block's output; off, as no real network shows a gain.
         activations: judge ranges of tensors that only activation functions read by what those give.
         range_margin: widen ranges for what calibration samples do not show.
-        adaptive_rounding: round weights of fewer than 8 bits so that their errors make up for each other.
-        weight_correction: change weights of fewer than 8 bits so that they make up for inputs that are off.
+        adaptive_rounding: round weights so that their errors make up for each other.
+        weight_correction: change weights so that they make up for inputs that are off.
         bias_correction: take from biases half of what a layer's outputs are off on average.
         piecewise_linear: clamped straight lines for sigmoids, as far as the network's answer stays what it is; for
             placements that weigh speed, and not where everything runs in integer anyway.
@@ -28,10 +28,10 @@ class SearchParts:
 
     granularity: bool = True
     scheme: bool = True
-    bridge: bool = True
+    bridge: bool = flag(False, "q-hyvit: bridge blocks judge by their output", name="--bridge-blocks")
     activations: bool = True
     range_margin: bool = True
     adaptive_rounding: bool = True
     weight_correction: bool = True
-    bias_correction: bool = flag(True, "q-hyvit: correct mean errors")
+    bias_correction: bool = True
     piecewise_linear: bool = flag(True, "q-hyvit: lines for some sigmoids")

@@ -60,12 +60,12 @@ def planned(
     *,
     without: Sequence[str] = (),
 ) -> Planned:
-    """The plan of a search without some of its parts, and without what trades nearness for speed."""
+    """The plan of a search without some of its parts, and without what trades nearness for speed; blocks count if they are given."""
 
     def look(model: ir.Model) -> Any:
         return collect_statistics(model, FEEDS[:8], threads=1)
 
-    parts = replace(SearchParts(), **dict.fromkeys(["piecewise_linear", *without], False))
+    parts = replace(SearchParts(), bridge=bool(reconstruction_blocks), **dict.fromkeys(["piecewise_linear", *without], False))
     options = Options(method=method, bits=bits, seed=seed, parts=parts, placement="balanced:0")
     return make_plan(model, look(model), look, FEEDS[:8], reconstruction_blocks, BY_SIZE, options, frozenset())
 

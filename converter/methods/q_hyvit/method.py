@@ -48,9 +48,6 @@ _EQUALIZATION_ROWS = 512
 _EQUALIZATION_SAMPLES = 8
 _WITNESS_SAMPLES = 16
 
-_EASY_BITS = 8
-"""Weights of so many bits stay as they are, rounded to the nearest: for other ones no gain was measured."""
-
 
 @dataclass
 class _State:
@@ -188,13 +185,11 @@ def refine(problem: Problem, plan: Plan) -> Plan:
     grids = {name: tensor_plan.params for name, tensor_plan in plan.tensors.items() if tensor_plan.params is not None}
     # those that turned out not to be worth it run in float
     weights = {name: plan.ops[name].constants[1] for name in context.weights if 1 in plan.ops[name].constants}
-    coarse, parts = any(grid.bits < _EASY_BITS for grid in weights.values()), problem.parts
-    correction, rounding = coarse and parts.weight_correction, coarse and parts.adaptive_rounding
-    if context.values is not None or not (correction or rounding or parts.bias_correction):
+    parts = problem.parts
+    correction, rounding, bias = parts.weight_correction, parts.adaptive_rounding, parts.bias_correction
+    if context.values is not None or not (correction or rounding or bias):
         return plan
-    refined = reconstruct(
-        context, grids, weights, approximations_of(plan), correction=correction, rounding=rounding, bias=parts.bias_correction
-    )
+    refined = reconstruct(context, grids, weights, approximations_of(plan), correction=correction, rounding=rounding, bias=bias)
     ops = dict(plan.ops)
     for name, layer in refined.items():
         codes = "" if layer.codes is None else codes_to_text(layer.codes.numpy())

@@ -107,13 +107,13 @@ def test_weights_that_make_up_for_what_comes_in_bring_it_nearer() -> None:
 
 
 @pytest.mark.parametrize("other", ["adaptive_rounding", "weight_correction"])
-def test_codes_are_prescribed_below_8_bits_only(other: str) -> None:
+def test_rounding_and_correction_prescribe_codes_one_without_the_other_too(other: str) -> None:
     model = hybrid()
-    layers = ("Conv", "Gemm", "MatMul")
-    for bits, coded in (("W8A8", False), ("W4A8", True)):
-        plan = planned(model, "q-hyvit", bits, without=[other]).plan
-        integer = [op for op in plan.ops.values() if op.runs == "integer" and op.op_type in layers and 1 in op.constants]
-        assert integer and all(bool(op.codes) == coded for op in integer)
+    for without, coded in (([other], True), (["adaptive_rounding", "weight_correction"], False)):
+        plan = planned(model, "q-hyvit", "W8A8", without=without).plan
+        layers = [op for op in plan.ops.values() if op.runs == "integer" and op.op_type in ("Conv", "Gemm", "MatMul")]
+        weighted = [op for op in layers if 1 in op.constants]
+        assert weighted and all(bool(op.codes) == coded for op in weighted)
 
 
 @pytest.mark.slow

@@ -58,7 +58,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         nargs="*",
         default=[""],
         metavar="PART",
-        help=f"rows of their own without these, or some joined by +: {', '.join(PARTS)}",
+        help=f"rows of their own without these (with those that usually are off), or some joined by +: {', '.join(PARTS)}",
     )
     add("--choice", nargs="+", type=int, default=[0], metavar="K", help="of calibration images (default 0, those beside the networks)")
     add("--part", default="all", choices=("all", "even", "odd"), help="of the images to judge on, by places of their sorted names")

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -41,6 +41,7 @@ class Made:
 
 
 def _made(flags: Any) -> Made:
+    usual = SearchParts()
     options = Options(
         calib=flags.calib,
         samples=flags.samples,
@@ -48,7 +49,7 @@ def _made(flags: Any) -> Made:
         bits=flags.bits,
         placement=flags.placement,
         threads=1,
-        parts=SearchParts(**dict.fromkeys(flags.without, False)),
+        parts=replace(usual, **{part: not getattr(usual, part) for part in flags.without}),
     )
     begun = time.process_time()
     report = convert(flags.source, flags.output, options)
@@ -67,7 +68,14 @@ def _run(arguments: Sequence[str] | None) -> None:
     add("--bits", default="W8A8")
     add("--placement", default=Options.placement)
     add("--samples", type=int, default=Options.samples)
-    add("--without", nargs="*", default=(), choices=PARTS, metavar="PART", help=f"of the search: {', '.join(PARTS)}")
+    add(
+        "--without",
+        nargs="*",
+        default=(),
+        choices=PARTS,
+        metavar="PART",
+        help=f"of the search, to be switched off, or on if they usually are off: {', '.join(PARTS)}",
+    )
     print_line(json.dumps(asdict(_made(parser.parse_args(arguments)))))
 
 

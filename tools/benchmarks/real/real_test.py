@@ -173,7 +173,15 @@ def test_lanes_of_float_have_to_stay_lanes() -> None:
 
 def test_the_table_says_what_a_reader_has_to_know() -> None:
     row = Row(
-        "face", "q-hyvit", "W8A8", "latency", "activations+bridge", figures="TAR=80.00 nearest=99.00", figure=80.0, drop=1.5, drop_error=0.25
+        "face",
+        "q-hyvit",
+        "W8A8",
+        "latency",
+        "activations+bridge",
+        figures="TAR=80.00 nearest=99.00",
+        figure=80.0,
+        drop=1.5,
+        drop_error=0.25,
     )
     text = markdown([replace(row, predicted=40.0, predicted_float=80.0), Row("face", "float", figures="TAR=81.50", figure=81.5)])
     assert text.index("| float |") < text.index("| q-hyvit | W8A8 | latency | activations, bridge | choice 0, all | 80.00 | 1.50 ± 0.25 |")
