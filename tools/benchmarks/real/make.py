@@ -68,14 +68,8 @@ def _run(arguments: Sequence[str] | None) -> None:
     add("--bits", default="W8A8")
     add("--placement", default=Options.placement)
     add("--samples", type=int, default=Options.samples)
-    add(
-        "--without",
-        nargs="*",
-        default=(),
-        choices=PARTS,
-        metavar="PART",
-        help=f"of the search, to be switched off, or on if they usually are off: {', '.join(PARTS)}",
-    )
+    parts = f"of the search, to be switched off, or on if they usually are off: {', '.join(PARTS)}"
+    add("--without", nargs="*", default=(), choices=PARTS, metavar="PART", help=parts)
     print_line(json.dumps(asdict(_made(parser.parse_args(arguments)))))
 
 

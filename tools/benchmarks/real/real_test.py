@@ -177,14 +177,14 @@ def test_the_table_says_what_a_reader_has_to_know() -> None:
         "q-hyvit",
         "W8A8",
         "latency",
-        "activations+bridge",
+        "scheme+bridge",
         figures="TAR=80.00 nearest=99.00",
         figure=80.0,
         drop=1.5,
         drop_error=0.25,
     )
     text = markdown([replace(row, predicted=40.0, predicted_float=80.0), Row("face", "float", figures="TAR=81.50", figure=81.5)])
-    assert text.index("| float |") < text.index("| q-hyvit | W8A8 | latency | activations, bridge | choice 0, all | 80.00 | 1.50 ± 0.25 |")
+    assert text.index("| float |") < text.index("| q-hyvit | W8A8 | latency | scheme, bridge | choice 0, all | 80.00 | 1.50 ± 0.25 |")
     assert "40.0 (0.50)" in text and "published as int8" in text
 
 
