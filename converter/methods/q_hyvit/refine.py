@@ -36,6 +36,10 @@ __all__ = ["Refined", "compensated_rounding", "matrix_to_weight", "reconstruct"]
 Tensor = torch.Tensor
 
 _ROWS = 4096
+_ROWS_A_WEIGHT = 8
+_NUMBERS_IN_ROWS = 1 << 23
+"""Of a layer whose groups together have more, fewer rows are taken, but no fewer than so many for each weight of an output."""
+
 _MOST_NUMBERS = 1 << 25
 """In the tensors that are still needed, of all samples: these are held at once, and twice, of the float network too."""
 
@@ -178,7 +182,8 @@ def _weights(
 
 def _rows(step: Step, weight: Tensor, x: Tensor, seed: int) -> Tensor:
     """Rows of a layer's input, as many of each sample, the same ones for the same seed; float32 [G, samples, P, K]."""
-    wanted = max(1, _ROWS // x.shape[0])
+    groups, inputs, _ = layer_matrix(step, weight).shape
+    wanted = max(1, min(_ROWS, max(_ROWS_A_WEIGHT * inputs, _NUMBERS_IN_ROWS // (groups * inputs))) // x.shape[0])
     generator = torch.Generator().manual_seed(seed)
     parts = []
     for sample in torch.split(x, 1):  # one by one: the rows of all places of all samples take gigabytes
