@@ -15,7 +15,7 @@ from converter.methods.names import DEFAULT_OBSERVER
 from converter.methods.problem import Problem
 from converter.methods.ranges import minmax
 from converter.options import Options
-from converter.partition.assign import place, placer
+from converter.partition.assign import place, placer, write_assignment
 from converter.partition.bit_widths import tensor_bits
 from converter.partition.integer_forms import offer
 from converter.partition.policy import FULL, Placement, Placer, parse_placement
@@ -37,7 +37,7 @@ from converter.transforms.nonuniform.find import find_quantizer_sites
 from converter.transforms.sigmoids.transform import ConstantGates
 from converter.transforms.transform import GraphFacts, Transform
 
-__all__ = ["Planned", "Searched", "adopted", "find_losses", "make_plan", "placer_of", "plan_of", "search"]
+__all__ = ["Planned", "Searched", "adopted", "find_losses", "float_plan", "make_plan", "placer_of", "plan_of", "search"]
 
 Look = Callable[[ir.Model], CalibrationStatistics]
 Offers = dict[str, SupportedForm | UnsupportedForm]
@@ -208,6 +208,12 @@ def placer_of(found: Searched) -> Placer:
         bits=found.options.widths,
         cheaper=found.approximated,
     )
+
+
+def float_plan(found: Searched) -> Plan:
+    """The placement of all operators in float."""
+    empty = Plan(_name(found.options), found.options.widths, found.target.name, {}, {})
+    return write_assignment(found.model, found.offers, found.choice, frozenset(), empty)
 
 
 def plan_of(found: Searched, plan: Plan) -> Planned:
