@@ -121,7 +121,7 @@ def test_usage(run: Run, source: Path, tmp_path: Path, words: list[str], text: s
 def test_evaluation_data_that_cannot_be_used(source: Path, labelled: Path, write_images: WriteImages, tmp_path: Path) -> None:
     with pytest.raises(CalibrationError, match="no calibration data at this path"):
         budget_of(source, max_drop=1.0, evaluation=tmp_path / "absent")
-    with pytest.raises(UsageError, match="2 classes .class0, class1.* and the model 10 outputs"):
+    with pytest.raises(UsageError, match=r"2 classes .class0, class1.* and the model 10 outputs"):
         budget_of(source, max_drop=1.0, evaluation=write_images(tmp_path / "images"))
     (tmp_path / "flat").mkdir()
     Image.new("RGB", (8, 8)).save(tmp_path / "flat" / "a.png")

@@ -41,7 +41,7 @@ def test_on_the_front_every_point_is_dearer_and_loses_less_than_the_one_before(o
 def test_the_front_has_every_placement_that_some_price_makes_the_best(operators: dict[str, tuple[float, float]]) -> None:
     place = independent_placer(operators)
     found = {each.placed.cost for each in price_front(place, FLOAT_COST, FLOAT_COST)}
-    wanted = {place(price).cost for price in [0.0, *(1.001 * s / l / FLOAT_COST for s, l in operators.values() if l)]}
+    wanted = {place(price).cost for price in [0.0, *(1.001 * saved / loss / FLOAT_COST for saved, loss in operators.values() if loss)]}
     assert all(any(abs(cost - other) < 1.0 for other in found) for cost in wanted)
 
 

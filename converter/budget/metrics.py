@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -206,7 +206,8 @@ def _agreement(pairs: Iterable[Mapping[str, Pair]], at: Evaluation) -> float:
 
 def _exactness(pairs: Iterable[Mapping[str, Pair]], _: Evaluation) -> float:
     """Of the output of numbers that is furthest from float, over all samples."""
-    powers, noises = Counter[str](), Counter[str]()
+    powers: defaultdict[str, float] = defaultdict(float)
+    noises: defaultdict[str, float] = defaultdict(float)
     for pair in pairs:
         for name, each in pair.items():
             if np.issubdtype(each.wanted.dtype, np.floating):
