@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from converter.errors import BoundMissedError
 from converter.partition.policy import Placed
 
-__all__ = ["Budget", "Candidate", "Found", "Key", "Point", "Trial", "budget_missed"]
+__all__ = ["Budget", "Candidate", "Found", "Key", "Point", "Trial", "budget_missed", "told"]
 
 Key = frozenset[tuple[str, str]]
 """Operators that run in integer, each with its form: two placements of the same key are the same model."""
@@ -136,3 +136,14 @@ def budget_missed(budget: Budget, written: str, hint: str) -> BoundMissedError:
         f"the least drop found is {best.drop:.4g}{unit} ({best.score:.4g}, float {budget.float_score:.4g}), {budget.limit:g} were allowed"
     )
     return BoundMissedError(f"{what}; {written}", where=f"--max-drop {budget.limit:g}, {budget.metric} on {budget.data}", hint=hint)
+
+
+def told(budget: Budget) -> str:
+    """What became of a budget, in one line."""
+    taken, unit = budget.taken, f" {budget.unit}" if budget.unit else ""
+    if taken is None or taken.score is None or taken.drop is None:
+        return f"drop of at most {budget.limit:g}{unit} in {budget.metric}: nothing pays in integer, so that all is float"
+    scores = f"{budget.metric} {taken.score:.4g}, float {budget.float_score:.4g}, {budget.data}"
+    models = "model" if budget.evaluations == 1 else "models"
+    missed = "" if budget.met else ", which is missed"
+    return f"drop {taken.drop:.4g} of at most {budget.limit:g}{unit}{missed} ({scores}); {budget.evaluations} {models} evaluated"

@@ -11,7 +11,7 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from converter.budget.records import Budget
+from converter.budget.records import Budget, told
 from converter.options import Options
 from converter.partition.bit_widths import CONTAINER_BITS, width_counts
 from converter.partition.policy import FOR_ACCURACY
@@ -106,7 +106,7 @@ def _summary(report: Report) -> Table:
         costs = f"{report.predicted / 1e6:.1f} of {report.predicted_float / 1e6:.1f} million {report.cost_unit}"
         row("predicted", f"{costs} ({report.predicted / report.predicted_float:.2f} of float) on {report.target}")
     if report.budget is not None:
-        row("budget", _budget(report.budget))
+        row("budget", told(report.budget))
     given_up = sum(op.reason == FOR_ACCURACY for op in report.plan.ops.values())
     if given_up:
         who = "1 operator" if given_up == 1 else f"{given_up} operators"
@@ -173,15 +173,6 @@ def _operators(report: Report) -> Table:
         why = "; ".join(reason for reason, _ in reasons.get(op_type, Counter()).most_common(2))
         table.add_row(op_type, str(integer[op_type]), str(count - integer[op_type]), Text(why))
     return table
-
-
-def _budget(budget: Budget) -> str:
-    taken, unit = budget.taken, f" {budget.unit}" if budget.unit else ""
-    if taken is None or taken.score is None or taken.drop is None:
-        return f"drop of at most {budget.limit:g}{unit} in {budget.metric}: all in float, nothing to evaluate"
-    scores = f"{budget.metric} {taken.score:.4g}, float {budget.float_score:.4g}, on {budget.data}"
-    models = "model" if budget.evaluations == 1 else "models"
-    return f"drop {taken.drop:.4g} of at most {budget.limit:g}{unit} ({scores}); {budget.evaluations} {models} evaluated"
 
 
 def _curve(budget: Budget) -> Table:
