@@ -10,7 +10,7 @@ from typing import Any
 
 import onnx
 
-from converter.budget.records import Budget
+from converter.budget.records import Budget, told
 from converter.canonicalise import Rewrite
 from converter.diagnosis.json_record import diagnosis_record
 from converter.diagnosis.records import Diagnosis
@@ -184,7 +184,7 @@ def _gained(report: Report) -> list[str]:
 def _lost(report: Report) -> list[str]:
     if report.verdict is None:
         return ["Nothing was emitted on this dry run, so the outputs were not compared."]
-    found = []
+    found = [] if report.budget is None else [f"Accuracy budget: {told(report.budget)}."]
     for output in report.verdict.outputs:
         if output.sqnr_db is not None:
             agreement = "" if output.agreement is None else f", with the same highest score at {output.agreement:.1%} of places"
@@ -207,6 +207,8 @@ def _next_step(report: Report) -> str:
         return f"Check the accuracy on labelled data before use, and keep the worst tensors float, from '{worst}' on, if it is short."
     if report.verdict is None:
         return "Convert without --dry-run to see what is gained and lost."
+    if report.budget is not None:
+        return "Measure the final accuracy on data that did not choose the placement, and the speed on a device."
     if report.not_measured:
         return f"Measure its speed on a device of class {report.target}, and its accuracy on labelled data."
     return "Measure its accuracy on labelled data."

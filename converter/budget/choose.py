@@ -8,7 +8,7 @@ import onnx
 
 from converter.budget.front import cheaper_by_one, dearer_one_by_one, price_front
 from converter.budget.metrics import Metric
-from converter.budget.records import Budget, Candidate, Found, Point
+from converter.budget.records import Budget, Candidate, Found, Key, Point
 from converter.budget.search import cheapest_within
 from converter.partition.assign import explained, most_cost
 from converter.partition.cost_model import predict
@@ -42,16 +42,12 @@ def choose_within_budget(
         return plan_of(found, float_plan(found)), Budget(
             metric.name, metric.unit, metric.data, limit, metric.float_score, (), None, True, 0
         )
-    fastest, evaluated = front[0], 0
-
-    def planned(candidate: Candidate) -> Planned:
-        return plan_of(found, explained(candidate.placed.plan, fastest.placed.plan))
+    fastest, made = front[0], dict[Key, Planned]()
 
     def score_of(candidate: Candidate) -> float:
-        nonlocal evaluated
-        progress.step(evaluated, most)
-        evaluated += 1
-        return metric.score(emit(planned(candidate)))
+        progress.step(len(made), most)
+        made[candidate.key] = plan_of(found, explained(candidate.placed.plan, fastest.placed.plan))
+        return metric.score(emit(made[candidate.key]))
 
     result = cheapest_within(
         front,
@@ -62,7 +58,7 @@ def choose_within_budget(
         between=lambda low, high: dearer_one_by_one(placed, low, high),
         cheaper=lambda here: cheaper_by_one(placed, here, fastest),
     )
-    return planned(result.best.candidate), _record(front, result, metric, limit, float_cost)
+    return made[result.best.candidate.key], _record(front, result, metric, limit, float_cost)
 
 
 def _record(front: Sequence[Candidate], result: Found, metric: Metric, limit: float, float_cost: float) -> Budget:
