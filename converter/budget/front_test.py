@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from converter.budget.front import cheaper_by_one, dearer_one_by_one, price_front
 from converter.budget.records import Candidate
-from converter.testing.candidates import FLOAT_COST, independent_placer
+from converter.budget.testing.candidates import FLOAT_COST, independent_placer
 
 OPERATORS = {"a": (20.0, 0.001), "b": (20.0, 0.1), "c": (10.0, 0.02), "d": (5.0, 0.0), "e": (0.1, 0.3)}
 """What each saves in integer, and what it adds to the loss; from the best bargain to the worst: d, a, c, b, e."""

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from converter.budget.records import Candidate, Found
 from converter.budget.search import cheapest_within
-from converter.testing.candidates import candidate
+from converter.budget.testing.candidates import candidate
 
 FLOAT_SCORE = 70.0
 
