@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -24,7 +24,9 @@ __all__ = ["Options"]
 
 _MOST_THREADS = 256
 _MOST_SAMPLES = 100_000
-_CALIBRATION, _PLAN = "calibration", "plan and report"
+_MOST_EVALUATIONS = 1000
+_OF_A_BUDGET = {"evaluation": "--eval", "metric": "--metric", "max_evaluations": "--max-evaluations", "keep_best": "--keep-best"}
+_CALIBRATION, _BUDGET, _PLAN = "calibration", "accuracy budget", "plan and report"
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,12 @@ class Options:
         latency: compare latencies, which takes seconds, also on a machine that is none of the target's.
         seed: of all random choices.
         threads: of the runtime; 0 leaves the choice to it.
+        max_drop: the most that a score may lose, in its unit: the cheapest placement within it is chosen, see :mod:`converter.budget`.
+            None for no such budget.
+        evaluation: folder or zip of images, .npz or .npy, on which the score is measured; in class folders for ``top1``.
+        metric: ``top1``, ``agreement``, ``sqnr``, or a command that prints a number for the model whose path is its last argument.
+        max_evaluations: quantized models that are evaluated at most.
+        keep_best: write the best found where nothing is within the budget.
         plan_in: a plan to use instead of making one.
     """
 
@@ -82,6 +90,13 @@ class Options:
     latency: bool = flag(False, "compare latencies also where this machine is none of the target's")
     seed: int = flag(0, "of all random choices", "N")
     threads: int = flag(0, "of the runtime; 0 lets it choose", "N")
+    max_drop: float | None = flag(None, "take the cheapest placement whose score drops by no more", "X", kind=float, group=_BUDGET)
+    evaluation: Path | None = flag(
+        None, "data to measure the score on; images in class folders for top1", "PATH", kind=Path, name="--eval", group=_BUDGET
+    )
+    metric: str = flag("top1", "top1, agreement, sqnr, or a COMMAND that prints a number for a model's path", "HOW", group=_BUDGET)
+    max_evaluations: int = flag(12, "models that are evaluated at most", "N", group=_BUDGET)
+    keep_best: bool = flag(False, "write the best found even if the budget is missed (exit 6)", group=_BUDGET)
     plan_in: Path | None = flag(None, "use this plan, perhaps edited, instead of making one", "FILE", kind=Path, group=_PLAN)
 
     def __post_init__(self) -> None:
@@ -101,6 +116,7 @@ class Options:
             raise UsageError(f"the seed {self.seed} is out of range", where="--seed", hint="give 0 to 4294967295")
         if self.min_sqnr is not None and not math.isfinite(self.min_sqnr):
             raise UsageError(f"{self.min_sqnr} is not a bound", where="--min-sqnr", hint="give a number of decibels, such as 20")
+        self._check_budget()
         _one_of("--method", self.method, METHOD_NAMES)
         for kind in self.losses.values():
             _one_of("--loss", kind, LOSS_NAMES)
@@ -110,12 +126,31 @@ class Options:
                 hint = f"leave it out, or give --method {' or '.join(OBSERVING)}"
                 raise UsageError(f"the method {self.method} has no choice of observers", where="--observer", hint=hint)
 
+    def _check_budget(self) -> None:
+        if self.max_drop is None:
+            defaults = {each.name: each.default for each in fields(self)}
+            for name, said in _OF_A_BUDGET.items():
+                if getattr(self, name) != defaults[name]:
+                    raise UsageError("it says nothing without a budget", where=said, hint="give --max-drop too, or leave it out")
+            return
+        if not 0.0 <= self.max_drop < math.inf:
+            raise UsageError(f"{self.max_drop} is not a drop", where="--max-drop", hint="give 0 or more, such as 0.5")
+        if not 1 <= self.max_evaluations <= _MOST_EVALUATIONS:
+            hint = f"give 1 to {_MOST_EVALUATIONS}"
+            raise UsageError(f"{self.max_evaluations} evaluations make no sense", where="--max-evaluations", hint=hint)
+        placed = {"--placement": self.placement != "latency", "--full": self.full, "--plan-in": self.plan_in is not None}
+        for said in (name for name, given in placed.items() if given):
+            raise UsageError("the budget decides what runs in integer", where=f"--max-drop with {said}", hint="give one of the two")
+
     def _give_types(self) -> None:
         """Take what a program would write: texts for paths, and one pattern for several."""
-        for name in ("samples", "threads", "seed"):
+        for name in ("samples", "threads", "seed", "max_evaluations"):
             if not isinstance(getattr(self, name), int):
-                raise UsageError(f"{getattr(self, name)!r} is not a whole number", where=f"--{name}", hint="give a number")
+                where = f"--{name.replace('_', '-')}"
+                raise UsageError(f"{getattr(self, name)!r} is not a whole number", where=where, hint="give a number")
         typed: dict[str, Any] = {"target": str(self.target), "plan_in": None if self.plan_in is None else Path(self.plan_in)}
+        if self.evaluation is not None:
+            typed["evaluation"] = Path(self.evaluation)
         if isinstance(self.exclude, str):
             typed["exclude"] = (self.exclude,)
         if isinstance(self.preprocess, str):

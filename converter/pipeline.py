@@ -13,9 +13,13 @@ import onnx
 import onnx_ir as ir
 
 from converter import __version__
+from converter.budget.choose import choose_within_budget
+from converter.budget.metrics import METRICS, Evaluation, check_metric, open_metric
+from converter.budget.records import Budget, budget_missed
 from converter.calibration.array_files import ArrayStore
 from converter.calibration.given_samples import GIVEN, given_arrays
 from converter.calibration.input_shapes import calibration_shapes
+from converter.calibration.input_specs import InputSpec
 from converter.calibration.observer import CalibrationStatistics, collect_statistics
 from converter.calibration.preprocess import Preprocess, parse_preprocess
 from converter.calibration.samples import SampleSet, load_samples
@@ -30,7 +34,7 @@ from converter.graph.exclusions import excluded_nodes
 from converter.graph.operator_sets import CANONICAL_OPSET
 from converter.graph.source_nodes import name_after_source
 from converter.load.files import check_input, check_outputs, write_files
-from converter.load.metadata import PREPROCESS
+from converter.load.metadata import PREPROCESS, class_names
 from converter.load.model import Source, load
 from converter.options import Options
 from converter.partition.bit_widths import CONTAINER_BITS
@@ -52,9 +56,20 @@ from converter.sensitivity.output_loss import OutputLoss
 from converter.system.peak_memory import peak_memory
 from converter.targets import FILE_SUFFIX, Target, find_target
 from converter.targets.costs import Shapes
+from converter.verify.parity import selected_rows
 from converter.verify.verdict import Verdict, verify
 
-__all__ = ["Calibrated", "adopt_plan", "calibrate", "convert", "diagnose_plan", "emit_model", "make_plan", "verify_model"]
+__all__ = [
+    "Calibrated",
+    "adopt_plan",
+    "calibrate",
+    "convert",
+    "diagnose_plan",
+    "emit_model",
+    "make_plan",
+    "plan_within_budget",
+    "verify_model",
+]
 
 
 def convert(
@@ -81,15 +96,22 @@ def convert(
         report_out: where the report goes, as a page for a browser; every tensor is measured for it, and the JSON then holds this too.
 
     Returns:
-        what was done and found, with the model.
+        what was done and found, with the model. With a budget that nothing holds and ``keep_best``, it says so in ``budget.met``.
 
     Raises:
         ConverterError: see :mod:`converter.errors`. None of the files is written then.
     """
     options = Options() if options is None else options
+    if options.max_drop is not None:
+        if dry_run:
+            hint = "leave one of the two out"
+            raise UsageError("a budget needs models that are emitted and evaluated", where="--max-drop with --dry-run", hint=hint)
+        check_metric(options.metric, options.evaluation)
     source = source if isinstance(source, onnx.ModelProto) else Path(source)
     target_file = options.target if options.target.endswith(FILE_SUFFIX) else None
-    read = _files({"IN": source, "--calib": options.calib, "--plan-in": options.plan_in, "--target": target_file})
+    read = _files(
+        {"IN": source, "--calib": options.calib, "--eval": options.evaluation, "--plan-in": options.plan_in, "--target": target_file}
+    )
     written = _files({"OUT": output, "--plan-out": plan_out, "--json": json_out, "--report": report_out})
     if "IN" in read:
         check_input(read["IN"])
@@ -132,8 +154,7 @@ def _converted(
     source: Source, output: Path | None, options: Options, given: Plan | None, dry_run: bool, diagnosed: bool, progress: Progress
 ) -> Report:
     calibrated = calibrate(source, options, progress)
-    progress.stage("plan")
-    planned = make_plan(calibrated, progress) if given is None else adopt_plan(calibrated, given, options.plan_in)
+    planned, budget = _planned(calibrated, given, progress)
     if dry_run:
         return _report(calibrated, planned, diagnosis=_diagnosis(calibrated, planned, progress) if diagnosed else None)
     progress.stage("emit")
@@ -147,7 +168,18 @@ def _converted(
         latency = latency_ratio(source.model, model, calibrated.samples.held_aside[0])
     # after all that goes into the file, which a report shall not change
     diagnosis = _diagnosis(calibrated, planned, progress) if diagnosed else None
-    return _report(calibrated, planned, _Result("" if output is None else output.name, model, verdict, latency), diagnosis)
+    result = _Result("" if output is None else output.name, model, verdict, latency)
+    return _report(calibrated, planned, result, diagnosis, budget)
+
+
+def _planned(at: Calibrated, given: Plan | None, progress: Progress) -> tuple[Planned, Budget | None]:
+    if at.options.max_drop is not None:
+        planned, budget = plan_within_budget(at, progress)
+        if not budget.met and not at.options.keep_best:
+            raise budget_missed(budget, "nothing was written", "allow a larger drop, or see how far it gets with --keep-best")
+        return planned, budget
+    progress.stage("plan")
+    return make_plan(at, progress) if given is None else adopt_plan(at, given, at.options.plan_in), None
 
 
 def _diagnosis(at: Calibrated, planned: Planned, progress: Progress) -> Diagnosis:
@@ -177,6 +209,7 @@ class Calibrated:
         canonical: the model in canonical form; its operators are named after the source's.
         excluded: names of operators that stay float.
         seen: ranges, shapes and values of its tensors on the samples.
+        inputs: of the model, at the sizes of the samples.
         losses: by which each float output counts.
     """
 
@@ -189,6 +222,7 @@ class Calibrated:
     canonical: Canonical
     excluded: frozenset[str]
     seen: CalibrationStatistics
+    inputs: tuple[InputSpec, ...]
     losses: Mapping[str, OutputLoss]
 
     @property
@@ -208,7 +242,7 @@ def calibrate(source: Source, options: Options, progress: Progress = SILENT) -> 
         ConverterError: the samples cannot be used, the model does not run, or an option does not fit the model.
     """
     target = find_target(options.target)
-    samples, preprocess, remarks = _samples(source, options, progress)
+    samples, inputs, preprocess, remarks = _samples(source, options, progress)
     progress.stage("canonicalise")
     canonical = canonicalise(source.model, samples.calibration[:PROOF_SAMPLES], target)
     for remark in undone(canonical):
@@ -221,15 +255,57 @@ def calibrate(source: Source, options: Options, progress: Progress = SILENT) -> 
     progress.stage("observe")
     seen = collect_statistics(canonical.model, samples.calibration, seed=options.seed, threads=options.threads, progress=progress.step)
     losses = find_losses(canonical.model, samples.calibration, options)
-    return Calibrated(source, options, target, samples, preprocess, tuple(remarks), canonical, excluded, seen, losses)
+    return Calibrated(source, options, target, samples, preprocess, tuple(remarks), canonical, excluded, seen, tuple(inputs), losses)
 
 
 def make_plan(at: Calibrated, progress: Progress = SILENT) -> Planned:
     """Let the method of the options decide what runs in integer, and how numbers become codes."""
-    model, feeds = at.canonical.model, at.samples.calibration
-    reconstruction_blocks = tuple(ReconstructionBlock(block.nodes, block.outputs) for block in find_structure(model, at.shapes).blocks)
+    model, feeds, blocks = at.canonical.model, at.samples.calibration, _reconstruction_blocks(at)
     return planning.make_plan(
-        model, at.seen, at.look, feeds, reconstruction_blocks, at.target, at.options, at.excluded, losses=at.losses, progress=progress.step
+        model, at.seen, at.look, feeds, blocks, at.target, at.options, at.excluded, losses=at.losses, progress=progress.step
+    )
+
+
+def plan_within_budget(at: Calibrated, progress: Progress = SILENT) -> tuple[Planned, Budget]:
+    """Let the method decide how numbers become codes, and measured accuracy what runs in integer; the options hold the budget.
+
+    Returns:
+        the cheapest plan found within the budget, or if there is none the one that drops least, and the record of the search.
+
+    Raises:
+        UsageError, CalibrationError: the metric does not fit the model, or the evaluation data cannot be read.
+    """
+    options = at.options
+    if options.max_drop is None:
+        raise UsageError("the options hold no budget", where="--max-drop", hint="give one")
+    progress.stage("evaluate")
+    if options.metric not in METRICS and options.evaluation is not None:
+        progress.note("--eval is not read: the command of --metric has data of its own")
+    metric = open_metric(options.metric, _evaluation(at))
+    progress.stage("plan")
+    model, feeds, blocks = at.canonical.model, at.samples.calibration, _reconstruction_blocks(at)
+    found = planning.search(
+        model, at.seen, at.look, feeds, blocks, at.target, options, at.excluded, losses=at.losses, progress=progress.step
+    )
+    progress.stage("budget")
+    return choose_within_budget(found, lambda planned: emit_model(at, planned), metric, options.max_drop, options.max_evaluations, progress)
+
+
+def _reconstruction_blocks(at: Calibrated) -> tuple[ReconstructionBlock, ...]:
+    return tuple(ReconstructionBlock(block.nodes, block.outputs) for block in find_structure(at.canonical.model, at.shapes).blocks)
+
+
+def _evaluation(at: Calibrated) -> Evaluation:
+    return Evaluation(
+        at.source,
+        at.options.evaluation,
+        at.inputs,
+        at.preprocess,
+        class_names(at.source.metadata),
+        {name: loss.axis for name, loss in at.losses.items() if loss.counts_scores},
+        selected_rows(at.canonical.model, at.samples.held_aside[0]),
+        at.target.session_settings.get(platform.machine(), {}),
+        at.options.threads,
     )
 
 
@@ -295,7 +371,7 @@ def diagnose_plan(at: Calibrated, planned: Planned, progress: Progress = SILENT)
     )
 
 
-def _samples(source: Source, options: Options, progress: Progress) -> tuple[SampleSet, Preprocess | None, list[str]]:
+def _samples(source: Source, options: Options, progress: Progress) -> tuple[SampleSet, list[InputSpec], Preprocess | None, list[str]]:
     remarks = list(source.notes)
     if options.require_data and options.calib is None:
         raise CalibrationError("there are no calibration data", where="--require-data", hint="give some with --calib")
@@ -325,7 +401,7 @@ def _samples(source: Source, options: Options, progress: Progress) -> tuple[Samp
         remarks.append("there was one sample only: it was used to calibrate and to compare")
     for remark in (*remarks, *samples.doubts):
         progress.note(remark)
-    return samples, preprocess, remarks
+    return samples, specs, preprocess, remarks
 
 
 def _read_plan(path: Path, options: Options) -> Plan:
@@ -386,7 +462,9 @@ def _why_float(offers: Mapping[str, SupportedForm | UnsupportedForm], target: Ta
     return "none has an integer form" + "".join(often)
 
 
-def _report(at: Calibrated, planned: Planned, result: _Result | None = None, diagnosis: Diagnosis | None = None) -> Report:
+def _report(
+    at: Calibrated, planned: Planned, result: _Result | None = None, diagnosis: Diagnosis | None = None, budget: Budget | None = None
+) -> Report:
     warnings = [*at.samples.doubts]
     if not any(op.reads_codes for op in planned.plan.ops.values()):
         warnings.append(f"all operators stay float: {_why_float(planned.offers, at.target)}")
@@ -399,7 +477,7 @@ def _report(at: Calibrated, planned: Planned, result: _Result | None = None, dia
         bits=str(planned.plan.bits),
         target=planned.plan.target,
         architectures=at.target.architectures,
-        placement="as read" if at.options.plan_in is not None else at.options.placement,
+        placement="as read" if at.options.plan_in is not None else at.options.placement if budget is None else "within the budget",
         predicted=predict(planned.model, planned.plan, planned.offers, at.shapes, at.target).total,
         predicted_float=predict(planned.model, None, {}, at.shapes, at.target).total,
         cost_unit=at.target.unit,
@@ -420,4 +498,5 @@ def _report(at: Calibrated, planned: Planned, result: _Result | None = None, dia
         peak_memory=peak_memory(),
         model=None if result is None else result.model,
         diagnosis=diagnosis,
+        budget=budget,
     )

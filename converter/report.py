@@ -10,6 +10,7 @@ from typing import Any
 
 import onnx
 
+from converter.budget.records import Budget, told
 from converter.canonicalise import Rewrite
 from converter.diagnosis.json_record import diagnosis_record
 from converter.diagnosis.records import Diagnosis
@@ -64,6 +65,7 @@ class Report:
         peak_memory: bytes that this process took at most so far; 0 where the system does not say.
         model: the result; None on a dry run.
         diagnosis: tensor by tensor; None unless it was asked for.
+        budget: what became of an accuracy budget; None without one.
     """
 
     source: str
@@ -94,6 +96,7 @@ class Report:
     peak_memory: int = 0
     model: onnx.ModelProto | None = field(default=None, repr=False, compare=False)
     diagnosis: Diagnosis | None = field(default=None, repr=False)
+    budget: Budget | None = None
 
     @property
     def at_home(self) -> bool:
@@ -181,7 +184,7 @@ def _gained(report: Report) -> list[str]:
 def _lost(report: Report) -> list[str]:
     if report.verdict is None:
         return ["Nothing was emitted on this dry run, so the outputs were not compared."]
-    found = []
+    found = [] if report.budget is None else [f"Accuracy budget: {told(report.budget)}."]
     for output in report.verdict.outputs:
         if output.sqnr_db is not None:
             agreement = "" if output.agreement is None else f", with the same highest score at {output.agreement:.1%} of places"
@@ -204,6 +207,8 @@ def _next_step(report: Report) -> str:
         return f"Check the accuracy on labelled data before use, and keep the worst tensors float, from '{worst}' on, if it is short."
     if report.verdict is None:
         return "Convert without --dry-run to see what is gained and lost."
+    if report.budget is not None:
+        return "Measure the final accuracy on data that did not choose the placement, and the speed on a device."
     if report.not_measured:
         return f"Measure its speed on a device of class {report.target}, and its accuracy on labelled data."
     return "Measure its accuracy on labelled data."
@@ -211,7 +216,7 @@ def _next_step(report: Report) -> str:
 
 def report_json(report: Report) -> str:
     """The report as JSON; grids are left to ``--plan-out``."""
-    apart = ("plan", "model", "verdict", "latency", "rewrites", "notes", "warnings", "opset", "diagnosis")
+    apart = ("plan", "model", "verdict", "latency", "rewrites", "notes", "warnings", "opset", "diagnosis", "budget")
     record: dict[str, Any] = {k: v for k, v in vars(report).items() if k not in apart}
     record["opset"] = list(report.opset)
     record["rewrites"] = [asdict(r) for r in report.rewrites]
@@ -231,6 +236,8 @@ def report_json(report: Report) -> str:
     record["latency_ratio"] = None if report.latency is None else {**asdict(report.latency), "machine": platform.machine()}
     record["latency_not_measured"] = report.not_measured
     record["notes"], record["warnings"] = list(report.notes), list(report.warnings)
+    if report.budget is not None:
+        record["budget"] = asdict(report.budget)
     if report.diagnosis is not None:
         record["summary"] = asdict(summarise(report))
         record["diagnosis"] = diagnosis_record(report.diagnosis)

@@ -16,7 +16,7 @@ import re
 import time
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
@@ -29,11 +29,12 @@ from PIL import Image
 from rich.console import Console
 from rich.progress import Progress
 
+from converter.budget.labels import outputs_of_classes
 from converter.calibration.preprocess import Preprocess, apply_preprocess, parse_preprocess, spec_text
 from converter.cli.command import Parser, exit_code, print_line
 from converter.errors import CalibrationError, ModelError, UsageError
 from converter.load.files import write_files
-from converter.load.metadata import CLASSES, PREPROCESS
+from converter.load.metadata import PREPROCESS, class_names
 from models.images import LabelledImages, find_images
 from models.unsigned_codes import unsigned_codes
 
@@ -41,7 +42,6 @@ __all__ = [
     "Classifier",
     "Score",
     "answers_of",
-    "class_names",
     "exact_setting",
     "main",
     "open_classifier",
@@ -180,14 +180,9 @@ def output_indices(data: LabelledImages, outputs: int, class_names: tuple[str, .
         UsageError: none of the cases applies.
     """
     names = data.classes
-    if class_names and set(names) <= set(class_names):
-        return np.array([class_names.index(name) for name in names], np.int64)
-    if all(name.isdecimal() for name in names) and max(map(int, names)) < outputs:
-        return np.array([int(name) for name in names], np.int64)
-    if len(names) == outputs:
-        numbers = all(name.isdecimal() for name in names)
-        ordered = sorted(names, key=int) if numbers else list(names)
-        return np.array([ordered.index(name) for name in names], np.int64)
+    matched = outputs_of_classes(names, outputs, class_names)
+    if matched is not None:
+        return np.array([matched[name] for name in names], np.int64)
     if outputs == 1000 and all(re.fullmatch(r"n\d{8}", name) for name in names):
         from timm.data import ImageNetInfo
 
@@ -222,23 +217,6 @@ def score(
         done += len(answers)
         advance(len(answers))
     return Score(done, correct, time.monotonic() - start)
-
-
-def class_names(metadata: Mapping[str, str]) -> tuple[str, ...]:
-    """Names of a model's outputs, in order, as its metadata has them; empty if it does not.
-
-    Raises:
-        ModelError: they are no list of names.
-    """
-    text = metadata.get(CLASSES, "[]")
-    try:
-        names = json.loads(text)
-    except ValueError:
-        names = None
-    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        hint = 'export the model again, or write a JSON list such as ["cat", "dog"]'
-        raise ModelError(f"the names of the classes are damaged: {text[:40]}", where=f"metadata {CLASSES}", hint=hint)
-    return tuple(names)
 
 
 def answers_of(classifier: Classifier, data: LabelledImages, preprocess: Preprocess, *, batch: int) -> Iterator[npt.NDArray[np.float32]]:

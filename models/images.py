@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import re
 import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,10 +11,11 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from PIL import Image
 
+from converter.budget.labels import class_of_each
+
 __all__ = ["LabelledImages", "find_images", "labelled_images", "load_uint8"]
 
 _SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm"}
-_INDEXED = re.compile(r"(\d+)_n\d{8}_")
 
 
 @dataclass(frozen=True)
@@ -81,10 +81,8 @@ def find_images(source: Path) -> LabelledImages:
         ValueError: not a zip or folder, or the images are of neither kind.
     """
     entries = _image_paths(source)
-    matches = [_INDEXED.match(PurePosixPath(entry).name) for entry in entries]
-    if entries and all(matches):
-        return _with_labels(source, entries, [str(int(match[1])) for match in matches if match])
-    return labelled_images(source)
+    labelled = [(entry, name) for entry, name in zip(entries, class_of_each(entries), strict=True) if name]
+    return _with_labels(source, [entry for entry, _ in labelled], [name for _, name in labelled]) if labelled else labelled_images(source)
 
 
 def _image_paths(source: Path) -> list[str]:

@@ -10,9 +10,10 @@ import numpy as np
 import numpy.typing as npt
 
 from converter.errors import UsageError, VerificationError
+from converter.load.metadata import class_names
 from converter.runtime.session import open_session, run_session
 from converter.verify.quality import sqnr
-from models.evaluate import answers_of, class_names, open_classifier, output_indices
+from models.evaluate import answers_of, open_classifier, output_indices
 from models.images import LabelledImages, find_images
 from runtime_tests.model_pair import ModelPair
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from converter.calibration.preprocess import Preprocess, apply_preprocess, open_
 from converter.calibration.shuffle import shuffled
 from converter.errors import CalibrationError
 
-__all__ = ["ImageFeeds", "image_feeds", "image_row", "treatment"]
+__all__ = ["ImageFeeds", "image_batches", "image_feeds", "image_row", "treatment"]
 
 Array = npt.NDArray[Any]
 
@@ -50,15 +50,8 @@ def image_feeds(path: Path, inputs: Sequence[InputSpec], most: int, preprocess: 
     Raises:
         CalibrationError: no input or more than one takes pictures, or there are too few that can be read.
     """
-    pictures = image_inputs(inputs)
-    listed = f"use an .npz with one array for each input: {'; '.join(map(str, inputs))}"
-    if len(pictures) != 1:
-        what = "images fit only a model with one input that takes pictures (float or uint8, 1 or 3 channels)"
-        raise CalibrationError(what, where=str(path), hint=listed)
-    ((name, layout),) = pictures.items()
-    picture = next(spec for spec in inputs if spec.name == name)
+    picture, layout, beside = _filled(path, inputs)
     others = [spec for spec in inputs if spec is not picture]
-    beside = {spec.name: _made_up(spec, layout, listed) for spec in others}
     rows, reasons = list[Array](), list[tuple[str, str]]()
     with open_images(path) as (files, read):
         for index in shuffled(len(files), seed):
@@ -78,6 +71,52 @@ def image_feeds(path: Path, inputs: Sequence[InputSpec], most: int, preprocess: 
     stacks = [np.stack(rows[start : start + batch]) for start in range(0, len(rows) - batch + 1, batch)]
     feeds = [{spec.name: stack if spec is picture else beside[spec.name] for spec in inputs} for stack in stacks]
     return ImageFeeds(feeds, picture, len(files), [file for file, _ in reasons], _assumed(others, layout))
+
+
+def image_batches(path: Path, inputs: Sequence[InputSpec], preprocess: Preprocess) -> Iterator[tuple[list[str], dict[str, Array]]]:
+    """Read all images in the order of their names, as many at a time as the model takes; a last batch repeats its last image.
+
+    Args:
+        path: folder or zip.
+        inputs: all inputs of the model, one of which takes pictures.
+        preprocess: how, as for :func:`image_feeds`.
+
+    Yields:
+        names of the images, and the feed, whose first rows they are.
+
+    Raises:
+        CalibrationError: no input or more than one takes pictures, or an image cannot be read.
+    """
+    picture, layout, beside = _filled(path, inputs)
+    with open_images(path) as (files, read):
+        for start in range(0, len(files), picture.batch):
+            names = files[start : start + picture.batch]
+            rows = []
+            for name in names:
+                try:
+                    rows.append(image_row(read(name), picture, layout, preprocess))
+                except Exception as error:  # as above
+                    text = error.what if isinstance(error, CalibrationError) else str(error) or type(error).__name__
+                    where = f"{path}: {name}"
+                    raise CalibrationError(f"an image cannot be read: {text}", where=where, hint="repair or remove it") from error
+            stack = np.stack([*rows, *[rows[-1]] * (picture.batch - len(rows))])
+            yield names, {spec.name: stack if spec is picture else beside[spec.name] for spec in inputs}
+
+
+def _filled(path: Path, inputs: Sequence[InputSpec]) -> tuple[InputSpec, ImageLayout, dict[str, Array]]:
+    """The one input that takes pictures, and what the others get.
+
+    Raises:
+        CalibrationError: none or more than one does.
+    """
+    pictures = image_inputs(inputs)
+    listed = f"use an .npz with one array for each input: {'; '.join(map(str, inputs))}"
+    if len(pictures) != 1:
+        what = "images fit only a model with one input that takes pictures (float or uint8, 1 or 3 channels)"
+        raise CalibrationError(what, where=str(path), hint=listed)
+    ((name, layout),) = pictures.items()
+    picture = next(spec for spec in inputs if spec.name == name)
+    return picture, layout, {spec.name: _made_up(spec, layout, listed) for spec in inputs if spec is not picture}
 
 
 def image_row(image: Image.Image, spec: InputSpec, layout: ImageLayout, preprocess: Preprocess) -> Array:

@@ -84,14 +84,14 @@ def _parser() -> _Parser:
         usage="%(prog)s IN.onnx OUT.onnx [options]",
         description="Convert a float ONNX hybrid vision transformer to an int8 QDQ model for ONNX Runtime.",
         epilog="Exit codes: 0 written and verified, 1 unexpected, 2 usage, 3 model, 4 calibration data, 5 verification failed, "
-        "6 a requested bound missed, 130 interrupted. Nothing is written unless the code is 0. "
+        "6 a requested bound missed, 130 interrupted. Nothing is written unless the code is 0 (but see --keep-best). "
         "To compare two results: %(prog)s compare --help.",
         allow_abbrev=False,
     )
     add = parser.add_argument
     add("source", metavar="IN.onnx", type=Path, nargs="?", help="float model")
     add("output", metavar="OUT.onnx", type=Path, nargs="?", help="int8 model; replaced if it exists")
-    groups = {title: parser.add_argument_group(title) for title in ("calibration", "conversion", "plan and report")}
+    groups = {title: parser.add_argument_group(title) for title in ("calibration", "conversion", "accuracy budget", "plan and report")}
     for field in _flag_fields():
         _add_field(groups, field)
     add = groups["plan and report"].add_argument

@@ -27,8 +27,12 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from converter.options import Options
+    from converter.report import Report
 
 __all__ = ["main"]
+
+Result = tuple[str, ConverterError | None]
+"""What goes to stdout, and how the command ends behind it."""
 
 _WIDTH = 100  # of tables that go to a file
 _PIPE_WIDTH = 240  # of lists that go to other programs, which want one line an entry
@@ -85,9 +89,11 @@ def _run(flags: argparse.Namespace, interruption: Interruption) -> None:
     with watch(quiet=flags.quiet) as plain:
         progress = _watchful(plain, interruption)
         progress.stage("start")
-        text = (_explained if flags.explain else _converted)(flags, options, progress, interruption)
+        text, missed = (_explained if flags.explain else _converted)(flags, options, progress, interruption)
     if text:
         _print(text)
+    if missed is not None:
+        raise missed
 
 
 def _check_paths(options: Options) -> None:
@@ -100,6 +106,8 @@ def _check_paths(options: Options) -> None:
 
     if isinstance(options.calib, Path):
         check_calibration_path(options.calib)
+    if options.evaluation is not None:
+        check_calibration_path(options.evaluation)
     if options.plan_in is not None:
         try:
             check_text_file(options.plan_in)
@@ -108,16 +116,15 @@ def _check_paths(options: Options) -> None:
             raise UsageError(what, where=f"--plan-in {options.plan_in}", hint="check the path") from None
 
 
-def _converted(flags: argparse.Namespace, options: Options, progress: Progress, interruption: Interruption) -> str:
-    """Convert; returns what goes to stdout."""
+def _converted(flags: argparse.Namespace, options: Options, progress: Progress, interruption: Interruption) -> Result:
+    """Convert."""
     with interruption.deferred():
         import onnxruntime  # noqa: F401
     with interruption.deferred():
         import torch  # noqa: F401
     with interruption.deferred():
-        from converter.cli.report_tables import float_operator_lines, report_tables
+        from converter.budget.records import budget_missed
         from converter.pipeline import convert
-        from converter.report import report_json
     json_out = None if flags.json == "-" else flags.json
     report = convert(
         flags.source,
@@ -129,6 +136,17 @@ def _converted(flags: argparse.Namespace, options: Options, progress: Progress, 
         json_out=json_out,
         report_out=flags.report,
     )
+    missed = None
+    if report.budget is not None and not report.budget.met:
+        missed = budget_missed(report.budget, f"the best found was written to {flags.output}", "see the curve in the report")
+    return _told(flags, report), missed
+
+
+def _told(flags: argparse.Namespace, report: Report) -> str:
+    """What goes to stdout."""
+    from converter.cli.report_tables import float_operator_lines, report_tables
+    from converter.report import report_json
+
     if flags.json == "-":
         return report_json(report)
     if flags.quiet:
@@ -137,10 +155,10 @@ def _converted(flags: argparse.Namespace, options: Options, progress: Progress, 
     return _table(report_tables(report), _WIDTH) + "".join(f"{line}\n" for line in lines)
 
 
-def _explained(flags: argparse.Namespace, options: Options, progress: Progress, interruption: Interruption) -> str:
+def _explained(flags: argparse.Namespace, options: Options, progress: Progress, interruption: Interruption) -> Result:
     with interruption.deferred():
         from converter.cli.explain import explain, structure_tables
-    return _table(structure_tables(explain(flags.source, options, progress=progress)), _PIPE_WIDTH)
+    return _table(structure_tables(explain(flags.source, options, progress=progress)), _PIPE_WIDTH), None
 
 
 def _table(table: RenderableType, width: int) -> str:

@@ -11,6 +11,7 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from converter.budget.records import Budget, told
 from converter.options import Options
 from converter.partition.bit_widths import CONTAINER_BITS, width_counts
 from converter.partition.policy import FOR_ACCURACY
@@ -36,6 +37,8 @@ def report_tables(report: Report) -> RenderableType:
     """The report as a summary, the operators by type, and the largest products that stayed float."""
     blank = Text("")
     parts: list[RenderableType] = [_summary(report), blank, _operators(report)]
+    if report.budget is not None and report.budget.points:
+        parts += [blank, _curve(report.budget)]
     if report.verdict is not None:
         products = [op for op in report.verdict.integer_coverage.float_ops if op.macs]
         if products:
@@ -102,6 +105,8 @@ def _summary(report: Report) -> Table:
     if report.predicted_float:
         costs = f"{report.predicted / 1e6:.1f} of {report.predicted_float / 1e6:.1f} million {report.cost_unit}"
         row("predicted", f"{costs} ({report.predicted / report.predicted_float:.2f} of float) on {report.target}")
+    if report.budget is not None:
+        row("budget", told(report.budget))
     given_up = sum(op.reason == FOR_ACCURACY for op in report.plan.ops.values())
     if given_up:
         who = "1 operator" if given_up == 1 else f"{given_up} operators"
@@ -167,6 +172,21 @@ def _operators(report: Report) -> Table:
     for op_type, count in total.most_common():
         why = "; ".join(reason for reason, _ in reasons.get(op_type, Counter()).most_common(2))
         table.add_row(op_type, str(integer[op_type]), str(count - integer[op_type]), Text(why))
+    return table
+
+
+def _curve(budget: Budget) -> Table:
+    """Measured points of the search, the cheapest first."""
+    table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
+    for title in ("cost of float", "drop", "score", "integer", "placement"):
+        table.add_column(title, justify="left" if title == "placement" else "right", no_wrap=title != "placement")
+    for place, point in enumerate(budget.points):
+        if point.score is None or point.drop is None:
+            continue
+        chosen = place == budget.chosen
+        label = f"{point.label}{' <- chosen' if chosen else ''}"
+        cells = (f"{point.cost:.3f}", f"{point.drop:.4g}", f"{point.score:.4g}", str(point.integer), label)
+        table.add_row(*cells, style="bold" if chosen else "")
     return table
 
 

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-__all__ = ["BITS", "CALIBRATION", "CLASSES", "METHOD", "PREPROCESS", "SEED", "SOURCE", "TARGET", "VERSION"]
+import json
+from collections.abc import Mapping
+
+from converter.errors import ModelError
+
+__all__ = ["BITS", "CALIBRATION", "CLASSES", "METHOD", "PREPROCESS", "SEED", "SOURCE", "TARGET", "VERSION", "class_names"]
 
 PREPROCESS = "bridgequant.preprocess"
 """How images become inputs, as a SPEC of :mod:`converter.calibration.preprocess`."""
@@ -18,3 +23,20 @@ METHOD, BITS, TARGET = "bridgequant.method", "bridgequant.bits", "bridgequant.ta
 
 CALIBRATION, SEED, SOURCE = "bridgequant.calibration", "bridgequant.seed", "bridgequant.source"
 """Digest of the calibration samples, seed, and digest of the float model."""
+
+
+def class_names(metadata: Mapping[str, str]) -> tuple[str, ...]:
+    """Names of a model's outputs, in order, as its metadata has them; empty if it does not.
+
+    Raises:
+        ModelError: they are no list of names.
+    """
+    text = metadata.get(CLASSES, "[]")
+    try:
+        names = json.loads(text)
+    except ValueError:
+        names = None
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        hint = 'export the model again, or write a JSON list such as ["cat", "dog"]'
+        raise ModelError(f"the names of the classes are damaged: {text[:40]}", where=f"metadata {CLASSES}", hint=hint)
+    return tuple(names)

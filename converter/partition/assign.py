@@ -34,7 +34,7 @@ from converter.forms.registry import PASSING
 from converter.graph.queries import constant, consumers, is_float, is_graph_output, relabel_factor, sole_consumer
 from converter.partition.cost_model import predict
 from converter.partition.max_flow import minimum_cut
-from converter.partition.policy import FOR_ACCURACY, LATENCY, Placed, Placement, added_loss, affordable, penalties
+from converter.partition.policy import FOR_ACCURACY, LATENCY, Placed, Placement, Placer, added_loss, affordable, penalties
 from converter.plan.choice import Choice
 from converter.plan.records import OpPlan, Plan, TensorPlan, approximation_of
 from converter.quantization.bit_widths import BitWidths
@@ -42,7 +42,18 @@ from converter.quantization.parameters import QuantParams
 from converter.targets import Target
 from converter.transforms.sigmoids.piecewise_linear import approximation_params
 
-__all__ = ["CutGraph", "cut", "cut_graph", "everything", "fake_quantizable", "place", "write_assignment"]
+__all__ = [
+    "CutGraph",
+    "cut",
+    "cut_graph",
+    "everything",
+    "explained",
+    "fake_quantizable",
+    "most_cost",
+    "place",
+    "placer",
+    "write_assignment",
+]
 
 Vertex = str | tuple[str, str]
 """``source``, ``sink``, or what it says of which operator or tensor."""
@@ -51,6 +62,9 @@ CutGraph = dict[tuple[Vertex, Vertex], float]
 """Capacities of directed edges; infinite for those that must not be cut."""
 
 _CHEAPER = "cheaper in float on this target, given its neighbours"
+_NEVER = 1e3
+"""Times the cost of all float operators that an operator costs in float which must run in integer."""
+
 _COPY = "a copy for layers, which needs no node: it is quantized from float numbers"
 
 
@@ -84,18 +98,39 @@ def place(
         integer = everything(model, offers)
         fake_quantized = fake_quantizable(offers) if placement.full else frozenset[str]()
         return write_assignment(model, offers, choice, integer, empty, fake_quantized)
+    placed = placer(model, offers, choice, seen, target, method=method, bits=bits, cheaper=cheaper)
+    fastest = placed(0.0)
+    cheapest = placed(placement.price) if placement.price else fastest
+    most = most_cost(model, seen, target)
+    if cheapest.cost > most:
+        return write_assignment(model, offers, choice, frozenset(), empty)
+    return explained(affordable(placed, cheapest, placement, most).plan, fastest.plan)
+
+
+def placer(
+    model: ir.Model,
+    offers: Mapping[str, SupportedForm | UnsupportedForm],
+    choice: Choice,
+    seen: CalibrationStatistics,
+    target: Target,
+    *,
+    method: str,
+    bits: BitWidths,
+    cheaper: Mapping[str, SupportedForm] = MappingProxyType({}),
+) -> Placer:
+    """What gives the best placement at any price of accuracy; arguments as for :func:`place`."""
+    empty = Plan(method, bits, target.name, {}, {})
     shapes = {name: stats.shape for name, stats in seen.tensors.items()}
     float_cost = predict(model, None, {}, shapes, target).total
 
-    def placed(price: float) -> Placed:
-        """The best placement if one unit of the loss is worth so many float models."""
+    def placed(price: float, floats: Collection[str] = (), integers: Collection[str] = ()) -> Placed:
         price *= float_cost
         rough = {
             name: entry
             for name, entry in cheaper.items()
             if _worthwhile(offers[name], entry, price * choice.weight_sensitivity.get(name, 0.0))
         }
-        some = {**offers, **rough}
+        some = _forced({**offers, **rough}, floats, integers)
         weight_sensitivity = {name: error for name, error in choice.weight_sensitivity.items() if name in rough or name not in cheaper}
         integer = cut(model, some, seen, target, penalties(price, weight_sensitivity), penalties(price, choice.activation_sensitivity))
         plan = write_assignment(model, some, choice, integer, empty)
@@ -103,15 +138,31 @@ def place(
             plan, predict(model, plan, some, shapes, target).total, added_loss(plan, choice.activation_sensitivity, weight_sensitivity)
         )
 
-    fastest = placed(0.0)
-    cheapest = placed(placement.price) if placement.price else fastest
-    most = (1.0 - target.margin) * float_cost
-    if cheapest.cost > most:
-        return write_assignment(model, offers, choice, frozenset(), empty)
-    return _explained(affordable(placed, cheapest, placement, most).plan, fastest.plan)
+    return placed
 
 
-def _explained(plan: Plan, fastest: Plan) -> Plan:
+def most_cost(model: ir.Model, seen: CalibrationStatistics, target: Target) -> float:
+    """What a placement may cost at most, so that integer operators save as much as the target's margin asks for."""
+    shapes = {name: stats.shape for name, stats in seen.tensors.items()}
+    return (1.0 - target.margin) * predict(model, None, {}, shapes, target).total
+
+
+def _forced(
+    offers: Mapping[str, SupportedForm | UnsupportedForm], floats: Collection[str], integers: Collection[str]
+) -> Mapping[str, SupportedForm | UnsupportedForm]:
+    """Offers that leave some operators no choice."""
+    found = dict(offers)
+    dear = sum(entry.float_cost for entry in offers.values() if isinstance(entry, SupportedForm)) + 1.0
+    for name in floats:
+        found[name] = UnsupportedForm(FOR_ACCURACY)
+    for name in integers:
+        entry = found[name]
+        if isinstance(entry, SupportedForm):
+            found[name] = replace(entry, float_cost=_NEVER * dear)
+    return found
+
+
+def explained(plan: Plan, fastest: Plan) -> Plan:
     """The same plan, which says what is float for another reason than speed."""
     given_up = [name for name, op in plan.ops.items() if op.reason == _CHEAPER and fastest.ops[name].runs == "integer"]
     return replace(plan, ops={**plan.ops, **{name: replace(plan.ops[name], reason=FOR_ACCURACY) for name in given_up}})

@@ -3,16 +3,28 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from converter.errors import UsageError
 
 if TYPE_CHECKING:
     from converter.plan.records import Plan
 
-__all__ = ["FOR_ACCURACY", "FULL", "LATENCY", "Placed", "Placement", "added_loss", "affordable", "parse_placement", "penalties"]
+__all__ = [
+    "FOR_ACCURACY",
+    "FULL",
+    "LATENCY",
+    "PRICES",
+    "Placed",
+    "Placement",
+    "Placer",
+    "added_loss",
+    "affordable",
+    "parse_placement",
+    "penalties",
+]
 
 
 @dataclass(frozen=True)
@@ -34,7 +46,7 @@ class Placement:
     spare: float = 0.0
 
 
-_PRICES = (1e-2, 1e5)
+PRICES = (1e-2, 1e5)
 """Within which a price is looked for."""
 
 _HALVINGS = 10
@@ -86,6 +98,20 @@ class Placed:
     loss: float
 
 
+class Placer(Protocol):
+    """Gives the best placement if one unit of the loss is worth so many runs of the float model."""
+
+    def __call__(self, price: float, floats: Collection[str] = (), integers: Collection[str] = ()) -> Placed:
+        """Place at a price.
+
+        Args:
+            price: of one unit of the loss, in times of the float model's cost.
+            floats: names of operators that stay float in any case.
+            integers: names of operators that run in integer in any case, where they can.
+        """
+        ...
+
+
 def added_loss(plan: Plan, activation_sensitivity: Mapping[str, float], weight_sensitivity: Mapping[str, float]) -> float:
     """What the grids of a plan add to the loss, as independent errors add up.
 
@@ -110,7 +136,7 @@ def affordable(placed: Callable[[float], Placed], cheapest: Placed, placement: P
     if cheapest.loss <= placement.tolerance:
         return cheapest
     limit = min(most, (1.0 + placement.spare) * cheapest.cost)
-    low, high = _PRICES
+    low, high = PRICES
     found = [cheapest]
     for _ in range(_HALVINGS):
         price = math.sqrt(low * high)

@@ -15,10 +15,10 @@ from converter.methods.names import DEFAULT_OBSERVER
 from converter.methods.problem import Problem
 from converter.methods.ranges import minmax
 from converter.options import Options
-from converter.partition.assign import place
+from converter.partition.assign import place, placer, write_assignment
 from converter.partition.bit_widths import tensor_bits
 from converter.partition.integer_forms import offer
-from converter.partition.policy import FULL, Placement, parse_placement
+from converter.partition.policy import FULL, Placement, Placer, parse_placement
 from converter.partition.sigmoid_forms import find_sigmoid_sites, piecewise_linear_forms
 from converter.plan.choice import Choice
 from converter.plan.records import Plan
@@ -37,7 +37,7 @@ from converter.transforms.nonuniform.find import find_quantizer_sites
 from converter.transforms.sigmoids.transform import ConstantGates
 from converter.transforms.transform import GraphFacts, Transform
 
-__all__ = ["Planned", "adopted", "find_losses", "make_plan"]
+__all__ = ["Planned", "Searched", "adopted", "find_losses", "float_plan", "make_plan", "placer_of", "plan_of", "search"]
 
 Look = Callable[[ir.Model], CalibrationStatistics]
 Offers = dict[str, SupportedForm | UnsupportedForm]
@@ -73,6 +73,33 @@ class Planned:
     operator_sensitivity: Mapping[str, float] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Searched:
+    """What a method found for a model: all that a plan follows from but the choice of what runs in integer.
+
+    Attributes:
+        model: the canonical model with the transforms applied.
+        seen: its observations.
+        offers: what could run in integer there.
+        choice: quantization parameters of all tensors and constants, and what they add to the loss.
+        approximated: for some sigmoids, a second offer that costs less.
+        problem: what the method was asked.
+        transforms: that were applied.
+        target: kernels and costs.
+        options: as given.
+    """
+
+    model: ir.Model
+    seen: CalibrationStatistics
+    offers: Offers
+    choice: Choice
+    approximated: Mapping[str, SupportedForm]
+    problem: Problem
+    transforms: tuple[Transform, ...]
+    target: Target
+    options: Options
+
+
 def make_plan(
     model: ir.Model,
     seen: CalibrationStatistics,
@@ -86,7 +113,25 @@ def make_plan(
     losses: Mapping[str, OutputLoss] | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Planned:
-    """Let the method of the options make a plan.
+    """Let the method of the options make a plan; arguments as for :func:`search`."""
+    found = search(model, seen, look, feeds, reconstruction_blocks, target, options, excluded, losses=losses, progress=progress)
+    return plan_of(found, _placed(found.model, found.offers, found.choice, found.seen, target, options, _name(options), found.approximated))
+
+
+def search(
+    model: ir.Model,
+    seen: CalibrationStatistics,
+    look: Look,
+    feeds: Sequence[Feed],
+    reconstruction_blocks: Sequence[ReconstructionBlock],
+    target: Target,
+    options: Options,
+    excluded: frozenset[str],
+    *,
+    losses: Mapping[str, OutputLoss] | None = None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Searched:
+    """Let the method of the options choose quantization parameters, of which plans for any number of placements follow.
 
     Args:
         model: canonical float model.
@@ -110,10 +155,10 @@ def make_plan(
         return GraphFacts(_shapes(seen), excluded)
 
     with one_thread_each():
-        return _made(asked, facts, model, seen, look, target, options)
+        return _searched(asked, facts, model, seen, look, target, options)
 
 
-def _made(
+def _searched(
     asked: Callable[[ir.Model, CalibrationStatistics], tuple[Problem, Offers]],
     facts: Callable[[CalibrationStatistics], GraphFacts],
     model: ir.Model,
@@ -121,7 +166,7 @@ def _made(
     look: Look,
     target: Target,
     options: Options,
-) -> Planned:
+) -> Searched:
     method, applied = METHODS[options.method], list[Transform]()
     problem, offers = asked(model, seen)
     for propose in method.transforms:
@@ -148,14 +193,46 @@ def _made(
     approximated = piecewise_linear_forms(
         model, offers, {name: approximation.shape for name, approximation in approximations.items()}, _shapes(seen), target
     )
-    plan = _placed(model, offers, choice, seen, target, options, _name(options), approximated)
-    offers |= {name: entry for name, entry in approximated.items() if plan.ops[name].coefficients}
-    plan = replace(plan, transforms=tuple(applied))
-    if method.refine is not None and problem.context is not None:
+    return Searched(model, seen, offers, choice, approximated, problem, tuple(applied), target, options)
+
+
+def placer_of(found: Searched) -> Placer:
+    """What gives placements of what a method found, for any price of accuracy."""
+    return placer(
+        found.model,
+        found.offers,
+        found.choice,
+        found.seen,
+        found.target,
+        method=_name(found.options),
+        bits=found.options.widths,
+        cheaper=found.approximated,
+    )
+
+
+def float_plan(found: Searched) -> Plan:
+    """The placement of all operators in float."""
+    empty = Plan(_name(found.options), found.options.widths, found.target.name, {}, {})
+    return write_assignment(found.model, found.offers, found.choice, frozenset(), empty)
+
+
+def plan_of(found: Searched, plan: Plan) -> Planned:
+    """Complete a placement: transforms, and constants refined for what runs in integer.
+
+    Args:
+        found: what it is a placement of.
+        plan: as placed.
+    """
+    offers = found.offers | {name: entry for name, entry in found.approximated.items() if plan.ops[name].coefficients}
+    plan = replace(plan, transforms=found.transforms)
+    refine, problem = METHODS[found.options.method].refine, found.problem
+    if refine is not None and problem.context is not None:
         # now it is known which operators run in integer, and so who reads what through a grid
-        context = replace(problem.context, quantized_edges=quantized_edges_of(model, plan))
-        plan = method.refine(replace(problem, context=context), plan)
-    return Planned(model, plan, offers, _judged_by(problem, choice), choice.activation_sensitivity, choice.weight_sensitivity)
+        context = replace(problem.context, quantized_edges=quantized_edges_of(found.model, plan))
+        with one_thread_each():
+            plan = refine(replace(problem, context=context), plan)
+    choice = found.choice
+    return Planned(found.model, plan, offers, _judged_by(problem, choice), choice.activation_sensitivity, choice.weight_sensitivity)
 
 
 def _judged_by(problem: Problem, choice: Choice) -> str:

@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
+from converter.budget.records import Budget, Point
 from converter.compare.page import comparison_page
 from converter.compare.records import Comparison, OutputFigures, Side
-from converter.report_page.page import fill
+from converter.report_page.page import budget_curve, fill
 from converter.report_page.testing.browser import Browser, Tab, find_browser, open_browser
 from converter.report_page.testing.diagnoses import made_up
 from converter.report_page.testing.payloads import payload_of
@@ -20,6 +21,22 @@ PROGRAM = find_browser()
 pytestmark = pytest.mark.skipif(PROGRAM is None, reason="no Chromium or Chrome on the path (Debian: apt-get install chromium)")
 
 NAMES = "#body .line > div:first-child"
+BUDGET = Budget(
+    metric="top1",
+    unit="points",
+    data="960 images of sample.zip",
+    limit=0.5,
+    float_score=70.5,
+    points=(
+        Point("price 0", 0.42, 0.01, 90, 68.5, 2.0),
+        Point("price 3", 0.45, 0.004, 84),
+        Point("price 20", 0.5, 0.002, 80, 70.1, 0.4),
+        Point("price 1e+05", 0.97, 0.0, 3, 70.6, -0.1),
+    ),
+    chosen=2,
+    met=True,
+    evaluations=3,
+)
 PHONE = {"width": 390, "height": 844, "phone": True}
 
 
@@ -79,6 +96,22 @@ def test_it_opens_without_complaint_and_nothing_sticks_out(browser: Browser, fol
     assert tab.run("document.documentElement.dataset.ready") == "true"
     assert tab.run("document.documentElement.scrollWidth") == window.get("width", 1360)
     assert tab.text("#count") == f"{tensors} tensors"
+
+
+@pytest.mark.parametrize("window", [{}, PHONE], ids=["desk", "phone"])
+def test_the_curve_of_a_budget_shows_what_was_evaluated_and_what_was_taken(browser: Browser, folder: Path, window: dict[str, Any]) -> None:
+    path = folder / "budget.html"
+    path.write_text(fill("title", payload_of(made_up(10)) | {"budget": budget_curve(BUDGET)}))
+    tab = browser.open(path, **window)
+    assert tab.complaints == []
+    assert tab.run("document.documentElement.scrollWidth") == window.get("width", 1360)
+    assert tab.run("document.querySelectorAll('#curve circle').length") == 3
+    assert tab.text("#points .taken td") == "price 20, taken" and "allowed: 0.5" in tab.text("#curve")
+    assert "drop 0.4 of at most 0.5 points" in tab.text("#budget-lead")
+
+
+def test_without_a_budget_there_is_no_curve(tab: Tab) -> None:
+    assert tab.run("document.querySelector('#budget').hidden")
 
 
 def test_of_many_tensors_only_the_visible_rows_are_drawn(browser: Browser, folder: Path) -> None:

@@ -464,8 +464,40 @@
     right.append(list);
     if (text("reason", i)) right.append(make("p", "reason", "Why float: " + text("reason", i) + "."));
   }
+  /* the accuracy budget: measured drops against predicted cost, the limit, and what was taken */
+  function budget() {
+    const B = D.budget, box = $("curve"), seen = B.points.filter((p) => p.drop !== null);
+    $("budget-lead").textContent = B.lead;
+    if (!seen.length) return;
+    const w = Math.max(260, box.clientWidth), h = 240, left = 46, right = w - 12, top = 10, base = h - 40;
+    const costs = seen.map((p) => p.cost), drops = [...seen.map((p) => p.drop), B.limit, 0];
+    const ends = (values, room) => { const a = Math.min(...values), b = Math.max(...values), more = room * (b - a || Math.abs(b) || 1); return [a - more, b + more]; };
+    const [c0, c1] = ends(costs, 0.08), [d0, d1] = ends(drops, 0.08);
+    const x = (c) => left + ((c - c0) / (c1 - c0)) * (right - left), y = (d) => base - ((d - d0) / (d1 - d0)) * (base - top);
+    const picture = svg("svg", { viewBox: "0 0 " + w + " " + h, role: "img", "aria-label": "Drop of the score against predicted cost" });
+    const line = (d, colour, dash) => picture.append(svg("path", { d, fill: "none", stroke: colour, "stroke-width": 1.2, ...(dash ? { "stroke-dasharray": dash } : {}) }));
+    line("M" + left + " " + top + "V" + base + "H" + right, "var(--faint)");
+    line("M" + left + " " + y(B.limit).toFixed(1) + "H" + right, "var(--bad)", "4 3");
+    picture.append(svg("text", { x: right, y: (y(B.limit) - 5).toFixed(1), "text-anchor": "end" }, "allowed: " + short(B.limit)));
+    line(seen.map((p, i) => (i ? "L" : "M") + x(p.cost).toFixed(1) + " " + y(p.drop).toFixed(1)).join(""), "var(--bar)");
+    seen.forEach((p) => picture.append(svg("circle", { cx: x(p.cost).toFixed(1), cy: y(p.drop).toFixed(1), r: p.taken ? 6 : 3.5, fill: p.taken ? "var(--accent)" : "var(--integer)" })));
+    const across = nice(c1 - c0, 6), up = nice(d1 - d0, 5);
+    for (let v = Math.ceil(c0 / across) * across; v <= c1; v += across) picture.append(svg("text", { x: x(v).toFixed(1), y: base + 16, "text-anchor": "middle" }, short(Math.round(v / across) * across)));
+    for (let v = Math.ceil(d0 / up) * up; v <= d1; v += up) picture.append(svg("text", { x: left - 6, y: (y(v) + 4).toFixed(1), "text-anchor": "end" }, short(Math.round(v / up) * up)));
+    picture.append(svg("text", { x: (left + right) / 2, y: h - 6, "text-anchor": "middle" }, "predicted cost, of float; upwards: drop"));
+    box.replaceChildren(picture);
+    const head = make("tr"), table = $("points");
+    ["placement", "cost of float", "drop", "score", "in integer"].forEach((title) => head.append(make("th", "", title)));
+    table.replaceChildren(head);
+    seen.forEach((p) => {
+      const row = make("tr", p.taken ? "taken" : "");
+      row.append(make("td", "", p.label + (p.taken ? ", taken" : "")), make("td", "", fixed(p.cost, 3)), make("td", "", short(p.drop)), make("td", "", short(p.score)), make("td", "", p.integer));
+      table.append(row);
+    });
+  }
+  if (D.budget) { $("budget").hidden = false; budget(); }
   let resizing = 0;
-  addEventListener("resize", () => { cancelAnimationFrame(resizing); resizing = requestAnimationFrame(() => { draw(); detail(); }); });
+  addEventListener("resize", () => { cancelAnimationFrame(resizing); resizing = requestAnimationFrame(() => { draw(); detail(); if (D.budget) budget(); }); });
 
   fillSelect("f-kind", "all kinds", distinct("kind"));
   fillSelect("f-type", "all operators", distinct("type"));

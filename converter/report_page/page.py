@@ -9,10 +9,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from converter.budget.records import Budget, told
 from converter.diagnosis.records import Diagnosis, TensorFigures
 from converter.report import Report, finite, summarise
 
-__all__ = ["diagnosis_columns", "fill", "report_page"]
+__all__ = ["budget_curve", "diagnosis_columns", "fill", "report_page"]
 
 _PARTS = Path(__file__).parent
 _DIGITS = 4
@@ -39,7 +40,25 @@ def report_page(report: Report) -> str:
         "unit": report.cost_unit,
         **diagnosis_columns(report.diagnosis),
     }
+    if report.budget is not None:
+        payload["budget"] = budget_curve(report.budget)
     return fill(f"{report.source}: quantization report", payload)
+
+
+def budget_curve(budget: Budget) -> dict[str, Any]:
+    """The search within an accuracy budget, as the page draws it."""
+    points = [
+        {
+            "label": point.label,
+            "cost": _short(point.cost, 6),
+            "drop": _short(point.drop, 6),
+            "score": _short(point.score, 6),
+            "integer": point.integer,
+            "taken": place == budget.chosen,
+        }
+        for place, point in enumerate(budget.points)
+    ]
+    return {"lead": told(budget), "limit": budget.limit, "points": points}
 
 
 def _facts(report: Report) -> list[list[str]]:

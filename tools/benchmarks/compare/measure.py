@@ -14,6 +14,7 @@ import torch
 
 from converter.errors import ConverterError
 from converter.load.files import write_files
+from converter.load.metadata import class_names
 from converter.load.model import load
 from converter.methods.names import MethodName
 from converter.options import Options
@@ -21,7 +22,7 @@ from converter.pipeline import convert
 from converter.runtime.latency import latency_ratio
 from converter.verify.coverage_by_profile import coverage_of
 from converter.verify.quality import sqnr
-from models.evaluate import class_names, open_classifier, output_indices
+from models.evaluate import open_classifier, output_indices
 from models.images import LabelledImages
 from tools.benchmarks.compare.cells import FLOAT, Cell, Row
 from tools.benchmarks.compare.peers import PEERS
