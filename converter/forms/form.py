@@ -14,7 +14,7 @@ from converter.plan.choice import Constant
 from converter.plan.records import OpPlan
 from converter.quantization.gated_activations import QuickGelu
 from converter.targets import Target
-from converter.targets.costs import features, form_costs, kind_of
+from converter.targets.costs import features, form_costs, kind_of, operator_costs
 from converter.transforms.sigmoids.piecewise_linear import PiecewiseLinear
 
 if TYPE_CHECKING:
@@ -97,8 +97,11 @@ class Context:
             kind: as the target's costs have it; by default what the node is.
             macs: multiply-accumulates, if the form has others than the node.
         """
-        found = features(node, self.shapes) | ({"mac": float(macs)} if macs else {})
-        floats, integers = form_costs(kind or kind_of(node), found, self.target)
+        if kind or macs:
+            found = features(node, self.shapes) | ({"mac": float(macs)} if macs else {})
+            floats, integers = form_costs(kind or kind_of(node), found, self.target)
+        else:
+            floats, integers = operator_costs(node, self.shapes, self.target)
         return floats, math.inf if integers is None else integers
 
     def size(self, name: str) -> int:
