@@ -7,7 +7,6 @@ process of their own each time. The graph is what the runtime itself makes of a 
 from __future__ import annotations
 
 import tempfile
-from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -16,12 +15,13 @@ from typing import Any
 import onnx
 
 from converter.runtime.session import Feed
-from tools.profile.clock import KERNEL_SUFFIX, PICOSECONDS, first_output, usual_time
+from tools.profile.clock import PICOSECONDS
 from tools.profile.probes import BRANCH_LETTERS
 from tools.profile.samples import Timed
 from tools.web.jobs import Job
 from tools.web.node import run_in_node
 from tools.web.package import Package
+from tools.web.profile import node_times
 
 __all__ = ["profiled_nodes", "web_nodes"]
 
@@ -65,23 +65,13 @@ def web_nodes(
 
 
 def profiled_nodes(events: Sequence[Mapping[str, Any]], branch: str) -> list[Timed]:
-    """The nodes of one profile in the graph's order, each with the usual time of its runs in picoseconds.
+    """The nodes of one profile, each with its time in picoseconds.
 
     Args:
         events: of a profile, as the runtime writes them.
         branch: the name of the probe that was profiled.
     """
-    runs: dict[int, list[Mapping[str, Any]]] = defaultdict(list)
-    for event in events:
-        if event.get("cat") == "Node" and event["name"].endswith(KERNEL_SUFFIX):
-            runs[int(event["args"]["node_index"])].append(event)
-    return [_timed(each, branch) for _, each in sorted(runs.items())]
-
-
-def _timed(runs: Sequence[Mapping[str, Any]], branch: str) -> Timed:
-    name = runs[0]["name"].removesuffix(KERNEL_SUFFIX)
-    time = usual_time([each["dur"] * PICOSECONDS for each in runs])
-    return Timed(branch, runs[0]["args"]["op_name"], name, first_output(runs[0]), time)
+    return [Timed(branch, node.op_type, node.name, node.result, node.microseconds * PICOSECONDS) for node in node_times(events)]
 
 
 def _quickest(before: Sequence[Timed], now: Sequence[Timed]) -> list[Timed]:
