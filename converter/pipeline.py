@@ -420,4 +420,5 @@ def _report(at: Calibrated, planned: Planned, result: _Result | None = None, dia
         peak_memory=peak_memory(),
         model=None if result is None else result.model,
         diagnosis=diagnosis,
+        machines=at.target.machines,
     )

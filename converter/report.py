@@ -16,6 +16,7 @@ from converter.diagnosis.records import Diagnosis
 from converter.partition.bit_widths import width_counts
 from converter.plan.records import Plan
 from converter.runtime.latency import LatencyRatio
+from converter.targets import other_machines
 from converter.verify.quality import OutputQuality
 from converter.verify.verdict import Verdict
 
@@ -64,6 +65,7 @@ class Report:
         peak_memory: bytes that this process took at most so far; 0 where the system does not say.
         model: the result; None on a dry run.
         diagnosis: tensor by tensor; None unless it was asked for.
+        machines: that the target stands for, in words.
     """
 
     source: str
@@ -94,6 +96,7 @@ class Report:
     peak_memory: int = 0
     model: onnx.ModelProto | None = field(default=None, repr=False, compare=False)
     diagnosis: Diagnosis | None = field(default=None, repr=False)
+    machines: str = ""
 
     @property
     def at_home(self) -> bool:
@@ -230,6 +233,7 @@ def report_json(report: Report) -> str:
         record["float_operators"] = [asdict(f) for f in integer_coverage.float_ops]
     record["latency_ratio"] = None if report.latency is None else {**asdict(report.latency), "machine": platform.machine()}
     record["latency_not_measured"] = report.not_measured
+    record["other_machines"] = other_machines(report.target)
     record["notes"], record["warnings"] = list(report.notes), list(report.warnings)
     if report.diagnosis is not None:
         record["summary"] = asdict(summarise(report))

@@ -49,7 +49,7 @@ _CORES: Mapping[str, str] = {
     "arm64-sme": "max-sme",
 }
 _WEB = "web"
-_INSTRUCTION_FLOOR, _PICOSECOND_FLOOR = 20e3, 5e6
+_INSTRUCTION_FLOOR, _PICOSECOND_FLOOR, _WEB_FLOOR = 20e3, 5e6, 1e6
 """Costs below which errors in proportion do not matter."""
 
 _RUNS, _ROUNDS = 20, 3
@@ -154,7 +154,7 @@ def _clocked(target: Target, given: Sequence[Probe], visits: _Visits) -> Measure
     began = time.time()
     nodes = clocked_nodes(pairs, runs=visits.runs, rounds=visits.rounds, progress=visits.progress)
     ran = visits.told(f"{platform.processor() or platform.machine()}, onnxruntime {onnxruntime.__version__}", began)
-    return _timed(given, nodes, offered, ran, onnxruntime.__version__)
+    return _timed(given, nodes, offered, ran, _PICOSECOND_FLOOR, onnxruntime.__version__)
 
 
 def _in_web(target: Target, given: Sequence[Probe], visits: _Visits, package: Package) -> Measured:
@@ -162,7 +162,7 @@ def _in_web(target: Target, given: Sequence[Probe], visits: _Visits, package: Pa
     began = time.time()
     nodes = web_nodes(forms, package, runs=visits.runs, rounds=visits.rounds, progress=visits.progress)
     ran = visits.told(f"Node on {platform.processor() or platform.machine()}, onnxruntime-web {package.version}", began)
-    return _timed(given, nodes, offered, ran, package.version)
+    return _timed(given, nodes, offered, ran, _WEB_FLOOR, package.version)
 
 
 def _forms(target: Target, given: Sequence[Probe]) -> tuple[list[tuple[list[onnx.ModelProto], Feed]], frozenset[str]]:
@@ -177,10 +177,12 @@ def _forms(target: Target, given: Sequence[Probe]) -> tuple[list[tuple[list[onnx
     return forms, frozenset(offered)
 
 
-def _timed(given: Sequence[Probe], nodes: Sequence[Sequence[Sequence[Timed]]], offered: frozenset[str], ran: str, version: str) -> Measured:
+def _timed(
+    given: Sequence[Probe], nodes: Sequence[Sequence[Sequence[Timed]]], offered: frozenset[str], ran: str, floor: float, version: str
+) -> Measured:
     in_float = [node for pair in nodes for node in pair[0]]
     in_integer = [node for pair in nodes for node in pair[1]]
-    return _measured(probe_model(given), in_float, in_integer, offered, 0.0, ran, "picoseconds", _PICOSECOND_FLOOR, version)
+    return _measured(probe_model(given), in_float, in_integer, offered, 0.0, ran, "picoseconds", floor, version)
 
 
 def _measured(

@@ -1,7 +1,7 @@
 """What every probe takes in ONNX Runtime Web, by the clock in Node: the runtime's own profile of each node, run after run.
 
 As by the clock of a machine, float and integer form of a probe run in turns, and all probes are visited several times, in a
-process of their own each time. The graph is what the runtime itself makes of a probe, as some of its optimisations differ from those on x86.
+process of their own each time. What the profile itself takes is measured first, and taken away. The graph is what the runtime itself makes of a probe, as some of its optimisations differ from those on x86.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import onnx
 
 from converter.runtime.session import Feed
 from tools.profile.clock import PICOSECONDS
+from tools.profile.overhead import Overhead, measure_overhead
 from tools.profile.probes import BRANCH_LETTERS
 from tools.profile.samples import Timed
 from tools.web.jobs import Job
@@ -50,6 +51,7 @@ def web_nodes(
         UsageError: there is no Node.
         ConverterError: the runtime fails.
     """
+    overhead = measure_overhead(package)
     found: list[list[Timed]] = []
     for done in range(rounds):
         with tempfile.TemporaryDirectory(prefix="profile-") as folder:
@@ -57,21 +59,25 @@ def web_nodes(
             for protos, feed in forms:
                 kept = job.feed(feed)
                 job.profiles([(job.model(proto), kept) for proto in protos], runs=runs + 1)
-            visit = [profiled_nodes(events, _branch(feed)) for events, (_, feed) in zip(run_in_node(job, package), _each(forms), strict=True)]
+            visit = [
+                profiled_nodes(events, _branch(feed), overhead)
+                for events, (_, feed) in zip(run_in_node(job, package), _each(forms), strict=True)
+            ]
         found = [_quickest(before, now) for before, now in zip(found or visit, visit, strict=True)]
         progress((done + 1) * len(forms), rounds * len(forms))
     each = iter(found)
     return [[next(each) for _ in protos] for protos, _ in forms]
 
 
-def profiled_nodes(events: Sequence[Mapping[str, Any]], branch: str) -> list[Timed]:
+def profiled_nodes(events: Sequence[Mapping[str, Any]], branch: str, overhead: Overhead) -> list[Timed]:
     """The nodes of one profile, each with its time in picoseconds.
 
     Args:
         events: of a profile, as the runtime writes them.
         branch: the name of the probe that was profiled.
+        overhead: of the profile, which is taken away.
     """
-    return [Timed(branch, node.op_type, node.name, node.result, node.microseconds * PICOSECONDS) for node in node_times(events)]
+    return [Timed(branch, node.op_type, node.name, node.result, overhead.without(node) * PICOSECONDS) for node in node_times(events)]
 
 
 def _quickest(before: Sequence[Timed], now: Sequence[Timed]) -> list[Timed]:

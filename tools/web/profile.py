@@ -21,12 +21,14 @@ class NodeTime:
         name: of the node.
         op_type: of it.
         result: type and shape of its first output, as ``float[1, 64, 8, 8]``.
+        tensors: how many it reads and writes, constants among them.
         microseconds: mean of the faster half of its runs but for the first, which warms up.
     """
 
     name: str
     op_type: str
     result: str
+    tensors: int
     microseconds: float
 
 
@@ -43,7 +45,9 @@ def _node_time(runs: Sequence[Mapping[str, Any]]) -> NodeTime:
     about = runs[0]["args"]
     outputs: Sequence[Mapping[str, list[int]]] = about.get("output_type_shape") or []
     result = next((f"{kind}{shape}" for output in outputs for kind, shape in output.items()), "[]")
-    return NodeTime(runs[0]["name"].removesuffix(_KERNEL), about["op_name"], result, _usual([float(each["dur"]) for each in runs]))
+    tensors = len(outputs) + len(about.get("input_type_shape") or [])
+    name = runs[0]["name"].removesuffix(_KERNEL)
+    return NodeTime(name, about["op_name"], result, tensors, _usual([float(each["dur"]) for each in runs]))
 
 
 def _usual(times: Sequence[float]) -> float:

@@ -35,7 +35,16 @@ def install(folder: Path, version: str = VERSION) -> Package:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UsageError(f"the folder cannot be made: {error.strerror}", where=str(folder), hint="name another one") from None
-    words = ["npm", "install", "--prefix", str(folder.absolute()), "--ignore-scripts", "--no-audit", "--no-fund", f"onnxruntime-web@{version}"]
+    words = [
+        "npm",
+        "install",
+        "--prefix",
+        str(folder.absolute()),
+        "--ignore-scripts",
+        "--no-audit",
+        "--no-fund",
+        f"onnxruntime-web@{version}",
+    ]
     run_program(words, "installing onnxruntime-web", hint="see whether the npm registry can be reached", install="npm")
     found = _installed(folder)
     if found is None or found.version != version:
