@@ -1,7 +1,8 @@
 """What every probe takes in ONNX Runtime Web, by the clock in Node: the runtime's own profile of each node, run after run.
 
 As by the clock of a machine, float and integer form of a probe run in turns, and all probes are visited several times, in a
-process of their own each time. What the profile itself takes is measured first, and taken away. The graph is what the runtime itself makes of a probe, as some of its optimisations differ from those on x86.
+process of their own each time. What the profile itself takes is measured first, and taken away. The graph is what the runtime itself
+makes of a probe, as some of its optimisations differ from those on x86.
 """
 
 from __future__ import annotations
@@ -59,10 +60,8 @@ def web_nodes(
             for protos, feed in forms:
                 kept = job.feed(feed)
                 job.profiles([(job.model(proto), kept) for proto in protos], runs=runs + 1)
-            visit = [
-                profiled_nodes(events, _branch(feed), overhead)
-                for events, (_, feed) in zip(run_in_node(job, package), _each(forms), strict=True)
-            ]
+            profiles = zip(run_in_node(job, package), _branches(forms), strict=True)
+            visit = [profiled_nodes(events, branch, overhead) for events, branch in profiles]
         found = [_quickest(before, now) for before, now in zip(found or visit, visit, strict=True)]
         progress((done + 1) * len(forms), rounds * len(forms))
     each = iter(found)
@@ -85,10 +84,6 @@ def _quickest(before: Sequence[Timed], now: Sequence[Timed]) -> list[Timed]:
     return [replace(one, cost=min(one.cost or 0.0, other.cost or 0.0)) for one, other in zip(before, now, strict=True)]
 
 
-def _each(forms: Sequence[tuple[Sequence[onnx.ModelProto], Feed]]) -> list[tuple[onnx.ModelProto, Feed]]:
-    return [(proto, feed) for protos, feed in forms for proto in protos]
-
-
-def _branch(feed: Feed) -> str:
-    """Tensors of a probe's inputs begin with its name."""
-    return next(iter(feed))[:BRANCH_LETTERS]
+def _branches(forms: Sequence[tuple[Sequence[onnx.ModelProto], Feed]]) -> list[str]:
+    """The probe of each model: tensors of its inputs begin with its name."""
+    return [next(iter(feed))[:BRANCH_LETTERS] for protos, feed in forms for _ in protos]

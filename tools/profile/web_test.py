@@ -43,9 +43,9 @@ def test_the_quickest_visit_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(web, "measure_overhead", lambda package: Overhead(2.0, 0.0))
     model = probe_model([Probe("Sigmoid", ((2,),))], first=7)
     told: list[tuple[int, int]] = []
-    found = web_nodes(
-        [([ir.to_proto(model)] * 2, feeds(model))], Package(Path("absent"), "1.2.3"), runs=2, rounds=2, progress=lambda done, total: told.append((done, total))
-    )  # fmt: skip
+    forms = [([ir.to_proto(model)] * 2, feeds(model))]
+    package = Package(Path("absent"), "1.2.3")
+    found = web_nodes(forms, package, runs=2, rounds=2, progress=lambda done, total: told.append((done, total)))
     assert [[(node.branch, node.op_type, node.cost) for node in form] for form in found[0]] == [
         [("p0007", "Sigmoid", 18e6)],
         [("p0007", "QLinearSigmoid", 10e6)],

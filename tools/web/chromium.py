@@ -83,7 +83,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.folder, self.package = folder, package
         super().__init__(*more)  # type: ignore[arg-type]
 
-    def do_GET(self) -> None:  # noqa: N802 - the name that http.server asks for
+    def do_GET(self) -> None:
         """Answer with a file."""
         if self.path == "/":
             self._answer(200, _PAGE, "text/html")
@@ -94,7 +94,7 @@ class _Handler(BaseHTTPRequestHandler):
             return
         self._answer(200, path.read_bytes(), _TYPES.get(path.suffix, "application/octet-stream"))
 
-    def do_PUT(self) -> None:  # noqa: N802 - the name that http.server asks for
+    def do_PUT(self) -> None:
         """Keep a result; whoever looks for the file sees all of it or none."""
         content = self.rfile.read(int(self.headers["Content-Length"]))
         path = self._path()

@@ -34,9 +34,9 @@ def stand_in(milliseconds: tuple[float, float]) -> Callable[[Job, Package], None
 
     def perform(job: Job, package: Package) -> None:
         job.write()
-        results: list[object] = []
-        for task in job.tasks:
-            results.append([[ms] * task["turns"] for ms in milliseconds] if task["kind"] == "latencies" else outputs(job, task))
+        results = [
+            [[ms] * task["turns"] for ms in milliseconds] if task["kind"] == "latencies" else outputs(job, task) for task in job.tasks
+        ]
         (job.folder / "results.json").write_text(json.dumps(results))
 
     return perform
