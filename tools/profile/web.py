@@ -17,7 +17,7 @@ import onnx
 
 from converter.runtime.session import Feed
 from tools.profile.clock import PICOSECONDS
-from tools.profile.overhead import Overhead, measure_overhead
+from tools.web.overhead import Overhead, measure_overhead
 from tools.profile.probes import BRANCH_LETTERS
 from tools.profile.samples import Timed
 from tools.web.jobs import Job

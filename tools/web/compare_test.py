@@ -74,10 +74,10 @@ def test_a_table_shows_both_places(models: list[str], monkeypatch: pytest.Monkey
     assert main([*models, "--samples", "4", "--at-least", "1"]) == 0
     rows = [[cell.strip() for cell in line.strip("│").split("│")] for line in capsys.readouterr().out.splitlines() if line[0] == "│"]
     assert rows == [
-        ["node", "float", "4 of 4", "0.0e+00", "1"],
-        ["node", "int8", "4 of 4", "0.0e+00", "1.50 (1.50 to 1.50)"],
-        ["chromium", "float", "4 of 4", "0.0e+00", "1"],
-        ["chromium", "int8", "4 of 4", "0.0e+00", "1.00 (1.00 to 1.00)"],
+        ["node", "float", "4 of 4", "0.0e+00", "1", "1"],
+        ["node", "int8", "4 of 4", "0.0e+00", "1.50 (1.50 to 1.50)", "1.50"],
+        ["chromium", "float", "4 of 4", "0.0e+00", "1", "1"],
+        ["chromium", "int8", "4 of 4", "0.0e+00", "1.00 (1.00 to 1.00)", "1.00"],
     ]
 
 

@@ -13,6 +13,7 @@ import onnx
 from converter.runtime.session import Feed
 from tools.web.jobs import Job
 from tools.web.node import run_in_node
+from tools.web.overhead import Overhead, measure_overhead
 from tools.web.package import Package
 from tools.web.profile import NodeTime, node_times
 
@@ -39,7 +40,7 @@ class OperatorTimes:
 
 
 def operator_times(models: tuple[onnx.ModelProto, onnx.ModelProto], feed: Feed, package: Package, *, runs: int) -> list[OperatorTimes]:
-    """Profile the float and the int8 model in turns; the dearest type of operator comes first.
+    """Profile the float and the int8 model in turns, without what the profile itself takes; the dearest type of operator comes first.
 
     Raises:
         UsageError: there is no Node.
@@ -49,16 +50,17 @@ def operator_times(models: tuple[onnx.ModelProto, onnx.ModelProto], feed: Feed, 
         job = Job(Path(folder))
         kept = job.feed(feed)
         job.profiles([(job.model(model), kept) for model in models], runs=runs + 1)
-        floats, integers = (_by_type(node_times(events)) for events in run_in_node(job, package))
+        overhead = measure_overhead(package)
+        floats, integers = (_by_type(node_times(events), overhead) for events in run_in_node(job, package))
     types = sorted(floats.keys() | integers.keys(), key=lambda each: -max(floats.get(each, (0.0, 0))[0], integers.get(each, (0.0, 0))[0]))
     return [OperatorTimes(each, *floats.get(each, (0.0, 0)), *integers.get(each, (0.0, 0))) for each in types]
 
 
-def _by_type(nodes: Sequence[NodeTime]) -> dict[str, tuple[float, int]]:
+def _by_type(nodes: Sequence[NodeTime], overhead: Overhead) -> dict[str, tuple[float, int]]:
     """Milliseconds and number of nodes of each type."""
     times: Counter[str] = Counter()
     numbers: Counter[str] = Counter()
     for node in nodes:
-        times[node.op_type] += node.microseconds / 1e3  # type: ignore[assignment]
+        times[node.op_type] += overhead.without(node) / 1e3  # type: ignore[assignment]
         numbers[node.op_type] += 1
     return {op_type: (float(times[op_type]), numbers[op_type]) for op_type in numbers}

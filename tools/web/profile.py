@@ -11,6 +11,8 @@ from typing import Any
 __all__ = ["NodeTime", "node_times"]
 
 _KERNEL = "_kernel_time"
+_LONG = 50.0
+"""Microseconds from which a tick of the clock hardly matters."""
 
 
 @dataclass(frozen=True)
@@ -22,7 +24,7 @@ class NodeTime:
         op_type: of it.
         result: type and shape of its first output, as ``float[1, 64, 8, 8]``.
         tensors: how many it reads and writes, constants among them.
-        microseconds: mean of the faster half of its runs but for the first, which warms up.
+        microseconds: the quickest of its runs but for the first, which warms up; of short ones, the mean of the faster half.
     """
 
     name: str
@@ -51,5 +53,6 @@ def _node_time(runs: Sequence[Mapping[str, Any]]) -> NodeTime:
 
 
 def _usual(times: Sequence[float]) -> float:
-    """The clock ticks in microseconds: a mean of what is not an outlier says more than a median of whole numbers."""
-    return statistics.fmean(sorted(times[1:] or times)[: max(len(times) // 2, 1)])
+    """The clock ticks in microseconds: of short times, a mean says more than the least; long ones are rarely undisturbed."""
+    quick = sorted(times[1:] or times)
+    return quick[0] if quick[0] >= _LONG else statistics.fmean(quick[: max(len(times) // 2, 1)])

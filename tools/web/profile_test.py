@@ -22,5 +22,10 @@ def test_a_node_takes_the_mean_of_the_faster_half_of_its_runs_but_for_the_first(
     assert node_times(events) == [NodeTime("a", "Sigmoid", "float[1, 8]", 2, 5.0), NodeTime("b", "Add", "float[1, 8]", 3, 12.0)]
 
 
+def test_of_long_runs_the_quickest_counts() -> None:
+    (node,) = node_times([event(0, "a", "Conv", d) for d in (10, 900, 70, 400)])
+    assert node.microseconds == 70.0
+
+
 def test_nodes_of_one_name_are_told_apart_by_their_number() -> None:
     assert [node.microseconds for node in node_times([event(i, "", "Relu", i) for i in (4, 2, 4, 2)])] == [2.0, 4.0]

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from tools.profile.overhead import Overhead, fit_overhead
+from tools.web.overhead import Overhead, fit_overhead
 from tools.web.profile import NodeTime
 
 
