@@ -17,11 +17,11 @@ import onnx
 
 from converter.runtime.session import Feed
 from tools.profile.clock import PICOSECONDS
-from tools.web.overhead import Overhead, measure_overhead
 from tools.profile.probes import BRANCH_LETTERS
 from tools.profile.samples import Timed
 from tools.web.jobs import Job
 from tools.web.node import run_in_node
+from tools.web.overhead import Overhead, measure_overhead
 from tools.web.package import Package
 from tools.web.profile import node_times
 

@@ -9,11 +9,11 @@ import onnx_ir as ir
 import pytest
 
 from tools.profile import web
-from tools.web.overhead import Overhead
 from tools.profile.probes import Probe, feeds, probe_model
 from tools.profile.samples import Timed
 from tools.profile.web import profiled_nodes, web_nodes
 from tools.web.jobs import Job
+from tools.web.overhead import Overhead
 from tools.web.package import Package
 
 
