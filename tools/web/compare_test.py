@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -42,10 +43,10 @@ def stand_in(milliseconds: tuple[float, float]) -> Callable[[Job, Package], None
     return perform
 
 
-def outputs(job: Job, task: dict[str, object]) -> list[dict[str, object]]:
+def outputs(job: Job, task: dict[str, Any]) -> list[dict[str, Any]]:
     model = onnx.load_from_string((job.folder / str(task["model"])).read_bytes())
     found = []
-    for place, feed in enumerate(read_outputs(task["feeds"], job.folder)):  # type: ignore[arg-type]
+    for place, feed in enumerate(read_outputs(task["feeds"], job.folder)):
         (y,) = run_model(model, feed).values()
         name = f"{task['results']}_{place}"
         (job.folder / name).write_bytes(y.tobytes())

@@ -8,7 +8,7 @@ from tools.web.profile import NodeTime
 
 def test_a_line_is_found_again() -> None:
     found = fit_overhead([3, 4, 9], [2.0 + 0.5 * 3, 2.0 + 0.5 * 4, 2.0 + 0.5 * 9])
-    assert (found.node, found.tensor) == (pytest.approx(2.0), pytest.approx(0.5))
+    assert found.node == pytest.approx(2.0) and found.tensor == pytest.approx(0.5)
 
 
 @pytest.mark.parametrize(("added", "wanted"), [([3.0, 8.0], (0.0, 1.9)), ([4.0, 1.0], (2.5, 0.0))])
