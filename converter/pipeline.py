@@ -499,4 +499,5 @@ def _report(
         model=None if result is None else result.model,
         diagnosis=diagnosis,
         budget=budget,
+        machines=at.target.machines,
     )

@@ -17,6 +17,7 @@ from converter.diagnosis.records import Diagnosis
 from converter.partition.bit_widths import width_counts
 from converter.plan.records import Plan
 from converter.runtime.latency import LatencyRatio
+from converter.targets import other_machines
 from converter.verify.quality import OutputQuality
 from converter.verify.verdict import Verdict
 
@@ -66,6 +67,7 @@ class Report:
         model: the result; None on a dry run.
         diagnosis: tensor by tensor; None unless it was asked for.
         budget: what became of an accuracy budget; None without one.
+        machines: that the target stands for, in words.
     """
 
     source: str
@@ -97,6 +99,7 @@ class Report:
     model: onnx.ModelProto | None = field(default=None, repr=False, compare=False)
     diagnosis: Diagnosis | None = field(default=None, repr=False)
     budget: Budget | None = None
+    machines: str = ""
 
     @property
     def at_home(self) -> bool:
@@ -235,6 +238,7 @@ def report_json(report: Report) -> str:
         record["float_operators"] = [asdict(f) for f in integer_coverage.float_ops]
     record["latency_ratio"] = None if report.latency is None else {**asdict(report.latency), "machine": platform.machine()}
     record["latency_not_measured"] = report.not_measured
+    record["other_machines"] = other_machines(report.target)
     record["notes"], record["warnings"] = list(report.notes), list(report.warnings)
     if report.budget is not None:
         record["budget"] = asdict(report.budget)

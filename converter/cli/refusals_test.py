@@ -31,7 +31,7 @@ pytestmark = pytest.mark.usefixtures("few_turns")
         (["--bits", "W3A4"], "4 to 8 bits each"),
         (["--bits", "W9A9"], "not a bit width"),
         (["--method", "magic"], "minmax"),
-        (["--target", "gpu"], "arm64, arm64-v8.0, arm64-a55, arm64-i8mm, arm64-sme, x86, x86-vnni"),
+        (["--target", "gpu"], "arm64, arm64-v8.0, arm64-a55, arm64-i8mm, arm64-sme, x86, x86-vnni, web"),
         (["--placement", "fast"], "balanced:PRICE"),
         (["--samples", "0"], "--samples"),
         (["--seed", "-3"], "--seed"),

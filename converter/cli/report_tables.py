@@ -16,6 +16,7 @@ from converter.options import Options
 from converter.partition.bit_widths import CONTAINER_BITS, width_counts
 from converter.partition.policy import FOR_ACCURACY
 from converter.report import Report
+from converter.targets import other_machines
 from converter.transforms.sigmoids.transform import ConstantGates
 from converter.verify.integer_coverage import FloatOp
 from converter.verify.quality import OutputQuality
@@ -91,6 +92,8 @@ def _summary(report: Report) -> Table:
         row("latency", report.not_measured)
     placed = "" if report.placement == Options.placement else f", placement {report.placement}"
     row("plan", f"{report.method}, {report.bits}, target {report.target}{placed}, seed {report.seed}")
+    if report.machines:
+        row("made for", f"{report.machines}; for others {_other_targets(report.target)}")
     sigmoids = [op for op in report.plan.ops.values() if op.op_type == "Sigmoid"]
     approximations = sum(bool(op.coefficients) for op in sigmoids)
     constant_gates = sum(len(t.constant_gates) for t in report.plan.transforms if isinstance(t, ConstantGates))
@@ -123,6 +126,14 @@ def _summary(report: Report) -> Table:
     fired = ", ".join(f"{r.name} {r.count}" for r in report.rewrites if r.count and r.kept)
     row("rewrites", f"{fired or 'none'}; opset {report.opset[0]} -> {report.opset[1]}; exact to {report.canonical_error:.0e}")
     return table
+
+
+def _other_targets(name: str) -> str:
+    """The flags that other machines need, by the first word of what they are."""
+    families: dict[str, list[str]] = {}
+    for other, machines in other_machines(name).items():
+        families.setdefault(machines.partition(" ")[0], []).append(other)
+    return "; ".join(f"--target {' | '.join(names)} ({family})" for family, names in families.items())
 
 
 def _verdict_rows(row, verdict: Verdict) -> None:  # type: ignore[no-untyped-def]

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import statistics
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import onnx
 
 from converter.runtime.session import Feed, open_session, run_session
 
-__all__ = ["LatencyRatio", "latency_ratio"]
+__all__ = ["LatencyRatio", "latency_ratio", "ratio_of_times"]
 
 
 @dataclass(frozen=True)
@@ -35,14 +36,17 @@ def latency_ratio(first: onnx.ModelProto, second: onnx.ModelProto, feed: Feed, *
     sessions = [open_session(model, threads=threads) for model in (first, second)]
     for session in sessions:
         run_session(session, feed)
-    ratios: list[float] = []
+    times: tuple[list[float], list[float]] = ([], [])
     end = time.perf_counter() + seconds
-    while len(ratios) < 5 or (time.perf_counter() < end and len(ratios) < 1000):
-        times = []
-        for session in sessions:
+    while len(times[0]) < 5 or (time.perf_counter() < end and len(times[0]) < 1000):
+        for session, taken in zip(sessions, times, strict=True):
             start = time.perf_counter()
             run_session(session, feed)
-            times.append(time.perf_counter() - start)
-        ratios.append(times[0] / times[1])
-    ratios.sort()
+            taken.append(time.perf_counter() - start)
+    return ratio_of_times(*times)
+
+
+def ratio_of_times(first: Sequence[float], second: Sequence[float]) -> LatencyRatio:
+    """Compare the times that two models took in turns, the same number of each and at least one."""
+    ratios = sorted(one / other for one, other in zip(first, second, strict=True))
     return LatencyRatio(statistics.median(ratios), ratios[len(ratios) // 10], ratios[(9 * len(ratios)) // 10], len(ratios))

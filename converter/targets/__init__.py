@@ -14,11 +14,11 @@ from converter.errors import UsageError
 from converter.targets.target import Cost, Prices, Target
 from converter.targets.target_file import FILE_SUFFIX, read_target
 
-__all__ = ["DEFAULT_TARGET", "FILE_SUFFIX", "TARGETS", "TARGET_NAMES", "Cost", "Prices", "Target", "find_target"]
+__all__ = ["DEFAULT_TARGET", "FILE_SUFFIX", "TARGETS", "TARGET_NAMES", "Cost", "Prices", "Target", "find_target", "other_machines"]
 
 DEFAULT_TARGET = "arm64"
 
-TARGET_NAMES = (DEFAULT_TARGET, "arm64-v8.0", "arm64-a55", "arm64-i8mm", "arm64-sme", "x86", "x86-vnni")
+TARGET_NAMES = (DEFAULT_TARGET, "arm64-v8.0", "arm64-a55", "arm64-i8mm", "arm64-sme", "x86", "x86-vnni", "web")
 
 
 class _BuiltIn(Mapping[str, Target]):
@@ -56,3 +56,8 @@ def find_target(text: str) -> Target:
         return read_target(Path(text), f"--target {text}")
     hint = f"choose from {', '.join(TARGET_NAMES)}, or give a file that ends in {FILE_SUFFIX}"
     raise UsageError(f"'{text}' is not known", where="--target", hint=hint)
+
+
+def other_machines(name: str) -> dict[str, str]:
+    """The machines of all targets but one: a description of each by the target's name."""
+    return {other: TARGETS[other].machines for other in TARGET_NAMES if other != name}

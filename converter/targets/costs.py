@@ -162,6 +162,7 @@ def _unfolded(node: ir.Node, macs: int, written: Sequence[Sequence[int]], weight
     channels = weight[0] if weight[1] == 1 else weight[0] // groups
     return {
         "column": column,
+        "group": groups if groups > 1 else 0.0,
         "narrow_column": column if weight[1] < _WIDE else 0.0,
         "uneven8": size if channels % 8 else 0.0,
         "uneven16": size if channels % 16 else 0.0,

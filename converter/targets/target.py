@@ -18,6 +18,7 @@ FEATURES: Mapping[str, str] = MappingProxyType(
         "mac": "multiply-accumulates",
         "column": "elements of the matrix to which a convolution unfolds its input; none for 1x1 without stride",
         "narrow_column": "the same where fewer than 64 channels enter",
+        "group": "groups of a convolution that has more than one",
         "uneven8": "elements written by a convolution of which a group's outputs are not a multiple of 8 channels",
         "uneven16": "the same with 16",
         "matrix": "matrices multiplied: the product of all axes but the last two",
@@ -52,7 +53,7 @@ class Target:
 
     Attributes:
         name: as on the command line and in plans.
-        description: for the report.
+        description: for the report: the machines, and the types of activations and weights.
         unit: of all costs, such as ``instructions`` or ``picoseconds``.
         architectures: what Python's ``platform.machine`` says on such machines.
         signed_activations: int8 codes if true, uint8 otherwise.
@@ -89,6 +90,11 @@ class Target:
     margin: float = 0.0
     fit: Mapping[str, Any] = field(default_factory=dict)
     onnxruntime: str = ""
+
+    @property
+    def machines(self) -> str:
+        """The description without what it says of types."""
+        return self.description.partition(f", {'int8' if self.signed_activations else 'uint8'} activations")[0]
 
     def dense_weight_bits(self, activation_bits: int) -> int:
         """Widest weights, 8 bits or fewer, that no dense kernel saturates on beside activations of that width.

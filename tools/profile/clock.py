@@ -21,10 +21,13 @@ from converter.runtime.session import Feed, open_session
 from tools.profile.probes import branches
 from tools.profile.samples import Timed
 
-__all__ = ["Clocked", "Prepared", "clocked_nodes", "prepared"]
+__all__ = ["KERNEL_SUFFIX", "PICOSECONDS", "Clocked", "Prepared", "clocked_nodes", "first_output", "prepared", "usual_time"]
 
-_KERNEL = "_kernel_time"
-_PICOSECONDS = 1e6  # in a microsecond, the profile's unit
+KERNEL_SUFFIX = "_kernel_time"
+"""Of a node's name, in the profile's events that are about nodes that ran."""
+
+PICOSECONDS = 1e6
+"""In a microsecond, the profile's unit."""
 
 Prepared = tuple[onnx.ModelProto, Feed, list[Timed]]
 """A graph as the runtime has optimised it, with a name for every node; its inputs; its nodes, without costs."""
@@ -96,17 +99,26 @@ def _visit(pair: Sequence[Prepared], runs: int) -> list[tuple[dict[str, float], 
 
 
 def _read(events: Sequence[dict[str, Any]]) -> tuple[dict[str, float], dict[str, str]]:
-    """Mean of the faster half of the times of each node but for the first run, and the type and shape of its first output."""
+    """The usual time of each node, and the type and shape of its first output."""
     times: dict[str, list[float]] = defaultdict(list)
     shapes = {}
     for event in events:
-        if event.get("cat") == "Node" and event["name"].endswith(_KERNEL):
-            name = event["name"].removesuffix(_KERNEL)
-            times[name].append(event["dur"] * _PICOSECONDS)
-            shapes[name] = _result(event["args"].get("output_type_shape") or [])
-    # the clock ticks in microseconds: a mean of what is not an outlier says more than a median of whole numbers
-    return {name: statistics.fmean(sorted(each[1:])[: max(len(each) // 2, 1)]) for name, each in times.items() if each[1:]}, shapes
+        if event.get("cat") == "Node" and event["name"].endswith(KERNEL_SUFFIX):
+            name = event["name"].removesuffix(KERNEL_SUFFIX)
+            times[name].append(event["dur"] * PICOSECONDS)
+            shapes[name] = first_output(event)
+    return {name: usual_time(each) for name, each in times.items() if each[1:]}, shapes
 
 
-def _result(outputs: Sequence[dict[str, list[int]]]) -> str:
+def usual_time(times: Sequence[float]) -> float:
+    """Mean of the faster half of two or more times, but for the first, which warms up.
+
+    The clock ticks in microseconds: a mean of what is not an outlier says more than a median of whole numbers.
+    """
+    return statistics.fmean(sorted(times[1:])[: max(len(times) // 2, 1)])
+
+
+def first_output(event: Mapping[str, Any]) -> str:
+    """Type and shape of the first output of a node that ran, as ``float32[1, 64, 8, 8]``."""
+    outputs: Sequence[Mapping[str, list[int]]] = event["args"].get("output_type_shape") or []
     return next((f"{kind}{shape}" for output in outputs for kind, shape in output.items()), "[]")

@@ -18,7 +18,7 @@ _LAYER = ("node", "element", "input", "mac", "column", "narrow_column")
 _TERMS: Mapping[str, tuple[str, ...]] = {
     "Conv": _LAYER,
     "PointwiseConv": ("node", "element", "input", "mac", "column"),
-    "DepthwiseConv": ("node", "element", "input", "mac", "uneven8", "uneven16"),
+    "DepthwiseConv": ("node", "element", "input", "mac", "group", "uneven8", "uneven16"),
     "GroupedConv": ("node", "element", "mac", "column"),
     "Linear": ("node", "element", "input", "row", "mac"),
     "MatMul": ("node", "element", "input", "row", "mac", "matrix", "operand"),

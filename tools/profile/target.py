@@ -1,7 +1,8 @@
 """Fit a target's costs to measurements: ``python -m tools.profile.target TARGET --out FILE.toml``.
 
 Types and settings come from the target named. Costs are measured: counted instructions of an emulated core if ``--core`` is
-given or the target is for ARM64 and this machine is not; by the clock on this machine otherwise.
+given or the target is for ARM64 and this machine is not; by the clock in Node, with ONNX Runtime Web, for the target ``web`` or if
+``--web`` is given; by the clock on this machine otherwise.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import onnx
 import onnx_ir as ir
 import onnxruntime
 from rich.console import Console
@@ -22,6 +24,7 @@ from rich.table import Table
 from converter.cli.command import Parser, exit_code
 from converter.errors import UsageError
 from converter.load.files import check_outputs, write_files
+from converter.runtime.session import Feed
 from converter.targets import DEFAULT_TARGET, find_target
 from converter.targets.costs import PIECEWISE_LINEAR_KIND
 from converter.targets.target import Cost, Prices, Target
@@ -33,6 +36,8 @@ from tools.profile.clock import clocked_nodes, prepared
 from tools.profile.fit import Fit, fit, fit_all
 from tools.profile.probes import BRANCH_LETTERS, Probe, feeds, integers, probe_model, probes, seen_in
 from tools.profile.samples import Sample, Timed, conversion_samples, operator_samples
+from tools.profile.web import web_nodes
+from tools.web.package import FOLDER_VARIABLE, Package, find_package
 
 __all__ = ["Measured", "fitted", "main"]
 
@@ -43,13 +48,30 @@ _CORES: Mapping[str, str] = {
     "arm64-i8mm": "max-sve128",
     "arm64-sme": "max-sme",
 }
-_INSTRUCTION_FLOOR, _PICOSECOND_FLOOR = 20e3, 5e6
+_WEB = "web"
+_INSTRUCTION_FLOOR, _PICOSECOND_FLOOR, _WEB_FLOOR = 20e3, 5e6, 1e6
 """Costs below which errors in proportion do not matter."""
 
 _RUNS, _ROUNDS = 20, 3
 _SMALLEST = {"node": 1.0}
 _ELEMENTWISE = ("Sub", "Div", "HardSigmoid", "Tanh", "Erf")
 """Operators whose samples together make the cost of float operators that are not listed."""
+
+
+@dataclass(frozen=True)
+class _Visits:
+    """How often each probe is visited by the clock, how often it runs then, and who is told of it."""
+
+    runs: int
+    rounds: int
+    console: Console
+
+    def progress(self, done: int, total: int) -> None:
+        if done % 100 == 0 or done == total:
+            self.console.print(f"{done} of {total} visits", markup=False)
+
+    def told(self, ran: str, began: float) -> str:
+        return f"{ran}, one thread, {self.rounds} visits of {self.runs} runs in {time.time() - began:.0f} s"
 
 
 @dataclass(frozen=True)
@@ -125,31 +147,42 @@ def _emulated(core: str, env: Environment, target: Target, given: Sequence[Probe
     return _measured(model, in_float, in_integer, offered, call, ran, "instructions", _INSTRUCTION_FLOOR, env.runtime)
 
 
-def _clocked(target: Target, given: Sequence[Probe], runs: int, rounds: int, console: Console) -> Measured:
+def _clocked(target: Target, given: Sequence[Probe], visits: _Visits) -> Measured:
     settings = target.session_settings.get(platform.machine(), {})
-    whole = probe_model(given)
-    pairs = []
+    forms, offered = _forms(target, given)
+    pairs = [[prepared(each, feed, settings) for each in protos] for protos, feed in forms]
+    began = time.time()
+    nodes = clocked_nodes(pairs, runs=visits.runs, rounds=visits.rounds, progress=visits.progress)
+    ran = visits.told(f"{platform.processor() or platform.machine()}, onnxruntime {onnxruntime.__version__}", began)
+    return _timed(given, nodes, offered, ran, _PICOSECOND_FLOOR, onnxruntime.__version__)
+
+
+def _in_web(target: Target, given: Sequence[Probe], visits: _Visits, package: Package) -> Measured:
+    forms, offered = _forms(target, given)
+    began = time.time()
+    nodes = web_nodes(forms, package, runs=visits.runs, rounds=visits.rounds, progress=visits.progress)
+    ran = visits.told(f"Node on {platform.processor() or platform.machine()}, onnxruntime-web {package.version}", began)
+    return _timed(given, nodes, offered, ran, _WEB_FLOOR, package.version)
+
+
+def _forms(target: Target, given: Sequence[Probe]) -> tuple[list[tuple[list[onnx.ModelProto], Feed]], frozenset[str]]:
+    """Float and integer form of each probe with its inputs; and the names of those that have an integer form."""
+    forms = []
     offered: set[str] = set()
     for place in range(len(given)):
         model = probe_model(given[place : place + 1], first=place)
-        feed, seen = feeds(model), seen_in(model)
-        proto, names = integers(model, seen, target)
+        proto, names = integers(model, seen_in(model), target)
         offered |= names
-        pairs.append([prepared(each, feed, settings) for each in (ir.to_proto(model), proto)])
+        forms.append(([ir.to_proto(model), proto], feeds(model)))
+    return forms, frozenset(offered)
 
-    def progress(done: int, total: int) -> None:
-        if done % 100 == 0 or done == total:
-            console.print(f"{done} of {total} visits", markup=False)
 
-    began = time.time()
-    nodes = clocked_nodes(pairs, runs=runs, rounds=rounds, progress=progress)
-    ran = (
-        f"{platform.processor() or platform.machine()}, onnxruntime {onnxruntime.__version__}, one thread, "
-        f"{rounds} visits of {runs} runs in {time.time() - began:.0f} s"
-    )
+def _timed(
+    given: Sequence[Probe], nodes: Sequence[Sequence[Sequence[Timed]]], offered: frozenset[str], ran: str, floor: float, version: str
+) -> Measured:
     in_float = [node for pair in nodes for node in pair[0]]
     in_integer = [node for pair in nodes for node in pair[1]]
-    return _measured(whole, in_float, in_integer, frozenset(offered), 0.0, ran, "picoseconds", _PICOSECOND_FLOOR, onnxruntime.__version__)
+    return _measured(probe_model(given), in_float, in_integer, offered, 0.0, ran, "picoseconds", floor, version)
 
 
 def _measured(
@@ -204,6 +237,7 @@ def _run(arguments: Sequence[str] | None) -> None:
     add("--core", help=f"emulate: {' | '.join(CORES)} (default for ARM64 targets on another machine)")
     add("--runtime", default="newest", metavar="VERSION", help=f"emulated ONNX Runtime: {RUNTIME_CHOICE} (default newest)")
     add("--root", type=Path, metavar="DIR", help="folder of the emulator's set-up")
+    add("--web", type=Path, metavar="DIR", help=f"by the clock in Node, with onnxruntime-web in this folder (default {FOLDER_VARIABLE})")
     add("--runs", type=int, default=_RUNS, metavar="N", help=f"by the clock: runs at each visit (default {_RUNS})")
     add("--visits", type=int, default=_ROUNDS, metavar="N", help=f"by the clock: how often each operator is visited (default {_ROUNDS})")
     flags = parser.parse_args(arguments)
@@ -218,12 +252,18 @@ def _run(arguments: Sequence[str] | None) -> None:
         raise UsageError(f"{flags.name!r} is no name for a target", where="--name", hint="give one such as my-board")
     if min(flags.runs, flags.visits) < 1:
         raise UsageError("nothing would be measured", where="--runs, --visits", hint="give 1 or more")
-    core = _core(flags.core, base)
+    web = flags.core is None and (flags.web is not None or base.name == _WEB)
+    core = None if web else _core(flags.core, base)
+    package = find_package(flags.web) if web else None
     env = environment(flags.root, flags.runtime)
     console = Console(width=None if sys.stdout.isatty() else 140, highlight=False)
     notes = Console(stderr=True, highlight=False)
     given = probes()
-    measured = _emulated(core, env, base, given) if core else _clocked(base, given, flags.runs, flags.visits, notes)
+    visits = _Visits(flags.runs, flags.visits, notes)
+    if package is not None:
+        measured = _in_web(base, given, visits, package)
+    else:
+        measured = _emulated(core, env, base, given) if core else _clocked(base, given, visits)
     target, fits = fitted(base, measured)
     target = replace(target, name=flags.name or base.name)
     _print(console, target, fits)
