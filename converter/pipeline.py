@@ -24,6 +24,7 @@ from converter.canonicalise.outputs import restore_outputs
 from converter.diagnosis.diagnose import diagnose
 from converter.diagnosis.records import Diagnosis
 from converter.emit.builder import emit
+from converter.emit.opset import write_in_opset
 from converter.errors import BoundMissedError, CalibrationError, ModelError, UsageError
 from converter.forms.form import SupportedForm, UnsupportedForm
 from converter.graph.exclusions import excluded_nodes
@@ -254,6 +255,7 @@ def emit_model(at: Calibrated, planned: Planned) -> onnx.ModelProto:
     metadata = provenance(at.source, planned.plan, at.samples, at.preprocess, at.options)
     emitted = emit(planned.model, planned.plan, metadata)
     restore_outputs(emitted, at.source.model, at.canonical.constants)
+    write_in_opset(emitted, at.options.opset)
     model: onnx.ModelProto = ir.to_proto(emitted)
     onnx.helper.set_model_props(model, metadata)  # to_proto sorts them, the input file's order shall stay
     return model
