@@ -25,6 +25,7 @@ from converter.diagnosis.diagnose import diagnose
 from converter.diagnosis.records import Diagnosis
 from converter.emit.builder import emit
 from converter.emit.opset import write_in_opset
+from converter.emit.requirement import required_runtime
 from converter.errors import BoundMissedError, CalibrationError, ModelError, UsageError
 from converter.forms.form import SupportedForm, UnsupportedForm
 from converter.graph.exclusions import excluded_nodes
@@ -252,12 +253,12 @@ def adopt_plan(at: Calibrated, plan: Plan, where: Path | None = None) -> Planned
 
 def emit_model(at: Calibrated, planned: Planned) -> onnx.ModelProto:
     """Write the planned model as QuantizeLinear and DequantizeLinear nodes, with the source's inputs, outputs and metadata."""
-    metadata = provenance(at.source, planned.plan, at.samples, at.preprocess, at.options)
-    emitted = emit(planned.model, planned.plan, metadata)
+    emitted = emit(planned.model, planned.plan, {})
     restore_outputs(emitted, at.source.model, at.canonical.constants)
     write_in_opset(emitted, at.options.opset)
     model: onnx.ModelProto = ir.to_proto(emitted)
-    onnx.helper.set_model_props(model, metadata)  # to_proto sorts them, the input file's order shall stay
+    metadata = provenance(at.source, planned.plan, at.samples, at.preprocess, at.options, required_runtime(model))
+    onnx.helper.set_model_props(model, metadata)  # after to_proto, which sorts them: the input file's order shall stay
     return model
 
 

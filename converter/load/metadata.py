@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["BITS", "CALIBRATION", "CLASSES", "METHOD", "PREPROCESS", "SEED", "SOURCE", "TARGET", "VERSION"]
+__all__ = ["BITS", "CALIBRATION", "CLASSES", "METHOD", "PREPROCESS", "REQUIRES", "SEED", "SOURCE", "TARGET", "VERSION"]
 
 PREPROCESS = "bridgequant.preprocess"
 """How images become inputs, as a SPEC of :mod:`converter.calibration.preprocess`."""
@@ -18,3 +18,6 @@ METHOD, BITS, TARGET = "bridgequant.method", "bridgequant.bits", "bridgequant.ta
 
 CALIBRATION, SEED, SOURCE = "bridgequant.calibration", "bridgequant.seed", "bridgequant.source"
 """Digest of the calibration samples, seed, and digest of the float model."""
+
+REQUIRES = "bridgequant.requires"
+"""The oldest runtime that computes what the file says, as a requirement of Python packages: ``onnxruntime>=1.17``."""

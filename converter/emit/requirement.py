@@ -1,0 +1,21 @@
+"""Which ONNX Runtime an emitted file needs, by what ``python -m tools.runtimes`` found; it runs files in every version and checks this."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import onnx
+
+__all__ = ["OLDEST_RUNTIME", "required_runtime"]
+
+OLDEST_RUNTIME = "1.17"
+"""The oldest version of which anything is known."""
+
+_FIRST_WITH_OPSET: Mapping[int, str] = {21: "1.18", 22: "1.20"}
+"""Versions that were the first to run files of an opset; what is not listed runs from :data:`OLDEST_RUNTIME` on."""
+
+
+def required_runtime(model: onnx.ModelProto) -> str:
+    """The oldest runtime that computes what a file says, as a requirement of Python packages, such as ``onnxruntime>=1.17``."""
+    opset = next(o.version for o in model.opset_import if o.domain == "")
+    return f"onnxruntime>={_FIRST_WITH_OPSET.get(opset, OLDEST_RUNTIME)}"
