@@ -25,7 +25,7 @@ from converter.diagnosis.diagnose import diagnose
 from converter.diagnosis.records import Diagnosis
 from converter.emit.builder import emit
 from converter.emit.opset import write_in_opset
-from converter.emit.requirement import required_runtime
+from converter.emit.requirement import opset_of, required_runtime
 from converter.errors import BoundMissedError, CalibrationError, ModelError, UsageError
 from converter.forms.form import SupportedForm, UnsupportedForm
 from converter.graph.exclusions import excluded_nodes
@@ -394,6 +394,7 @@ def _report(at: Calibrated, planned: Planned, result: _Result | None = None, dia
     if not any(op.reads_codes for op in planned.plan.ops.values()):
         warnings.append(f"all operators stay float: {_why_float(planned.offers, at.target)}")
     warnings += quality_warnings(result.verdict) if result is not None else []
+    model = None if result is None else result.model
     return Report(
         source=at.source.path.name,
         output="" if result is None else result.output,
@@ -410,7 +411,7 @@ def _report(at: Calibrated, planned: Planned, result: _Result | None = None, dia
         calibration=at.samples.description,
         calibration_digest=at.samples.digest,
         seed=at.options.seed,
-        opset=(at.source.opset, CANONICAL_OPSET),
+        opset=(at.source.opset, CANONICAL_OPSET if model is None else opset_of(model)),
         rewrites=at.canonical.rewrites,
         canonical_error=at.canonical.error,
         plan=planned.plan,
@@ -421,6 +422,8 @@ def _report(at: Calibrated, planned: Planned, result: _Result | None = None, dia
         notes=at.remarks,
         warnings=tuple(warnings),
         peak_memory=peak_memory(),
-        model=None if result is None else result.model,
+        ir_version=0 if model is None else model.ir_version,
+        requires="" if model is None else required_runtime(model),
+        model=model,
         diagnosis=diagnosis,
     )

@@ -136,14 +136,9 @@ def _same_attributes(spelling: _Spelling, here: OpSchema, there: OpSchema) -> bo
     if any(here.attributes[n].default_value != there.attributes[n].default_value for n in here.attributes.keys() & there.attributes.keys()):
         return False
     used = {a.name: a.value for a in spelling.attributes}
-    for name in here.attributes.keys() ^ there.attributes.keys():
-        if name not in used:
-            same = name in _DOES_NOTHING
-        else:
-            same = name in there.attributes or used[name] in _DOES_NOTHING.get(name, ())
-        if not same:
-            return False
-    return True
+    one_only = here.attributes.keys() ^ there.attributes.keys()
+    harmless = (n in there.attributes or used[n] in _DOES_NOTHING.get(n, ()) if n in used else n in _DOES_NOTHING for n in one_only)
+    return all(harmless)
 
 
 def _takes(node: ir.Node, spelling: _Spelling, schema: OpSchema) -> bool:

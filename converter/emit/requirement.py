@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import onnx
 
-__all__ = ["OLDEST_RUNTIME", "required_runtime"]
+__all__ = ["OLDEST_RUNTIME", "opset_of", "required_runtime"]
 
 OLDEST_RUNTIME = "1.17"
 """The oldest version of which anything is known."""
@@ -17,5 +17,9 @@ _FIRST_WITH_OPSET: Mapping[int, str] = {21: "1.18", 22: "1.20"}
 
 def required_runtime(model: onnx.ModelProto) -> str:
     """The oldest runtime that computes what a file says, as a requirement of Python packages, such as ``onnxruntime>=1.17``."""
-    opset = next(o.version for o in model.opset_import if o.domain == "")
-    return f"onnxruntime>={_FIRST_WITH_OPSET.get(opset, OLDEST_RUNTIME)}"
+    return f"onnxruntime>={_FIRST_WITH_OPSET.get(opset_of(model), OLDEST_RUNTIME)}"
+
+
+def opset_of(model: onnx.ModelProto) -> int:
+    """The opset of the standard operators that an emitted file is stamped with."""
+    return next(int(o.version) for o in model.opset_import if o.domain == "")
