@@ -14,7 +14,7 @@ from typing import Any
 import onnxruntime
 
 from converter.errors import ModelError
-from converter.runtime.session import open_session, run_session
+from converter.runtime.session import first_line, open_session, run_session
 from runtime_tests.emulation.compare import Difference, difference
 from runtime_tests.emulation.external import run_program
 from runtime_tests.emulation.guest import load_tensors, save_tensors
@@ -137,6 +137,5 @@ def run_child(model: Path | None, settings: Mapping[str, str], samples: Samples,
         )
         told: dict[str, Any] = json.loads(text.splitlines()[-1])
         if told["error"] is not None:
-            reason = told["error"].splitlines()[0][:300]
-            raise ModelError(f"it does not run in ONNX Runtime {told['onnxruntime']}: {reason}", where=str(model))
+            raise ModelError(f"it does not run in ONNX Runtime {told['onnxruntime']}: {first_line(told['error'])}", where=str(model))
         return told, load_tensors(folder / "outputs.npz") if runtime is not None else {}

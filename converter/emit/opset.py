@@ -44,7 +44,6 @@ _DOES_NOTHING: Mapping[str, tuple[object, ...]] = {
 """Attributes that only some opsets have: where they are missing, or have one of these values, an operator does what it did before."""
 
 _CAME_LATER: tuple[tuple[str, str, object, int], ...] = (
-    ("AveragePool", "ceil_mode", 1, 19),  # which says what counts at the rim
     ("Pad", "mode", "wrap", 19),
     ("Resize", "coordinate_transformation_mode", "half_pixel_symmetric", 19),
     ("ScatterElements", "reduction", "max", 18),
@@ -53,6 +52,10 @@ _CAME_LATER: tuple[tuple[str, str, object, int], ...] = (
     ("ScatterND", "reduction", "min", 18),
 )
 """Operator, attribute, value, and the opset since when it has this meaning, where the definitions do not show it."""
+
+
+_OTHER_KERNELS: Mapping[str, int] = {"AveragePool": 19}
+"""Operators that ONNX Runtime computes in another way before some opset, so that the last bit differs and a code may move."""
 
 
 class _Spelling(NamedTuple):
@@ -118,6 +121,8 @@ def _spelled(node: ir.Node, opset: int) -> _Spelling | None:
     spelling: _Spelling | None = _Spelling(tuple(node.inputs), tuple(node.attributes.values()))
     if here.since_version == there.since_version:
         return spelling
+    if opset < _OTHER_KERNELS.get(node.op_type, 0):
+        return None
     if any(opset < since and _has(node, name, value) for op, name, value, since in _CAME_LATER if op == node.op_type):
         return None
     if opset < _RESPELLED_IN and node.op_type in _BEFORE_18:

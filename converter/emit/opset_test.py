@@ -60,9 +60,7 @@ def unchanged(model: ir.Model, opset: int | None) -> onnx.ModelProto:
         (lambda s, x: s.add("Pad", x, s.constant([0, 0, 1, 1, 0, 0, 1, 1], np.int64)), (13, 7)),
         (lambda s, x: s.add("Pad", x, s.constant([1, 1, 1, 1], np.int64), "", s.constant([2, 3], np.int64)), (18, 8)),
         (lambda s, x: s.add("Pad", x, s.constant([0, 0, 1, 1, 0, 0, 1, 1], np.int64), mode="wrap"), (19, 9)),
-        (lambda s, x: s.add("AveragePool", x, kernel_shape=[2, 2], dilations=[1, 1]), (13, 7)),
-        (lambda s, x: s.add("AveragePool", x, kernel_shape=[2, 2], dilations=[2, 2]), (19, 9)),
-        (lambda s, x: s.add("AveragePool", x, kernel_shape=[3, 3], strides=[2, 2], ceil_mode=1), (19, 9)),
+        (lambda s, x: s.add("AveragePool", x, kernel_shape=[2, 2]), (19, 9)),
     ],
 )
 def test_the_lowest_opset_and_ir_version_of_an_operator(build: Build, lowest: tuple[int, int]) -> None:
@@ -123,7 +121,7 @@ def test_opsets_that_no_result_is_written_in(opset: int) -> None:
         Options(opset=opset)
 
 
-@pytest.mark.parametrize(("opset", "requirement"), [(13, ">=1.17"), (20, ">=1.17"), (21, ">=1.18"), (22, ">=1.20")])
+@pytest.mark.parametrize(("opset", "requirement"), [(13, ">=1.17"), (20, ">=1.17"), (21, ">=1.20"), (22, ">=1.21")])
 def test_what_an_opset_needs_of_the_runtime(opset: int, requirement: str) -> None:
     model = of(lambda s, x: s.add("Relu", x))
     write_in_opset(model, opset)

@@ -11,8 +11,11 @@ __all__ = ["OLDEST_RUNTIME", "opset_of", "required_runtime"]
 OLDEST_RUNTIME = "1.17"
 """The oldest version of which anything is known."""
 
-_FIRST_WITH_OPSET: Mapping[int, str] = {21: "1.18", 22: "1.20"}
-"""Versions that were the first to run files of an opset; what is not listed runs from :data:`OLDEST_RUNTIME` on."""
+_FIRST_WITH_OPSET: Mapping[int, str] = {21: "1.20", 22: "1.21"}
+"""Versions that were the first to run files of an opset; what is not listed runs from :data:`OLDEST_RUNTIME` on.
+
+1.18 and 1.19 know the opset 21, but make a QLinearMatMul(21) of a MatMul, of which they have no kernel.
+"""
 
 
 def required_runtime(model: onnx.ModelProto) -> str:

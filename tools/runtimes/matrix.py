@@ -14,13 +14,15 @@ from converter.load.metadata import REQUIRES
 from runtime_tests.model_pair import ModelPair, stacked
 from runtime_tests.processes import Predictions, predictions, run_child
 
-__all__ = ["LEAST_AGREEMENT", "Cell", "promised", "run_versions"]
+__all__ = ["LARGEST_DIFFERENCE", "LEAST_AGREEMENT", "Cell", "promised", "run_versions"]
 
 LEAST_AGREEMENT = 0.97
 """Share of predictions that must be those of the newest version. Other kernels round otherwise, which moves single codes."""
 
-LARGEST_DIFFERENCE = 0.2
+LARGEST_DIFFERENCE = 0.1
 """Of the largest output, where there are no predictions."""
+
+_LONGEST = 60  # of a refusal in the table
 
 
 @dataclass(frozen=True)
@@ -52,12 +54,11 @@ class Cell:
     def text(self) -> str:
         """For the table."""
         if self.found is None:
-            return f"refused: {self.refusal}"
-        word = "" if self.agrees else "WRONG: "
+            return f"refused: {self.refusal[:_LONGEST].replace('|', ' ').strip()}"
         if self.found.largest == 0:
             return "equal"
         same = f"{self.found.equal} of {self.found.predictions} the same, " if self.found.predictions else ""
-        return f"{word}{same}{self.found.largest:.1%} off"
+        return f"{'' if self.agrees else 'WRONG: '}{same}{self.found.largest:.1%} off"
 
 
 def promised(model_pair: ModelPair, version: Version) -> bool:
