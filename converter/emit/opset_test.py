@@ -121,6 +121,15 @@ def test_opsets_that_no_result_is_written_in(opset: int) -> None:
         Options(opset=opset)
 
 
+@pytest.mark.parametrize(
+    ("target", "opset", "requirement"), [("arm64", 13, "1.17"), ("x86", 13, "1.19"), ("x86", 20, "1.19"), ("x86", 21, "1.20")]
+)
+def test_unsigned_activations_need_a_newer_runtime(target: str, opset: int, requirement: str) -> None:
+    model = ir.from_proto(emitted(plan_for(classifier(), target)))
+    write_in_opset(model, opset)
+    assert required_runtime(ir.to_proto(model)) == f"onnxruntime>={requirement}"
+
+
 @pytest.mark.parametrize(("opset", "requirement"), [(13, ">=1.17"), (20, ">=1.17"), (21, ">=1.20"), (22, ">=1.21")])
 def test_what_an_opset_needs_of_the_runtime(opset: int, requirement: str) -> None:
     model = of(lambda s, x: s.add("Relu", x))
