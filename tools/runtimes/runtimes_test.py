@@ -50,7 +50,7 @@ def test_only_folders_of_complete_versions_are_installed(tmp_path: Path) -> None
 def test_an_installation_that_fails_leaves_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     program = "import pathlib, sys; pathlib.Path(sys.argv[-2], 'onnxruntime').mkdir(parents=True); sys.exit('no network')"
     monkeypatch.setattr(wheels, "_PIP", (sys.executable, "-c", program))
-    with pytest.raises(ConverterError, match="installing onnxruntime 1.20.1 failed: no network"):
+    with pytest.raises(ConverterError, match="failed: no network"):
         wheels.install(tmp_path, versions("1.20.1"))
     assert list(tmp_path.iterdir()) == []
 
