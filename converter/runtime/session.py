@@ -34,7 +34,7 @@ _RUNTIME_ERRORS = (
 _PLACES = (r"Name:'([^']+)'", r"node with name '([^']+)'", r"Node \(([^)]+)\)", r'In Node, \("([^"]+)"')
 """How the runtime's messages name the node they speak of."""
 
-_CODE = r"^\[ONNXRuntimeError\] : \d+ : \w+ : "
+_CODE = r"^\[ONNXRuntimeError\] : \d+ : \w+ : (?:Load model from .+? failed:)?"
 _SOURCE_LINE = r"/\S+\.(?:h|cc|cpp):\d+ [^()]*\([^()]*\)(?: const)?\s*"
 
 

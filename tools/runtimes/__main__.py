@@ -16,6 +16,7 @@ from packaging.version import InvalidVersion, Version
 from converter.cli.command import Parser, exit_code, print_line
 from converter.errors import UsageError, VerificationError
 from converter.load.files import write_files
+from converter.methods.names import METHOD_NAMES, MethodName
 from models.export import build, export_model
 from runtime_tests.model_pair import open_model_pair
 from tools.runtimes.files import make_files
@@ -63,7 +64,13 @@ def _run(arguments: Sequence[str] | None) -> None:
     add("--versions", nargs="+", metavar="X.Y.Z", help="default: of each minor version the last one")
     add("--pair", nargs=2, type=Path, action="append", metavar=("FLOAT", "INT8"), help="files to run; repeatable")
     add("--targets", nargs="+", default=["arm64", "x86"], metavar="NAME", help="without --pair: to convert for (default arm64 x86)")
-    add("--method", default="mse", metavar="NAME", help="without --pair (default mse: quick, and as good as any for this)")
+    add(
+        "--method",
+        default="mse",
+        choices=METHOD_NAMES,
+        metavar="NAME",
+        help="without --pair (default mse: quick, and as good as any for this)",
+    )
     add("--calib", type=Path, metavar="PATH", help="without --pair: images to calibrate on (default: built-in synthetic ones)")
     add("--data", type=Path, metavar="PATH", help="images to run on (default: built-in synthetic ones)")
     add("--samples", type=int, default=100, metavar="N", help="how many (default 100)")
@@ -83,7 +90,7 @@ def _run(arguments: Sequence[str] | None) -> None:
         raise VerificationError(broken[0], where=f"{len(broken)} such cells of the table", hint="correct what files promise, or the files")
 
 
-def _made(out: Path, targets: Sequence[str], calib: Path | None, method: str) -> list[tuple[Path, Path]]:
+def _made(out: Path, targets: Sequence[str], calib: Path | None, method: MethodName) -> list[tuple[Path, Path]]:
     floats = out / f"{NETWORK}.onnx"
     try:
         out.mkdir(parents=True, exist_ok=True)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from converter.load.files import write_files
 from converter.load.model import load
+from converter.methods.names import MethodName
 from converter.options import Options
 from converter.pipeline import calibrate, emit_model, make_plan
 
@@ -17,7 +18,7 @@ OPSETS = (20, 21, 22)
 """In which the files of the last target are written, besides the lowest that will do: each needs a newer runtime."""
 
 
-def make_files(floats: Path, folder: Path, targets: Sequence[str], calib: Path | None, method: str) -> list[Path]:
+def make_files(floats: Path, folder: Path, targets: Sequence[str], calib: Path | None, method: MethodName) -> list[Path]:
     """Convert a network without placement by price, so that all that can be integer is.
 
     Args:

@@ -22,7 +22,7 @@ LEAST_AGREEMENT = 0.97
 LARGEST_DIFFERENCE = 0.1
 """Of the largest output, where there are no predictions."""
 
-_LONGEST = 60  # of a refusal in the table
+_LONGEST = 70  # of a refusal in the table
 
 
 @dataclass(frozen=True)
