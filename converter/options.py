@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from converter.errors import UsageError
 from converter.flag import flag
+from converter.graph.operator_sets import NEWEST_OUTPUT_OPSET, OLDEST_OUTPUT_OPSET
 from converter.methods.names import DEFAULT_METHOD, DEFAULT_OBSERVER, METHOD_NAMES, OBSERVERS, OBSERVING, MethodName, ObserverName
 from converter.methods.search_parts import SearchParts
 from converter.partition.policy import parse_placement
@@ -51,6 +52,7 @@ class Options:
         losses: ``scores`` or ``values`` by the name of a float output, where the graph tells wrong,
             see :mod:`converter.sensitivity.output_loss`.
         exclude: operators that stay float: globs over names in the input file, or over operator types.
+        opset: of the result; None for the lowest that it can be written in.
         min_sqnr: least SQNR of every output in dB; None for no bound.
         latency: compare latencies, which takes seconds, also on a machine that is none of the target's.
         seed: of all random choices.
@@ -86,6 +88,7 @@ class Options:
     parts: SearchParts = field(default_factory=SearchParts)
     losses: Mapping[str, LossName] = flag(dict, "count errors of an output as of scores or values", "NAME=KIND", name="--loss", many=True)
     exclude: tuple[str, ...] = flag((), "keep operators float, by name glob or type", "PATTERN", many=True)
+    opset: int | None = flag(None, "of the result (default: the lowest it can be written in)", "N", kind=int)
     min_sqnr: float | None = flag(None, "write nothing (exit 6) if an output is closer to float by fewer decibels", "DB", kind=float)
     latency: bool = flag(False, "compare latencies also where this machine is none of the target's")
     seed: int = flag(0, "of all random choices", "N")
@@ -117,6 +120,9 @@ class Options:
         if self.min_sqnr is not None and not math.isfinite(self.min_sqnr):
             raise UsageError(f"{self.min_sqnr} is not a bound", where="--min-sqnr", hint="give a number of decibels, such as 20")
         self._check_budget()
+        if self.opset is not None and not OLDEST_OUTPUT_OPSET <= self.opset <= NEWEST_OUTPUT_OPSET:
+            hint = f"give {OLDEST_OUTPUT_OPSET} to {NEWEST_OUTPUT_OPSET}, or leave it out for the lowest that will do"
+            raise UsageError(f"results cannot be written in opset {self.opset}", where="--opset", hint=hint)
         _one_of("--method", self.method, METHOD_NAMES)
         for kind in self.losses.values():
             _one_of("--loss", kind, LOSS_NAMES)

@@ -28,6 +28,8 @@ from converter.canonicalise.outputs import restore_outputs
 from converter.diagnosis.diagnose import diagnose
 from converter.diagnosis.records import Diagnosis
 from converter.emit.builder import emit
+from converter.emit.opset import write_in_opset
+from converter.emit.requirement import opset_of, required_runtime
 from converter.errors import BoundMissedError, CalibrationError, ModelError, UsageError
 from converter.forms.form import SupportedForm, UnsupportedForm
 from converter.graph.exclusions import excluded_nodes
@@ -327,11 +329,12 @@ def adopt_plan(at: Calibrated, plan: Plan, where: Path | None = None) -> Planned
 
 def emit_model(at: Calibrated, planned: Planned) -> onnx.ModelProto:
     """Write the planned model as QuantizeLinear and DequantizeLinear nodes, with the source's inputs, outputs and metadata."""
-    metadata = provenance(at.source, planned.plan, at.samples, at.preprocess, at.options)
-    emitted = emit(planned.model, planned.plan, metadata)
+    emitted = emit(planned.model, planned.plan, {})
     restore_outputs(emitted, at.source.model, at.canonical.constants)
+    write_in_opset(emitted, at.options.opset)
     model: onnx.ModelProto = ir.to_proto(emitted)
-    onnx.helper.set_model_props(model, metadata)  # to_proto sorts them, the input file's order shall stay
+    metadata = provenance(at.source, planned.plan, at.samples, at.preprocess, at.options, required_runtime(model))
+    onnx.helper.set_model_props(model, metadata)  # after to_proto, which sorts them: the input file's order shall stay
     return model
 
 
@@ -469,6 +472,7 @@ def _report(
     if not any(op.reads_codes for op in planned.plan.ops.values()):
         warnings.append(f"all operators stay float: {_why_float(planned.offers, at.target)}")
     warnings += quality_warnings(result.verdict) if result is not None else []
+    model = None if result is None else result.model
     return Report(
         source=at.source.path.name,
         output="" if result is None else result.output,
@@ -485,7 +489,7 @@ def _report(
         calibration=at.samples.description,
         calibration_digest=at.samples.digest,
         seed=at.options.seed,
-        opset=(at.source.opset, CANONICAL_OPSET),
+        opset=(at.source.opset, CANONICAL_OPSET if model is None else opset_of(model)),
         rewrites=at.canonical.rewrites,
         canonical_error=at.canonical.error,
         plan=planned.plan,
@@ -496,7 +500,9 @@ def _report(
         notes=at.remarks,
         warnings=tuple(warnings),
         peak_memory=peak_memory(),
-        model=None if result is None else result.model,
+        ir_version=0 if model is None else model.ir_version,
+        requires="" if model is None else required_runtime(model),
+        model=model,
         diagnosis=diagnosis,
         budget=budget,
         machines=at.target.machines,

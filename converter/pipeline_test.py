@@ -105,6 +105,7 @@ def test_metadata_are_kept_and_provenance_is_added(save_hybrid: SaveHybrid, tmp_
         "bridgequant.calibration": report.calibration_digest,
         "bridgequant.seed": "3",
         "bridgequant.source": after["bridgequant.source"],
+        "bridgequant.requires": "onnxruntime>=1.19",
     }
     assert str(tmp_path) not in str(after)
 

@@ -13,8 +13,14 @@ from converter.plan.records import Plan
 __all__ = ["provenance"]
 
 
-def provenance(source: Source, plan: Plan, samples: SampleSet, preprocess: Preprocess | None, options: Options) -> dict[str, str]:
-    """The source's metadata, then ours: no time, no host and no path, so that the same conversion gives the same bytes."""
+def provenance(
+    source: Source, plan: Plan, samples: SampleSet, preprocess: Preprocess | None, options: Options, requires: str
+) -> dict[str, str]:
+    """The source's metadata, then ours: no time, no host and no path, so that the same conversion gives the same bytes.
+
+    Args:
+        requires: the runtime that the file needs, as a requirement of Python packages.
+    """
     own = {
         metadata.VERSION: __version__,
         metadata.METHOD: plan.method,
@@ -23,6 +29,7 @@ def provenance(source: Source, plan: Plan, samples: SampleSet, preprocess: Prepr
         metadata.CALIBRATION: samples.digest,
         metadata.SEED: str(options.seed),
         metadata.SOURCE: source.digest,
+        metadata.REQUIRES: requires,
     }
     if preprocess is not None:
         own[metadata.PREPROCESS] = spec_text(preprocess)

@@ -53,7 +53,9 @@ class Report:
         calibration: a sentence on the samples.
         calibration_digest: sha256 of the samples.
         seed: of all random choices.
-        opset: (of the input, of the output).
+        opset: (of the input, of the result; on a dry run, of the canonical model).
+        ir_version: of the result; 0 on a dry run.
+        requires: the runtime that the result needs, as a requirement of Python packages; empty on a dry run.
         rewrites: what canonicalisation did.
         canonical_error: largest relative difference it left.
         plan: the plan.
@@ -96,6 +98,8 @@ class Report:
     notes: tuple[str, ...]
     warnings: tuple[str, ...]
     peak_memory: int = 0
+    ir_version: int = 0
+    requires: str = ""
     model: onnx.ModelProto | None = field(default=None, repr=False, compare=False)
     diagnosis: Diagnosis | None = field(default=None, repr=False)
     budget: Budget | None = None

@@ -14,14 +14,14 @@ from typing import Any
 import onnxruntime
 
 from converter.errors import ModelError
-from converter.runtime.session import open_session, run_session
+from converter.runtime.session import first_line, open_session, run_session
 from runtime_tests.emulation.compare import Difference, difference
 from runtime_tests.emulation.external import run_program
 from runtime_tests.emulation.guest import load_tensors, save_tensors
 from runtime_tests.emulation.inputs import Samples
 from runtime_tests.model_pair import ModelPair, stacked
 
-__all__ = ["OLDEST", "Memory", "Predictions", "measure_memory", "measure_version", "predictions", "summed"]
+__all__ = ["OLDEST", "Memory", "Predictions", "measure_memory", "measure_version", "predictions", "run_child", "summed"]
 
 OLDEST = Path(sys.prefix) / "oldest-onnxruntime"
 """Where the Makefile puts the oldest version that is supported."""
@@ -76,7 +76,7 @@ def measure_memory(model_pair: ModelPair) -> Memory:
     feed = stacked(model_pair.feeds[:1])
     settings: tuple[Mapping[str, str], ...] = ({}, {}, model_pair.settings)
     jobs = zip((None, model_pair.floats.path, model_pair.path), settings, strict=True)
-    peaks = [int(_run_child(model, with_settings, feed, None)[0]["peak"]) for model, with_settings in jobs]
+    peaks = [int(run_child(model, with_settings, feed, None)[0]["peak"]) for model, with_settings in jobs]
     return Memory(peaks[0], peaks[1], peaks[2], model_pair.floats.bytes, model_pair.bytes)
 
 
@@ -86,7 +86,7 @@ def measure_version(model_pair: ModelPair, folder: Path) -> Predictions:
     Raises:
         ModelError: the model does not run there.
     """
-    told, got = _run_child(model_pair.path, model_pair.settings, stacked(model_pair.feeds), folder)
+    told, got = run_child(model_pair.path, model_pair.settings, stacked(model_pair.feeds), folder)
     session = open_session(model_pair.model, threads=1, settings=model_pair.settings)
     wanted = stacked(tuple(run_session(session, feed) for feed in model_pair.feeds))
     return predictions(f"ONNX Runtime {onnxruntime.__version__}", f"ONNX Runtime {told['onnxruntime']}", wanted, got)
@@ -103,7 +103,21 @@ def summed(reference: str, other: str, found: Sequence[Difference]) -> Predictio
     return Predictions(reference, other, sum(d.predictions for d in found), sum(d.equal for d in found), largest)
 
 
-def _run_child(model: Path | None, settings: Mapping[str, str], samples: Samples, runtime: Path | None) -> tuple[dict[str, Any], Samples]:
+def run_child(model: Path | None, settings: Mapping[str, str], samples: Samples, runtime: Path | None) -> tuple[dict[str, Any], Samples]:
+    """Run a model in a process of its own.
+
+    Args:
+        model: None to see what a process takes without one.
+        settings: of the session.
+        samples: along axis 0.
+        runtime: folder that pip's ``--target`` has left; None for the installed runtime, whose outputs are not kept.
+
+    Returns:
+        what the process tells of itself (``onnxruntime``, ``peak``, see :mod:`runtime_tests.child`), and outputs, samples along axis 0.
+
+    Raises:
+        ModelError: the model does not run there.
+    """
     with tempfile.TemporaryDirectory(prefix="runtime-tests-") as name:
         folder = Path(name)
         save_tensors(folder / "samples.npz", samples)
@@ -123,6 +137,5 @@ def _run_child(model: Path | None, settings: Mapping[str, str], samples: Samples
         )
         told: dict[str, Any] = json.loads(text.splitlines()[-1])
         if told["error"] is not None:
-            reason = told["error"].splitlines()[0][:300]
-            raise ModelError(f"it does not run in ONNX Runtime {told['onnxruntime']}: {reason}", where=str(model))
+            raise ModelError(f"it does not run in ONNX Runtime {told['onnxruntime']}: {first_line(told['error'])}", where=str(model))
         return told, load_tensors(folder / "outputs.npz") if runtime is not None else {}

@@ -81,7 +81,31 @@ def test_targets_and_methods(run: Run, source: Path, tmp_path: Path, target: str
 def test_opsets(run: Run, save_hybrid: SaveHybrid, tmp_path: Path, opset: int) -> None:
     result = run(save_hybrid(opset=opset), tmp_path / "out.onnx", *QUICK)
     assert result.code == 0, result.err
-    assert f"opset {opset} -> " in " ".join(result.out.split())
+    written = onnx.load(tmp_path / "out.onnx")
+    stamped = written.opset_import[0].version
+    assert f"opset {opset} -> {stamped};" in " ".join(result.out.split()) and 17 <= stamped <= 20
+    needs = f"onnxruntime>=1.17; opset {stamped}, IR version {written.ir_version}"
+    assert needs in " ".join(result.out.split())
+
+
+def test_an_opset_can_be_asked_for(run: Run, source: Path, tmp_path: Path) -> None:
+    result = run(source, tmp_path / "out.onnx", "--opset", "21", "--json", "-", *QUICK)
+    assert result.code == 0, result.err
+    report, written = json.loads(result.out), onnx.load(tmp_path / "out.onnx")
+    assert (written.opset_import[0].version, written.ir_version) == (report["opset"][1], report["ir_version"]) == (21, 10)
+    metadata = {p.key: p.value for p in written.metadata_props}
+    assert metadata["bridgequant.requires"] == report["requires"] == "onnxruntime>=1.20"
+
+
+@pytest.mark.parametrize(
+    ("opset", "code", "words"), [("13", 3, ["opset 13", "needs 17 or newer"]), ("9", 2, ["opset 9", "--opset", "13 to 22"])]
+)
+def test_an_opset_that_cannot_be(run: Run, source: Path, tmp_path: Path, opset: str, code: int, words: list[str]) -> None:
+    (tmp_path / "out.onnx").write_bytes(b"as it was")
+    result = run(source, tmp_path / "out.onnx", "--opset", opset, *QUICK)
+    assert (result.code, result.out) == (code, "")
+    assert all(word in result.err for word in words)
+    assert (tmp_path / "out.onnx").read_bytes() == b"as it was"
 
 
 # What is printed

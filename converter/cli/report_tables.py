@@ -124,6 +124,8 @@ def _summary(report: Report) -> Table:
     if report.peak_memory:
         row("memory", f"{_size(report.peak_memory)} at most, to convert")
     fired = ", ".join(f"{r.name} {r.count}" for r in report.rewrites if r.count and r.kept)
+    if report.requires:
+        row("runs in", f"{report.requires}; opset {report.opset[1]}, IR version {report.ir_version}")
     row("rewrites", f"{fired or 'none'}; opset {report.opset[0]} -> {report.opset[1]}; exact to {report.canonical_error:.0e}")
     return table
 

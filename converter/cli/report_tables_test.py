@@ -56,6 +56,8 @@ def example(**changes: Any) -> Report:
         calibration_digest="ab",
         seed=0,
         opset=(17, 20),
+        ir_version=9,
+        requires="onnxruntime>=1.17",
         rewrites=rewrites,
         canonical_error=2e-7,
         plan=plan,
@@ -84,6 +86,7 @@ def test_the_summary_says_what_matters() -> None:
     assert "75.0% of 2.0 M multiply-accumulates" in flat
     assert "5.19 MB -> 1.90 MB (37%)" in flat
     assert "float / int8 = 1.85 (1.70 to 2.00)" in flat
+    assert "runs in onnxruntime>=1.17; opset 20, IR version 9" in flat
     assert "simplify 11; opset 17 -> 20" in flat and "fuse activations" not in flat
     assert "images from [photos] (40 found)" in flat
     assert "warning: mind the gap" in flat and "noted before" not in flat

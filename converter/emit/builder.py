@@ -27,7 +27,7 @@ from converter.transforms.equalization.apply import channel_grid, inserted_facto
 __all__ = ["OUTPUT_IR_VERSION", "Codes", "Writer", "emit"]
 
 OUTPUT_IR_VERSION = 9
-"""The one that belongs to opset 20; ONNX Runtime 1.19 and newer read it."""
+"""The one that belongs to opset 20; :mod:`converter.emit.opset` lowers both."""
 
 
 def emit(model: ir.Model, plan: Plan, metadata: Mapping[str, str]) -> ir.Model:

@@ -9,6 +9,8 @@ __all__ = [
     "CONVOLUTIONS",
     "LAYERS",
     "MOVEMENT",
+    "NEWEST_OUTPUT_OPSET",
+    "OLDEST_OUTPUT_OPSET",
     "PRODUCTS",
     "READS_SHAPE_ONLY",
     "REARRANGEMENT",
@@ -18,6 +20,9 @@ __all__ = [
 
 CANONICAL_OPSET = 20
 """The newest version of the standard operators with all that are wanted (Gelu) and none that ONNX Runtime 1.19 lacks."""
+
+OLDEST_OUTPUT_OPSET, NEWEST_OUTPUT_OPSET = 13, 22
+"""What an emitted graph can be written in: 13 brought Q and DQ with one scale per channel; a Q of 23 has no kernel in some runtimes."""
 
 BARRIER = "Max"
 """A Max of one operand copies its input; the runtime neither removes it nor moves anything through it."""

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from converter.errors import ModelError
 
-__all__ = ["BITS", "CALIBRATION", "CLASSES", "METHOD", "PREPROCESS", "SEED", "SOURCE", "TARGET", "VERSION", "class_names"]
+__all__ = ["BITS", "CALIBRATION", "CLASSES", "METHOD", "PREPROCESS", "REQUIRES", "SEED", "SOURCE", "TARGET", "VERSION", "class_names"]
 
 PREPROCESS = "bridgequant.preprocess"
 """How images become inputs, as a SPEC of :mod:`converter.calibration.preprocess`."""
@@ -23,6 +23,9 @@ METHOD, BITS, TARGET = "bridgequant.method", "bridgequant.bits", "bridgequant.ta
 
 CALIBRATION, SEED, SOURCE = "bridgequant.calibration", "bridgequant.seed", "bridgequant.source"
 """Digest of the calibration samples, seed, and digest of the float model."""
+
+REQUIRES = "bridgequant.requires"
+"""The oldest runtime that computes what the file says, as a requirement of Python packages: ``onnxruntime>=1.17``."""
 
 
 def class_names(metadata: Mapping[str, str]) -> tuple[str, ...]:

@@ -14,7 +14,7 @@ import onnxruntime
 
 from converter.errors import ModelError
 
-__all__ = ["Feed", "open_session", "run_model", "run_session"]
+__all__ = ["Feed", "first_line", "open_session", "run_model", "run_session"]
 
 Feed = Mapping[str, npt.NDArray[Any]]
 """Model inputs by name, one sample."""
@@ -34,7 +34,7 @@ _RUNTIME_ERRORS = (
 _PLACES = (r"Name:'([^']+)'", r"node with name '([^']+)'", r"Node \(([^)]+)\)", r'In Node, \("([^"]+)"')
 """How the runtime's messages name the node they speak of."""
 
-_CODE = r"^\[ONNXRuntimeError\] : \d+ : \w+ : "
+_CODE = r"^\[ONNXRuntimeError\] : \d+ : \w+ : (?:Load model from .+? failed:)?"
 _SOURCE_LINE = r"/\S+\.(?:h|cc|cpp):\d+ [^()]*\([^()]*\)(?: const)?\s*"
 
 
@@ -76,7 +76,7 @@ def open_session(
     try:
         return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     except _RUNTIME_ERRORS as error:
-        raise ModelError(f"ONNX Runtime does not load the model: {_first_line(error)}", where=_place(error)) from error
+        raise ModelError(f"ONNX Runtime does not load the model: {first_line(error)}", where=_place(error)) from error
 
 
 def run_session(session: Any, feed: Feed, outputs: Sequence[str] | None = None) -> dict[str, npt.NDArray[Any]]:
@@ -89,7 +89,7 @@ def run_session(session: Any, feed: Feed, outputs: Sequence[str] | None = None) 
     try:
         values = session.run(names, dict(feed))
     except _RUNTIME_ERRORS as error:
-        raise ModelError(f"ONNX Runtime cannot run the model: {_first_line(error)}", where=_place(error)) from error
+        raise ModelError(f"ONNX Runtime cannot run the model: {first_line(error)}", where=_place(error)) from error
     results: dict[str, Any] = {n: value if isinstance(value, list) else np.asarray(value) for n, value in zip(names, values, strict=True)}
     return results
 
@@ -99,7 +99,8 @@ def run_model(model: onnx.ModelProto, feed: Feed, *, optimise: bool = True) -> d
     return run_session(open_session(model, optimise=optimise), feed)
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception | str) -> str:
+    """What the runtime complains of, in one line and without the places in its source."""
     text = str(error).strip().splitlines()[0]
     return re.sub(r"\s+", " ", re.sub(_SOURCE_LINE, "", re.sub(_CODE, "", text)))[:300].strip()
 
