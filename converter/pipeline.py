@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -41,7 +41,7 @@ from converter.plan.serialization import plan_to_json
 from converter.planning import make as planning
 from converter.planning.make import Planned, adopted, find_losses
 from converter.planning.replay import read_plan
-from converter.progress import SILENT, Progress
+from converter.progress import SILENT, Progress, timed
 from converter.provenance import provenance
 from converter.report import Report, quality_warnings, report_json
 from converter.report_page.page import report_page
@@ -95,6 +95,7 @@ def convert(
         check_input(read["IN"])
     check_outputs(written, read)
     given = None if options.plan_in is None else _read_plan(options.plan_in, options)
+    progress, seconds = timed(progress)
     progress.stage("load")
     loaded = load(source)
     _check_bound(loaded, options)
@@ -106,6 +107,7 @@ def convert(
             raise
         hint = "see whether ONNX Runtime runs the float model, and export it again"
         raise ModelError(error.what, where=error.where or str(loaded.path), hint=hint) from error
+    report = replace(report, seconds=seconds())
     contents = {"--plan-out": plan_to_json(report.plan).encode(), "--json": report_json(report).encode()}
     if "--report" in written:
         contents["--report"] = report_page(report).encode()

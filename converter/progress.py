@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 
-__all__ = ["SILENT", "Progress"]
+__all__ = ["SILENT", "Progress", "timed"]
 
 
 def _nothing(*_: object) -> None:
@@ -28,3 +29,27 @@ class Progress:
 
 
 SILENT = Progress()
+
+
+def timed(progress: Progress) -> tuple[Progress, Callable[[], Mapping[str, float]]]:
+    """The same watcher with a clock.
+
+    Returns:
+        the watcher to use; and what gives seconds by stage, in the order of their first beginnings. The last stage ends when it is called.
+    """
+    seconds: dict[str, float] = {}
+    current, begin = "", 0.0
+
+    def stage(name: str) -> None:
+        nonlocal current, begin
+        now = time.monotonic()
+        if current:
+            seconds[current] = seconds.get(current, 0.0) + now - begin
+        current, begin = name, now
+        progress.stage(name)
+
+    def ended() -> Mapping[str, float]:
+        left = {current: seconds.get(current, 0.0) + time.monotonic() - begin} if current else {}
+        return {**seconds, **left}
+
+    return replace(progress, stage=stage), ended

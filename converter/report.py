@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import platform
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -64,6 +65,7 @@ class Report:
         peak_memory: bytes that this process took at most so far; 0 where the system does not say.
         model: the result; None on a dry run.
         diagnosis: tensor by tensor; None unless it was asked for.
+        seconds: that each stage took, in order; files are written after the last of them.
     """
 
     source: str
@@ -94,6 +96,7 @@ class Report:
     peak_memory: int = 0
     model: onnx.ModelProto | None = field(default=None, repr=False, compare=False)
     diagnosis: Diagnosis | None = field(default=None, repr=False)
+    seconds: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def at_home(self) -> bool:
@@ -214,6 +217,7 @@ def report_json(report: Report) -> str:
     apart = ("plan", "model", "verdict", "latency", "rewrites", "notes", "warnings", "opset", "diagnosis")
     record: dict[str, Any] = {k: v for k, v in vars(report).items() if k not in apart}
     record["opset"] = list(report.opset)
+    record["seconds"] = {stage: round(seconds, 2) for stage, seconds in report.seconds.items()}
     record["rewrites"] = [asdict(r) for r in report.rewrites]
     record["tensor_bits"], record["weight_bits"] = width_counts(report.plan)
     record["operators"] = {name: {"op_type": op.op_type, "runs": op.runs, "reason": op.reason} for name, op in report.plan.ops.items()}

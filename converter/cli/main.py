@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, NoReturn
 
 from converter.cli.allocator import share_heap
 from converter.cli.command import INTERRUPTED, unexpected
+from converter.cli.completion import words_of_shell
 from converter.cli.flags import parse_flags, read_options
 from converter.cli.interruption import Interruption
-from converter.cli.subcommands import subcommand
+from converter.cli.subcommands import OF_CONVERSION, SUBCOMMANDS, run_subcommand, subcommand
 from converter.errors import ConverterError, UsageError
 from converter.load.files import check_input, check_outputs
 from converter.progress import Progress
@@ -36,19 +37,20 @@ _PIPE_WIDTH = 240  # of lists that go to other programs, which want one line an 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit code."""
-    words = sys.argv[1:] if arguments is None else arguments
+    words = words_of_shell([*OF_CONVERSION, *SUBCOMMANDS])
+    if words is None:
+        words = sys.argv[1:] if arguments is None else arguments
     other = subcommand(words)
-    if other is not None:
-        command, rest = other
-        return command(rest)
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # nobody asked for a model's conversion to be reported to anyone
     try:
+        if other is not None:
+            return run_subcommand(*other)
         flags = parse_flags(words)
     except ConverterError as error:
         return _fail(error)
     except SystemExit as stop:  # --help and --version
         return stop.code if isinstance(stop.code, int) else 0
     before = _identity(flags.output)
-    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # nobody asked for a model's conversion to be reported to anyone
     if arguments is None:  # a process of our own
         share_heap()
     # only such a one may be ended from within a signal handler
@@ -118,6 +120,8 @@ def _converted(flags: argparse.Namespace, options: Options, progress: Progress, 
         from converter.cli.report_tables import float_operator_lines, report_tables
         from converter.pipeline import convert
         from converter.report import report_json
+    if "target" not in flags and "plan_in" not in flags:
+        progress.note(_assumed_target(options))
     json_out = None if flags.json == "-" else flags.json
     report = convert(
         flags.source,
@@ -135,6 +139,14 @@ def _converted(flags: argparse.Namespace, options: Options, progress: Progress, 
         return ""
     lines = ["", *float_operator_lines(report)] if flags.verbose else []
     return _table(report_tables(report), _WIDTH) + "".join(f"{line}\n" for line in lines)
+
+
+def _assumed_target(options: Options) -> str:
+    """For which machines the file is if nobody has said so, and the flag for others."""
+    from converter.targets import find_target
+
+    machines = find_target(options.target).description.partition("), ")[0]
+    return f"no --target: the file is for {options.target}, {machines}); for a PC or a browser give --target x86"
 
 
 def _explained(flags: argparse.Namespace, options: Options, progress: Progress, interruption: Interruption) -> str:
