@@ -141,7 +141,7 @@ def _converted(
     progress.stage("emit")
     model = emit_model(calibrated, planned)
     progress.stage("verify")
-    verdict = verify_model(calibrated, planned, model)
+    verdict = verify_model(calibrated, planned, model, progress)
     _enforce(verdict, options)
     latency = None
     if options.latency or platform.machine() in calibrated.target.architectures:
@@ -231,7 +231,7 @@ def make_plan(at: Calibrated, progress: Progress = SILENT) -> Planned:
     model, feeds = at.canonical.model, at.samples.calibration
     reconstruction_blocks = tuple(ReconstructionBlock(block.nodes, block.outputs) for block in find_structure(model, at.shapes).blocks)
     return planning.make_plan(
-        model, at.seen, at.look, feeds, reconstruction_blocks, at.target, at.options, at.excluded, losses=at.losses, progress=progress.step
+        model, at.seen, at.look, feeds, reconstruction_blocks, at.target, at.options, at.excluded, losses=at.losses, progress=progress
     )
 
 
@@ -261,7 +261,7 @@ def emit_model(at: Calibrated, planned: Planned) -> onnx.ModelProto:
     return model
 
 
-def verify_model(at: Calibrated, planned: Planned, model: onnx.ModelProto) -> Verdict:
+def verify_model(at: Calibrated, planned: Planned, model: onnx.ModelProto, progress: Progress = SILENT) -> Verdict:
     """Run the emitted model, compare it with the float model and with its plan, and count what runs in integer.
 
     Raises:
@@ -278,6 +278,7 @@ def verify_model(at: Calibrated, planned: Planned, model: onnx.ModelProto) -> Ve
         groups=_parts(at.losses, at.source),
         scores={name: loss.axis for name, loss in at.losses.items() if loss.counts_scores},
         threads=at.options.threads,
+        progress=progress,
     )
 
 

@@ -15,17 +15,20 @@ def _nothing(*_: object) -> None:
 
 @dataclass(frozen=True)
 class Progress:
-    """Three ways to speak.
+    """Four ways to speak.
 
     Attributes:
         stage: called with the name of a stage as it begins.
-        step: called with (done, total) within a stage.
+        step: called with (done, total) within a stage, or within its part.
         note: called with a sentence that the user should read.
+        part: called as a part of a stage begins, with its name and with the shares of the stage, 0 to 1, that usually lie behind when it
+            begins and when it ends.
     """
 
     stage: Callable[[str], None] = _nothing
     step: Callable[[int, int], None] = _nothing
     note: Callable[[str], None] = _nothing
+    part: Callable[[str, float, float], None] = _nothing
 
 
 SILENT = Progress()

@@ -10,6 +10,7 @@ import shutil
 import sys
 import traceback
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
@@ -145,8 +146,8 @@ def _assumed_target(options: Options) -> str:
     """For which machines the file is if nobody has said so, and the flag for others."""
     from converter.targets import find_target
 
-    machines = find_target(options.target).description.partition("), ")[0]
-    return f"no --target: the file is for {options.target}, {machines}); for a PC or a browser give --target x86"
+    machines = find_target(options.target).description.partition(", int8 ")[0]
+    return f"no --target: the file is for {options.target}, {machines}; for a PC or a browser give --target x86"
 
 
 def _explained(flags: argparse.Namespace, options: Options, progress: Progress, interruption: Interruption) -> str:
@@ -174,7 +175,7 @@ def _watchful(progress: Progress, interruption: Interruption) -> Progress:
         interruption.check()
         progress.step(done, total)
 
-    return Progress(stage, step, progress.note)
+    return replace(progress, stage=stage, step=step)
 
 
 def _print(text: str) -> None:

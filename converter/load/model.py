@@ -22,7 +22,7 @@ from converter.load.repair import drop_wrong_types, repair, sort_nodes, spell_st
 from converter.load.stored_integers import read_stored_integers
 from converter.load.vetting import STANDARD_DOMAINS, refuse_damaged_names, refuse_large, type_name, vet_contents, vet_operators
 
-__all__ = ["GIVEN", "Source", "ValueInfo", "load"]
+__all__ = ["GIVEN", "Source", "ValueInfo", "load", "load_as_it_is"]
 
 GIVEN = Path("the given model")
 """What messages call a model that is in no file."""
@@ -127,6 +127,23 @@ def load(given: str | Path | onnx.ModelProto) -> Source:
         external=files,
         notes=tuple(notes),
     )
+
+
+def load_as_it_is(path: Path) -> Source:
+    """Read any model, quantized or not, with its external data, without vetting or repairing it.
+
+    Raises:
+        ModelError: it cannot be read, or has an input or output of a type that no model of ours has.
+    """
+    data = _read(path)
+    model = _parse(path, data)
+    files = load_external_data(path, model, list(tensors_of(model)))
+    constants = {tensor.name for tensor in model.graph.initializer}
+    inputs = tuple(_value_info(path, value) for value in model.graph.input if value.name not in constants)
+    outputs = tuple(_value_info(path, value) for value in model.graph.output)
+    size = len(data) + sum(file.stat().st_size for file in files)
+    metadata = {entry.key: entry.value for entry in model.metadata_props}
+    return Source(path, model, hashlib.sha256(data).hexdigest(), size, inputs, outputs, metadata, files)
 
 
 def _read(path: Path) -> bytes:

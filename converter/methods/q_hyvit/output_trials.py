@@ -83,7 +83,11 @@ def unread_params(
         # on more samples: on the few the best looks better than it is
         return _best(context, 2 * count, proposal.owner, [best, *around], _DOUBT)
 
-    return dict(zip((p.owner for p in proposals), in_order(tested, proposals, context.workers), strict=True))
+    decided = {}
+    for proposal, params in zip(proposals, in_order(tested, proposals, context.workers), strict=True):
+        decided[proposal.owner] = params
+        problem.progress(len(decided), len(proposals))
+    return decided
 
 
 def _between(start: QuantParams, proposal: QuantParams) -> list[QuantParams]:
