@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from converter.cli.completion import answer_shell
 from converter.errors import ConverterError, UsageError
@@ -26,10 +26,10 @@ class Parser(argparse.ArgumentParser):
         """Raise UsageError with argparse's own explanation."""
         raise UsageError(message, where=self.prog, hint=f"see {self.prog} --help")
 
-    def parse_args(self, *words: Any, **into: Any) -> Any:
+    def parse_args(self, args: Sequence[str] | None = None, namespace: None = None) -> argparse.Namespace:  # type: ignore[override]
         """Read words, or answer a shell that asks what they can be."""
         answer_shell(self)
-        return super().parse_args(*words, **into)
+        return super().parse_args(args, namespace)
 
     def check_least(self, options: argparse.Namespace, **least: float) -> None:
         """Refuse numbers below these, by name of their option; one that was not given is none."""

@@ -10,7 +10,7 @@ import argparse
 import os
 from collections.abc import Collection, Sequence
 
-__all__ = ["answer_shell", "words_of_shell"]
+__all__ = ["answer_shell", "propose_commands", "words_of_shell"]
 
 _ASKED = "_ARGCOMPLETE"
 """Set where a shell asks: to the number of words that call the program, 1 or more where they are ``python -m converter``."""
@@ -30,6 +30,17 @@ def words_of_shell(commands: Collection[str]) -> Sequence[str] | None:
     if finished[program : program + 1] and finished[program] in commands:
         os.environ[_ASKED] = str(program + 1)
     return finished[program:]
+
+
+def propose_commands(action: argparse.Action, commands: Collection[str]) -> None:
+    """Let a positional argument be completed by commands beside models."""
+
+    def proposals(prefix: str, **_: object) -> list[str]:
+        from argcomplete.completers import FilesCompleter
+
+        return [*(word for word in commands if word.startswith(prefix)), *FilesCompleter(("onnx",))(prefix)]
+
+    action.completer = proposals  # type: ignore[attr-defined]
 
 
 def answer_shell(parser: argparse.ArgumentParser) -> None:

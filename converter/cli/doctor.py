@@ -119,7 +119,10 @@ def _kernel_lines(kernels: Sequence[Kernel]) -> list[str]:
     columns = list(dict.fromkeys(kernel.activations for kernel in kernels))
     cells = {(kernel.kind, kernel.activations): _kernel_name(kernel) for kernel in kernels}
     kinds = dict.fromkeys(kernel.kind for kernel in kernels)
-    rows = [["operator", *(f"{name} activations" for name in columns)], *([kind, *(cells[kind, name] for name in columns)] for kind in kinds)]
+    rows = [
+        ["operator", *(f"{name} activations" for name in columns)],
+        *([kind, *(cells[kind, name] for name in columns)] for kind in kinds),
+    ]
     wide = [max(len(row[place]) for row in rows) for place in range(len(rows[0]))]
     return ["  ".join(cell.ljust(width) for cell, width in zip(row, wide, strict=True)).rstrip() for row in rows]
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from converter import __version__
-from converter.cli.completion import answer_shell
+from converter.cli.completion import answer_shell, propose_commands
 from converter.cli.subcommands import OF_CONVERSION, SUBCOMMANDS
 from converter.errors import UsageError
 from converter.methods.search_parts import SearchParts
@@ -117,7 +117,7 @@ def _parser(*, usual_only: bool = False) -> argparse.ArgumentParser:
         add_help=False,
     )
     add = parser.add_argument
-    add("source", metavar="IN.onnx", type=Path, nargs="?", help="float model")
+    propose_commands(add("source", metavar="IN.onnx", type=Path, nargs="?", help="float model"), [*OF_CONVERSION, *SUBCOMMANDS])
     add("output", metavar="OUT.onnx", type=Path, nargs="?", help="int8 model; replaced if it exists")
     groups = {title: parser.add_argument_group(title) for title in ("calibration", "conversion", "plan and report", "other")}
     for field in _flag_fields():
@@ -175,6 +175,10 @@ def parse_flags(words: Sequence[str]) -> argparse.Namespace:
         raise UsageError(f"the following arguments are required: {', '.join(missing)}", hint="see --help")
     if flags.output is not None and flags.explain:
         raise UsageError("nothing is converted and no model written", where="--explain with OUT.onnx", hint="leave one of the two out")
+    for written in ("json", "report", "plan_out"):
+        if flags.explain and getattr(flags, written) is not None:
+            flag = f"--{written.replace('_', '-')}"
+            raise UsageError("what is explained is printed, not written", where=f"{flag} with explain", hint="redirect stdout instead")
     for one, other, what in (
         ("method", "plan_in", "a plan that is read needs no method"),
         ("placement", "plan_in", "a plan that is read is placed already"),

@@ -152,8 +152,8 @@ def _assumed_target(options: Options) -> str:
 
 def _explained(flags: argparse.Namespace, options: Options, progress: Progress, interruption: Interruption) -> str:
     with interruption.deferred():
-        from converter.cli.explain import explain, structure_tables
-    return _table(structure_tables(explain(flags.source, options, progress=progress)), _PIPE_WIDTH)
+        from converter.cli.explain import explain, explained_tables
+    return _table(explained_tables(explain(flags.source, options, progress=progress)), _PIPE_WIDTH)
 
 
 def _table(table: RenderableType, width: int) -> str:

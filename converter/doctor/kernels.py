@@ -22,7 +22,6 @@ __all__ = ["KINDS", "Kernel", "find_kernels", "saturates"]
 Array = npt.NDArray[Any]
 
 _OPSET, _IR_VERSION = 20, 9
-_CODES = {"int8": np.int8, "uint8": np.uint8}
 _STEP = np.float32(1 / 64)
 _BIASED = ("Conv", "Gemm")
 _CONVERSIONS = ("QuantizeLinear", "DequantizeLinear")
@@ -89,7 +88,7 @@ def _kernel(kind: str, activations: str) -> Kernel:
 
 def _quantized_operator(kind: str, activations: str) -> onnx.ModelProto:
     shape, (op_type, attributes, computed, constant) = KINDS[kind]
-    graph = _Graph(_CODES[activations])
+    graph = _Graph(activations)
     reads = [graph.quantized(f"x{place}", place) for place in range(computed)]
     if constant is not None:
         weights = np.resize(np.arange(-63, 64), constant).astype(np.int8)
@@ -106,8 +105,8 @@ def _quantized_operator(kind: str, activations: str) -> onnx.ModelProto:
 class _Graph:
     """Nodes and constants of a small QDQ model."""
 
-    def __init__(self, codes: type[np.generic]) -> None:
-        zero = np.asarray(0 if codes is np.int8 else 128, codes)
+    def __init__(self, codes: str) -> None:
+        zero = np.asarray(0 if codes == "int8" else 128, codes)
         self.nodes: list[onnx.NodeProto] = []
         self.constants = [numpy_helper.from_array(np.asarray(_STEP), "step"), numpy_helper.from_array(zero, "zero")]
 
@@ -137,7 +136,7 @@ def saturates() -> bool:
     That is what AVX2 kernels do without VNNI (docs of ONNX Runtime, quantization, "U8S8 saturation"). All products of a row are
     as large as they can be.
     """
-    graph = _Graph(np.uint8)
+    graph = _Graph("uint8")
     reads = [graph.quantized("x0", 0), graph.dequantized("w", np.full((64, 8), 127, np.int8), np.int8(0), _STEP)]
     graph.node("MatMul", reads, ["y"])
     model = graph.model([helper.make_tensor_value_info("x0", TensorProto.FLOAT, (1, 2, 64))])
