@@ -71,6 +71,10 @@ def _samples_in(array: StoredArray, spec: InputSpec, store: str) -> int:
     if array.shape[1:] != row_shape:
         expected = ",".join(["N", *map(str, row_shape)])
         hint = "samples stand along the first axis" + (", also a single one" if array.shape == row_shape else "")
+        axes = next(
+            (a for a in ((0, 3, 1, 2), (0, 2, 3, 1)) if array.ndim == 4 and tuple(array.shape[i] for i in a[1:]) == row_shape), None
+        )
+        hint = hint if axes is None else f"the channels stand elsewhere: write it again after .transpose{axes}"
         raise CalibrationError(f"expected shape [{expected}], found {list(array.shape)}", where=where, hint=hint)
     rows = array.shape[0]
     if spec.is_empty:

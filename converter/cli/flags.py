@@ -37,6 +37,28 @@ _WIDTH = 78
 
 _SEE_HELP = "see --help all"
 
+_PATHS = "IN.onnx and OUT.onnx, which need no flag"
+
+_MEANT = {
+    **dict.fromkeys(("-o", "-i", "--out", "--output", "--input", "--model", "--in"), _PATHS),
+    **dict.fromkeys(("--data", "--dataset", "--images", "--calibration-data", "--calibration-data-path"), "--calib"),
+    **dict.fromkeys(("--device", "--platform", "--machine", "--arch"), "--target"),
+    **dict.fromkeys(("--skip", "--ignore", "--nodes-to-exclude"), "--exclude"),
+    **dict.fromkeys(("--html", "--inspect"), "--report"),
+    **dict.fromkeys(("--size", "--shape", "--input-shapes"), "--input-shape"),
+    **dict.fromkeys(("--mean", "--std"), "--preprocess"),
+}
+"""What other tools call flags, and what they are here."""
+
+_OTHER_WORDS = {
+    **dict.fromkeys(("quantize", "quantise", "optimize"), "convert"),
+    **dict.fromkeys(("verify", "check", "test"), "validate"),
+    **dict.fromkeys(("inspect", "info", "analyze"), "explain"),
+    **dict.fromkeys(("diff",), "compare"),
+    **dict.fromkeys(("accuracy", "score"), "evaluate"),
+}
+"""The same of commands."""
+
 _EXIT_CODES = """Exit codes: 0 written and verified, 1 unexpected, 2 usage, 3 model,
 4 calibration data, 5 verification failed, 6 a requested bound missed,
 130 interrupted. Nothing is written unless the code is 0."""
@@ -51,9 +73,11 @@ class _Parser(argparse.ArgumentParser):
 
     def _unknown(self, word: str) -> UsageError:
         flags = [f for action in self._actions for f in action.option_strings]
-        near = difflib.get_close_matches(word.split("=")[0], flags, n=1)
+        flag = word.split("=")[0].replace("_", "-")
+        near = [_MEANT[flag]] if flag in _MEANT else difflib.get_close_matches(flag, flags, n=1)
         if not word.startswith("-"):
-            return UsageError(f"'{word}' is one path too many", hint="give IN.onnx and OUT.onnx; see --help")
+            hint = "give IN.onnx and OUT.onnx; a flag takes one value, and is repeated for more"
+            return UsageError(f"'{word}' is one path too many", hint=hint)
         return UsageError(f"there is no flag '{word}'", hint=f"did you mean {near[0]}? {_SEE_HELP}" if near else _SEE_HELP)
 
 
@@ -172,7 +196,8 @@ def parse_flags(words: Sequence[str]) -> argparse.Namespace:
     paths = {"IN.onnx": flags.source, "OUT.onnx": flags.output}
     missing = [name for name, path in paths.items() if path is None and not (flags.explain and name == "OUT.onnx")]
     if missing:
-        raise UsageError(f"the following arguments are required: {', '.join(missing)}", hint="see --help")
+        hint = "write bridgequant IN.onnx OUT.onnx; see --help"
+        raise UsageError(f"the following arguments are required: {', '.join(missing)}", hint=hint)
     if flags.output is not None and flags.explain:
         raise UsageError("nothing is converted and no model written", where="--explain with OUT.onnx", hint="leave one of the two out")
     for written in ("json", "report", "plan_out"):
@@ -199,9 +224,10 @@ def _without_command(words: Sequence[str]) -> Sequence[str]:
     first = words[0] if words else ""
     if first in OF_CONVERSION:
         return [*words[1:], *(["--explain"] if first == "explain" else [])]
-    if first == "help":
-        return ["--help", *words[1:]]
-    near = difflib.get_close_matches(first, [*OF_CONVERSION, *SUBCOMMANDS], n=1)
+    if first in ("help", "version"):
+        return [f"--{first}", *words[1:]]
+    commands = [*OF_CONVERSION, *SUBCOMMANDS]
+    near = [_OTHER_WORDS[first]] if first in _OTHER_WORDS else difflib.get_close_matches(first, commands, n=1)
     if near and not Path(first).exists():
         raise UsageError(f"'{first}' is neither a file nor a command", hint=f"did you mean {near[0]}? see --help")
     return words

@@ -36,6 +36,9 @@ _TYPES: dict[int, np.dtype[np.generic]] = {
     TensorProto.UINT8: np.dtype(np.uint8),
 }
 
+_OTHER_FORMATS = (".bin", ".ckpt", ".h5", ".keras", ".mlpackage", ".pb", ".pt", ".pth", ".safetensors", ".tflite")
+_EXPORT_FIRST = "export the model to ONNX first, from PyTorch with torch.onnx.export(model.eval(), example, 'model.onnx')"
+
 _WIDENED = "the model holds half precision numbers, which are computed in float32"
 _READ = "weights are stored as integers; they were read as the float numbers they stand for and are quantized anew"
 
@@ -177,7 +180,8 @@ def _parse(path: Path, data: bytes) -> onnx.ModelProto:
     try:
         model = onnx.load_from_string(data)
     except (DecodeError, ValueError):
-        raise ModelError("the file is not ONNX, or is truncated", where=str(path), hint="export or download the model again") from None
+        hint = _EXPORT_FIRST if path.suffix in _OTHER_FORMATS else "export or download the model again"
+        raise ModelError("the file is not ONNX, or is truncated", where=str(path), hint=hint) from None
     if not model.graph.node or not model.graph.output or not model.opset_import:
         raise ModelError("the file holds no complete ONNX graph", where=str(path), hint="export or download the model again")
     return model
