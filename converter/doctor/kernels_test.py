@@ -19,7 +19,7 @@ def test_each_kind_is_found_for_each_type_and_layers_run_on_unsigned_codes_every
 
 
 def test_an_operator_without_an_integer_kernel_is_told_from_those_with_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    tanh = ((1, 4, 32), ("Tanh", {}, 1, None))
+    tanh: tuple[object, ...] = ((1, 4, 32), ("Tanh", {}, 1, None))
     monkeypatch.setattr("converter.doctor.kernels.KINDS", {"Tanh": tanh, "Add": KINDS["Add"]})
     integer = {kernel.kind: kernel.integer for kernel in find_kernels(["uint8"])}
     assert integer == {"Tanh": False, "Add": True}
