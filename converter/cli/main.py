@@ -68,6 +68,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except MemoryError:
             what = "there is not enough memory for this model and these samples"
             return _fail(ConverterError(what, hint="give fewer --samples, a smaller --input-shape, or run it on a larger machine"))
+        except ModuleNotFoundError as error:
+            hint = "in a checkout: run make demo once, then .venv/bin/python convert.py; elsewhere: pip install bridgequant"
+            return _fail(UsageError(f"the package '{error.name}' is not installed for this Python", where=sys.executable, hint=hint))
         except Exception as error:
             if interruption.received:  # as above
                 return _interrupted(flags.output, before)

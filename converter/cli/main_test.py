@@ -198,6 +198,14 @@ def test_unexpected_errors_are_one_line(run: Run, source: Path, tmp_path: Path, 
     assert names(tmp_path) == []
 
 
+def test_a_python_without_the_packages_is_told_from_a_bug(run: Run, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(*_: Any, **__: Any) -> None:
+        raise ModuleNotFoundError("No module named 'onnxsim'", name="onnxsim")
+
+    monkeypatch.setattr(pipeline, "canonicalise", missing)
+    check_refusal(run(source, tmp_path / "out.onnx"), 2, "'onnxsim' is not installed for this Python", sys.executable, ".venv/bin/python")
+
+
 def test_too_little_memory(run: Run, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def exhausted(*_: Any, **__: Any) -> None:
         raise MemoryError
