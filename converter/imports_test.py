@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[1]
 ORDER = (
     *("errors", "progress", "flag", "system", "quantization", "runtime", "graph", "targets", "torch_backend", "transforms", "load"),
     *("canonicalise", "calibration", "plan", "forms", "sensitivity", "methods", "partition", "options", "planning", "emit", "verify"),
-    *("diagnosis", "budget", "report", "provenance", "report_page", "pipeline", "compare", "__init__", "cli", "__main__"),
+    *("diagnosis", "budget", "report", "provenance", "report_page", "pipeline", "compare", "doctor", "__init__", "cli", "__main__"),
 )
 """Folders and modules of converter/. Each imports only those before it."""
 

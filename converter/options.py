@@ -67,9 +67,9 @@ class Options:
     """
 
     calib: str | Path | Iterable[Any] | None = flag(
-        None, "folder or zip of images, .npz or .npy (default: built-in synthetic samples)", "PATH", kind=Path, group=_CALIBRATION
+        None, "folder or zip of images, .npz, .npy (default: synthetic)", "PATH", kind=Path, group=_CALIBRATION
     )
-    samples: int = flag(32, "how many calibrate; up to a quarter more compare", "N", group=_CALIBRATION)
+    samples: int = flag(32, "samples to calibrate on", "N", group=_CALIBRATION)
     require_data: bool = flag(False, "refuse built-in samples, and data that say nothing (all equal, black pictures)", group=_CALIBRATION)
     preprocess: Preprocess | None = flag(
         None, "of images: imagenet, unit, symmetric, or 'mean=..;std=..', with ';resize=stretch|crop|pad'", "SPEC", group=_CALIBRATION
@@ -79,7 +79,7 @@ class Options:
     )
     method: MethodName = flag(DEFAULT_METHOD, f"how grids are chosen: {', '.join(METHOD_NAMES)}", "NAME")
     observer: ObserverName | None = flag(None, f"fq-vit: how it sees ranges: {', '.join(OBSERVERS)} (default: {DEFAULT_OBSERVER})", "HOW")
-    bits: BitWidths | str = flag(BitWidths, "bits of weights and of what enters layers, 4 to 8 each", "WxAy")
+    bits: BitWidths | str = flag(BitWidths, "of weights and activations, 4 to 8", "WxAy")
     target: str = flag(DEFAULT_TARGET, f"{', '.join(TARGET_NAMES)}, or a FILE.toml", "NAME")
     placement: Literal["latency", "all"] | str = flag(
         "latency", "latency: fastest that stays near float; balanced:PRICE; all: in integer", "HOW"
@@ -87,9 +87,9 @@ class Options:
     full: bool = flag(False, "quantize softmax, norms and all else too, for machines without float")
     parts: SearchParts = field(default_factory=SearchParts)
     losses: Mapping[str, LossName] = flag(dict, "count errors of an output as of scores or values", "NAME=KIND", name="--loss", many=True)
-    exclude: tuple[str, ...] = flag((), "keep operators float, by name glob or type", "PATTERN", many=True)
+    exclude: tuple[str, ...] = flag((), "keep operators float: name glob or type", "PATTERN", many=True)
     opset: int | None = flag(None, "of the result (default: the lowest it can be written in)", "N", kind=int)
-    min_sqnr: float | None = flag(None, "write nothing (exit 6) if an output is closer to float by fewer decibels", "DB", kind=float)
+    min_sqnr: float | None = flag(None, "least SQNR of each output, else exit 6", "DB", kind=float)
     latency: bool = flag(False, "compare latencies also where this machine is none of the target's")
     seed: int = flag(0, "of all random choices", "N")
     threads: int = flag(0, "of the runtime; 0 lets it choose", "N")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -47,7 +47,7 @@ from converter.plan.serialization import plan_to_json
 from converter.planning import make as planning
 from converter.planning.make import Planned, adopted, find_losses
 from converter.planning.replay import read_plan
-from converter.progress import SILENT, Progress
+from converter.progress import SILENT, Progress, timed
 from converter.provenance import provenance
 from converter.report import Report, quality_warnings, report_json
 from converter.report_page.page import report_page
@@ -119,6 +119,7 @@ def convert(
         check_input(read["IN"])
     check_outputs(written, read)
     given = None if options.plan_in is None else _read_plan(options.plan_in, options)
+    progress, seconds = timed(progress)
     progress.stage("load")
     loaded = load(source)
     _check_bound(loaded, options)
@@ -130,6 +131,7 @@ def convert(
             raise
         hint = "see whether ONNX Runtime runs the float model, and export it again"
         raise ModelError(error.what, where=error.where or str(loaded.path), hint=hint) from error
+    report = replace(report, seconds=seconds())
     contents = {"--plan-out": plan_to_json(report.plan).encode(), "--json": report_json(report).encode()}
     if "--report" in written:
         contents["--report"] = report_page(report).encode()
@@ -162,7 +164,7 @@ def _converted(
     progress.stage("emit")
     model = emit_model(calibrated, planned)
     progress.stage("verify")
-    verdict = verify_model(calibrated, planned, model)
+    verdict = verify_model(calibrated, planned, model, progress)
     _enforce(verdict, options)
     latency = None
     if options.latency or platform.machine() in calibrated.target.architectures:
@@ -264,7 +266,7 @@ def make_plan(at: Calibrated, progress: Progress = SILENT) -> Planned:
     """Let the method of the options decide what runs in integer, and how numbers become codes."""
     model, feeds, blocks = at.canonical.model, at.samples.calibration, _reconstruction_blocks(at)
     return planning.make_plan(
-        model, at.seen, at.look, feeds, blocks, at.target, at.options, at.excluded, losses=at.losses, progress=progress.step
+        model, at.seen, at.look, feeds, blocks, at.target, at.options, at.excluded, losses=at.losses, progress=progress
     )
 
 
@@ -286,9 +288,7 @@ def plan_within_budget(at: Calibrated, progress: Progress = SILENT) -> tuple[Pla
     metric = open_metric(options.metric, _evaluation(at))
     progress.stage("plan")
     model, feeds, blocks = at.canonical.model, at.samples.calibration, _reconstruction_blocks(at)
-    found = planning.search(
-        model, at.seen, at.look, feeds, blocks, at.target, options, at.excluded, losses=at.losses, progress=progress.step
-    )
+    found = planning.search(model, at.seen, at.look, feeds, blocks, at.target, options, at.excluded, losses=at.losses, progress=progress)
     progress.stage("budget")
     return choose_within_budget(found, lambda planned: emit_model(at, planned), metric, options.max_drop, options.max_evaluations, progress)
 
@@ -338,7 +338,7 @@ def emit_model(at: Calibrated, planned: Planned) -> onnx.ModelProto:
     return model
 
 
-def verify_model(at: Calibrated, planned: Planned, model: onnx.ModelProto) -> Verdict:
+def verify_model(at: Calibrated, planned: Planned, model: onnx.ModelProto, progress: Progress = SILENT) -> Verdict:
     """Run the emitted model, compare it with the float model and with its plan, and count what runs in integer.
 
     Raises:
@@ -355,6 +355,7 @@ def verify_model(at: Calibrated, planned: Planned, model: onnx.ModelProto) -> Ve
         groups=_parts(at.losses, at.source),
         scores={name: loss.axis for name, loss in at.losses.items() if loss.counts_scores},
         threads=at.options.threads,
+        progress=progress,
     )
 
 

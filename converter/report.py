@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import platform
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -70,6 +71,7 @@ class Report:
         diagnosis: tensor by tensor; None unless it was asked for.
         budget: what became of an accuracy budget; None without one.
         machines: that the target stands for, in words.
+        seconds: that each stage took, in order; files are written after the last of them.
     """
 
     source: str
@@ -104,6 +106,7 @@ class Report:
     diagnosis: Diagnosis | None = field(default=None, repr=False)
     budget: Budget | None = None
     machines: str = ""
+    seconds: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def at_home(self) -> bool:
@@ -226,6 +229,7 @@ def report_json(report: Report) -> str:
     apart = ("plan", "model", "verdict", "latency", "rewrites", "notes", "warnings", "opset", "diagnosis", "budget")
     record: dict[str, Any] = {k: v for k, v in vars(report).items() if k not in apart}
     record["opset"] = list(report.opset)
+    record["seconds"] = {stage: round(seconds, 2) for stage, seconds in report.seconds.items()}
     record["rewrites"] = [asdict(r) for r in report.rewrites]
     record["tensor_bits"], record["weight_bits"] = width_counts(report.plan)
     record["operators"] = {name: {"op_type": op.op_type, "runs": op.runs, "reason": op.reason} for name, op in report.plan.ops.items()}

@@ -16,7 +16,7 @@ import re
 import time
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
@@ -244,8 +244,8 @@ def _prepared(data: LabelledImages, preprocess: Preprocess, classifier: Classifi
         done += len(batch)
 
 
-def _parse(arguments: list[str] | None) -> argparse.Namespace:
-    parser = Parser(prog="python -m models.evaluate", description="Measure the top-1 accuracy of an ONNX classifier.")
+def _parse(arguments: Sequence[str] | None, prog: str) -> argparse.Namespace:
+    parser = Parser(prog=prog, description="Measure the top-1 accuracy of an ONNX classifier.")
     parser.add_argument("model", metavar="MODEL.onnx", type=Path)
     parser.add_argument("--data", type=Path, required=True, metavar="ZIP_OR_FOLDER", help="CLASS/NAME.jpg, or IIII_wnid_name.jpg")
     parser.add_argument("--limit", type=int, metavar="N", help="evaluate a random choice of N images, always the same one")
@@ -296,9 +296,9 @@ def _evaluate(options: argparse.Namespace) -> None:
     )
 
 
-def main(arguments: list[str] | None = None) -> int:
+def main(arguments: Sequence[str] | None = None, *, prog: str = "python -m models.evaluate") -> int:
     """Run the command line; returns the exit code."""
-    return exit_code(lambda: _evaluate(_parse(arguments)))
+    return exit_code(lambda: _evaluate(_parse(arguments, prog)))
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ import argparse
 import json
 import tempfile
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -220,8 +220,8 @@ def _first_line(error: Exception) -> str:
     return str(error).strip().partition("\n")[0]
 
 
-def _parse(arguments: list[str] | None) -> argparse.Namespace:
-    parser = Parser(prog="python -m models.export", description="Export a reference network to ONNX.")
+def _parse(arguments: Sequence[str] | None, prog: str) -> argparse.Namespace:
+    parser = Parser(prog=prog, description="Export a reference network to ONNX.")
     parser.add_argument("name", metavar="NAME", help="network, as in models.registry")
     parser.add_argument("out", metavar="OUT.onnx", type=Path)
     parser.add_argument("--checkpoint", type=Path, metavar="FILE", help="weights (default: random ones)")
@@ -238,11 +238,11 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     return options
 
 
-def main(arguments: list[str] | None = None) -> int:
+def main(arguments: Sequence[str] | None = None, *, prog: str = "python -m models.export") -> int:
     """Run the command line; returns the exit code."""
 
     def run() -> None:
-        options = _parse(arguments)
+        options = _parse(arguments, prog)
         given = {name: getattr(options, name) for name in ("checkpoint", "size", "classes", "preprocess", "seed")}
         network = build(options.name, **given)
         content = export_model(network, exporter=options.exporter, opset=options.opset, dynamic_batch=options.dynamic_batch)

@@ -47,13 +47,13 @@ _LATENCY_SECONDS = 3.0
 _T = TypeVar("_T")
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(arguments: Sequence[str] | None = None, *, prog: str = "python -m runtime_tests") -> int:
     """Validate; returns the exit code: 5 if a check failed, 6 if a gate was missed."""
-    return exit_code(lambda: _run(_parse(arguments)))
+    return exit_code(lambda: _run(_parse(arguments, prog)))
 
 
-def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = Parser(prog="python -m runtime_tests", description="Validate an int8 model against the float model it was converted from.")
+def _parse(arguments: Sequence[str] | None, prog: str) -> argparse.Namespace:
+    parser = Parser(prog=prog, description="Validate an int8 model against the float model it was converted from.")
     parser.add_argument("floats", type=Path, metavar="FLOAT.onnx")
     parser.add_argument("int8", type=Path, metavar="INT8.onnx")
     parser.add_argument("--data", type=Path, metavar="PATH", help="images (zip or folder; class folders give labels), .npz or .npy")

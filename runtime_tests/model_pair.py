@@ -16,6 +16,7 @@ import onnx
 from converter.calibration.input_shapes import calibration_shapes
 from converter.calibration.preprocess import Preprocess, parse_preprocess
 from converter.calibration.samples import load_samples
+from converter.diagnosis.model_file import is_quantized
 from converter.errors import ModelError, UsageError
 from converter.graph.protos import tensors_of
 from converter.load.external_data import load_external_data
@@ -91,6 +92,7 @@ def open_model_pair(
         ModelError: a model cannot be read, or both do not have the same inputs and outputs.
         UsageError, CalibrationError: the samples cannot be had.
     """
+    _check_order(float_path, path)
     source, model = load(float_path), read_model(path)
     _check_pair(source, model, path)
     files = load_external_data(path, model, list(tensors_of(model)))
@@ -113,6 +115,12 @@ def open_model_pair(
         samples.description.partition(": ")[0],
         sum(file.stat().st_size for file in (path, *files)),
     )
+
+
+def _check_order(float_path: Path, path: Path) -> None:
+    if is_quantized(read_model(float_path)) and not is_quantized(read_model(path)):
+        what = "the first model is quantized and the second is not"
+        raise UsageError(what, where=f"{float_path}, {path}", hint="give the float model first, then the int8 model")
 
 
 def _check_pair(source: Source, model: onnx.ModelProto, path: Path) -> None:

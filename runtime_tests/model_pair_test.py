@@ -5,7 +5,7 @@ import platform
 import onnx
 import pytest
 
-from converter.errors import ModelError
+from converter.errors import ModelError, UsageError
 from runtime_tests.model_pair import open_model_pair
 from runtime_tests.testing.files import MakeFiles
 
@@ -27,6 +27,13 @@ def test_a_file_of_unknown_origin_runs_with_the_kernels_of_its_types(make_files:
     files = make_files(target=target, says=False)
     model_pair = open_model_pair(files.floats, files.int8)
     assert (model_pair.target, model_pair.bits, dict(model_pair.settings)) == (None, None, settings)
+
+
+def test_models_in_the_wrong_order_are_told(make_files: MakeFiles) -> None:
+    files = make_files()
+    with pytest.raises(UsageError, match="the first model is quantized") as caught:
+        open_model_pair(files.int8, files.floats)
+    assert caught.value.hint == "give the float model first, then the int8 model"
 
 
 def test_two_models_with_other_outputs_are_no_pair(make_files: MakeFiles) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from converter.errors import CalibrationError
+from converter.load.files import meant_path
 
 __all__ = ["check_calibration_path", "files_below", "reading", "refuse_bomb"]
 
@@ -50,7 +51,8 @@ def check_calibration_path(path: Path) -> None:
     try:
         mode = path.stat().st_mode
     except (FileNotFoundError, NotADirectoryError):
-        raise CalibrationError("there are no calibration data at this path", where=str(path), hint="check the spelling") from None
+        hint = meant_path(path) or "check the spelling"
+        raise CalibrationError("there are no calibration data at this path", where=str(path), hint=hint) from None
     except (OSError, ValueError) as error:
         raise CalibrationError("the calibration data cannot be read", where=f"{path}: {error}", hint="check the path") from error
     if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):

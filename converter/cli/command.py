@@ -5,10 +5,11 @@ from __future__ import annotations
 import argparse
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
+from converter.cli.completion import answer_shell
 from converter.errors import ConverterError, UsageError
 
 __all__ = ["INTERRUPTED", "Parser", "exit_code", "print_line", "unexpected"]
@@ -24,6 +25,11 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Raise UsageError with argparse's own explanation."""
         raise UsageError(message, where=self.prog, hint=f"see {self.prog} --help")
+
+    def parse_args(self, args: Sequence[str] | None = None, namespace: None = None) -> argparse.Namespace:  # type: ignore[override]
+        """Read words, or answer a shell that asks what they can be."""
+        answer_shell(self)
+        return super().parse_args(args, namespace)
 
     def check_least(self, options: argparse.Namespace, **least: float) -> None:
         """Refuse numbers below these, by name of their option; one that was not given is none."""
@@ -41,6 +47,8 @@ def exit_code(command: Callable[[], None]) -> int:
     """
     try:
         command()
+    except SystemExit as stop:  # --help has been answered
+        return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
     except ConverterError as error:
         sys.stderr.write(f"{error}\n")
         return error.exit_code

@@ -20,18 +20,15 @@ if TYPE_CHECKING:
 __all__ = ["main"]
 
 
-def main(words: Sequence[str]) -> int:
+def main(words: Sequence[str], *, prog: str = "bridgequant compare") -> int:
     """Run the command; returns the exit code."""
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
-    try:
-        return exit_code(lambda: _run(words))
-    except SystemExit as stop:  # --help
-        return stop.code if isinstance(stop.code, int) else 0
+    return exit_code(lambda: _run(words, prog))
 
 
-def _parser() -> Parser:
+def _parser(prog: str) -> Parser:
     parser = Parser(
-        prog="bridgequant compare",
+        prog=prog,
         description="Compare two plans (.json), two int8 models, or a model and its float original, tensor by tensor.",
         allow_abbrev=False,
     )
@@ -58,8 +55,8 @@ def _parser() -> Parser:
     return parser
 
 
-def _run(words: Sequence[str]) -> None:
-    flags = _parser().parse_args(words)
+def _run(words: Sequence[str], prog: str) -> None:
+    flags = _parser(prog).parse_args(words)
     json_path = None if flags.json in (None, "-") else Path(flags.json)
     written = {role: path for role, path in (("--report", flags.report), ("--json", json_path)) if path is not None}
     read = {

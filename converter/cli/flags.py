@@ -7,12 +7,16 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import functools
+import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, Field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from converter import __version__
+from converter.cli.completion import answer_shell, propose_commands
+from converter.cli.subcommands import OF_CONVERSION, SUBCOMMANDS
 from converter.errors import UsageError
 from converter.methods.search_parts import SearchParts
 from converter.options import Options
@@ -25,20 +29,64 @@ __all__ = ["parse_flags", "read_options"]
 
 _UNKNOWN = "unrecognized arguments: "
 
+_USUAL = ("calib", "samples", "preprocess", "input_shapes", "target", "bits", "exclude", "min_sqnr", "report", "json")
+"""The ten options that ``--help`` explains; ``--help all`` explains every one."""
+
+_WIDTH = 78
+"""Of what the help says below the options; argparse leaves two columns of a terminal free."""
+
+_SEE_HELP = "see --help all"
+
+_PATHS = "IN.onnx and OUT.onnx, which need no flag"
+
+_MEANT = {
+    **dict.fromkeys(("-o", "-i", "--out", "--output", "--input", "--model", "--in"), _PATHS),
+    **dict.fromkeys(("--data", "--dataset", "--images", "--calibration-data", "--calibration-data-path"), "--calib"),
+    **dict.fromkeys(("--device", "--platform", "--machine", "--arch"), "--target"),
+    **dict.fromkeys(("--skip", "--ignore", "--nodes-to-exclude"), "--exclude"),
+    **dict.fromkeys(("--html", "--inspect"), "--report"),
+    **dict.fromkeys(("--size", "--shape", "--input-shapes"), "--input-shape"),
+    **dict.fromkeys(("--mean", "--std"), "--preprocess"),
+}
+"""What other tools call flags, and what they are here."""
+
+_OTHER_WORDS = {
+    **dict.fromkeys(("quantize", "quantise", "optimize"), "convert"),
+    **dict.fromkeys(("verify", "check", "test"), "validate"),
+    **dict.fromkeys(("inspect", "info", "analyze"), "explain"),
+    **dict.fromkeys(("diff",), "compare"),
+    **dict.fromkeys(("accuracy", "score"), "evaluate"),
+}
+"""The same of commands."""
+
+_EXIT_CODES = """Exit codes: 0 written and verified, 1 unexpected, 2 usage, 3 model,
+4 calibration data, 5 verification failed, 6 a requested bound missed,
+130 interrupted. Nothing is written unless the code is 0."""
+
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         if message.startswith(_UNKNOWN):
             raise self._unknown(message.removeprefix(_UNKNOWN).split()[0])
         flag, _, what = message.partition(": ") if message.startswith("argument ") else ("", "", message)
-        raise UsageError(what, where=flag.removeprefix("argument "), hint="see --help")
+        raise UsageError(what, where=flag.removeprefix("argument "), hint=_SEE_HELP)
 
     def _unknown(self, word: str) -> UsageError:
         flags = [f for action in self._actions for f in action.option_strings]
-        near = difflib.get_close_matches(word.split("=")[0], flags, n=1)
+        flag = word.split("=")[0].replace("_", "-")
+        near = [_MEANT[flag]] if flag in _MEANT else difflib.get_close_matches(flag, flags, n=1)
         if not word.startswith("-"):
-            return UsageError(f"'{word}' is one path too many", hint="give IN.onnx and OUT.onnx; see --help")
-        return UsageError(f"there is no flag '{word}'", hint=f"did you mean {near[0]}? see --help" if near else "see --help")
+            hint = "give IN.onnx and OUT.onnx; a flag takes one value, and is repeated for more"
+            return UsageError(f"'{word}' is one path too many", hint=hint)
+        return UsageError(f"there is no flag '{word}'", hint=f"did you mean {near[0]}? {_SEE_HELP}" if near else _SEE_HELP)
+
+
+class _Help(argparse.Action):
+    """``--help``, or ``--help all``."""
+
+    def __call__(self, parser: argparse.ArgumentParser, _: object, values: object, option_string: str | None = None) -> NoReturn:
+        _parser(usual_only=values != "all").print_help()
+        parser.exit()
 
 
 def _number(kind: Callable[[str], float], what: str) -> Callable[[str], float]:
@@ -78,40 +126,61 @@ def _flag_fields() -> list[Field[Any]]:
     return [field for group in nested for field in group if "flag" in field.metadata]
 
 
-def _parser() -> _Parser:
+def _parser(*, usual_only: bool = False) -> argparse.ArgumentParser:
+    """The parser of a conversion's command line.
+
+    Args:
+        usual_only: its help explains ten options, and names the others.
+    """
     parser = _Parser(
         prog="bridgequant",
-        usage="%(prog)s IN.onnx OUT.onnx [options]",
+        usage="%(prog)s IN.onnx OUT.onnx [options]\n       %(prog)s COMMAND --help",
         description="Convert a float ONNX hybrid vision transformer to an int8 QDQ model for ONNX Runtime.",
-        epilog="Exit codes: 0 written and verified, 1 unexpected, 2 usage, 3 model, 4 calibration data, 5 verification failed, "
-        "6 a requested bound missed, 130 interrupted. Nothing is written unless the code is 0 (but see --keep-best). "
-        "To compare two results: %(prog)s compare --help.",
+        formatter_class=functools.partial(argparse.RawDescriptionHelpFormatter, max_help_position=28),
         allow_abbrev=False,
+        add_help=False,
     )
     add = parser.add_argument
-    add("source", metavar="IN.onnx", type=Path, nargs="?", help="float model")
+    propose_commands(add("source", metavar="IN.onnx", type=Path, nargs="?", help="float model"), [*OF_CONVERSION, *SUBCOMMANDS])
     add("output", metavar="OUT.onnx", type=Path, nargs="?", help="int8 model; replaced if it exists")
-    groups = {title: parser.add_argument_group(title) for title in ("calibration", "conversion", "accuracy budget", "plan and report")}
+    titles = ("calibration", "conversion", "accuracy budget", "plan and report", "other")
+    groups = {title: parser.add_argument_group(title) for title in titles}
     for field in _flag_fields():
         _add_field(groups, field)
     add = groups["plan and report"].add_argument
     add("--plan-out", type=Path, metavar="FILE", help="write the plan as JSON")
     add("--json", metavar="FILE", help="write the report as JSON; - is stdout")
-    add(
-        "--report",
-        type=Path,
-        metavar="FILE.html",
-        help="write the report as a page for a browser, with every tensor; --json then holds them too",
-    )
+    add("--report", type=Path, metavar="FILE.html", help="write the report as a page for a browser")
     add("--dry-run", action="store_true", help="stop after planning: write no model")
-    add("--explain", action="store_true", help="list the bridge blocks and layers found in IN.onnx, and convert nothing")
-    loudness = parser.add_mutually_exclusive_group()
+    add("--explain", action="store_true", help="as the command explain: take no OUT.onnx, and convert nothing")
+    loudness = groups["other"].add_mutually_exclusive_group()
     loudness.add_argument("-q", "--quiet", action="store_true", help="no progress and no tables")
     loudness.add_argument(
         "-v", "--verbose", action="store_true", help="list every operator that stays float; tracebacks of unexpected errors"
     )
-    parser.add_argument("--version", action="version", version=f"bridgequant {__version__}")
+    add = groups["other"].add_argument
+    add("--version", action="version", version=f"bridgequant {__version__}", help="print the version")
+    add("-h", "--help", action=_Help, nargs="?", metavar="all", default=argparse.SUPPRESS, help="ten options; with 'all', every one")
+    others = _hide_all_but_usual(groups) if usual_only else [_EXIT_CODES]
+    parser.epilog = "\n".join([*_commands(), "", *others])
     return parser
+
+
+def _hide_all_but_usual(groups: Mapping[str, argparse._ArgumentGroup]) -> list[str]:
+    """Leave other flags out of the help; returns lines that name them, group by group."""
+    lines = ["more options, explained by --help all:"]
+    for title, group in groups.items():
+        hidden = [action for action in group._group_actions if action.dest not in _USUAL]
+        names = ", ".join(action.option_strings[-1 if title == "other" else 0] for action in hidden)
+        lines += textwrap.wrap(f"{title}: {names}", _WIDTH, initial_indent="  ", subsequent_indent="    ", break_on_hyphens=False)
+        for action in hidden:
+            action.help = argparse.SUPPRESS
+    return lines
+
+
+def _commands() -> list[str]:
+    texts = {**OF_CONVERSION, **{word: command.text for word, command in SUBCOMMANDS.items()}}
+    return ["commands:", *(f"  {word:10} {text}" for word, text in texts.items())]
 
 
 def parse_flags(words: Sequence[str]) -> argparse.Namespace:
@@ -121,13 +190,21 @@ def parse_flags(words: Sequence[str]) -> argparse.Namespace:
         UsageError: it makes no sense.
         SystemExit: ``--help`` or ``--version`` was asked for and answered.
     """
-    flags = _parser().parse_args(words)
+    words = _without_command(words)
+    parser = _parser()
+    answer_shell(parser)
+    flags = parser.parse_args(words)
     paths = {"IN.onnx": flags.source, "OUT.onnx": flags.output}
     missing = [name for name, path in paths.items() if path is None and not (flags.explain and name == "OUT.onnx")]
     if missing:
-        raise UsageError(f"the following arguments are required: {', '.join(missing)}", hint="see --help")
+        hint = "write bridgequant IN.onnx OUT.onnx; see --help"
+        raise UsageError(f"the following arguments are required: {', '.join(missing)}", hint=hint)
     if flags.output is not None and flags.explain:
         raise UsageError("nothing is converted and no model written", where="--explain with OUT.onnx", hint="leave one of the two out")
+    for written in ("json", "report", "plan_out"):
+        if flags.explain and getattr(flags, written) is not None:
+            flag = f"--{written.replace('_', '-')}"
+            raise UsageError("what is explained is printed, not written", where=f"{flag} with explain", hint="redirect stdout instead")
     for one, other, what in (
         ("method", "plan_in", "a plan that is read needs no method"),
         ("placement", "plan_in", "a plan that is read is placed already"),
@@ -137,6 +214,24 @@ def parse_flags(words: Sequence[str]) -> argparse.Namespace:
         if one in flags and other in flags:
             raise UsageError(what, where=f"--{one} with --{other.replace('_', '-')}", hint="give one of the two")
     return flags
+
+
+def _without_command(words: Sequence[str]) -> Sequence[str]:
+    """The flags of a conversion, whose first word may say which of its commands is meant.
+
+    Raises:
+        UsageError: it is a command that there is not.
+    """
+    first = words[0] if words else ""
+    if first in OF_CONVERSION:
+        return [*words[1:], *(["--explain"] if first == "explain" else [])]
+    if first in ("help", "version"):
+        return [f"--{first}", *words[1:]]
+    commands = [*OF_CONVERSION, *SUBCOMMANDS]
+    near = [_OTHER_WORDS[first]] if first in _OTHER_WORDS else difflib.get_close_matches(first, commands, n=1)
+    if near and not Path(first).exists():
+        raise UsageError(f"'{first}' is neither a file nor a command", hint=f"did you mean {near[0]}? see --help")
+    return words
 
 
 def read_options(flags: argparse.Namespace) -> Options:

@@ -34,6 +34,13 @@ def test_repeatable_flags_add_up() -> None:
         ([], "IN.onnx, OUT.onnx"),
         (["a"], "OUT.onnx"),
         (["a", "b", "c"], "'c' is one path too many"),
+        (["a", "b", "--exclude", "Conv", "Gemm"], "a flag takes one value, and is repeated for more"),
+        (["a", "--output", "b"], "did you mean IN.onnx and OUT.onnx, which need no flag"),
+        (["a", "b", "--nodes_to_exclude", "x"], "did you mean --exclude"),
+        (["quantize", "a", "b"], "did you mean convert"),
+        (["verify", "a", "b"], "did you mean validate"),
+        (["comapre", "a", "b"], "did you mean compare"),
+        (["explain", "a", "--json", "b"], "--json with explain"),
         (["a", "b", "--exclud", "x"], "did you mean --exclude"),
         (["a", "b", "--calibration=x"], "did you mean --calib"),
         (["a", "b", "--sample", "3"], "did you mean --samples"),
@@ -53,18 +60,48 @@ def test_the_flag_of_a_bad_value_is_named() -> None:
     assert refusal("a", "b", "--seed", "1.5").where == "--seed"
 
 
-@pytest.mark.parametrize(("word", "text"), [("--help", "Exit codes: 0 written and verified"), ("--version", "bridgequant ")])
-def test_help_and_version_go_to_stdout(word: str, text: str, capsys: pytest.CaptureFixture[str]) -> None:
+def helped(capsys: pytest.CaptureFixture[str], *words: str) -> str:
+    """What a call that asks for help prints."""
     with pytest.raises(SystemExit) as caught:
-        parse_flags([word])
+        parse_flags(words)
     assert caught.value.code == 0
     printed = capsys.readouterr()
-    assert text in " ".join(printed.out.split()) + " " and printed.err == ""
+    assert printed.err == ""
+    return printed.out
 
 
-def test_help_names_every_flag(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit):
-        parse_flags(["--help"])
-    text = capsys.readouterr().out
+def test_the_version_goes_to_stdout(capsys: pytest.CaptureFixture[str]) -> None:
+    assert helped(capsys, "--version").startswith("bridgequant ")
+
+
+def test_help_is_one_screen_of_ten_options_the_groups_of_others_and_the_commands(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    text = helped(capsys, "--help")
+    explained = [line.split()[0] for line in text.splitlines() if line.startswith("  --")]
+    assert len(explained) == 10 and {"--calib", "--target", "--min-sqnr", "--report"} <= set(explained)
+    assert len(text.splitlines()) <= 50, "what a terminal of usual size shows"
+    assert all(f"  {command} " in text for command in ("convert", "explain", "compare", "doctor", "validate", "evaluate", "export"))
+    others = text[text.index("--help all") :]
+    assert all(f"{group}: " in others for group in ("calibration", "conversion", "plan and report"))
+    flags = "require-data method observer placement full loss latency seed threads plan-out plan-in dry-run version quiet verbose"
+    assert all(f"--{flag}" in others for flag in flags.split()), "all others are named"
+
+
+def test_help_all_explains_every_flag(capsys: pytest.CaptureFixture[str]) -> None:
+    text = helped(capsys, "--help", "all")
     flags = "calib samples require-data preprocess input-shape method bits target exclude min-sqnr seed threads json plan-out plan-in"
-    assert all(f"--{flag}" in text for flag in [*flags.split(), "dry-run", "version", "quiet", "verbose"])
+    lines = [line.strip() for line in text.splitlines()]
+    assert all(any(line.startswith(f"--{flag}") for line in lines) for flag in [*flags.split(), "dry-run", "placement", "report"])
+    assert "Exit codes: 0 written and verified" in text
+
+
+@pytest.mark.parametrize("words", [["help"], ["-h"], ["convert", "--help"], ["explain", "--help"]])
+def test_other_ways_to_ask_for_help(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert helped(capsys, *words).startswith("usage: bridgequant")
+
+
+def test_commands_of_a_conversion_are_words_in_front_of_its_flags() -> None:
+    assert parse_flags(["convert", "a", "b"]) == parse_flags(["a", "b"])
+    assert parse_flags(["explain", "a"]) == parse_flags(["a", "--explain"])

@@ -10,14 +10,16 @@ import shutil
 import sys
 import traceback
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from converter.cli.allocator import share_heap
 from converter.cli.command import INTERRUPTED, unexpected
+from converter.cli.completion import words_of_shell
 from converter.cli.flags import parse_flags, read_options
 from converter.cli.interruption import Interruption
-from converter.cli.subcommands import subcommand
+from converter.cli.subcommands import OF_CONVERSION, SUBCOMMANDS, run_subcommand, subcommand
 from converter.errors import ConverterError, UsageError
 from converter.load.files import check_input, check_outputs
 from converter.progress import Progress
@@ -40,19 +42,20 @@ _PIPE_WIDTH = 240  # of lists that go to other programs, which want one line an 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit code."""
-    words = sys.argv[1:] if arguments is None else arguments
+    words = words_of_shell([*OF_CONVERSION, *SUBCOMMANDS])
+    if words is None:
+        words = sys.argv[1:] if arguments is None else arguments
     other = subcommand(words)
-    if other is not None:
-        command, rest = other
-        return command(rest)
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # nobody asked for a model's conversion to be reported to anyone
     try:
+        if other is not None:
+            return run_subcommand(*other)
         flags = parse_flags(words)
     except ConverterError as error:
         return _fail(error)
     except SystemExit as stop:  # --help and --version
         return stop.code if isinstance(stop.code, int) else 0
     before = _identity(flags.output)
-    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # nobody asked for a model's conversion to be reported to anyone
     if arguments is None:  # a process of our own
         share_heap()
     # only such a one may be ended from within a signal handler
@@ -69,6 +72,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except MemoryError:
             what = "there is not enough memory for this model and these samples"
             return _fail(ConverterError(what, hint="give fewer --samples, a smaller --input-shape, or run it on a larger machine"))
+        except ModuleNotFoundError as error:
+            hint = "in a checkout: run make demo once, then .venv/bin/python convert.py; elsewhere: pip install bridgequant"
+            return _fail(UsageError(f"the package '{error.name}' is not installed for this Python", where=sys.executable, hint=hint))
         except Exception as error:
             if interruption.received:  # as above
                 return _interrupted(flags.output, before)
@@ -125,6 +131,8 @@ def _converted(flags: argparse.Namespace, options: Options, progress: Progress, 
     with interruption.deferred():
         from converter.budget.records import budget_missed
         from converter.pipeline import convert
+    if "target" not in flags and "plan_in" not in flags:
+        progress.note(_assumed_target(options))
     json_out = None if flags.json == "-" else flags.json
     report = convert(
         flags.source,
@@ -155,10 +163,18 @@ def _told(flags: argparse.Namespace, report: Report) -> str:
     return _table(report_tables(report), _WIDTH) + "".join(f"{line}\n" for line in lines)
 
 
+def _assumed_target(options: Options) -> str:
+    """For which machines the file is if nobody has said so, and the flag for others."""
+    from converter.targets import find_target
+
+    machines = find_target(options.target).description.partition(", int8 ")[0]
+    return f"no --target: the file is for {options.target}, {machines}; for a PC give --target x86, for a browser --target web"
+
+
 def _explained(flags: argparse.Namespace, options: Options, progress: Progress, interruption: Interruption) -> Result:
     with interruption.deferred():
-        from converter.cli.explain import explain, structure_tables
-    return _table(structure_tables(explain(flags.source, options, progress=progress)), _PIPE_WIDTH), None
+        from converter.cli.explain import explain, explained_tables
+    return _table(explained_tables(explain(flags.source, options, progress=progress)), _PIPE_WIDTH), None
 
 
 def _table(table: RenderableType, width: int) -> str:
@@ -180,7 +196,7 @@ def _watchful(progress: Progress, interruption: Interruption) -> Progress:
         interruption.check()
         progress.step(done, total)
 
-    return Progress(stage, step, progress.note)
+    return replace(progress, stage=stage, step=step)
 
 
 def _print(text: str) -> None:

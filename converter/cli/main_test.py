@@ -39,6 +39,21 @@ def test_two_paths_are_enough(run: Run, source: Path, tmp_path: Path) -> None:
     assert result.err.count("--calib") == 1, "one line on what was calibrated with, and how to do better"
 
 
+def test_the_machine_is_told_where_nobody_has_named_one(run: Run, source: Path, tmp_path: Path) -> None:
+    told = run(source, tmp_path / "out.onnx", *QUICK).err
+    assert "no --target: the file is for arm64, ARM64 with dot product" in told and "PC or a browser give --target x86" in told
+    assert "no --target" not in run(source, tmp_path / "out.onnx", *QUICK, "--target", "arm64").err
+
+
+def test_the_time_of_each_stage_is_told(run: Run, source: Path, tmp_path: Path) -> None:
+    result = run(source, tmp_path / "out.onnx", *QUICK, "--json", tmp_path / "report.json")
+    seconds = json.loads((tmp_path / "report.json").read_text())["seconds"]
+    assert list(seconds)[:6] == ["load", "canonicalise", "observe", "plan", "emit", "verify"]
+    assert all(value >= 0 for value in seconds.values()) and sum(seconds.values()) > 0
+    (line,) = [line for line in result.out.splitlines() if line.startswith("time ")]
+    assert float(line.split()[1]) == pytest.approx(sum(seconds.values()), abs=0.11)
+
+
 def test_an_existing_output_is_replaced(run: Run, source: Path, tmp_path: Path) -> None:
     (tmp_path / "out.onnx").write_bytes(b"old")
     assert run(source, tmp_path / "out.onnx", *QUICK).code == 0
@@ -204,6 +219,14 @@ def test_unexpected_errors_are_one_line(run: Run, source: Path, tmp_path: Path, 
     verbose = run(source, tmp_path / "out.onnx", "-v", *QUICK)
     assert verbose.code == 1 and "Traceback" in verbose.err and "in broken" in verbose.err
     assert names(tmp_path) == []
+
+
+def test_a_python_without_the_packages_is_told_from_a_bug(run: Run, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(*_: Any, **__: Any) -> None:
+        raise ModuleNotFoundError("No module named 'onnxsim'", name="onnxsim")
+
+    monkeypatch.setattr(pipeline, "canonicalise", missing)
+    check_refusal(run(source, tmp_path / "out.onnx"), 2, "'onnxsim' is not installed for this Python", sys.executable, ".venv/bin/python")
 
 
 def test_too_little_memory(run: Run, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -32,6 +32,7 @@ pytestmark = pytest.mark.usefixtures("few_turns")
         (["--bits", "W9A9"], "not a bit width"),
         (["--method", "magic"], "minmax"),
         (["--target", "gpu"], "arm64, arm64-v8.0, arm64-a55, arm64-i8mm, arm64-sme, x86, x86-vnni, web"),
+        (["--target", "android"], "phones and boards are arm64, PCs x86, browsers web"),
         (["--placement", "fast"], "balanced:PRICE"),
         (["--samples", "0"], "--samples"),
         (["--seed", "-3"], "--seed"),
@@ -53,6 +54,9 @@ def test_usage(run: Run, source: Path, tmp_path: Path, words: list[str], text: s
 
 def test_paths_that_cannot_be(run: Run, source: Path, tmp_path: Path) -> None:
     check_refusal(run(tmp_path / "absent.onnx", tmp_path / "out.onnx"), 3, "does not exist", "absent.onnx")
+    (tmp_path / "model.onnx").touch()
+    check_refusal(run(tmp_path / "modle.onnx", tmp_path / "out.onnx"), 3, "did you mean", tmp_path / "model.onnx")
+    (tmp_path / "model.onnx").unlink()
     check_refusal(run(tmp_path, tmp_path / "out.onnx"), 3, "is a folder")
     check_refusal(run(source, tmp_path), 2, "is a folder")
     check_refusal(run(source, tmp_path / "missing" / "out.onnx"), 2, "does not exist", tmp_path / "missing")
@@ -153,6 +157,11 @@ def test_models_that_are_refused(run: Run, tmp_path: Path, content: bytes | onnx
     assert (tmp_path / "out.onnx").read_bytes() == b"old" and names(tmp_path) == ["in.onnx", "out.onnx"]
 
 
+def test_a_model_of_another_framework_is_told_how_to_become_onnx(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "model.pt").write_bytes(b"PK\x03\x04")
+    check_refusal(run(tmp_path / "model.pt", tmp_path / "out.onnx"), 3, "torch.onnx.export")
+
+
 def test_truncated_model(run: Run, source: Path, tmp_path: Path) -> None:
     content = source.read_bytes()
     for length in range(1, len(content) - 40, len(content) // 12):
@@ -215,6 +224,8 @@ def bad_calibration(folder: Path, kind: str) -> Path:
         return folder / "data"
     if kind == "shape":
         values = values[..., :16]
+    elif kind == "channels last":
+        values = values.transpose(0, 2, 3, 1)
     elif kind == "dtype":
         values = values.astype(np.uint8)
     elif kind in ("nan", "inf"):
@@ -234,6 +245,7 @@ def bad_calibration(folder: Path, kind: str) -> Path:
         ("unreadable", ["none of the 3 images"]),
         ("shape", ["[4, 3, 32, 16]"]),
         ("dtype", ["uint8"]),
+        ("channels last", ["[4, 32, 32, 3]", ".transpose(0, 3, 1, 2)"]),
         ("nan", ["sample 2"]),
         ("inf", ["sample 2"]),
         ("suffix", [".txt"]),

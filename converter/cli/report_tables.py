@@ -25,6 +25,7 @@ from converter.verify.verdict import Verdict
 __all__ = ["float_operator_lines", "render", "report_tables"]
 
 _MOST_NAMED = 5
+_WORTH_TELLING = 0.1  # seconds of a stage
 
 
 def render(table: RenderableType, width: int, *, terminal: bool) -> str:
@@ -121,6 +122,9 @@ def _summary(report: Report) -> Table:
     if {*tensors, *weights} - {CONTAINER_BITS}:
         row("widths", f"quantized tensors: {_widths(tensors)}; layers' weights: {_widths(weights)}")
     row("calibration", report.calibration)
+    if report.seconds:
+        each = ", ".join(f"{stage} {seconds:.1f}" for stage, seconds in report.seconds.items() if seconds >= _WORTH_TELLING)
+        row("time", f"{sum(report.seconds.values()):.1f} s{f': {each}' if each else ''}")
     if report.peak_memory:
         row("memory", f"{_size(report.peak_memory)} at most, to convert")
     fired = ", ".join(f"{r.name} {r.count}" for r in report.rewrites if r.count and r.kept)

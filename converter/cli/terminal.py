@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import datetime
 import sys
 import time
 from collections.abc import Iterator
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, ProgressColumn, Task, TaskID, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bars
+from rich.text import Text
 
 from converter.progress import SILENT, Progress
 
@@ -18,6 +20,9 @@ __all__ = ["LONG", "watch"]
 
 LONG = 2.0
 """Seconds from which a stage is worth a line where there is no terminal."""
+
+_LEAST_SHARE = 0.02
+"""Of a stage, from which on its end is foretold."""
 
 _INPUT_STAGES = ("start", "load", "canonicalise", "observe")
 """Stages that end in an error message when the input is bad; what they took is told once it has proven good."""
@@ -35,23 +40,44 @@ def watch(*, quiet: bool) -> Iterator[Progress]:
         yield Progress(lines.stage, note=lines.note)
         lines.finish()
         return
-    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[count]}"), TimeElapsedColumn())
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[count]}"), TimeElapsedColumn(), _TimeLeft())
     with Bars(*columns, console=console, transient=True) as bars:
         yield _on_terminal(bars)
 
 
+class _TimeLeft(ProgressColumn):
+    """When a stage is expected to end, if it goes on as it went on average; rich's own column looks at the last steps only."""
+
+    def render(self, task: Task) -> Text:
+        """Nothing as long as next to nothing is known."""
+        share = task.percentage / 100.0 if task.total else 0.0
+        if share < _LEAST_SHARE or not task.elapsed:
+            return Text("")
+        return Text(f"{datetime.timedelta(seconds=round(task.elapsed * (1.0 - share) / share))} left")
+
+
 def _on_terminal(bars: Bars) -> Progress:
     tasks: list[TaskID] = []
+    span = (0.0, 1.0)
+    current = ""
 
     def stage(name: str) -> None:
+        nonlocal span, current
         for task in tasks:
             bars.remove_task(task)
+        span, current = (0.0, 1.0), name
         tasks[:] = [bars.add_task(escape(f"{name:12}"), total=None, count="")]
 
-    def step(done: int, total: int) -> None:
-        bars.update(tasks[-1], completed=done, total=total, count=f"{done}/{total}")
+    def part(name: str, begin: float, end: float) -> None:
+        nonlocal span
+        span = begin, end
+        bars.update(tasks[-1], completed=begin, total=1.0, count="", description=escape(f"{current}: {name}"))
 
-    return Progress(stage, step, lambda text: bars.console.print(f"note: {text}", markup=False))
+    def step(done: int, total: int) -> None:
+        begin, end = span
+        bars.update(tasks[-1], completed=begin + (end - begin) * done / max(1, total), total=1.0, count=f"{done}/{total}")
+
+    return Progress(stage, step, lambda text: bars.console.print(f"note: {text}", markup=False), part)
 
 
 class _Lines:

@@ -73,6 +73,24 @@ def test_bars_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "note: folder [red]x[/blue]" in text
 
 
+def test_parts_of_a_stage_and_when_it_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "120")
+    stream = Terminal()
+    monkeypatch.setattr(sys, "stderr", stream)
+    with watch(quiet=False) as progress:
+        progress.stage("plan")
+        progress.part("search", 0.5, 0.9)
+        progress.step(3, 6)
+        time.sleep(0.3)
+        progress.stage("verify")
+        time.sleep(0.3)
+    text = stream.getvalue()
+    assert "plan: search" in text and "3/6" in text
+    assert "0:00:00 left" in text, "0.7 of the stage took 0.3 s"
+    assert "left" not in text[text.rindex("verify") :], "nothing is known of the next stage"
+
+
 def test_a_failure_shows_the_cursor_again(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TERM", "xterm")
     stream = Terminal()

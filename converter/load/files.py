@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import difflib
 import errno
 import glob
 import os
@@ -14,7 +15,7 @@ from pathlib import Path
 
 from converter.errors import ModelError, UsageError
 
-__all__ = ["check_input", "check_outputs", "temporary_folder", "write_files"]
+__all__ = ["check_input", "check_outputs", "meant_path", "temporary_folder", "write_files"]
 
 
 _BLOCK = 1 << 20
@@ -33,7 +34,7 @@ def check_input(path: Path) -> None:
         if path.is_dir():
             raise ModelError("the input is a folder, not an ONNX file", where=str(path), hint="name the .onnx file inside it")
         if not path.exists():
-            raise ModelError("the input file does not exist", where=str(path), hint="check the path")
+            raise ModelError("the input file does not exist", where=str(path), hint=meant_path(path) or "check the path")
         if _is_special(path):
             raise ModelError("the input is a pipe or a device, not a file", where=str(path), hint="save the model to a file first")
         if path.stat().st_size >= _LONGEST_MODEL:
@@ -42,6 +43,16 @@ def check_input(path: Path) -> None:
             raise ModelError("the input file cannot be read", where=str(path), hint="check its permissions")
     except OSError as error:
         raise ModelError(f"the input file cannot be read: {error.strerror}", where=str(path), hint="check the path") from None
+
+
+def meant_path(path: Path) -> str:
+    """For a path that does not exist: a question whether another one was meant; empty if nothing there has such a name."""
+    try:
+        names = os.listdir(path.parent)
+    except (OSError, ValueError):
+        return ""
+    near = difflib.get_close_matches(path.name, names, n=1)
+    return f"did you mean {path.parent / near[0]}?" if near else ""
 
 
 def check_outputs(outputs: Mapping[str, Path], inputs: Mapping[str, Path]) -> None:

@@ -22,7 +22,7 @@ from converter.load.repair import drop_wrong_types, repair, sort_nodes, spell_st
 from converter.load.stored_integers import read_stored_integers
 from converter.load.vetting import STANDARD_DOMAINS, refuse_damaged_names, refuse_large, type_name, vet_contents, vet_operators
 
-__all__ = ["GIVEN", "Source", "ValueInfo", "load"]
+__all__ = ["GIVEN", "Source", "ValueInfo", "load", "load_as_it_is"]
 
 GIVEN = Path("the given model")
 """What messages call a model that is in no file."""
@@ -35,6 +35,9 @@ _TYPES: dict[int, np.dtype[np.generic]] = {
     TensorProto.BOOL: np.dtype(np.bool_),
     TensorProto.UINT8: np.dtype(np.uint8),
 }
+
+_OTHER_FORMATS = (".bin", ".ckpt", ".h5", ".keras", ".mlpackage", ".pb", ".pt", ".pth", ".safetensors", ".tflite")
+_EXPORT_FIRST = "export the model to ONNX first, from PyTorch with torch.onnx.export(model.eval(), example, 'model.onnx')"
 
 _WIDENED = "the model holds half precision numbers, which are computed in float32"
 _READ = "weights are stored as integers; they were read as the float numbers they stand for and are quantized anew"
@@ -129,6 +132,23 @@ def load(given: str | Path | onnx.ModelProto) -> Source:
     )
 
 
+def load_as_it_is(path: Path) -> Source:
+    """Read any model, quantized or not, with its external data, without vetting or repairing it.
+
+    Raises:
+        ModelError: it cannot be read, or has an input or output of a type that no model of ours has.
+    """
+    data = _read(path)
+    model = _parse(path, data)
+    files = load_external_data(path, model, list(tensors_of(model)))
+    constants = {tensor.name for tensor in model.graph.initializer}
+    inputs = tuple(_value_info(path, value) for value in model.graph.input if value.name not in constants)
+    outputs = tuple(_value_info(path, value) for value in model.graph.output)
+    size = len(data) + sum(file.stat().st_size for file in files)
+    metadata = {entry.key: entry.value for entry in model.metadata_props}
+    return Source(path, model, hashlib.sha256(data).hexdigest(), size, inputs, outputs, metadata, files)
+
+
 def _read(path: Path) -> bytes:
     check_input(path)
     try:
@@ -160,7 +180,8 @@ def _parse(path: Path, data: bytes) -> onnx.ModelProto:
     try:
         model = onnx.load_from_string(data)
     except (DecodeError, ValueError):
-        raise ModelError("the file is not ONNX, or is truncated", where=str(path), hint="export or download the model again") from None
+        hint = _EXPORT_FIRST if path.suffix in _OTHER_FORMATS else "export or download the model again"
+        raise ModelError("the file is not ONNX, or is truncated", where=str(path), hint=hint) from None
     if not model.graph.node or not model.graph.output or not model.opset_import:
         raise ModelError("the file holds no complete ONNX graph", where=str(path), hint="export or download the model again")
     return model

@@ -42,7 +42,8 @@ class Problem:
         context: the network as functions, for methods that look at layers; None for others, or where it cannot be had.
         parts: which parts of the method's search are wanted.
         observer: how a method that leaves the choice sees ranges, one of :data:`converter.methods.names.OBSERVERS`.
-        progress: called with (steps done, steps in all).
+        progress: called with (steps done, steps in all), within a part of the search.
+        begin: called with the name of a part as it begins.
     """
 
     tensors: dict[str, TensorStats]
@@ -58,6 +59,7 @@ class Problem:
     parts: SearchParts = field(default_factory=SearchParts)
     observer: str = DEFAULT_OBSERVER
     progress: Callable[[int, int], None] = lambda done, total: None
+    begin: Callable[[str], None] = lambda name: None
 
 
 def choose_by_ranges(

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from converter.methods.problem import Problem
@@ -32,6 +32,7 @@ class Method:
         sigmoids: cheaper functions in the place of sigmoids, by operator name, once these parameters are known.
         refine: better constants, once it is known which operators run in integer.
         needs_context: whether it looks at layers and blocks, and needs an analysis context of the network.
+        shares: of the time, by name of its parts in their order, for whoever waits; empty if it has no parts.
     """
 
     choose: Callable[[Problem], Choice]
@@ -39,3 +40,4 @@ class Method:
     sigmoids: Callable[[Problem, Choice], dict[str, PricedApproximation]] | None = None
     refine: Callable[[Problem, Plan], Plan] | None = None
     needs_context: bool = False
+    shares: Mapping[str, float] = field(default_factory=dict)

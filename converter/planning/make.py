@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -24,6 +25,7 @@ from converter.plan.choice import Choice
 from converter.plan.records import Plan
 from converter.planning.registry import METHODS
 from converter.planning.validate import adopt_plan, apply_transforms, check_plan, with_forms
+from converter.progress import SILENT, Progress
 from converter.runtime.session import Feed
 from converter.sensitivity.context import AnalysisContext, ReconstructionBlock, context_of, context_of_layers, quantized_edges_of
 from converter.sensitivity.curvature import obstacle_to_gradients
@@ -111,10 +113,11 @@ def make_plan(
     excluded: frozenset[str],
     *,
     losses: Mapping[str, OutputLoss] | None = None,
-    progress: Callable[[int, int], None] = lambda done, total: None,
+    progress: Progress = SILENT,
 ) -> Planned:
     """Let the method of the options make a plan; arguments as for :func:`search`."""
     found = search(model, seen, look, feeds, reconstruction_blocks, target, options, excluded, losses=losses, progress=progress)
+    found.problem.begin("placement")
     return plan_of(found, _placed(found.model, found.offers, found.choice, found.seen, target, options, _name(options), found.approximated))
 
 
@@ -129,7 +132,7 @@ def search(
     excluded: frozenset[str],
     *,
     losses: Mapping[str, OutputLoss] | None = None,
-    progress: Callable[[int, int], None] = lambda done, total: None,
+    progress: Progress = SILENT,
 ) -> Searched:
     """Let the method of the options choose quantization parameters, of which plans for any number of placements follow.
 
@@ -143,19 +146,33 @@ def search(
         options: method, widths, seed.
         excluded: names of nodes that stay float.
         losses: of the float outputs; found here if None.
-        progress: called with (steps done, steps in all).
+        progress: who is watching.
     """
+    begin = _announcer(METHODS[options.method].shares, progress)
     known = find_losses(model, feeds, options) if losses is None else losses
 
     def asked(model: ir.Model, seen: CalibrationStatistics) -> tuple[Problem, Offers]:
         problem, offers = _problem(model, seen, feeds, reconstruction_blocks, target, options, excluded, known)
-        return replace(problem, parts=options.parts, observer=options.observer or DEFAULT_OBSERVER, progress=progress), offers
+        observer = options.observer or DEFAULT_OBSERVER
+        return replace(problem, parts=options.parts, observer=observer, progress=progress.step, begin=begin), offers
 
     def facts(seen: CalibrationStatistics) -> GraphFacts:
         return GraphFacts(_shapes(seen), excluded)
 
+    begin("analysis")
     with one_thread_each():
         return _searched(asked, facts, model, seen, look, target, options)
+
+
+def _announcer(shares: Mapping[str, float], progress: Progress) -> Callable[[str], None]:
+    """What tells a watcher that a part of the method begins, if its share of the time is known."""
+    behind = dict(zip(shares, itertools.accumulate(shares.values(), initial=0.0), strict=False))
+
+    def begin(name: str) -> None:
+        if name in shares:
+            progress.part(name, behind[name], behind[name] + shares[name])
+
+    return begin
 
 
 def _searched(

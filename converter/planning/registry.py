@@ -22,5 +22,7 @@ METHODS: dict[str, Method] = {
     "fq-vit": Method(fq_vit.choose, (fq_vit.quantizers,), needs_context=True),
     "ptq4vit": Method(ptq4vit.choose, (ptq4vit.quantizers,), needs_context=True),
     "repq-vit": Method(repq_vit.choose, (repq_vit.equalization, repq_vit.quantizers), needs_context=True),
-    "q-hyvit": Method(q_hyvit.choose, (q_hyvit.equalization,), choose_approximations, q_hyvit.refine, needs_context=True),
+    "q-hyvit": Method(
+        q_hyvit.choose, (q_hyvit.equalization,), choose_approximations, q_hyvit.refine, needs_context=True, shares=q_hyvit.SHARES
+    ),
 }

@@ -54,7 +54,8 @@ def find_target(text: str) -> Target:
         return TARGETS[text]
     if text.endswith(FILE_SUFFIX):
         return read_target(Path(text), f"--target {text}")
-    hint = f"choose from {', '.join(TARGET_NAMES)}, or give a file that ends in {FILE_SUFFIX}"
+    listed = f"choose from {', '.join(TARGET_NAMES)}, or give a file that ends in {FILE_SUFFIX}"
+    hint = f"{listed}; phones and boards are arm64, PCs x86, browsers web"
     raise UsageError(f"'{text}' is not known", where="--target", hint=hint)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -91,7 +91,15 @@ class PlanParity:
         return min((1 - d.count / d.total for d in self.differing.values() if d.total), default=None)
 
 
-def plan_parity(planned: ir.Model, proto: onnx.ModelProto, plan: Plan, feeds: Sequence[Feed], got: Sequence[Outputs]) -> PlanParity:
+def plan_parity(
+    planned: ir.Model,
+    proto: onnx.ModelProto,
+    plan: Plan,
+    feeds: Sequence[Feed],
+    got: Sequence[Outputs],
+    *,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> PlanParity:
     """Compare an emitted model with a simulation of its plan.
 
     Args:
@@ -99,13 +107,17 @@ def plan_parity(planned: ir.Model, proto: onnx.ModelProto, plan: Plan, feeds: Se
         plan: what it was emitted from.
         feeds: samples, of which the first four count.
         got: what the emitted model answered to them; outputs that are not there are not compared.
+        progress: called with (samples done, samples in all).
 
     Raises:
         VerificationError: an output is not finite where it is in the simulation, or the other way round.
     """
     sessions: Sessions = {}
     try:
-        expected: list[Outputs] = [simulate(planned, plan, feed, sessions) for feed in feeds[:PARITY_SAMPLES]]
+        expected: list[Outputs] = []
+        for feed in feeds[:PARITY_SAMPLES]:
+            expected.append(simulate(planned, plan, feed, sessions))
+            progress(len(expected), min(len(feeds), PARITY_SAMPLES))
         reference = _SIMULATION
     except UnknownOperatorError as error:
         plain = open_session(proto, optimise=False)

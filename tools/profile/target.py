@@ -167,7 +167,7 @@ def _in_web(target: Target, given: Sequence[Probe], visits: _Visits, package: Pa
 
 def _forms(target: Target, given: Sequence[Probe]) -> tuple[list[tuple[list[onnx.ModelProto], Feed]], frozenset[str]]:
     """Float and integer form of each probe with its inputs; and the names of those that have an integer form."""
-    forms = []
+    forms: list[tuple[list[onnx.ModelProto], Feed]] = []
     offered: set[str] = set()
     for place in range(len(given)):
         model = probe_model(given[place : place + 1], first=place)

@@ -112,7 +112,8 @@ def choose_equalizations(
     extremes = extremes_of(context, [*seen, *(u.tensor for some in uses.values() for u in some)], feed)
     result: dict[str, Equalization] = {}
     taken: set[str] = set()
-    for name, site in sites.items():
+    for place, (name, site) in enumerate(sites.items()):
+        problem.progress(place, len(sites))
         numbers = _numbers_each(problem, site, feed)
         site = replace(site, shift=site.shift and numbers >= _FEWEST_NUMBERS)
         unread = {m.tensor: m for m in site.members if m.tensor in seen}

@@ -72,6 +72,7 @@ def reconstruct(
     correction: bool,
     rounding: bool,
     bias: bool,
+    progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> dict[str, Refined]:
     """Refine all weighted layers.
 
@@ -83,6 +84,7 @@ def reconstruct(
         correction: correct weights for inputs that are off.
         rounding: round weights so that their errors make up for each other.
         bias: correct biases.
+        progress: called with (operators done, operators in all).
     """
     network = context.network
     left = _quantized_edges(network)
@@ -97,7 +99,8 @@ def reconstruct(
     def quantized(step: Step, index: int, value: Tensor) -> Tensor:
         return approximated(step, index, on_edges(step, index, value))
 
-    for step in network.steps:
+    for number, step in enumerate(network.steps):
+        progress(number, len(network.steps))
         if any(n and n not in coded and n not in network.constants for n in step.inputs):
             continue  # behind a tensor of which samples differ in shape
         codes: Tensor | None = None

@@ -61,6 +61,7 @@ def choose_approximations(problem: Problem, choice: Choice) -> dict[str, PricedA
     context = problem.context
     if context is None or context.values is not None or not problem.parts.piecewise_linear:
         return {}
+    problem.begin("sigmoids")
     feed = {name: value[:_SAMPLES] for name, value in context.feed.items()}
     approximations = _approximations(problem, choice, replace(context, feed=feed))
     with torch.no_grad():

@@ -1,0 +1,1 @@
+"""What this machine and its runtime can do in integer, and whether a file fits them."""
