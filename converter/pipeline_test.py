@@ -242,7 +242,7 @@ def test_stages_come_in_order(save_hybrid: SaveHybrid, tmp_path: Path) -> None:
     progress = Progress(stages.append, lambda done, total: steps.append((done, total)))
     convert(save_hybrid(), tmp_path / "out.onnx", options(latency=True), progress=progress)
     assert stages == ["load", "canonicalise", "observe", "plan", "emit", "verify", "measure"]
-    assert steps[-1] == (4, 4)
+    assert steps and all(0 <= done <= total for done, total in steps) and steps[-1][0] == steps[-1][1]
 
 
 def test_a_dry_run_writes_nothing_and_needs_no_emission(save_hybrid: SaveHybrid, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

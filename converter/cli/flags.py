@@ -227,6 +227,8 @@ def _without_command(words: Sequence[str]) -> Sequence[str]:
         return [*words[1:], *(["--explain"] if first == "explain" else [])]
     if first in ("help", "version"):
         return [f"--{first}", *words[1:]]
+    if first.startswith("-"):
+        return words
     commands = [*OF_CONVERSION, *SUBCOMMANDS]
     near = [_OTHER_WORDS[first]] if first in _OTHER_WORDS else difflib.get_close_matches(first, commands, n=1)
     if near and not Path(first).exists():

@@ -41,7 +41,10 @@ def test_two_paths_are_enough(run: Run, source: Path, tmp_path: Path) -> None:
 
 def test_the_machine_is_told_where_nobody_has_named_one(run: Run, source: Path, tmp_path: Path) -> None:
     told = run(source, tmp_path / "out.onnx", *QUICK).err
-    assert "no --target: the file is for arm64, ARM64 with dot product" in told and "PC or a browser give --target x86" in told
+    assert (
+        "no --target: the file is for arm64, ARM64 with dot product" in told
+        and "for a PC give --target x86, for a browser --target web" in told
+    )
     assert "no --target" not in run(source, tmp_path / "out.onnx", *QUICK, "--target", "arm64").err
 
 
