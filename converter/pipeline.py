@@ -21,7 +21,7 @@ from converter.calibration.given_samples import GIVEN, given_arrays
 from converter.calibration.input_shapes import calibration_shapes
 from converter.calibration.input_specs import InputSpec
 from converter.calibration.observer import CalibrationStatistics, collect_statistics
-from converter.calibration.preprocess import Preprocess, parse_preprocess
+from converter.calibration.preprocess import Preprocess, stated_preprocess
 from converter.calibration.samples import SampleSet, load_samples
 from converter.canonicalise import PROOF_SAMPLES, Canonical, canonicalise, undone
 from converter.canonicalise.outputs import restore_outputs
@@ -36,7 +36,7 @@ from converter.graph.exclusions import excluded_nodes
 from converter.graph.operator_sets import CANONICAL_OPSET
 from converter.graph.source_nodes import name_after_source
 from converter.load.files import check_input, check_outputs, write_files
-from converter.load.metadata import PREPROCESS, class_names
+from converter.load.metadata import class_names
 from converter.load.model import Source, load
 from converter.options import Options
 from converter.partition.bit_widths import CONTAINER_BITS
@@ -389,8 +389,8 @@ def _samples(source: Source, options: Options, progress: Progress) -> tuple[Samp
     if guess:
         remarks.append(guess)
     preprocess = options.preprocess
-    if preprocess is None and PREPROCESS in source.metadata:
-        preprocess = parse_preprocess(source.metadata[PREPROCESS])
+    if preprocess is None:
+        preprocess = stated_preprocess(source.metadata)
     samples = load_samples(data, specs, count=options.samples, preprocess=preprocess, seed=options.seed)
     if options.require_data and samples.doubts:
         hint = "give data as the model will meet them, or leave --require-data out"

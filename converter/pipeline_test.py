@@ -91,6 +91,13 @@ def test_several_inputs_and_outputs_keep_their_order(tmp_path: Path) -> None:
     assert signature(model) == signature(after)
 
 
+def test_a_preprocessing_that_is_damaged_in_the_model_is_the_models_fault(tmp_path: Path) -> None:
+    onnx.save(hybrid_model(metadata={"bridgequant.preprocess": "mean=0.5;std=nan"}), tmp_path / "in.onnx")
+    with pytest.raises(ModelError) as caught:
+        convert(tmp_path / "in.onnx", tmp_path / "out.onnx", options())
+    assert "bridgequant.preprocess" in caught.value.where and not (tmp_path / "out.onnx").exists()
+
+
 def test_metadata_are_kept_and_provenance_is_added(save_hybrid: SaveHybrid, tmp_path: Path) -> None:
     metadata = {"z": "last", "bridgequant.preprocess": "symmetric", "a": "first", "bridgequant.classes": "[]"}
     onnx.save(hybrid_model(metadata=metadata), tmp_path / "in.onnx")

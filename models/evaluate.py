@@ -30,11 +30,11 @@ from rich.console import Console
 from rich.progress import Progress
 
 from converter.budget.labels import outputs_of_classes
-from converter.calibration.preprocess import Preprocess, apply_preprocess, parse_preprocess, spec_text
+from converter.calibration.preprocess import Preprocess, apply_preprocess, parse_preprocess, spec_text, stated_preprocess
 from converter.cli.command import Parser, exit_code, print_line
 from converter.errors import CalibrationError, ModelError, UsageError
 from converter.load.files import write_files
-from converter.load.metadata import PREPROCESS, class_names
+from converter.load.metadata import class_names
 from models.images import LabelledImages, find_images
 from models.unsigned_codes import unsigned_codes
 
@@ -262,11 +262,10 @@ def _parse(arguments: Sequence[str] | None, prog: str) -> argparse.Namespace:
 
 def _evaluate(options: argparse.Namespace) -> None:
     classifier = open_classifier(options.model, exact=options.exact, threads=options.threads, size=options.size)
-    text = options.preprocess or classifier.metadata.get(PREPROCESS)
-    if text is None:
+    preprocess = parse_preprocess(options.preprocess) if options.preprocess else stated_preprocess(classifier.metadata)
+    if preprocess is None:
         hint = "give --preprocess, such as 'imagenet;resize=crop'"
         raise UsageError("the model does not say how its pictures are prepared", where=str(options.model), hint=hint)
-    preprocess = parse_preprocess(text)
     try:
         data = find_images(options.data)
     except (ValueError, OSError) as error:

@@ -14,13 +14,13 @@ import numpy.typing as npt
 import onnx
 
 from converter.calibration.input_shapes import calibration_shapes
-from converter.calibration.preprocess import Preprocess, parse_preprocess
+from converter.calibration.preprocess import Preprocess, parse_preprocess, stated_preprocess
 from converter.calibration.samples import load_samples
 from converter.diagnosis.model_file import is_quantized
 from converter.errors import ModelError, UsageError
 from converter.graph.protos import tensors_of
 from converter.load.external_data import load_external_data
-from converter.load.metadata import BITS, PREPROCESS, TARGET
+from converter.load.metadata import BITS, TARGET
 from converter.load.model import Source, load
 from converter.runtime.session import Feed
 from converter.targets import DEFAULT_TARGET, TARGETS, find_target
@@ -97,8 +97,7 @@ def open_model_pair(
     _check_pair(source, model, path)
     files = load_external_data(path, model, list(tensors_of(model)))
     metadata = {**source.metadata, **{entry.key: entry.value for entry in model.metadata_props}}
-    spec = preprocess or metadata.get(PREPROCESS)
-    prepared = parse_preprocess(spec) if spec else None
+    prepared = parse_preprocess(preprocess) if preprocess else stated_preprocess(metadata)
     shapes, _ = calibration_shapes(source, input_shapes or {}, data, 1)
     samples = load_samples(data, shapes, count=count, preprocess=prepared, seed=seed)
     bits = _BITS.fullmatch(metadata.get(BITS, ""))

@@ -19,7 +19,7 @@ import io
 import math
 import re
 import zipfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
@@ -30,7 +30,8 @@ import numpy.typing as npt
 from PIL import Image, ImageOps, UnidentifiedImageError, features
 
 from converter.calibration.calibration_files import files_below, reading, refuse_bomb
-from converter.errors import CalibrationError, UsageError
+from converter.errors import CalibrationError, ModelError, UsageError
+from converter.load.metadata import PREPROCESS
 
 __all__ = [
     "PRESETS",
@@ -42,6 +43,7 @@ __all__ = [
     "parse_preprocess",
     "picture_codes",
     "spec_text",
+    "stated_preprocess",
 ]
 
 Resize = Literal["stretch", "crop", "pad"]
@@ -138,6 +140,22 @@ def parse_preprocess(text: str) -> Preprocess:
         raise _refusal(text, "a preset name, or both mean and std, are needed")
     plain = PRESETS[presets[0]] if presets else Preprocess(_triple(text, values["mean"]), _triple(text, values["std"]))
     return replace(plain, resize=cast(Resize, values.get("resize", plain.resize)))
+
+
+def stated_preprocess(metadata: Mapping[str, str]) -> Preprocess | None:
+    """What a model's metadata say of its inputs; None if they say nothing.
+
+    Raises:
+        ModelError: what they say is not a SPEC.
+    """
+    text = metadata.get(PREPROCESS)
+    if not text:
+        return None
+    try:
+        return parse_preprocess(text)
+    except UsageError as error:
+        hint = f"say it with --preprocess, or export the model again; {_valid()}"
+        raise ModelError(f"how images become inputs is damaged: {error.what}", where=f"metadata {PREPROCESS}", hint=hint) from error
 
 
 def spec_text(preprocess: Preprocess) -> str:

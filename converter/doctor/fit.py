@@ -11,11 +11,11 @@ import numpy as np
 from onnx import TensorProto
 
 from converter.calibration.input_shapes import calibration_shapes
-from converter.calibration.preprocess import parse_preprocess
+from converter.calibration.preprocess import stated_preprocess
 from converter.calibration.samples import load_samples
 from converter.doctor.machine import X86, Machine
 from converter.errors import ModelError
-from converter.load.metadata import PREPROCESS, TARGET, VERSION
+from converter.load.metadata import TARGET, VERSION
 from converter.load.model import Source, load_as_it_is
 from converter.runtime.session import Feed, open_session, run_session
 from converter.targets import TARGETS, Target
@@ -138,8 +138,7 @@ def fit_of(path: Path, machine: Machine, saturating: bool, *, input_shapes: Mapp
     try:
         open_session(source.model, threads=1)
         shapes, _ = calibration_shapes(source, input_shapes or {}, None, 1)
-        spec = source.metadata.get(PREPROCESS)
-        samples = load_samples(None, shapes, count=1, preprocess=parse_preprocess(spec) if spec else None, seed=0)
+        samples = load_samples(None, shapes, count=1, preprocess=stated_preprocess(source.metadata), seed=0)
         feed = samples.calibration[0]
         coverage = coverage_of(source.model, feed, {})
         parity = _parity(source, feed)

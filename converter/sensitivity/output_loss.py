@@ -194,6 +194,8 @@ def _followed(axis: int, value: ir.Value, moves: Sequence[ir.Node], rank: int) -
     """Where an axis of a tensor lies after some moves, counted from the end; None if it is not to be found there."""
     shape = value.shape
     before = len(shape) if shape is not None else rank
+    if not -before <= axis < before:
+        return None  # the model declares another shape than it gives
     axis %= before
     for node in moves:
         after = node.outputs[0].shape

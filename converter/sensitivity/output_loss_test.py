@@ -98,6 +98,14 @@ def test_what_a_linear_layer_makes_may_be_either(build: Build) -> None:
     assert loss_of(build).kind == "either"
 
 
+def test_an_output_that_is_declared_with_too_few_axes_counts_as_values() -> None:
+    sketch = Sketch()
+    model = sketch.model(linear(sketch, tokens(sketch)))
+    values = output_values(model, feeds_for(model, 4), threads=1)
+    model.graph.outputs[0].shape = ir.Shape([])
+    assert [loss.kind for loss in output_losses(model, values, {}).values()] == ["values"]
+
+
 @pytest.mark.parametrize("scale", [0.01, 1.0, 20.0])
 def test_of_either_neither_loss_drowns_the_other(scale: float) -> None:
     """Errors of equal variance in all entries cost as much by the one as by the other, and each at least half of its own."""
