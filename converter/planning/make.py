@@ -23,6 +23,7 @@ from converter.partition.policy import FULL, Placement, Placer, parse_placement
 from converter.partition.sigmoid_forms import find_sigmoid_sites, piecewise_linear_forms
 from converter.plan.choice import Choice
 from converter.plan.records import Plan
+from converter.planning.average_weights import with_average_codes, with_average_scales
 from converter.planning.registry import METHODS
 from converter.planning.validate import adopt_plan, apply_transforms, check_plan, with_forms
 from converter.progress import SILENT, Progress
@@ -194,7 +195,7 @@ def _searched(
             seen = look(model)
             problem, offers = asked(model, seen)
         problem = replace(problem, transforms=tuple(applied), first_choice=first_choice)
-    choice = method.choose(problem)
+    choice = with_average_scales(model, method.choose(problem))
     # lines buy speed with accuracy, which nobody asks for who wants everything in integer
     approximations = method.sigmoids(problem, choice) if method.sigmoids is not None and not _placement(options).everything else {}
     constant_gates = {name: approximation.shape.offset for name, approximation in approximations.items() if approximation.shape.is_constant}
@@ -248,6 +249,7 @@ def plan_of(found: Searched, plan: Plan) -> Planned:
         context = replace(problem.context, quantized_edges=quantized_edges_of(found.model, plan))
         with one_thread_each():
             plan = refine(replace(problem, context=context), plan)
+    plan = with_average_codes(found.model, plan)
     choice = found.choice
     return Planned(found.model, plan, offers, _judged_by(problem, choice), choice.activation_sensitivity, choice.weight_sensitivity)
 
