@@ -115,7 +115,8 @@ def _border_pays(channels: int, sides: Sequence[int], target: Target, *, mixed: 
     instead = cheaper_form("Mul", product, target)
     if mixed:
         instead += cheaper_form("Mul", product, target) + cheaper_form("Add", product | {"input": 2 * size}, target)
-    return border_cost(channels, *sides, target) < instead
+    height, width = sides
+    return border_cost(channels, height, width, target) < instead
 
 
 def _border_gain(sides: Sequence[int], window: Sequence[int], strides: Sequence[int], pads: Sequence[int]) -> Array:

@@ -39,7 +39,7 @@ def with_average_scales(model: ir.Model, choice: Choice) -> Choice:
         grid = constants.get((name, 1))
         if grid is not None:
             largest = np.maximum(np.abs(weight.reshape(len(grid.scale), -1)).max(1), np.finfo(np.float32).tiny)
-            constants[name, 1] = replace(grid, scale=tuple(float(s) for s in np.float32(largest / (grid.qmax - _LEFT))))
+            constants[name, 1] = replace(grid, scale=tuple(float(s) for s in (largest / (grid.qmax - _LEFT)).astype(np.float32)))
     return replace(choice, constants=constants)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -10,17 +11,18 @@ from converter.planning.average_weights import summing_codes
 from converter.quantization.parameters import QuantParams
 
 
-def mixer(shares: list[float]) -> np.ndarray:
+def mixer(shares: list[float]) -> npt.NDArray[np.float32]:
     """Kernels of x + a * (mean - x), [channels, 1, 3, 3]."""
-    weight = np.repeat(np.float32(shares)[:, None, None, None] / 9, 9, axis=1).reshape(-1, 1, 3, 3)
-    weight[:, 0, 1, 1] += 1 - np.float32(shares)
+    each = np.array(shares, np.float32)
+    weight: npt.NDArray[np.float32] = np.repeat(each / np.float32(9), 9).reshape(-1, 1, 3, 3)
+    weight[:, 0, 1, 1] += 1 - each
     return weight
 
 
 @given(st.lists(st.floats(-0.5, 0.8), min_size=1, max_size=4))
 def test_sums_are_off_by_half_a_step_at_most_and_other_weights_are_the_nearest(shares: list[float]) -> None:
     weight = mixer(shares)
-    scale = np.float32(np.abs(weight).max((1, 2, 3)) / (127 - 4))
+    scale = (np.abs(weight).max((1, 2, 3)) / (127 - 4)).astype(np.float32)
     codes = summing_codes(weight, QuantParams(tuple(scale.tolist()), (0,) * len(scale), 8, True, axis=0)).astype(np.float64)
     steps = weight / scale[:, None, None, None]
     assert np.abs((codes - steps).sum((1, 2, 3))).max() <= 0.5 + 1e-6
