@@ -10,20 +10,19 @@ front. Between integer operators it has to beat the integer layer alone by more 
 
 from __future__ import annotations
 
+import argparse
 import platform
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import ml_dtypes
 import numpy as np
 import numpy.typing as npt
 import onnx
 import onnx_ir as ir
 import onnxruntime
-from onnx import helper, numpy_helper
+from onnx import TensorProto, helper, numpy_helper
 from rich.console import Console
 from rich.table import Table
 
@@ -108,9 +107,11 @@ class Row:
 
 
 def in_blocks(model: onnx.ModelProto, block: int) -> onnx.ModelProto:
-    """A model of Gemm nodes with the weights (inner x outer) as int4, rounded to the nearest, with a scale for each ``block`` of an output's.
+    """A model of Gemm nodes with the weights (inner x outer) as int4, rounded to the nearest.
 
-    The last block of an output may be a shorter one.
+    Args:
+        model: float32, with constant weights.
+        block: how many weights of an output share a scale; the last ones may be fewer.
     """
     result = onnx.ModelProto()
     result.CopyFrom(model)
@@ -121,7 +122,8 @@ def in_blocks(model: onnx.ModelProto, block: int) -> onnx.ModelProto:
         name = node.input[1]
         codes, scales = _rounded(numpy_helper.to_array(constants[name]), block)
         graph.initializer.remove(constants[name])
-        graph.initializer.extend([numpy_helper.from_array(codes, f"{name}_codes"), numpy_helper.from_array(scales, f"{name}_scales")])
+        graph.initializer.append(helper.make_tensor(f"{name}_codes", TensorProto.INT4, codes.shape, codes.ravel()))
+        graph.initializer.append(numpy_helper.from_array(scales, f"{name}_scales"))
         reads = [f"{name}_codes", f"{name}_scales"]
         nodes += [helper.make_node("DequantizeLinear", reads, [name], name=f"{name}_read", axis=0, block_size=block), node]
     del graph.node[:]
@@ -130,15 +132,15 @@ def in_blocks(model: onnx.ModelProto, block: int) -> onnx.ModelProto:
     return result
 
 
-def _rounded(weights: npt.NDArray[np.float32], block: int) -> tuple[npt.NDArray[Any], npt.NDArray[np.float32]]:
-    """Codes of a matrix (inner x outer; int4) and their scales (blocks x outer; float32)."""
+def _rounded(weights: npt.NDArray[np.float32], block: int) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.float32]]:
+    """Codes of a matrix (inner x outer; -7 to 7) and their scales (blocks x outer; float32)."""
     inner, outer = weights.shape
     count = -(-inner // block)
     padded = np.zeros((count * block, outer), np.float32)
     padded[:inner] = weights
     scales = np.abs(padded).reshape(count, block, outer).max(axis=1) / np.float32(_LARGEST)
     each = np.repeat(np.where(scales > 0, scales, 1), block, axis=0)[:inner]
-    return np.rint(weights / each).astype(ml_dtypes.int4), scales
+    return np.rint(weights / each).astype(np.int8), scales
 
 
 def fused(model: onnx.ModelProto, level: int) -> onnx.ModelProto:
@@ -227,10 +229,10 @@ def _layer_cost(nodes: Sequence[Timed], branch: str) -> float:
 
 
 def _print(console: Console, rows: Sequence[Row], ran: str, unit: str, each: float) -> None:
-    console.print(f"{ran}; {unit}", markup=False)
+    console.print(f"{ran}; {unit}; 4-bit: accuracy level / block", markup=False)
     table = Table()
     table.add_column("rows x inner x outer")
-    forms = [f"4-bit, {form.block}, level {form.level}" for form in FORMS]
+    forms = [f"4-bit {form.level}/{form.block}" for form in FORMS]
     for heading in ("float", "int8", "Q + int8", *forms, "bytes float", "int8", "4-bit"):
         table.add_column(heading, justify="right")
     for row in rows:
@@ -263,7 +265,7 @@ def _run(arguments: Sequence[str] | None) -> None:
     flags = parser.parse_args(arguments)
     if min(flags.runs, flags.visits) < 1:
         raise UsageError("nothing would be measured", where="--runs, --visits", hint="give 1 or more")
-    console = Console(width=None if sys.stdout.isatty() else 200, highlight=False)
+    console = Console(width=None if sys.stdout.isatty() else 180, highlight=False)
     if flags.core is None:
         rows, ran = clocked(flags.sizes, runs=flags.runs, visits=flags.visits)
         _print(console, rows, f"{ran}, one thread", "microseconds", PICOSECONDS)
@@ -273,10 +275,10 @@ def _run(arguments: Sequence[str] | None) -> None:
 
 
 def _size(text: str) -> Size:
-    rows, inner, outer = map(int, text.split("x"))
-    if min(rows, inner, outer) < 1:
-        raise ValueError
-    return rows, inner, outer
+    sizes = [int(word) for word in text.split("x") if word.isdecimal()]
+    if len(sizes) != 3 or min(sizes) < 1 or text.count("x") != 2:
+        raise argparse.ArgumentTypeError(f"'{text}' is no size such as 64x96x288")
+    return sizes[0], sizes[1], sizes[2]
 
 
 if __name__ == "__main__":
