@@ -73,7 +73,7 @@ def emulate_by_type(jobs: Sequence[Job], core: str, env: Environment) -> tuple[l
 
 def _taken(model: Path) -> int:
     nodes = onnx.load(model).graph.node
-    extra = sum(a.i for node in nodes for a in node.attribute if a.name in ("block_size", "accuracy_level"))
+    extra = sum(int(a.i) for node in nodes for a in node.attribute if a.name in ("block_size", "accuracy_level"))
     return CALL + extra + sum(TAKEN.get(node.op_type, 0) for node in nodes)
 
 
