@@ -6,6 +6,8 @@ emulated ARM64 core if ``--core`` is given, times by this machine's clock otherw
 
 A ``MatMulNBits`` reads and writes floats. So between float operators it has to beat the float layer, and the integer layer with a Q in
 front. Between integer operators it has to beat the integer layer alone by more than the DQ and the Q which it needs there.
+
+``--store MODEL.onnx --out OUT.onnx`` writes a model of which all linear layers in float have such weights, to be scored and counted whole.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import onnx
+import onnx.version_converter
 import onnx_ir as ir
 import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
@@ -30,9 +33,11 @@ from converter.cli.command import Parser, exit_code
 from converter.doctor.kernels import saturates
 from converter.doctor.machine import this_machine
 from converter.errors import UsageError
+from converter.load.files import check_outputs, write_files
 from converter.targets import Target, find_target
 from runtime_tests.emulation.cores import CORES, check_core
 from runtime_tests.emulation.environment import RUNTIME_CHOICE, Environment, environment
+from runtime_tests.emulation.inputs import read_model
 from tools.profile.arm64 import counted_nodes
 from tools.profile.clock import PICOSECONDS, clocked_nodes, prepared
 from tools.profile.probes import Probe, feeds, integers, probe_model, seen_in
@@ -60,7 +65,8 @@ _LEVEL_SETTING = "session.qdq_matmulnbits_accuracy_level"
 _FUSED = "MatMulNBits"
 _ARM = "arm64"
 _THOUSAND = 1e3
-_RUNS, _VISITS = 200, 5
+_RUNS, _VISITS = 100, 5
+_BLOCK = 32
 
 
 @dataclass(frozen=True)
@@ -107,29 +113,50 @@ class Row:
 
 
 def in_blocks(model: onnx.ModelProto, block: int) -> onnx.ModelProto:
-    """A model of Gemm nodes with the weights (inner x outer) as int4, rounded to the nearest.
+    """A model whose Gemm and MatMul nodes have their weights as int4, rounded to the nearest; what else there is stays.
 
     Args:
-        model: float32, with constant weights.
+        model: with float32 weights; those that are computed, or stored in int8, stay as they are.
         block: how many weights of an output share a scale; the last ones may be fewer.
     """
-    result = onnx.ModelProto()
-    result.CopyFrom(model)
+    result = _copy(model) if _opset(model) >= _OPSET else onnx.version_converter.convert_version(model, _OPSET)
+    result.ir_version = max(result.ir_version, _IR)
     graph = result.graph
-    constants = {tensor.name: tensor for tensor in graph.initializer}
+    constants = {tensor.name: tensor for tensor in graph.initializer if tensor.data_type == TensorProto.FLOAT and len(tensor.dims) == 2}
     nodes: list[onnx.NodeProto] = []
     for node in graph.node:
-        name = node.input[1]
-        codes, scales = _rounded(numpy_helper.to_array(constants[name]), block)
-        graph.initializer.remove(constants[name])
-        graph.initializer.append(helper.make_tensor(f"{name}_codes", TensorProto.INT4, codes.shape, codes.ravel()))
-        graph.initializer.append(numpy_helper.from_array(scales, f"{name}_scales"))
-        reads = [f"{name}_codes", f"{name}_scales"]
-        nodes += [helper.make_node("DequantizeLinear", reads, [name], name=f"{name}_read", axis=0, block_size=block), node]
+        if node.op_type in ("Gemm", "MatMul") and node.input[1] in constants:
+            weights = constants.pop(node.input[1])
+            codes, scales = _rounded(_upright(node, numpy_helper.to_array(weights)), block)
+            reads, read = [f"{weights.name}_codes", f"{weights.name}_scales"], f"{weights.name}_read"
+            graph.initializer.remove(weights)
+            graph.initializer.append(helper.make_tensor(reads[0], TensorProto.INT4, codes.shape, codes.ravel()))
+            graph.initializer.append(numpy_helper.from_array(scales, reads[1]))
+            nodes.append(helper.make_node("DequantizeLinear", reads, [read], name=read, axis=0, block_size=block))
+            node.input[1] = read
+        nodes.append(node)
     del graph.node[:]
     graph.node.extend(nodes)
-    result.opset_import[0].version, result.ir_version = _OPSET, _IR
     return result
+
+
+def _copy(model: onnx.ModelProto) -> onnx.ModelProto:
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    return copy
+
+
+def _opset(model: onnx.ModelProto) -> int:
+    return next(int(each.version) for each in model.opset_import if each.domain == "")
+
+
+def _upright(node: onnx.NodeProto, weights: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Weights (inner x outer): the runtime joins no others. The node is told that they are."""
+    turned = next((each for each in node.attribute if each.name == "transB" and each.i), None)
+    if turned is None:
+        return weights
+    turned.i = 0
+    return np.ascontiguousarray(weights.T)
 
 
 def _rounded(weights: npt.NDArray[np.float32], block: int) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.float32]]:
@@ -262,7 +289,22 @@ def _run(arguments: Sequence[str] | None) -> None:
     add("--root", type=Path, metavar="DIR", help="folder of the emulator's set-up")
     add("--runs", type=int, default=_RUNS, metavar="N", help=f"by the clock: runs at each visit (default {_RUNS})")
     add("--visits", type=int, default=_VISITS, metavar="N", help=f"by the clock: how often each layer is visited (default {_VISITS})")
+    add("--store", type=Path, metavar="MODEL.onnx", help="measure nothing: store the float weights of this model's linear layers in 4 bits")
+    add("--out", type=Path, metavar="OUT.onnx", help="the file that --store writes")
+    add(
+        "--block",
+        type=int,
+        default=_BLOCK,
+        choices=(16, 32, 64, 128, 256),
+        help=f"of --store (default {_BLOCK})",
+    )
     flags = parser.parse_args(arguments)
+    if (flags.store is None) != (flags.out is None):
+        parser.error("--store and --out need each other")
+    if flags.store is not None:
+        check_outputs({"--out": flags.out}, {"--store": flags.store})
+        write_files({flags.out.absolute(): in_blocks(read_model(flags.store), flags.block).SerializeToString()})
+        return
     if min(flags.runs, flags.visits) < 1:
         raise UsageError("nothing would be measured", where="--runs, --visits", hint="give 1 or more")
     console = Console(width=None if sys.stdout.isatty() else 180, highlight=False)

@@ -14,6 +14,7 @@ from onnx import numpy_helper
 
 from converter.errors import UsageError
 from converter.runtime.session import open_session, run_session
+from converter.testing.sketch import Sketch
 from runtime_tests.emulation import emulator
 from runtime_tests.emulation.emulator import Job, JobResult, Machine
 from runtime_tests.emulation.environment import Environment, environment
@@ -54,6 +55,21 @@ def test_the_runtime_joins_weights_and_layer_and_computes_the_same(inner: int, b
     got = run_session(open_session(joined), feeds(model))["p0000_y0"]
     error = float(np.mean((got - expected) ** 2))
     assert error <= float(np.mean(expected**2)) * 10 ** (-decibel / 10)
+
+
+def test_stored_weights_are_those_of_linear_layers_in_float_however_they_lie(tmp_path: Path) -> None:
+    """A Gemm with its weights on end, behind a convolution, in a model of an older opset."""
+    s = Sketch(0)
+    x = s.add("Flatten", s.conv(s.input("x", 1, 4, 3, 3), 4, size=1, outputs=8))
+    path, made = tmp_path / "float.onnx", tmp_path / "stored.onnx"
+    model = ir.to_proto(s.model(s.add("Gemm", x, s.normal(40, 72), transB=1)))
+    onnx.save(model, path)
+    assert main(["--store", str(path), "--out", str(made), "--block", "16"]) == 0
+    kinds = [tensor.data_type for tensor in onnx.load(made).graph.initializer]
+    assert kinds.count(onnx.TensorProto.INT4) == 1
+    feed = {"x": np.random.default_rng(0).standard_normal((1, 4, 3, 3)).astype(np.float32)}
+    (expected,), (got,) = (run_session(open_session(each), feed).values() for each in (model, made))
+    assert 0 < float(np.mean((got - expected) ** 2)) < 0.05 * float(np.mean(expected**2))
 
 
 def test_a_layer_that_is_not_joined_is_an_error() -> None:
@@ -108,6 +124,7 @@ def test_the_command_prints_a_row_for_each_layer(capsys: pytest.CaptureFixture[s
         (["--sizes", "64x0x9"], "argument --sizes: '64x0x9' is no size such as 64x96x288"),
         (["--core", "z80"], "core 'z80' is not known"),
         (["--runs", "0"], "nothing would be measured"),
+        (["--store", "x.onnx"], "--store and --out need each other"),
     ],
 )
 def test_mistakes_are_told_in_three_lines(words: list[str], what: str, capsys: pytest.CaptureFixture[str]) -> None:
