@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +21,7 @@ from runtime_tests.emulation.emulator import Job, JobResult, Machine
 from runtime_tests.emulation.environment import Environment, environment
 from runtime_tests.emulation.setup import missing_steps
 from runtime_tests.emulation.testing.stand_in import emulate_here
+from tools.profile.clock import prepared
 from tools.profile.nbits import FORMS, counted, fused, in_blocks, main
 from tools.profile.probes import Probe, feeds, probe_model
 
@@ -70,6 +72,22 @@ def test_stored_weights_are_those_of_linear_layers_in_float_however_they_lie(tmp
     feed = {"x": np.random.default_rng(0).standard_normal((1, 4, 3, 3)).astype(np.float32)}
     (expected,), (got,) = (run_session(open_session(each), feed).values() for each in (model, made))
     assert 0 < float(np.mean((got - expected) ** 2)) < 0.05 * float(np.mean(expected**2))
+
+
+@pytest.mark.parametrize(("behind_dq", "before_q"), [(True, False), (False, True)])
+def test_a_layer_between_integer_operators_is_not_joined_with_its_weights(behind_dq: bool, before_q: bool) -> None:
+    """Which makes numbers of them at every inference."""
+    s = Sketch(0)
+    scale, zero = s.constant(0.05), s.constant(128, np.uint8)
+    x = s.input("x", 5, 64)
+    if behind_dq:
+        x = s.add("DequantizeLinear", s.add("QuantizeLinear", x, scale, zero), scale, zero)
+    y = s.add("Gemm", x, s.normal(64, 24), s.normal(24))
+    if before_q:
+        y = s.add("DequantizeLinear", s.add("QuantizeLinear", y, scale, zero), scale, zero)
+    _, _, nodes = prepared(in_blocks(ir.to_proto(s.model(y)), 32), {}, {})
+    kinds = Counter(node.op_type for node in nodes)
+    assert (kinds["Gemm"], kinds["MatMulNBits"], kinds["DequantizeLinear"]) == (1, 0, 2)
 
 
 def test_a_layer_that_is_not_joined_is_an_error() -> None:
