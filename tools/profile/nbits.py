@@ -33,6 +33,7 @@ from converter.cli.command import Parser, exit_code
 from converter.doctor.kernels import saturates
 from converter.doctor.machine import this_machine
 from converter.errors import UsageError
+from converter.graph.operator_sets import BARRIER
 from converter.load.files import check_outputs, write_files
 from converter.targets import Target, find_target
 from runtime_tests.emulation.cores import CORES, check_core
@@ -116,15 +117,18 @@ def in_blocks(model: onnx.ModelProto, block: int) -> onnx.ModelProto:
     """A model whose Gemm and MatMul nodes have their weights as int4, rounded to the nearest; what else there is stays.
 
     Args:
-        model: with float32 weights; those that are computed, or stored in int8, stay as they are.
+        model: with float32 weights; those that are computed, or stored in int8, stay as they are. If there are Q in it, these layers get
+            barriers.
         block: how many weights of an output share a scale; the last ones may be fewer.
     """
     result = _copy(model) if _opset(model) >= _OPSET else onnx.version_converter.convert_version(model, _OPSET)
     result.ir_version = max(result.ir_version, _IR)
     graph = result.graph
     constants = {tensor.name: tensor for tensor in graph.initializer if tensor.data_type == TensorProto.FLOAT and len(tensor.dims) == 2}
+    apart = any(node.op_type == "QuantizeLinear" for node in graph.node)
     nodes: list[onnx.NodeProto] = []
     for node in graph.node:
+        layer = [node]
         if node.op_type in ("Gemm", "MatMul") and node.input[1] in constants:
             weights = constants.pop(node.input[1])
             codes, scales = _rounded(_upright(node, numpy_helper.to_array(weights)), block)
@@ -134,10 +138,18 @@ def in_blocks(model: onnx.ModelProto, block: int) -> onnx.ModelProto:
             graph.initializer.append(numpy_helper.from_array(scales, reads[1]))
             nodes.append(helper.make_node("DequantizeLinear", reads, [read], name=read, axis=0, block_size=block))
             node.input[1] = read
-        nodes.append(node)
+            layer = _kept_apart(node) if apart else layer
+        nodes += layer
     del graph.node[:]
     graph.node.extend(nodes)
     return result
+
+
+def _kept_apart(node: onnx.NodeProto) -> list[onnx.NodeProto]:
+    """The layer between two barriers: the runtime joins it with its weights neither behind a DQ nor in front of a Q."""
+    x, y = node.input[0], node.output[0]
+    node.input[0], node.output[0] = f"{y}_entered", f"{y}_left"
+    return [helper.make_node(BARRIER, [x], [node.input[0]]), node, helper.make_node(BARRIER, [node.output[0]], [y])]
 
 
 def _copy(model: onnx.ModelProto) -> onnx.ModelProto:
