@@ -10,7 +10,7 @@ import numpy as np
 import onnx_ir as ir
 
 from converter.graph.builder import GraphBuilder
-from converter.graph.marks import BORDER, mark_makers
+from converter.graph.marks import BORDER, EDGE, mark_makers
 from converter.targets import Target
 from converter.targets.costs import COPY_KIND, cheaper_form
 
@@ -64,7 +64,9 @@ def _bordered(builder: GraphBuilder, x: ir.Value, axis: int, name: str, before: 
         """A place at the beginning and its counterpart at the end."""
         last = size - 1 - first
         bounds = [builder.initializer(f"{name}_{what}_{k}", np.array([v], np.int64)) for k, v in _bounds(first, last, axis).items()]
-        return builder.add("Slice", [x, *bounds], name=f"{name}_{what}", like=x, shape=sized(2), before=before)
+        edges = builder.add("Slice", [x, *bounds], name=f"{name}_{what}", like=x, shape=sized(2), before=before)
+        mark_makers([edges], EDGE)
+        return edges
 
     total = builder.add("Add", [ends(0, "outer"), ends(1, "inner")], name=f"{name}_Add", like=x, shape=sized(2), before=before)
     half = builder.initializer(f"{name}_half", np.array(0.5, np.float32))

@@ -87,7 +87,7 @@ def test_two_processes_write_the_same_files(tmp_path: Path, save_hybrid: SaveHyb
         words = (save_hybrid(opset=13, dynamic_batch=True), "out.onnx", "--samples", "6", "--plan-out", "plan.json", "--json", "-")
         result = finished(*words, "--threads", seed, folder=folder, PYTHONHASHSEED=seed)
         assert result.returncode == 0, result.stderr
-        told = r"(\[ *[\d.]+ s\] \w+ took [\d.]+ s\n)*note: .*--target x86\nnote: .*--calib\n"
+        told = r"(\[ *[\d.]+ s\] \w+ took [\d.]+ s\n)*note: .*--target x86, for a browser --target web\nnote: .*--calib\n"
         assert re.fullmatch(told, result.stderr), result.stderr
         report = json.loads(result.stdout)
         assert report.pop("seconds")["plan"] > 0

@@ -17,7 +17,7 @@ import numpy as np
 import onnx_ir as ir
 import torch
 
-from converter.graph.marks import RESIZE
+from converter.graph.marks import BORDER, EDGE, RESIZE
 from converter.graph.operator_sets import CONVOLUTIONS, REARRANGEMENT, VIEWS
 from converter.graph.queries import attributes, constant, is_float
 from converter.sensitivity.known_values import values_from_shapes
@@ -102,6 +102,10 @@ def _follow(
         after: shapes of its outputs.
         known: values that follow from shapes.
     """
+    if EDGE in node.metadata_props:
+        return []  # what becomes of it is a part of the map again
+    if BORDER in node.metadata_props and is_map(held[1], before[1]):
+        return [[_raster(after[0])]]
     if RESIZE in node.metadata_props or node.op_type in _WINDOWS:
         return [_seen_through_windows(node, held[0], before[0], after[0])]
     if node.op_type in _MAP_TO_MAP and is_map(held[0], before[0]):

@@ -69,11 +69,11 @@ _NEAREST: Mapping[str, tuple[str, ...]] = {
 def operator_costs(node: ir.Node, shapes: Shapes, target: Target) -> tuple[float, float | None]:
     """Cost of the float form, and of the integer form if the target has one, in the target's unit."""
     shape = shape_of(node.inputs[0], shapes) if node.op_type == "Transpose" and TRANSPOSE_STEP_KIND in target.costs else None
-    found = form_costs(kind_of(node), features(node, shapes), target)
-    if shape is None:
-        return found
-    floats, codes = step_costs(shape, attributes(node).get("perm", range(len(shape))[::-1]), target)
-    return floats, found[1] if codes is None else codes
+    if shape is not None:
+        floats, codes = step_costs(shape, attributes(node).get("perm", range(len(shape))[::-1]), target)
+        if codes is not None:  # else one of the two forms would be priced more finely than the other
+            return floats, codes
+    return form_costs(kind_of(node), features(node, shapes), target)
 
 
 def step_costs(shape: Sequence[int], perm: Sequence[int], target: Target) -> tuple[float, float | None]:

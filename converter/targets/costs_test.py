@@ -168,7 +168,7 @@ def test_steps_price_a_transpose_where_a_target_knows_them() -> None:
     assert operator_costs(node, shapes, target) == (640.0, 320.0)
     assert operator_costs(node, shapes, replace(target, costs=coarse | {"TransposeStep": steps})) == (400.0, 280.0)
     floats_only = replace(target, costs=coarse | {"TransposeStep": replace(steps, integer=None)})
-    assert operator_costs(node, shapes, floats_only) == (400.0, 320.0)
+    assert operator_costs(node, shapes, floats_only) == (640.0, 320.0)
 
 
 def test_prices_times_amounts() -> None:

@@ -20,7 +20,7 @@ SITES = {
     "mobilevit_xxs": {"cross_layer": 31, "query_key": 6, "per_channel_quantize": 26},
     "mobilevitv2_050": {"cross_layer": 17, "per_channel_quantize": 26},
     "mobile_former_26m": {"cross_layer": 38, "per_channel_quantize": 5},
-    "efficientformer_l1": {"cross_layer": 9, "query_key": 1, "per_channel_quantize": 16},
+    "efficientformer_l1": {"cross_layer": 12, "query_key": 1, "per_channel_quantize": 16},
     "efficientformerv2_s0": {"cross_layer": 6, "query_key": 5, "per_channel_quantize": 49},
 }
 
