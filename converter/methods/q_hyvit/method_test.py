@@ -96,14 +96,14 @@ def test_biases_that_are_right_on_average_bring_it_nearer(bits: str) -> None:
 
 @pytest.mark.slow
 def test_weights_that_make_up_for_what_comes_in_bring_it_nearer() -> None:
-    """At 6 bits there is too little to make up for in a network so small: half a dB or none, whatever the seed."""
-    model = hybrid(activation_bits=5)
+    """Weights of 4 bits in front of a layer leave it much to make up for; where activations have few bits too, biases do as well."""
+    model = hybrid()
     gains = [
-        quality(model, planned(model, "q-hyvit", "W5A5", seed=seed))
-        - quality(model, planned(model, "q-hyvit", "W5A5", seed=seed, without=["weight_correction"]))
+        quality(model, planned(model, "q-hyvit", "W4A8", seed=seed))
+        - quality(model, planned(model, "q-hyvit", "W4A8", seed=seed, without=["weight_correction"]))
         for seed in range(4)
     ]
-    assert np.mean(gains) > 0.5
+    assert np.mean(gains) > 0.5 and min(gains) > 0.0
 
 
 @pytest.mark.parametrize("other", ["adaptive_rounding", "weight_correction"])
