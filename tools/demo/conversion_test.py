@@ -36,7 +36,7 @@ def recogniser(request: pytest.FixtureRequest) -> Path:
 @pytest.fixture(scope="module")
 def converted(recogniser: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Report]:
     folder = tmp_path_factory.mktemp("recogniser")
-    np.savez(folder / "lines.npz", x=np.stack([pixels(line) for line in render_lines(40, seed=1000)]))
+    np.savez(folder / "lines.npz", x=np.stack([pixels(line) for line in render_lines(20, seed=1000)]))
     output = folder / "int8.onnx"
     return output, convert(recogniser, output, Options(calib=folder / "lines.npz", threads=2))
 
