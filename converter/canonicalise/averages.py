@@ -1,9 +1,11 @@
 """Average pooling becomes a depthwise convolution, which has a fast integer kernel; the pooling has only a slow one.
 
 1. ``AveragePool`` becomes a ``Conv`` whose weights are all one over the size of the window. If windows at the border
-   count only what lies inside the picture, a ``Mul`` by one constant per position follows: size over count.
+   count only what lies inside the picture, a ``Mul`` by one constant per position follows: size over count. Windows of 3 x 3 need none
+   where a border of averages costs less (:mod:`converter.canonicalise.borders`).
 2. ``x + a * (pool(x) - x)``, the token mixer of PoolFormer (arXiv 2111.11418, equation 4) with a factor per channel, becomes
-   ``(1 - a) * x + a * pool(x)``: the factor goes into the weights, and no subtraction, which has no integer kernel, is left.
+   ``(1 - a) * x + a * pool(x)``: the factor goes into the weights, and no subtraction, which has no integer kernel, is left. Without
+   a factor per position ``(1 - a) * x`` does too, in the middle of the window.
 
 From opset 19 on the runtime's float AveragePool is a plain loop, some five times dearer than the float convolution.
 """
@@ -19,7 +21,9 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
+from converter.canonicalise.borders import SMALLEST_SIDE, average_border, border_cost
 from converter.graph.builder import GraphBuilder
+from converter.graph.marks import AVERAGE, mark_makers
 from converter.graph.queries import attributes, constant, is_float, sole_consumer
 from converter.targets import Target
 from converter.targets.costs import cheaper_form
@@ -55,9 +59,9 @@ def _spell_out(builder: GraphBuilder, pool: ir.Node, target: Target) -> str:
     if not plain or math.prod(window) == 1 or not _cheaper(shape, pooled.shape, math.prod(window), target):
         return ""
     channels, pads, strides = shape[1], list(attrs.get("pads", [0] * 4)), list(attrs.get("strides", [1, 1]))
+    sides = [d for d in shape[2:] if isinstance(d, int)]
     gain = None
     if any(pads) and not attrs.get("count_include_pad", 0):
-        sides = [d for d in shape[2:] if isinstance(d, int)]
         if len(sides) != 2:
             return ""
         gain = _border_gain(sides, window, strides, pads)
@@ -65,13 +69,21 @@ def _spell_out(builder: GraphBuilder, pool: ir.Node, target: Target) -> str:
     factor = np.ones(channels) if mixer is None else mixer.factor
     last = pool if mixer is None else mixer.total
     name = str(pooled.name)
-    weights = np.broadcast_to(factor[:, None, None, None] / math.prod(window), (channels, 1, *window))
+    weights = np.broadcast_to(factor[:, None, None, None] / math.prod(window), (channels, 1, *window)).copy()
+    read = x
+    if gain is not None and _fits_border(window, strides, pads, sides) and _border_pays(channels, sides, target, mixed=mixer is not None):
+        read, gain, pads = average_border(builder, x, name, last), None, [0] * 4
+    merged = mixer is not None and gain is None
+    if merged:
+        middle = [size // 2 for size in window] if read is not x else pads[:2]
+        weights[:, 0, middle[0], middle[1]] += 1.0 - factor
     kernel = {"kernel_shape": window, "pads": pads, "strides": strides, "group": channels}
     weight = builder.initializer(f"{name}_weight", weights.astype(np.float32))
-    new = builder.add("Conv", [x, weight], kernel, name=f"{name}_Conv", like=pooled, before=last)
+    new = builder.add("Conv", [read, weight], kernel, name=f"{name}_Conv", like=pooled, before=last)
+    mark_makers([new], AVERAGE)
     if gain is not None:
         new = builder.add("Mul", [new, builder.initializer(f"{name}_gain", gain)], name=f"{name}_Mul", like=pooled, before=last)
-    if mixer is not None:
+    if mixer is not None and not merged:
         kept = builder.initializer(f"{name}_kept", (1.0 - factor).astype(np.float32).reshape(1, -1, 1, 1))
         rest = builder.add("Mul", [x, kept], name=f"{name}_kept_Mul", like=x, before=last)
         new = builder.add("Add", [rest, new], name=f"{name}_Add", like=last.outputs[0], before=last)
@@ -89,6 +101,21 @@ def _cheaper(read: ir.Shape, written: ir.Shape | None, window: int, target: Targ
     uneven = {f"uneven{by}": float(sizes[1]) for by in (8, 16) if channels % by}
     convolution = pool | uneven | {"mac": macs, "column": macs, "narrow_column": macs}
     return cheaper_form("DepthwiseConv", convolution, target) < cheaper_form("AveragePool", pool, target)
+
+
+def _fits_border(window: Sequence[int], strides: Sequence[int], pads: Sequence[int], sides: Sequence[int]) -> bool:
+    """True for means over three places by three, around each place of a map that is not too small."""
+    return [*window, *strides, *pads] == [3, 3, 1, 1, 1, 1, 1, 1] and min(sides) >= SMALLEST_SIDE
+
+
+def _border_pays(channels: int, sides: Sequence[int], target: Target, *, mixed: bool) -> bool:
+    """True if a border costs less than a factor per position and, around a mixer, the product and the sum that are left then."""
+    size = float(channels * math.prod(sides))
+    product = {"node": 1.0, "element": size, "input": size}
+    instead = cheaper_form("Mul", product, target)
+    if mixed:
+        instead += cheaper_form("Mul", product, target) + cheaper_form("Add", product | {"input": 2 * size}, target)
+    return border_cost(channels, *sides, target) < instead
 
 
 def _border_gain(sides: Sequence[int], window: Sequence[int], strides: Sequence[int], pads: Sequence[int]) -> Array:

@@ -136,7 +136,7 @@ class Form:
         emit: writes its nodes and gives its outputs their codes; by default the operator between DQs and Qs.
         simulate: computes and stores what it gives; by default the operator in float on numbers of the grids.
         check: refuses the numbers that a plan has for it; by default there must be none.
-        passes_codes: its output holds the codes of its one computed input.
+        passes_codes: its output holds the codes of its one computed input; with others, see :func:`converter.forms.movement.passed_input`.
         reads_codes: it reads the codes of its inputs; not so where it is the end of a group, whose inside has none.
     """
 

@@ -14,6 +14,7 @@ import torch
 from converter.forms.float_only import weights_vanish
 from converter.forms.form import CONTAINER_BITS, Context, Earlier, Form, SupportedForm, UnsupportedForm
 from converter.graph.macs import macs_of
+from converter.graph.marks import AVERAGE
 from converter.graph.queries import attributes, constant, data_inputs
 from converter.plan.choice import Constant
 from converter.plan.constants import bias_of, codes_from_text, weight_codes
@@ -49,7 +50,8 @@ def offer_conv(node: ir.Node, context: Context, _: Earlier) -> SupportedForm | U
     depthwise = weight.shape[1] == 1 and attributes(node).get("group", 1) == weight.shape[0]
     widest = context.target.depthwise_weight_bits if depthwise else context.dense_weight_bits
     float_cost, integer_cost = context.cost(node)
-    weights = Constant(weight, 0, min(context.weight_bits, widest))
+    wanted = CONTAINER_BITS if AVERAGE in node.metadata_props else context.weight_bits
+    weights = Constant(weight, 0, min(wanted, widest))
     return SupportedForm("weighted", {1: weights}, False, float_cost, integer_cost, macs)
 
 

@@ -1,15 +1,17 @@
-"""Operators that move numbers, and their codes likewise: the output keeps the input's grid; a Concat has one of its own."""
+"""Operators that move numbers, and their codes likewise: the output keeps the input's grid; most Concats have one of their own."""
 
 from __future__ import annotations
 
 import onnx_ir as ir
 
 from converter.forms.form import CONTAINER_BITS, Context, Earlier, Form, SupportedForm, UnsupportedForm
+from converter.graph.marks import BORDER
 from converter.graph.operator_sets import MOVEMENT as MOVING
 from converter.graph.queries import attributes, constant, data_inputs
 from converter.plan.choice import Constant
+from converter.targets.costs import COPY_KIND
 
-__all__ = ["CONCAT", "MOVEMENT", "moves_codes", "offer_concat", "offer_movement"]
+__all__ = ["CONCAT", "JOIN", "MOVEMENT", "moves_codes", "offer_concat", "offer_movement", "passed_input"]
 
 
 def _obstacle(node: ir.Node) -> str:
@@ -36,14 +38,25 @@ def offer_movement(node: ir.Node, context: Context, _: Earlier) -> SupportedForm
 
 def offer_concat(node: ir.Node, context: Context, _: Earlier) -> SupportedForm | UnsupportedForm:
     """A Concat of tensors, whose grids may differ; constants, such as a class token, have one of their own."""
+    if BORDER in node.metadata_props:
+        return SupportedForm("join", {}, False, context.cost(node)[0], context.cost(node, COPY_KIND)[1])
     signed = context.target.signed_activations
     arrays = {index: array for index, value in enumerate(node.inputs) if (array := constant(value)) is not None}
     constants = {index: Constant(array, None, CONTAINER_BITS, signed) for index, array in arrays.items()}
     return SupportedForm("concat", constants, False, *context.cost(node))
 
 
+def passed_input(node: ir.Node) -> ir.Value:
+    """The computed input whose codes the output of a form that passes codes holds."""
+    values = [value for _, value in data_inputs(node)]
+    return values[1] if BORDER in node.metadata_props else values[0]
+
+
 MOVEMENT = Form("movement", passes_codes=True)
 """The output keeps the input's grid."""
+
+JOIN = Form("join", passes_codes=True)
+"""A Concat that puts a border around its second input, whose grid holds that too."""
 
 CONCAT = Form("concat")
 """Inputs may differ; the output has a grid of its own."""

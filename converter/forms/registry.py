@@ -15,7 +15,7 @@ from converter.forms.form import Context, Earlier, Form, Rule, SupportedForm, Un
 from converter.forms.gelu import GELU, offer_gelu
 from converter.forms.hard_swish import HARD_SWISH, offer_hard_swish
 from converter.forms.layer import PRODUCT, WEIGHTED, offer_conv, offer_linear
-from converter.forms.movement import CONCAT, MOVEMENT, offer_concat, offer_movement
+from converter.forms.movement import CONCAT, JOIN, MOVEMENT, offer_concat, offer_movement
 from converter.forms.pad import PAD, offer_pad
 from converter.forms.piecewise_linear import PIECEWISE_LINEAR
 from converter.forms.requantize import REQUANTIZE, offer_copy
@@ -33,6 +33,7 @@ FORMS: Mapping[str, Form] = {
         ELEMENTWISE,
         MOVEMENT,
         CONCAT,
+        JOIN,
         ABSORBED_CLAMP,
         CLIP,
         PAD,

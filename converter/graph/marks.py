@@ -6,7 +6,13 @@ from collections.abc import Iterable
 
 import onnx_ir as ir
 
-__all__ = ["INSERTED", "NONUNIFORM", "RESIZE", "TWIN_SUM", "mark_makers"]
+__all__ = ["AVERAGE", "BORDER", "INSERTED", "NONUNIFORM", "RESIZE", "TWIN_SUM", "mark_makers"]
+
+AVERAGE = "bridgequant.average"
+"""The convolution takes averages. What its weights are is known, and they are as many for every channel: few bits would save nothing."""
+
+BORDER = "bridgequant.border"
+"""The Concat puts means of numbers of its second input around it, which that one's grid holds too."""
 
 RESIZE = "bridgequant.resize"
 """The places that the node mixes are a map's before and after, which its shapes do not show."""

@@ -30,6 +30,7 @@ import onnx_ir as ir
 
 from converter.calibration.observer import CalibrationStatistics
 from converter.forms.form import SupportedForm, UnsupportedForm
+from converter.forms.movement import passed_input
 from converter.forms.registry import PASSING
 from converter.graph.queries import constant, consumers, is_float, is_graph_output, relabel_factor, sole_consumer
 from converter.partition.cost_model import predict
@@ -370,7 +371,7 @@ def _tensor_plan(
         entry = offers[str(producer.name)]
         form = entry.form if isinstance(entry, SupportedForm) else ""
         if form in PASSING:
-            (source,) = [str(v.name) for v in producer.inputs if v is not None and is_float(v) and constant(v) is None]
+            source = str(passed_input(producer).name)
             grid = tensors[source].params
             assert grid is not None
             factor = relabel_factor(producer) if form == "relabel" else None

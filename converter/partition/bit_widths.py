@@ -2,7 +2,7 @@
 
 The narrow tensors are those of Q-HyViT (arXiv 2303.12557, section 3), which quantizes the activation that enters each
 weighted layer and each attention product: what enters a Conv, a Gemm, a MatMul with constant weights or a product of two
-computed tensors. A tensor that only enters other integer operators, or only leaves an integer operator for a float one,
+computed tensors. Averages, which are written as convolutions, are no such layers. A tensor that only enters other integer operators, or only leaves an integer operator for a float one,
 keeps 8 bits, as its container has them anyway and no product is made of it.
 """
 
@@ -14,7 +14,9 @@ from collections.abc import Mapping
 import onnx_ir as ir
 
 from converter.forms.form import SupportedForm, UnsupportedForm
+from converter.forms.movement import passed_input
 from converter.forms.registry import PASSING
+from converter.graph.marks import AVERAGE
 from converter.graph.operator_sets import LAYERS
 from converter.graph.queries import constant, data_inputs, is_float
 from converter.plan.records import Plan
@@ -43,9 +45,10 @@ def tensor_bits(model: ir.Model, offers: Mapping[str, SupportedForm | Unsupporte
         entry = offers.get(str(node.name))
         form = entry.form if isinstance(entry, SupportedForm) else None
         sources = [owner[value] for _, value in data_inputs(node)]
+        passed = owner[passed_input(node)] if form in PASSING else None
         made = [o for o in node.outputs if is_float(o) and constant(o) is None]
-        owner.update((o, sources[0] if form in PASSING else o) for o in made)
-        if form in _ENTERED:
+        owner.update((o, o if passed is None else passed) for o in made)
+        if form in _ENTERED and AVERAGE not in node.metadata_props:
             narrow.update(sources)
         elif form == "requantize":
             narrow.update(made)

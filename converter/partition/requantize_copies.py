@@ -13,6 +13,7 @@ from collections.abc import Collection, Mapping, Sequence
 import onnx_ir as ir
 
 from converter.graph.builder import GraphBuilder
+from converter.graph.marks import AVERAGE
 from converter.graph.operator_sets import LAYERS, READS_SHAPE_ONLY
 from converter.graph.queries import constant, consumers, is_float, is_graph_output
 from converter.partition.integer_forms import passes_codes
@@ -64,7 +65,8 @@ def _readers(value: ir.Value) -> Sequence[tuple[ir.Node, int]]:
 def _wants_narrow(node: ir.Node, excluded: Collection[str], layer_inputs: Mapping[ir.Value, bool]) -> bool:
     if str(node.name) in excluded:
         return False
-    return node.op_type in LAYERS or (passes_codes(node) and all(layer_inputs[o] for o in node.outputs))
+    averages = AVERAGE in node.metadata_props
+    return (node.op_type in LAYERS and not averages) or (passes_codes(node) and all(layer_inputs[o] for o in node.outputs))
 
 
 def _copy(builder: GraphBuilder, value: ir.Value, excluded: Collection[str], layer_inputs: dict[ir.Value, bool]) -> str:

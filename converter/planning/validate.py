@@ -10,6 +10,7 @@ import onnx_ir as ir
 
 from converter.errors import UsageError
 from converter.forms.form import SupportedForm, UnsupportedForm
+from converter.forms.movement import passed_input
 from converter.forms.registry import FORMS, PASSING
 from converter.graph.operator_sets import MOVEMENT
 from converter.graph.queries import constant, data_inputs, is_float, relabel_factor, sole_consumer
@@ -229,7 +230,7 @@ def _check_follows(output: ir.Value, node: ir.Node, op: OpPlan, check: Check) ->
         if tensor_plan.kind == "shared":
             raise check.refuse(f"tensor '{output.name}' cannot be shared: operator '{node.name}' does more than move data")
         return
-    source = next(str(v.name) for _, v in data_inputs(node))
+    source = str(passed_input(node).name)
     before = plan.tensors[source].params
     wanted = before.rescaled(factor) if before is not None and factor is not None else before
     if tensor_plan.params != wanted or (tensor_plan.kind == "derived") != (op.form == "relabel"):

@@ -13,6 +13,7 @@ from converter.graph.queries import attributes, constant, data_inputs, moves_one
 from converter.targets.target import Prices, Target
 
 __all__ = [
+    "COPY_KIND",
     "PIECEWISE_LINEAR_KIND",
     "TRANSPOSE_STEP_KIND",
     "Shapes",
@@ -29,6 +30,9 @@ __all__ = [
 
 Shapes = Mapping[str, tuple[int, ...]]
 """Shape of each float tensor, by name."""
+
+COPY_KIND = "Split"
+"""By whose prices a Concat of codes on one grid counts, as it copies just so."""
 
 PIECEWISE_LINEAR_KIND = "PiecewiseLinear"
 """How targets call the integer form of a piecewise-linear sigmoid, a Clip of codes."""
