@@ -75,6 +75,26 @@ def test_case_2_a_token_mixer_takes_the_factor_into_the_weights(factor: Array | 
     assert mixer(Draft(x=(1, 3, 6, 6)), factor) == ["Conv", "Mul", "Mul", "Add"]
 
 
+def test_case_2_without_a_factor_per_position_a_token_mixer_is_one_convolution() -> None:
+    draft, factor = Draft(x=(1, 3, 6, 6)), weights(3, 1, 1)
+    pooled = draft.add("AveragePool", "x", **SAME, count_include_pad=1)
+    held = constants(draft, draft.add("Add", "x", draft.add("Mul", draft.add("Sub", pooled, "x"), factor)))
+    np.testing.assert_allclose(held["weight"][:, 0, 0, 0], factor.ravel() / 9, rtol=1e-6)
+    np.testing.assert_allclose(held["weight"][:, 0, 1, 1], 1.0 - factor.ravel() * 8 / 9, rtol=1e-6)
+
+
+LARGE = (1, 32, 28, 28)
+BORDER = ["Slice", "Slice", "Add", "Mul", "Split", "Concat"]
+
+
+def test_on_a_large_map_a_border_takes_the_place_of_gain_product_and_sum() -> None:
+    assert mixer(Draft(x=LARGE), 0.3) == [*BORDER, *BORDER, "Conv"]
+
+
+def test_where_the_border_costs_more_the_gain_stays() -> None:
+    assert mixer(Draft(x=(1, 32, 7, 7)), 0.3) == ["Conv", "Mul", "Mul", "Add"]
+
+
 def test_case_2_other_sums_keep_their_subtraction() -> None:
     for types in (
         mixer(Draft(x=(1, 3, 6, 6)), weights(6)),

@@ -12,6 +12,7 @@ from converter.errors import UsageError
 from converter.forms.form import SupportedForm, UnsupportedForm
 from converter.forms.movement import passed_input
 from converter.forms.registry import FORMS, PASSING
+from converter.graph.marks import BORDER
 from converter.graph.operator_sets import MOVEMENT
 from converter.graph.queries import constant, data_inputs, is_float, relabel_factor, sole_consumer
 from converter.partition.bit_widths import tensor_bits
@@ -70,6 +71,8 @@ def _form(node: ir.Node, op: OpPlan) -> str:
         return "piecewise_linear" if op.coefficients else "pointwise"
     if relabel_factor(node) is not None:
         return "relabel"
+    if BORDER in node.metadata_props:
+        return "join"
     alone = {
         "HardSwish": "hardswish",
         "Gelu": "gelu",
