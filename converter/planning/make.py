@@ -22,6 +22,7 @@ from converter.partition.policy import FULL, Placement, parse_placement
 from converter.partition.sigmoid_forms import find_sigmoid_sites, piecewise_linear_forms
 from converter.plan.choice import Choice
 from converter.plan.records import Plan
+from converter.planning.plain_norms import harmless_norms
 from converter.planning.registry import METHODS
 from converter.planning.validate import adopt_plan, apply_transforms, check_plan, with_forms
 from converter.runtime.session import Feed
@@ -34,6 +35,8 @@ from converter.torch_backend.workers import one_thread_each, worker_count
 from converter.transforms.equalization.find import find_sites
 from converter.transforms.equalization.site import EqualizationSite
 from converter.transforms.nonuniform.find import find_quantizer_sites
+from converter.transforms.plain_norms.sites import cheaper_norms, find_norms
+from converter.transforms.plain_norms.transform import PlainNorms
 from converter.transforms.sigmoids.transform import ConstantGates
 from converter.transforms.transform import GraphFacts, Transform
 
@@ -110,7 +113,7 @@ def make_plan(
         return GraphFacts(_shapes(seen), excluded)
 
     with one_thread_each():
-        return _made(asked, facts, model, seen, look, target, options)
+        return _made(asked, facts, model, seen, look, feeds, target, options)
 
 
 def _made(
@@ -119,10 +122,16 @@ def _made(
     model: ir.Model,
     seen: CalibrationStatistics,
     look: Look,
+    feeds: Sequence[Feed],
     target: Target,
     options: Options,
 ) -> Planned:
     method, applied = METHODS[options.method], list[Transform]()
+    norms = _plain_norms(model, feeds, facts(seen), target)
+    if norms:
+        applied.append(PlainNorms(norms))
+        model = applied[-1].apply(model, facts(seen))
+        seen = look(model)
     problem, offers = asked(model, seen)
     for propose in method.transforms:
         transform, first_choice = propose(problem)
@@ -156,6 +165,13 @@ def _made(
         context = replace(problem.context, quantized_edges=quantized_edges_of(model, plan))
         plan = method.refine(replace(problem, context=context), plan)
     return Planned(model, plan, offers, _judged_by(problem, choice), choice.activation_sensitivity, choice.weight_sensitivity)
+
+
+def _plain_norms(model: ir.Model, feeds: Sequence[Feed], facts: GraphFacts, target: Target) -> tuple[str, ...]:
+    """Names of the normalizations that become plain: those that cost less then, and are as good nearly."""
+    cheaper = cheaper_norms(model, facts.shapes, target)
+    sites = find_norms(model, facts.shapes, facts.excluded) if cheaper else {}
+    return harmless_norms(model, {name: site for name, site in sites.items() if name in cheaper}, feeds)
 
 
 def _judged_by(problem: Problem, choice: Choice) -> str:
