@@ -2,8 +2,9 @@
 
 The narrow tensors are those of Q-HyViT (arXiv 2303.12557, section 3), which quantizes the activation that enters each
 weighted layer and each attention product: what enters a Conv, a Gemm, a MatMul with constant weights or a product of two
-computed tensors. Averages, which are written as convolutions, are no such layers. A tensor that only enters other integer operators, or only leaves an integer operator for a float one,
-keeps 8 bits, as its container has them anyway and no product is made of it.
+computed tensors. Averages, which are written as convolutions, are no such layers. A tensor that only enters other integer
+operators, or only leaves an integer operator for a float one, keeps 8 bits, as its container has them anyway and no product
+is made of it.
 """
 
 from __future__ import annotations

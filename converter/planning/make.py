@@ -22,7 +22,7 @@ from converter.partition.policy import FULL, Placement, parse_placement
 from converter.partition.sigmoid_forms import find_sigmoid_sites, piecewise_linear_forms
 from converter.plan.choice import Choice
 from converter.plan.records import Plan
-from converter.planning.plain_norms import harmless_norms
+from converter.planning.plain_norms import harmless_norms, may_be_plain
 from converter.planning.registry import METHODS
 from converter.planning.validate import adopt_plan, apply_transforms, check_plan, with_forms
 from converter.runtime.session import Feed
@@ -127,7 +127,7 @@ def _made(
     options: Options,
 ) -> Planned:
     method, applied = METHODS[options.method], list[Transform]()
-    norms = _plain_norms(model, feeds, facts(seen), target)
+    norms = _plain_norms(model, feeds, facts(seen), target) if may_be_plain(options) else ()
     if norms:
         applied.append(PlainNorms(norms))
         model = applied[-1].apply(model, facts(seen))

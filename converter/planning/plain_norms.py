@@ -13,15 +13,27 @@ import numpy as np
 import onnx_ir as ir
 
 from converter.calibration.observer import values_of
+from converter.options import Options
 from converter.runtime.session import Feed
 from converter.transforms.plain_norms.sites import Array, NormSite
 
-__all__ = ["error_ratio", "harmless_norms"]
+__all__ = ["error_ratio", "harmless_norms", "may_be_plain"]
 
 _MOST = 4.0
 """Times the error of a scale for each channel: one bit of eight."""
 
 _SAMPLES = 8
+
+_AS_PUBLISHED = frozenset({"easyquant", "fq-vit", "ptq4vit", "repq-vit"})
+"""Methods that get the norms as they are, since they treat those in ways of their own."""
+
+_BITS = 8
+"""With fewer, activations need all that equalization can do for them."""
+
+
+def may_be_plain(options: Options) -> bool:
+    """Whether a conversion may change norms at all."""
+    return options.method not in _AS_PUBLISHED and options.widths.activations >= _BITS
 
 
 def harmless_norms(model: ir.Model, sites: Mapping[str, NormSite], feeds: Sequence[Feed]) -> tuple[str, ...]:

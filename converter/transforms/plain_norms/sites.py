@@ -96,7 +96,13 @@ def _norm_site(node: ir.Node, site: EqualizationSite, nodes: Mapping[str, ir.Nod
     """None if a factor is not positive, or the site lacks what it takes: a shift, or a weight behind."""
     gamma, beta = (constant(node.inputs[i]) if len(node.inputs) > i else None for i in (1, 2))
     own = [scaling for scaling in site.scalings if scaling.node == str(node.name) and scaling.index == 1]
-    if gamma is None or not own or site.inserted or len(gamma) != site.channels or not np.array_equal(own[0].channels, np.arange(len(gamma))):
+    if (
+        gamma is None
+        or not own
+        or site.inserted
+        or len(gamma) != site.channels
+        or not np.array_equal(own[0].channels, np.arange(len(gamma)))
+    ):
         return None
     if not (gamma > 0.0).all():
         return None

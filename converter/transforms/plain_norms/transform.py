@@ -56,7 +56,8 @@ def _write(builder: GraphBuilder, node: ir.Node) -> None:
     gamma = constant(node.inputs[1])
     assert x is not None and output.shape is not None and gamma is not None and (gamma == 1.0).all()
     tokens, name = int(output.shape[1]), str(node.name)
-    operands = [builder.initializer(f"{name}_{what}", fill(tokens, dtype=np.float32)) for what, fill in (("ones", np.ones), ("zeros", np.zeros))]
+    fills = {"ones": np.ones(tokens, np.float32), "zeros": np.zeros(tokens, np.float32)}
+    operands = [builder.initializer(f"{name}_{what}", array) for what, array in fills.items()]
     attrs = {"epsilon": float(attributes(node).get("epsilon", _EPSILON))}
     new = builder.add("InstanceNormalization", [x, *operands], attrs, name=f"{name}_plain", like=output, before=node)
     maker = new.producer()
