@@ -111,8 +111,8 @@ def _norm_site(node: ir.Node, site: EqualizationSite, nodes: Mapping[str, ir.Nod
         return None
     power = np.zeros(site.channels)
     for scaling in site.scalings:
-        weight = constant(nodes[scaling.node].inputs[scaling.index])
-        if scaling.node == str(node.name) or weight is None:
+        weight = constant(nodes[scaling.node].inputs[scaling.index]) if scaling.node != str(node.name) else None
+        if weight is None:
             continue
         channels = np.broadcast_to(scaling.channels, weight.shape)
         if (channels < 0).any():
