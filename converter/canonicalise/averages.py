@@ -115,7 +115,7 @@ def _border_pays(channels: int, sides: Sequence[int], target: Target, *, mixed: 
     instead = cheaper_form("Mul", product, target)
     if mixed:
         instead += cheaper_form("Mul", product, target) + cheaper_form("Add", product | {"input": 2 * size}, target)
-    return border_cost(channels, *sides, target) < instead
+    return border_cost(channels, sides[0], sides[1], target) < instead
 
 
 def _border_gain(sides: Sequence[int], window: Sequence[int], strides: Sequence[int], pads: Sequence[int]) -> Array:

@@ -22,6 +22,7 @@ from converter.partition.policy import FULL, Placement, parse_placement
 from converter.partition.sigmoid_forms import find_sigmoid_sites, piecewise_linear_forms
 from converter.plan.choice import Choice
 from converter.plan.records import Plan
+from converter.planning.average_weights import with_average_scales
 from converter.planning.plain_norms import harmless_norms, may_be_plain
 from converter.planning.registry import METHODS
 from converter.planning.validate import adopt_plan, apply_transforms, check_plan, with_forms
@@ -141,7 +142,7 @@ def _made(
             seen = look(model)
             problem, offers = asked(model, seen)
         problem = replace(problem, transforms=tuple(applied), first_choice=first_choice)
-    choice = method.choose(problem)
+    choice = with_average_scales(model, method.choose(problem))
     # lines buy speed with accuracy, which nobody asks for who wants everything in integer
     approximations = method.sigmoids(problem, choice) if method.sigmoids is not None and not _placement(options).everything else {}
     constant_gates = {name: approximation.shape.offset for name, approximation in approximations.items() if approximation.shape.is_constant}

@@ -54,7 +54,7 @@ def find_norms(model: ir.Model, shapes: Mapping[str, tuple[int, ...]], excluded:
     """
     nodes = {str(node.name): node for node in model.graph}
     norms = {name: node for name, node in nodes.items() if node.op_type == "LayerNormalization" and _over_tokens(node)}
-    result = {}
+    result: dict[str, NormSite] = {}
     if not norms:
         return result
     for site in find_sites(model, shapes).values():

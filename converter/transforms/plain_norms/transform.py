@@ -54,8 +54,10 @@ def _write(builder: GraphBuilder, node: ir.Node) -> None:
     """The same over the rows of [batch, tokens, channels], in the place and under the name of the node."""
     x, output = node.inputs[0], node.outputs[0]
     gamma = constant(node.inputs[1])
-    assert x is not None and output.shape is not None and gamma is not None and (gamma == 1.0).all()
-    tokens, name = int(output.shape[1]), str(node.name)
+    shape = output.shape
+    assert x is not None and shape is not None and gamma is not None and (gamma == 1.0).all()
+    tokens, name = shape[1], str(node.name)
+    assert isinstance(tokens, int)
     fills = {"ones": np.ones(tokens, np.float32), "zeros": np.zeros(tokens, np.float32)}
     operands = [builder.initializer(f"{name}_{what}", array) for what, array in fills.items()]
     attrs = {"epsilon": float(attributes(node).get("epsilon", _EPSILON))}
