@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from converter.canonicalise.averages import spell_out_averages
 from converter.canonicalise.borders import SMALLEST_SIDE, average_border, border_cost
 from converter.canonicalise.folding.layers import Array
+from converter.forms.movement import passed_input
 from converter.graph.builder import GraphBuilder
 from converter.graph.marks import AVERAGE, BORDER
 from converter.targets import find_target
@@ -78,7 +79,7 @@ def test_a_bordered_map_keeps_its_grid_and_runs_as_planned(target: str, tmp_path
     joins = [node for node in planned.model.graph if BORDER in node.metadata_props]
     assert len(joins) == 2
     for join in joins:
-        after, before = (planned.plan.tensors[str(value.name)] for value in (join.outputs[0], join.inputs[1]))
+        after, before = (planned.plan.tensors[str(value.name)] for value in (join.outputs[0], passed_input(join)))
         assert after.kind == "shared" and after.params == before.params
     assert parity(planned, proto) == 200.0
     kernels = kernels_of(proto, planned.target, tmp_path)
@@ -89,7 +90,7 @@ def test_what_is_averaged_and_the_weights_of_averages_have_8_bits_whatever_layer
     """Through the middle of the window goes the stream itself."""
     planned = mixed("arm64", (4, 4))
     (average,) = [node for node in planned.model.graph if AVERAGE in node.metadata_props]
-    read = planned.plan.tensors[str(average.inputs[0].name)].params
+    read = planned.plan.tensors[str(passed_input(average).name)].params
     assert planned.plan.ops[str(average.name)].constants[1].bits == 8
     assert read is not None and read.bits == 8
     layers = [op for op in planned.plan.ops.values() if op.form == "weighted"]
