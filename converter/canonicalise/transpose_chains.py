@@ -112,10 +112,10 @@ def _shapes_of(model: ir.Model) -> Shapes:
         inferred = infer_shapes(proto)
     except ModelError:  # the network has a batch of its own somewhere
         return lambda _: None
-    found = {
-        info.name: info.type.tensor_type.shape.dim for info in (*inferred.graph.input, *inferred.graph.value_info, *inferred.graph.output)
-    }
-    return lambda value: _known(_sizes(found.get(str(value.name), ()))) if value is not None else None
+    infos = (*inferred.graph.input, *inferred.graph.value_info, *inferred.graph.output)
+    # no shape is not the shape of a scalar
+    found = {info.name: info.type.tensor_type.shape.dim for info in infos if info.type.tensor_type.HasField("shape")}
+    return lambda value: _known(_sizes(found[str(value.name)])) if value is not None and str(value.name) in found else None
 
 
 def _sizes(dims: Sequence[onnx.TensorShapeProto.Dimension]) -> list[int | None]:

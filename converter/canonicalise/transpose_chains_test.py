@@ -5,11 +5,12 @@ from functools import partial
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from converter.canonicalise.transpose_chains import rearrange
+from converter.canonicalise.transpose_chains import _shapes_of, rearrange
 from converter.targets import TARGETS
 from converter.testing.rewrites import Draft, op_types, rewrite
 
@@ -99,6 +100,13 @@ def test_other_sizes_that_are_unknown_are_left_alone() -> None:
     draft = Draft(x=(1, 64, "rows", 8))
     model = moves(draft, (1, 64, -1, 2, 4, 2), "013524", (1, 64, 4, -1))
     assert rewrite(CHEAPEST, model, {"rows": 8})[1] == []
+
+
+def test_no_shape_is_not_the_shape_of_a_scalar() -> None:
+    """Shapes that cannot be inferred, as behind some recurrent layers with an open batch, are missing."""
+    model: ir.Model = ir.from_proto(moves(Draft(x=("n", 4, 6)), "021"))
+    shapes = _shapes_of(model)
+    assert shapes(model.graph.inputs[0]) is not None and shapes(ir.Value(name="elsewhere")) is None
 
 
 @st.composite
