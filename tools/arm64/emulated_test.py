@@ -69,8 +69,8 @@ def test_counts_are_the_same_from_process_to_process(env: Environment, model: Pa
 def test_nodes_add_up_to_the_whole(model: Path) -> None:
     found = count_per_op(model, "cortex-a76")
     assert [node.error for node in found.nodes] == [None] * len(found.nodes)
-    # between nodes the runtime takes some hundred instructions, which only in so small a model are many
-    assert abs(found.remainder) < 1500 * len(found.nodes)
+    # between nodes the runtime takes some 1,500 instructions, a little more or less by where its memory lies
+    assert abs(found.remainder) < 2000 * len(found.nodes)
 
 
 def test_an_old_core_and_this_machine_predict_the_same(model: Path) -> None:
