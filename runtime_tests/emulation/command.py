@@ -40,13 +40,17 @@ def lay_out_root(env: Environment, core: str, folder: Path) -> Path:
     return folder
 
 
-def command_line(env: Environment, core: str, root: Path, marks: Path, arguments: Sequence[str]) -> list[str]:
+def command_line(
+    env: Environment, core: str, root: Path, marks: Path, arguments: Sequence[str], blocks: Path | None = None
+) -> list[str]:
     """The emulator's command line: the guest's interpreter with ``arguments``; marks go to a file.
 
     Args:
         root: of :func:`lay_out_root`.
+        blocks: file for the executions of each block; none are counted without it.
     """
     pinned = ["taskset", "--cpu-list", str(PROCESSOR)]
-    plugin = f"{env.plugin},out={marks}"
-    emulated = [EMULATOR, "-L", str(root), "-cpu", CORES[core].emulated, "-plugin", plugin]
+    emulated = [EMULATOR, "-L", str(root), "-cpu", CORES[core].emulated, "-plugin", f"{env.plugin},out={marks}"]
+    if blocks is not None:
+        emulated += ["-plugin", f"{env.blocks_plugin},out={blocks}"]
     return [*pinned, *emulated, str(env.python), "-S", *arguments]

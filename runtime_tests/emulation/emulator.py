@@ -12,6 +12,7 @@ from typing import Any
 
 from converter.errors import ConverterError, UsageError
 from runtime_tests.emulation import guest
+from runtime_tests.emulation.blocks import Blocks, read_blocks
 from runtime_tests.emulation.command import command_line, guest_variables, lay_out_root
 from runtime_tests.emulation.cores import check_core
 from runtime_tests.emulation.environment import Environment
@@ -48,10 +49,17 @@ class Job:
 
 @dataclass(frozen=True)
 class JobResult:
-    """Instructions of each marked run, sample by sample; and why the job ended early, if it did."""
+    """What came of a job.
+
+    Attributes:
+        instructions: of each marked run, sample by sample.
+        error: why the job ended early, if it did.
+        blocks: of each marked run in the same order; empty if they were not asked for.
+    """
 
     instructions: tuple[int, ...]
     error: str | None
+    blocks: tuple[Blocks, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -74,8 +82,11 @@ class Machine:
         return f"{self.core} ({' '.join(self.capabilities)}), ONNX Runtime {self.onnxruntime}, one thread"
 
 
-def emulate(jobs: Sequence[Job], core: str, env: Environment) -> tuple[list[JobResult], Machine]:
+def emulate(jobs: Sequence[Job], core: str, env: Environment, *, with_blocks: bool = False) -> tuple[list[JobResult], Machine]:
     """Run jobs in one process of the emulated machine.
+
+    Args:
+        with_blocks: count the executions of each block of instructions, too.
 
     Raises:
         UsageError: unknown core, or the environment is not set up.
@@ -85,19 +96,32 @@ def emulate(jobs: Sequence[Job], core: str, env: Environment) -> tuple[list[JobR
     require(env)
     with tempfile.TemporaryDirectory(prefix="arm64-") as name:
         folder = Path(name)
-        job_list, report, marks = (folder / part for part in ("jobs.json", "report.json", "marks.txt"))
+        job_list, report, marks, blocks = (folder / part for part in ("jobs.json", "report.json", "marks.txt", "blocks.txt"))
         if "," in str(marks) or "," in str(env.plugin):
             raise UsageError("the emulator takes no paths with commas", where=f"{marks}, {env.plugin}", hint="set TMPDIR, or --root")
         job_list.write_text(json.dumps([dataclasses.asdict(job) for job in jobs], default=_path_text))
         root = lay_out_root(env, core, folder / "root")
-        command = command_line(env, core, root, marks, ["-B", str(Path(guest.__file__).absolute()), str(job_list), str(report)])
+        arguments = ["-B", str(Path(guest.__file__).absolute()), str(job_list), str(report)]
+        command = command_line(env, core, root, marks, arguments, blocks if with_blocks else None)
         hint = "run it again; if it stays so, run python -m tools.arm64.setup in a new folder"
         run_program(command, "the emulated machine", hint=hint, install="qemu-user", variables=guest_variables(env))
         content = json.loads(report.read_text())
         counted = read_marks(marks.read_text())
-    results = [JobResult(tuple(counted[region] for region in job["regions"]), job["error"]) for job in content["jobs"]]
+        executed = _blocks_in(blocks) if with_blocks else {}
+    results = [_result(job, counted, executed) for job in content["jobs"]]
     versions = {part: content[part] for part in ("onnxruntime", "numpy", "python")}
     return results, Machine(core, tuple(content["capabilities"]), **versions)
+
+
+def _blocks_in(path: Path) -> dict[int, Blocks]:
+    with path.open() as lines:
+        return read_blocks(lines)
+
+
+def _result(job: dict[str, Any], counted: dict[int, int], executed: dict[int, Blocks]) -> JobResult:
+    regions = job["regions"]
+    blocks = tuple(executed[region] for region in regions) if executed else ()
+    return JobResult(tuple(counted[region] for region in regions), job["error"], blocks)
 
 
 def _path_text(value: Any) -> str:

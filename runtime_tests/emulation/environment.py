@@ -50,6 +50,11 @@ class Environment:
         return self.folder / "plugin" / "count.so"
 
     @property
+    def blocks_plugin(self) -> Path:
+        """The plugin that counts blocks, for this machine."""
+        return self.folder / "plugin-blocks" / "blocks.so"
+
+    @property
     def stamps(self) -> Path:
         """One file for each step of the set-up that is done."""
         return self.folder / "stamps"

@@ -1,8 +1,8 @@
 """Set up the emulated ARM64 machine. Quick when it is done already.
 
-The emulator is installed from Debian if it is not there, which needs root. All else goes into one folder, in five steps,
+The emulator is installed from Debian if it is not there, which needs root. All else goes into one folder, in six steps,
 each with a stamp that is written last and names what the step was made from: an interrupted or broken step is done again,
-and so is one whose recipe changed, with all that follow. The last two steps are done for each version of ONNX Runtime.
+and so is one whose recipe changed, with all that follow. Two steps are done for each version of ONNX Runtime.
 Needs Debian 12 on x86-64, ``gcc`` and pip.
 """
 
@@ -26,7 +26,7 @@ from runtime_tests.emulation.environment import FOLDER_VARIABLE, NEWEST, RUNTIME
 from runtime_tests.emulation.external import run_program
 from runtime_tests.emulation.guest import MARK
 
-__all__ = ["STEPS", "missing_steps", "require", "set_up"]
+__all__ = ["STEPS", "install_package", "missing_steps", "require", "set_up"]
 
 EMULATOR_VERSION = "7.2"
 """The plugin interface changes with the emulator's versions; count.c speaks this one's."""
@@ -62,15 +62,29 @@ class Step:
         return env.stamps / (f"{self.name}-{env.runtime}" if self.of_runtime else self.name)
 
 
+def install_package(package: str, what: str) -> None:
+    """Install a Debian package on this machine; needs root.
+
+    Args:
+        what: what it is for, as in "the emulator".
+
+    Raises:
+        UsageError: this is not Debian.
+        ConverterError: apt failed.
+    """
+    command = ["apt-get", "install", "--yes", "--no-install-recommends", package]
+    quiet = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+    hint = f"apt-get install {package}, as root"
+    try:
+        run_program(command, f"installing {what}", hint=hint, variables=quiet)
+    except ConverterError:  # on a machine that has not asked for the lists of packages yet
+        run_program(["apt-get", "update"], "fetching the lists of packages", hint=hint)
+        run_program(command, f"installing {what}", hint=hint, variables=quiet)
+
+
 def _install_emulator() -> None:
     if shutil.which(EMULATOR) is None:
-        command = ["apt-get", "install", "--yes", "--no-install-recommends", "qemu-user"]
-        quiet = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-        try:
-            run_program(command, "installing the emulator", hint=_OWN_PACKAGES, variables=quiet)
-        except ConverterError:  # on a machine that has not asked for the lists of packages yet
-            run_program(["apt-get", "update"], "fetching the lists of packages", hint=_OWN_PACKAGES)
-            run_program(command, "installing the emulator", hint=_OWN_PACKAGES, variables=quiet)
+        install_package("qemu-user", "the emulator")
     _check_emulator()
 
 
@@ -126,9 +140,18 @@ def _install_wheels(env: Environment) -> None:
 
 
 def _build_plugin(env: Environment) -> None:
-    with _replaced(env.plugin.parent) as folder:
+    _build(env.plugin)
+
+
+def _build_blocks_plugin(env: Environment) -> None:
+    _build(env.blocks_plugin)
+
+
+def _build(plugin: Path) -> None:
+    """Build a plugin, in a folder of its own, from the source of the same name."""
+    with _replaced(plugin.parent) as folder:
         command = ["gcc", "-std=c11", "-O2", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC", "-fvisibility=hidden", f"-DMARK={MARK}"]
-        command += [str(_SOURCES / "count.c"), "-o", str(folder / env.plugin.name)]
+        command += [str(_SOURCES / f"{plugin.stem}.c"), "-o", str(folder / plugin.name)]
         run_program(command, "building the plugin", hint="see whether gcc can build a shared library here", install="gcc libc6-dev")
 
 
@@ -158,16 +181,17 @@ def _replaced(folder: Path) -> Iterator[Path]:
     fresh.rename(folder)
 
 
-def _source_digest() -> str:
-    return hashlib.sha256(b"".join((_SOURCES / name).read_bytes() for name in ("count.c", "qemu_plugin.h"))).hexdigest()
+def _source_digest(source: str) -> str:
+    return hashlib.sha256(b"".join((_SOURCES / name).read_bytes() for name in (source, "qemu_plugin.h"))).hexdigest()
 
 
 STEPS = (
     Step("packages", " ".join(DEBIAN_PACKAGES), _download_packages),
     Step("root", "", _unpack_packages),
-    Step("plugin", f"{MARK} {_source_digest()}", _build_plugin),
+    Step("plugin", f"{MARK} {_source_digest('count.c')}", _build_plugin),
     Step("wheels", f"numpy {NUMPY}", _install_wheels, of_runtime=True),
     Step("guest", "", _check_guest, of_runtime=True),
+    Step("plugin-blocks", f"{MARK} {_source_digest('blocks.c')}", _build_blocks_plugin),  # the last: no other step is done again for it
 )
 
 
