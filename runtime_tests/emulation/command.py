@@ -40,9 +40,7 @@ def lay_out_root(env: Environment, core: str, folder: Path) -> Path:
     return folder
 
 
-def command_line(
-    env: Environment, core: str, root: Path, marks: Path, arguments: Sequence[str], blocks: Path | None = None
-) -> list[str]:
+def command_line(env: Environment, core: str, root: Path, marks: Path, arguments: Sequence[str], blocks: Path | None = None) -> list[str]:
     """The emulator's command line: the guest's interpreter with ``arguments``; marks go to a file.
 
     Args:

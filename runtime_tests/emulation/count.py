@@ -11,6 +11,7 @@ from pathlib import Path
 
 from converter.errors import ModelError, UsageError
 from runtime_tests.emulation import emulator
+from runtime_tests.emulation.blocks import Blocks
 from runtime_tests.emulation.cores import check_core
 from runtime_tests.emulation.emulator import Job, JobResult, Machine
 from runtime_tests.emulation.environment import Environment, environment
@@ -29,12 +30,14 @@ class Count:
         digest: sha256 of the file (hex).
         instructions: of each counted run, one after the other.
         machine: what ran it.
+        blocks: of each counted run, if they were asked for.
     """
 
     model: Path
     digest: str
     instructions: tuple[int, ...]
     machine: Machine
+    blocks: tuple[Blocks, ...] = ()
 
     @property
     def median(self) -> float:
@@ -43,7 +46,14 @@ class Count:
 
 
 def count(
-    models: Sequence[Path], core: str, *, inputs: Path | None = None, seed: int = 0, runs: int = 1, env: Environment | None = None
+    models: Sequence[Path],
+    core: str,
+    *,
+    inputs: Path | None = None,
+    seed: int = 0,
+    runs: int = 1,
+    env: Environment | None = None,
+    blocks: bool = False,
 ) -> list[Count]:
     """Count the guest instructions of inferences on one thread of an emulated core.
 
@@ -57,6 +67,7 @@ def count(
             by default one sample of seeded noise for each model.
         runs: counted runs of each sample.
         env: what :mod:`runtime_tests.emulation.setup` made; by default the one in the default folder.
+        blocks: count the executions of each block of instructions, too.
 
     Raises:
         UsageError: unknown core, unfit inputs, or the environment is not set up.
@@ -71,7 +82,7 @@ def count(
         for place, (model, feeds) in enumerate(zip(models, samples, strict=True)):
             file = Path(folder, f"{place}.npz")
             save_tensors(file, feeds)
-            jobs.append(Job(model, (file,), runs=runs))
+            jobs.append(Job(model, (file,), runs=runs, blocks=blocks))
         results, machine = emulator.emulate(jobs, core, env or environment())
     return [counted(job, result, machine) for job, result in zip(jobs, results, strict=True)]
 
@@ -97,4 +108,4 @@ def counted(job: Job, result: JobResult, machine: Machine) -> Count:
         reason = result.error.splitlines()[0][:300]
         hint = f"see whether ONNX Runtime {machine.onnxruntime} runs the model"
         raise ModelError(f"it does not run on {machine.core}: {reason}", where=str(job.model), hint=hint)
-    return Count(job.model, hashlib.sha256(job.model.read_bytes()).hexdigest(), result.instructions, machine)
+    return Count(job.model, hashlib.sha256(job.model.read_bytes()).hexdigest(), result.instructions, machine, result.blocks)

@@ -35,6 +35,7 @@ class Job:
         bound: read from and write to given memory, without the copies at the model's borders.
         view: with ``bound``, the first output lies where the first input does.
         runs: marked runs for each sample.
+        blocks: count the executions of each block of instructions, too.
     """
 
     model: Path
@@ -45,6 +46,7 @@ class Job:
     bound: bool = False
     view: bool = False
     runs: int = 1
+    blocks: bool = False
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,7 @@ class JobResult:
     Attributes:
         instructions: of each marked run, sample by sample.
         error: why the job ended early, if it did.
-        blocks: of each marked run in the same order; empty if they were not asked for.
+        blocks: of each marked run in the same order; empty if the job did not ask for them.
     """
 
     instructions: tuple[int, ...]
@@ -82,11 +84,8 @@ class Machine:
         return f"{self.core} ({' '.join(self.capabilities)}), ONNX Runtime {self.onnxruntime}, one thread"
 
 
-def emulate(jobs: Sequence[Job], core: str, env: Environment, *, with_blocks: bool = False) -> tuple[list[JobResult], Machine]:
+def emulate(jobs: Sequence[Job], core: str, env: Environment) -> tuple[list[JobResult], Machine]:
     """Run jobs in one process of the emulated machine.
-
-    Args:
-        with_blocks: count the executions of each block of instructions, too.
 
     Raises:
         UsageError: unknown core, or the environment is not set up.
@@ -102,13 +101,14 @@ def emulate(jobs: Sequence[Job], core: str, env: Environment, *, with_blocks: bo
         job_list.write_text(json.dumps([dataclasses.asdict(job) for job in jobs], default=_path_text))
         root = lay_out_root(env, core, folder / "root")
         arguments = ["-B", str(Path(guest.__file__).absolute()), str(job_list), str(report)]
+        with_blocks = any(job.blocks for job in jobs)
         command = command_line(env, core, root, marks, arguments, blocks if with_blocks else None)
         hint = "run it again; if it stays so, run python -m tools.arm64.setup in a new folder"
         run_program(command, "the emulated machine", hint=hint, install="qemu-user", variables=guest_variables(env))
         content = json.loads(report.read_text())
         counted = read_marks(marks.read_text())
         executed = _blocks_in(blocks) if with_blocks else {}
-    results = [_result(job, counted, executed) for job in content["jobs"]]
+    results = [_result(done, counted, executed if job.blocks else None) for job, done in zip(jobs, content["jobs"], strict=True)]
     versions = {part: content[part] for part in ("onnxruntime", "numpy", "python")}
     return results, Machine(core, tuple(content["capabilities"]), **versions)
 
@@ -118,10 +118,10 @@ def _blocks_in(path: Path) -> dict[int, Blocks]:
         return read_blocks(lines)
 
 
-def _result(job: dict[str, Any], counted: dict[int, int], executed: dict[int, Blocks]) -> JobResult:
-    regions = job["regions"]
-    blocks = tuple(executed[region] for region in regions) if executed else ()
-    return JobResult(tuple(counted[region] for region in regions), job["error"], blocks)
+def _result(done: dict[str, Any], counted: dict[int, int], executed: dict[int, Blocks] | None) -> JobResult:
+    regions = done["regions"]
+    blocks = () if executed is None else tuple(executed[region] for region in regions)
+    return JobResult(tuple(counted[region] for region in regions), done["error"], blocks)
 
 
 def _path_text(value: Any) -> str:

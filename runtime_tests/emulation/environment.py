@@ -55,6 +55,11 @@ class Environment:
         return self.folder / "plugin-blocks" / "blocks.so"
 
     @property
+    def costs(self) -> Path:
+        """Folder of what blocks of instructions cost, made as it is filled."""
+        return self.folder / "costs"
+
+    @property
     def stamps(self) -> Path:
         """One file for each step of the set-up that is done."""
         return self.folder / "stamps"

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from converter.errors import ConverterError, UsageError
 from runtime_tests.emulation.blocks import INSTRUCTION_BYTES
 from runtime_tests.emulation.external import run_program
 
-__all__ = ["CORE_MODELS", "ITERATIONS", "PACKAGE", "CoreModel", "check_modelled", "disassembled", "judged", "llvm_version"]
+__all__ = ["CORE_MODELS", "ITERATIONS", "PACKAGE", "CoreModel", "check_modelled", "disassembled", "is_installed", "judged", "llvm_version"]
 
 RELEASE = 19
 """Of LLVM, in Debian 12. Its plain ``llvm`` is 14, which simulates a Cortex-A57 when asked for a Neoverse-N1."""
@@ -66,18 +67,22 @@ def check_modelled(core: str) -> CoreModel:
     return CORE_MODELS[core]
 
 
+def is_installed() -> bool:
+    """Whether all programs are there."""
+    return all(shutil.which(program) for program in (_DISASSEMBLER, _ANALYSER))
+
+
 def llvm_version() -> str:
     """Version of the programs, as ``19.1.7``.
 
     Raises:
         UsageError: one of them is missing; says how to install them.
     """
+    if not is_installed():
+        raise UsageError(f"LLVM {RELEASE} is not installed", where=f"{_DISASSEMBLER}, {_ANALYSER}", hint=_HINT)
     versions = set()
     for program in (_DISASSEMBLER, _ANALYSER):
-        try:
-            answer = run_program([program, "--version"], "cycles", hint=_FAILED)
-        except UsageError as error:
-            raise UsageError(f"the program '{program}' is missing", where="cycles of blocks", hint=_HINT) from error
+        answer = run_program([program, "--version"], "cycles", hint=_FAILED)
         found = re.search(r"LLVM version (\S+)", answer)
         if found is None:
             raise ConverterError(f"'{program}' does not say which version it is", where=answer.partition("\n")[0], hint=_FAILED)

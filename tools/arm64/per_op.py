@@ -30,7 +30,7 @@ from runtime_tests.emulation.environment import Environment, environment
 from runtime_tests.emulation.guest import load_tensors, save_tensors
 from tools.arm64.split import Piece, empty_model, pieces, showing_all
 
-__all__ = ["NodeCount", "PerOp", "TypeCount", "by_type", "count_per_op", "per_op_json", "print_per_op"]
+__all__ = ["Apart", "NodeCount", "PerOp", "TypeCount", "by_type", "count_per_op", "per_op_json", "print_per_op", "take_apart"]
 
 _VIEWS = VIEWS | {"Identity"}
 """Within a model their output lies where their input does, and nothing is copied."""
@@ -91,6 +91,25 @@ class PerOp:
         return self.whole.median - self.call - sum(node.instructions or 0 for node in self.nodes)
 
 
+@dataclass(frozen=True, eq=False)
+class Apart:
+    """A model taken apart, as it ran.
+
+    Attributes:
+        whole: one inference of the model.
+        call: a run without any node.
+        bound_call: the same with memory bound, which the run of every node has in it.
+        parts: nodes, in the order in which they run.
+        alone: what came of the run of each.
+    """
+
+    whole: Count
+    call: JobResult
+    bound_call: JobResult
+    parts: tuple[Piece, ...]
+    alone: tuple[JobResult, ...]
+
+
 def by_type(nodes: Iterable[NodeCount]) -> list[TypeCount]:
     """Sums by type, the dearest first."""
     groups: dict[str, list[int]] = defaultdict(list)
@@ -109,27 +128,42 @@ def count_per_op(
     env: Environment | None = None,
     select: Callable[[Sequence[Piece]], Sequence[Piece]] = list,
 ) -> PerOp:
-    """Count a whole model, then each of its nodes, on the first sample of the inputs.
+    """Count a whole model, then each of its nodes. Arguments and exceptions as of :func:`take_apart`."""
+    found = take_apart(model, core, inputs=inputs, seed=seed, env=env, select=select)
+    bound_call = found.bound_call.instructions[0]
+    nodes = (_node(part, result, bound_call) for part, result in zip(found.parts, found.alone, strict=True))
+    return PerOp(found.whole, found.call.instructions[0], tuple(nodes))
+
+
+def take_apart(
+    model: Path,
+    core: str,
+    *,
+    inputs: Path | None = None,
+    seed: int = 0,
+    env: Environment | None = None,
+    select: Callable[[Sequence[Piece]], Sequence[Piece]] = list,
+    blocks: bool = False,
+) -> Apart:
+    """Run a whole model, then each of its nodes, on the first sample of the inputs.
 
     Other arguments and exceptions as of :func:`runtime_tests.emulation.count.count`. The emulated machine is started three times.
 
     Args:
         seed: of noise, if there are no inputs.
-        select: chooses among the nodes those that are counted alone.
+        select: chooses among the nodes those that are run alone.
     """
     env = env or environment()
     with tempfile.TemporaryDirectory(prefix="arm64-") as name:
         folder = Path(name)
         given = folder / "given.npz"
         save_tensors(given, {key: array[:1] for key, array in model_samples(model, inputs, 1, seed).items()})
-        whole, optimised = _whole(Job(model, (given,), optimised=folder / "optimised.onnx"), core, env)
+        whole, optimised = _whole(Job(model, (given,), optimised=folder / "optimised.onnx", blocks=blocks), core, env)
         values = _values(optimised, given, folder, core, env)
         tensors = {key: array[0] for path in (given, values) for key, array in load_tensors(path).items()}
         parts = list(select(list(pieces(optimised, tensors))))
-        call, results = _alone(parts, (given, values), folder, core, env)
-    bound_call, *alone = results
-    nodes = (_node(part, result, bound_call.instructions[0]) for part, result in zip(parts, alone, strict=True))
-    return PerOp(whole, call, tuple(nodes))
+        call, bound_call, *alone = _alone(parts, (given, values), folder, core, env, blocks)
+    return Apart(whole, call, bound_call, tuple(parts), tuple(alone))
 
 
 def _whole(job: Job, core: str, env: Environment) -> tuple[Count, onnx.ModelProto]:
@@ -148,19 +182,20 @@ def _values(optimised: onnx.ModelProto, given: Path, folder: Path, core: str, en
     return folder / "values.npz"
 
 
-def _alone(parts: Sequence[Piece], inputs: tuple[Path, ...], folder: Path, core: str, env: Environment) -> tuple[int, list[JobResult]]:
+def _alone(parts: Sequence[Piece], inputs: tuple[Path, ...], folder: Path, core: str, env: Environment, blocks: bool) -> list[JobResult]:
     """What a call takes without nodes; then the same with memory bound, and with memory bound what each node takes together with it."""
     empty, nothing = folder / "empty.onnx", folder / "nothing.npz"
     onnx.save(empty_model(), empty)
     save_tensors(nothing, {"x": np.zeros((1, 1), np.float32)})
-    jobs = [Job(empty, (nothing,)), Job(empty, (nothing,), bound=True, as_is=True)]
+    jobs = [Job(empty, (nothing,), blocks=blocks), Job(empty, (nothing,), bound=True, as_is=True, blocks=blocks)]
     for place, part in enumerate(parts):
         file = folder / f"{place}.onnx"
         onnx.save(part.model, file)
-        jobs.append(Job(file, inputs, bound=True, as_is=True, view=part.op_type in _VIEWS))
+        jobs.append(Job(file, inputs, bound=True, as_is=True, view=part.op_type in _VIEWS, blocks=blocks))
     results, machine = emulator.emulate(jobs, core, env)
-    call, _ = (counted(job, result, machine).instructions[0] for job, result in zip(jobs[:2], results[:2], strict=True))
-    return call, results[1:]
+    for job, result in zip(jobs[:2], results[:2], strict=True):
+        counted(job, result, machine)  # nodes may fail by themselves, runs of nothing may not
+    return results
 
 
 def _node(part: Piece, result: JobResult, bound_call: int) -> NodeCount:
