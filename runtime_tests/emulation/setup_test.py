@@ -144,9 +144,11 @@ def test_without_a_compiler_the_message_says_what_to_install(env: Environment, t
 
 
 @pytest.mark.skipif(shutil.which("gcc") is None, reason="there is no compiler")
-def test_the_plugin_builds_without_a_warning(env: Environment) -> None:
+def test_the_plugins_build_without_a_warning(env: Environment) -> None:
     setup._build_plugin(env)
-    assert env.plugin.read_bytes()[:4] == b"\x7fELF"
+    setup._build_blocks_plugin(env)
+    for plugin in (env.plugin, env.blocks_plugin):
+        assert plugin.read_bytes()[:4] == b"\x7fELF"
 
 
 def test_packages_are_resolved_apart_from_this_machine(env: Environment, program: Program, tmp_path: Path) -> None:

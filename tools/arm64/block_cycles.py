@@ -5,16 +5,19 @@ What a block costs is kept on disk, so that the second model on a core takes a f
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from converter.errors import ConverterError
+from converter.errors import ConverterError, UsageError
 from converter.load.files import write_files
 from runtime_tests.emulation.blocks import INSTRUCTION_BYTES, Blocks, instructions_of
 from tools.arm64.llvm import ITERATIONS, check_modelled, judged, llvm_version
 
-__all__ = ["SHARE", "Cycles", "block_costs", "cycles_of", "hottest"]
+__all__ = ["SHARE", "Costs", "Cycles", "block_costs", "cycles_of", "hottest"]
+
+Costs = Mapping[bytes, float | None]
+"""Cycles of one execution of a block; None where the block was not understood."""
 
 SHARE = 0.99
 """Of the executed instructions, in the blocks that are judged. The others are many, and take the mean cost of an instruction."""
@@ -35,59 +38,63 @@ class Cycles:
     judged: int
 
 
-def hottest(blocks: Blocks, share: float = SHARE) -> list[bytes]:
-    """The fewest blocks that have at least this share of the executed instructions, the one with the most first."""
-    wanted = share * instructions_of(blocks)
+def hottest(blocks: Blocks, costs: Costs) -> list[bytes]:
+    """The fewest blocks that have at least :data:`SHARE` of the executed instructions, the one with the most first.
+
+    Args:
+        blocks: executed in a region.
+        costs: as far as they are known. Blocks that were not understood are passed over.
+    """
+    wanted = SHARE * instructions_of(blocks)
     chosen: list[bytes] = []
     for code in sorted(blocks, key=lambda code: (-len(code) * blocks[code], code)):
         if wanted <= 0:
             break
-        chosen.append(code)
-        wanted -= len(code) // INSTRUCTION_BYTES * blocks[code]
+        if code not in costs or costs[code] is not None:
+            chosen.append(code)
+            wanted -= len(code) // INSTRUCTION_BYTES * blocks[code]
     return chosen
 
 
-def cycles_of(blocks: Blocks, costs: Mapping[bytes, float]) -> Cycles:
-    """Cycles of a region; blocks that are not among the hottest or have no cost take the mean of the others.
+def cycles_of(blocks: Blocks, costs: Costs) -> Cycles:
+    """Cycles of a region; blocks that are not among the hottest take the mean of these by their instructions.
 
     Args:
         blocks: executed in the region.
-        costs: cycles of one execution of a block.
+        costs: of the hottest blocks and of any others, which does not change the result.
 
     Raises:
-        ConverterError: none of the hottest blocks has a cost.
+        ConverterError: no block was understood.
     """
-    known = {code: blocks[code] for code in hottest(blocks) if code in costs}
-    everything, found = instructions_of(blocks), instructions_of(known)
+    known = {code: cost for code in hottest(blocks, costs) if (cost := costs[code]) is not None}
+    everything, found = instructions_of(blocks), instructions_of({code: blocks[code] for code in known})
     if everything and not found:
-        raise ConverterError("none of the blocks that were executed has a cost", where=f"{len(blocks)} blocks")
-    cycles = sum(costs[code] * executions for code, executions in known.items())
+        raise ConverterError("none of the blocks that were executed was understood", where=f"{len(blocks)} blocks")
+    cycles = sum(cost * blocks[code] for code, cost in known.items())
     return Cycles(everything, cycles * everything / found if found else 0.0, found)
 
 
-def block_costs(regions: Iterable[Blocks], core: str, folder: Path) -> dict[bytes, float]:
+def block_costs(regions: Sequence[Blocks], core: str, folder: Path) -> Costs:
     """Cycles of one execution of each of the hottest blocks of each region, from the disk or judged now.
 
     Args:
         regions: what was executed.
         core: one of :data:`tools.arm64.llvm.CORE_MODELS`.
-        folder: where costs are kept, in a file for each model of a core and version of LLVM. Blocks without a cost are
-            kept, too.
+        folder: where costs are kept, in a file for each model of a core and version of LLVM.
 
     Raises:
         UsageError: LLVM is not there, or the folder cannot be written.
         ConverterError: LLVM failed.
     """
     file = folder / f"{check_modelled(core).processor}-llvm{llvm_version()}-{ITERATIONS}.txt"
-    kept = _read(file)
-    wanted = sorted({code for blocks in regions for code in hottest(blocks)})
-    new = [code for code in wanted if code not in kept]
-    if new:
-        found = judged(new, core)
-        kept |= {code: found.get(code) for code in new}
-        folder.mkdir(parents=True, exist_ok=True)
-        write_files({file: _text(kept).encode()})
-    return {code: cost for code in wanted if (cost := kept[code]) is not None}
+    costs = _read(file)
+    before = len(costs)
+    while new := {code for blocks in regions for code in hottest(blocks, costs) if code not in costs}:
+        found = judged(sorted(new), core)
+        costs |= {code: found.get(code) for code in new}  # others take the place of those that were not understood
+    if len(costs) > before:
+        _write(file, costs)
+    return costs
 
 
 def _read(file: Path) -> dict[bytes, float | None]:
@@ -97,5 +104,11 @@ def _read(file: Path) -> dict[bytes, float | None]:
     return {bytes.fromhex(code): None if cost == "none" else float(cost) for code, cost in rows}
 
 
-def _text(costs: Mapping[bytes, float | None]) -> str:
-    return "".join(f"{code.hex()} {'none' if cost is None else cost}\n" for code, cost in sorted(costs.items()))
+def _write(file: Path, costs: Costs) -> None:
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        hint = "choose another folder for the set-up with --root"
+        raise UsageError(f"the folder cannot be written: {error.strerror}", where=str(file.parent), hint=hint) from None
+    text = "".join(f"{code.hex()} {'none' if cost is None else cost}\n" for code, cost in sorted(costs.items()))
+    write_files({file: text.encode()})

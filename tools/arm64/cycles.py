@@ -21,6 +21,7 @@ from tools.arm64.model_cycles import Amount, ModelCycles, cycles_by_type, cycles
 __all__ = ["cycles_json", "main", "print_by_type", "print_cycles"]
 
 _NONE = ["", "", "", ""]
+_LONGEST = len("QLinearGlobalAveragePool")
 
 
 def cycles_json(found: Sequence[ModelCycles], version: str) -> str:
@@ -65,7 +66,7 @@ def print_cycles(console: Console, found: Sequence[ModelCycles], version: str) -
 
 def print_by_type(console: Console, found: Sequence[ModelCycles]) -> None:
     """A table: what each type of node takes in each model, side by side, with all that makes up the whole."""
-    headings = [f"{place}: {heading}" for place in range(1, len(found) + 1) for heading in ("nodes", "M instr.", "M cycles", "IPC")]
+    headings = [f"{place}\n{heading}" for place in range(1, len(found) + 1) for heading in ("nodes", "M instr.", "M cycles", "IPC")]
     table = _table("type", *headings)
     types = [cycles_by_type(each.nodes) for each in found]
     cost = {op_type: max(sums[op_type][1].cycles for sums in types if op_type in sums) for sums in types for op_type in sums}
@@ -92,7 +93,7 @@ def _cells(amount: Amount) -> tuple[str, str, str]:
 
 def _table(first: str, *others: str) -> Table:
     table = Table()
-    table.add_column(first, overflow="fold")
+    table.add_column(first, overflow="fold", min_width=_LONGEST)
     for heading in others:
         table.add_column(heading, justify="right")
     return table

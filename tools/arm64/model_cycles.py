@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from runtime_tests.emulation.count import Count, count
 from runtime_tests.emulation.emulator import JobResult
 from runtime_tests.emulation.environment import Environment
-from tools.arm64.block_cycles import Cycles, block_costs, cycles_of
+from tools.arm64.block_cycles import Costs, Cycles, block_costs, cycles_of
 from tools.arm64.llvm import check_modelled, llvm_version
 from tools.arm64.per_op import take_apart
 from tools.arm64.split import Piece
@@ -121,12 +121,12 @@ def _check(core: str) -> None:
     llvm_version()
 
 
-def _node(part: Piece, result: JobResult, bound_call: Amount, costs: Mapping[bytes, float]) -> NodeCycles:
+def _node(part: Piece, result: JobResult, bound_call: Amount, costs: Costs) -> NodeCycles:
     taken = _less(_amount(result, costs), bound_call) if result.error is None else None
     return NodeCycles(part.name, part.op_type, part.result, taken, result.error)
 
 
-def _amount(result: JobResult, costs: Mapping[bytes, float]) -> Amount:
+def _amount(result: JobResult, costs: Costs) -> Amount:
     found = cycles_of(result.blocks[0], costs)
     return Amount(found.instructions, found.cycles)
 
