@@ -2,18 +2,15 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 from rich.console import Console
 
 from converter.errors import ModelError, UsageError
-from runtime_tests.emulation.blocks import Blocks
 from runtime_tests.emulation.count import Count
 from runtime_tests.emulation.emulator import Machine
-from runtime_tests.emulation.testing.stand_in import NOP, PER_REGION
-from tools.arm64 import cycles, model_cycles
+from runtime_tests.emulation.testing.stand_in import PER_REGION
 from tools.arm64.block_cycles import Cycles
 from tools.arm64.cycles import main, print_by_type, print_cycles
 from tools.arm64.model_cycles import Amount, ModelCycles, NodeCycles, cycles_by_type
@@ -36,19 +33,6 @@ INTEGER = ModelCycles(
     Amount(10_000, 20_000.0),
     (NodeCycles("first", "QLinearConv", "int8[1]", Amount(900_000, 3_600_000.0), None),),
 )
-
-
-@pytest.fixture
-def half_a_cycle_each(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Instead of LLVM: what the stand-in of the emulated machine executes takes half a cycle."""
-
-    def block_costs(regions: Sequence[Blocks], core: str, folder: Path) -> dict[bytes, float]:
-        assert all(set(blocks) == {NOP} for blocks in regions)
-        return {NOP: 0.5}
-
-    monkeypatch.setattr(model_cycles, "block_costs", block_costs)
-    for module in (model_cycles, cycles):
-        monkeypatch.setattr(module, "llvm_version", lambda: "19.1.7")
 
 
 def rows(console: Console) -> list[list[str]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from tools.arm64.llvm import check_modelled, llvm_version
 from tools.arm64.per_op import take_apart
 from tools.arm64.split import Piece
 
-__all__ = ["Amount", "ModelCycles", "NodeCycles", "cycles_by_type", "cycles_per_op", "model_cycles"]
+__all__ = ["Amount", "ModelCycles", "NodeCycles", "check_cycles", "cycles_by_type", "cycles_per_op", "model_cycles"]
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,8 @@ class NodeCycles:
         result: type and shape of its first output.
         amount: what it takes beyond a run without any node; None if it could not be run by itself.
         error: why not.
+        reads: tensors, constants included.
+        writes: tensors.
     """
 
     name: str
@@ -48,6 +50,8 @@ class NodeCycles:
     result: str
     amount: Amount | None
     error: str | None
+    reads: tuple[str, ...] = ()
+    writes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -98,16 +102,28 @@ def model_cycles(models: Sequence[Path], core: str, env: Environment, *, inputs:
     Raises:
         UsageError: there is no model of the core, or LLVM is not there.
     """
-    _check(core)
+    check_cycles(core)
     counts = count(models, core, inputs=inputs, seed=seed, env=env, blocks=True)
     costs = block_costs([each.blocks[0] for each in counts], core, env.costs)
     return [ModelCycles(each, cycles_of(each.blocks[0], costs)) for each in counts]
 
 
-def cycles_per_op(model: Path, core: str, env: Environment, *, inputs: Path | None = None, seed: int = 0) -> ModelCycles:
-    """Cycles of a whole model, then of each of its nodes. Arguments and exceptions as of :func:`model_cycles`."""
-    _check(core)
-    found = take_apart(model, core, inputs=inputs, seed=seed, env=env, blocks=True)
+def cycles_per_op(
+    model: Path,
+    core: str,
+    env: Environment,
+    *,
+    inputs: Path | None = None,
+    seed: int = 0,
+    select: Callable[[Sequence[Piece]], Sequence[Piece]] = list,
+) -> ModelCycles:
+    """Cycles of a whole model, then of each of its nodes. Other arguments and exceptions as of :func:`model_cycles`.
+
+    Args:
+        select: chooses among the nodes those that are run alone.
+    """
+    check_cycles(core)
+    found = take_apart(model, core, inputs=inputs, seed=seed, env=env, select=select, blocks=True)
     ran = [found.call, found.bound_call, *(result for result in found.alone if result.error is None)]
     costs = block_costs([found.whole.blocks[0], *(result.blocks[0] for result in ran)], core, env.costs)
     bound_call = _amount(found.bound_call, costs)
@@ -115,15 +131,20 @@ def cycles_per_op(model: Path, core: str, env: Environment, *, inputs: Path | No
     return ModelCycles(found.whole, cycles_of(found.whole.blocks[0], costs), _amount(found.call, costs), tuple(nodes))
 
 
-def _check(core: str) -> None:
-    """Before anything is emulated, which takes a while."""
+def check_cycles(core: str) -> None:
+    """Make sure that cycles can be estimated, before anything is emulated, which takes a while.
+
+    Raises:
+        UsageError: there is no model of the core, or LLVM is not there.
+    """
     check_modelled(core)
     llvm_version()
 
 
 def _node(part: Piece, result: JobResult, bound_call: Amount, costs: Costs) -> NodeCycles:
     taken = _less(_amount(result, costs), bound_call) if result.error is None else None
-    return NodeCycles(part.name, part.op_type, part.result, taken, result.error)
+    (node,) = part.model.graph.node
+    return NodeCycles(part.name, part.op_type, part.result, taken, result.error, tuple(node.input), tuple(node.output))
 
 
 def _amount(result: JobResult, costs: Costs) -> Amount:

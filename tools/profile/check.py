@@ -25,15 +25,15 @@ from converter.targets import find_target
 from runtime_tests.emulation.cores import CORES, check_core
 from runtime_tests.emulation.count import count
 from runtime_tests.emulation.environment import RUNTIME_CHOICE, Environment, environment
+from tools.arm64.model_cycles import check_cycles, model_cycles
+from tools.profile.arm64 import CYCLES, INSTRUCTIONS
 
 __all__ = ["Comparison", "compared", "main"]
-
-_INSTRUCTIONS = "instructions"
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """One model: millions of instructions, predicted and counted."""
+    """One model: millions of the target's unit, predicted and counted."""
 
     model: str
     predicted: float
@@ -49,23 +49,32 @@ def compared(models: Sequence[Path], options: Options, core: str, env: Environme
     """Convert each model and compare: the float model, then the integer one.
 
     Raises:
-        UsageError: the target's costs are not instructions, or the emulator is not set up.
+        UsageError: the target's costs are neither instructions nor cycles, or the emulator is not set up.
     """
     target = find_target(options.target)
-    if target.unit != _INSTRUCTIONS:
-        what = f"the costs of target '{target.name}' are {target.unit}, not {_INSTRUCTIONS}"
+    if target.unit not in (INSTRUCTIONS, CYCLES):
+        what = f"the costs of target '{target.name}' are {target.unit}, not {INSTRUCTIONS} or {CYCLES}"
         raise UsageError(what, where="--target", hint="give a target for ARM64")
+    if target.unit == CYCLES:
+        check_cycles(core)
+    env = env or environment()
     found = []
     with tempfile.TemporaryDirectory(prefix="profile-") as folder:
         for place, model in enumerate(models):
             made = Path(folder, f"{place}.onnx")
             report = convert(model, made, options)
-            counts = count([model, made], core, env=env)
+            counts = _counted([model, made], core, env, target.unit)
             for name, predicted, counted in zip(
                 (model.stem, f"{model.stem} int8"), (report.predicted_float, report.predicted), counts, strict=True
             ):
-                found.append(Comparison(name, predicted / 1e6, counted.median / 1e6))
+                found.append(Comparison(name, predicted / 1e6, counted / 1e6))
     return found
+
+
+def _counted(models: Sequence[Path], core: str, env: Environment, unit: str) -> list[float]:
+    if unit == CYCLES:
+        return [each.amount.cycles for each in model_cycles(models, core, env)]
+    return [each.median for each in count(models, core, env=env)]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -90,7 +99,8 @@ def _run(arguments: Sequence[str] | None) -> None:
     env = environment(flags.root, flags.runtime)
     found = compared(flags.models, options, check_core(flags.core), env)
     ran = f"{flags.core}, ONNX Runtime {env.runtime}"
-    _print(Console(width=None if sys.stdout.isatty() else 110, highlight=False), found, flags.target, ran)
+    unit = find_target(flags.target).unit
+    _print(Console(width=None if sys.stdout.isatty() else 110, highlight=False), found, flags.target, f"{ran}: million {unit}")
     worst = max(found, key=lambda each: abs(each.error))
     if flags.within is not None and abs(worst.error) > flags.within:
         what = f"{worst.model} is predicted {worst.error:+.2%} off, {100 * flags.within:g}% were allowed"
@@ -98,7 +108,7 @@ def _run(arguments: Sequence[str] | None) -> None:
 
 
 def _print(console: Console, found: Sequence[Comparison], target: str, ran: str) -> None:
-    table = Table(title=f"target {escape(target)}, {ran}: million instructions", title_justify="left")
+    table = Table(title=f"target {escape(target)}, {ran}", title_justify="left")
     for heading in ("model", "predicted", "counted", "error"):
         table.add_column(heading, justify="left" if heading == "model" else "right", overflow="fold")
     for each in found:

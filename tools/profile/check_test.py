@@ -88,6 +88,18 @@ def test_float_and_integer_models_are_predicted_by_the_prices_of_their_nodes(
     assert rows(capsys.readouterr().out) == 2 * expected
 
 
+def test_a_target_in_cycles_is_compared_with_cycles(
+    model: Path, round_target: Path, no_emulator: None, half_a_cycle_each: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An instruction takes half a cycle here."""
+    round_target.write_text(PRICES.replace('unit = "instructions"', 'unit = "cycles"'))
+    assert main([str(model), "--target", str(round_target), "--core", "cortex-a55"]) == 0
+    printed = capsys.readouterr().out
+    assert "million cycles" in printed
+    assert [row[2] for row in rows(printed)] == 2 * [f"{PER_REGION / 2 / 1e6:.1f}"]
+    assert [row[3] for row in rows(printed)] == [f"{cost / (PER_REGION / 2) - 1:+.1%}" for cost in (FLOAT, INTEGER)]
+
+
 @pytest.mark.parametrize(("within", "code"), [("4.41", 0), ("4.39", 6)])
 def test_the_worst_prediction_decides(
     within: str, code: int, model: Path, round_target: Path, no_emulator: None, capsys: pytest.CaptureFixture[str]
@@ -116,7 +128,7 @@ def test_too_low_is_as_bad_as_too_high(model: Path, round_target: Path, no_emula
     ("words", "code", "what"),
     [
         ([], 2, "the following arguments are required: FLOAT.onnx"),
-        (["{model}", "--target", "x86"], 2, "the costs of target 'x86' are picoseconds, not instructions"),
+        (["{model}", "--target", "x86"], 2, "the costs of target 'x86' are picoseconds, not instructions or cycles"),
         (["{model}", "--target", "z80"], 2, "'z80' is not known"),
         (["{model}", "--core", "z80"], 2, "core 'z80' is not known"),
         (["{model}", "--method", "guess"], 2, "'guess' is not known"),

@@ -1,8 +1,8 @@
 """Fit a target's costs to measurements: ``python -m tools.profile.target TARGET --out FILE.toml``.
 
 Types and settings come from the target named. Costs are measured: counted instructions of an emulated core if ``--core`` is
-given or the target is for ARM64 and this machine is not; by the clock in Node, with ONNX Runtime Web, for the target ``web`` or if
-``--web`` is given; by the clock on this machine otherwise.
+given or the target is for ARM64 and this machine is not, or what is known of its cycles with ``--objective cycles``; by the clock in
+Node, with ONNX Runtime Web, for the target ``web`` or if ``--web`` is given; by the clock on this machine otherwise.
 """
 
 from __future__ import annotations
@@ -31,7 +31,8 @@ from converter.targets.target import Cost, Prices, Target
 from converter.targets.target_file import FILE_SUFFIX, target_text
 from runtime_tests.emulation.cores import CORES, check_core
 from runtime_tests.emulation.environment import RUNTIME_CHOICE, Environment, environment
-from tools.profile.arm64 import counted_nodes
+from tools.arm64.model_cycles import check_cycles
+from tools.profile.arm64 import CYCLES, INSTRUCTIONS, counted_nodes
 from tools.profile.clock import clocked_nodes, prepared
 from tools.profile.fit import Fit, fit, fit_all
 from tools.profile.probes import BRANCH_LETTERS, Probe, feeds, integers, probe_model, probes, seen_in
@@ -49,7 +50,7 @@ _CORES: Mapping[str, str] = {
     "arm64-sme": "max-sme",
 }
 _WEB = "web"
-_INSTRUCTION_FLOOR, _PICOSECOND_FLOOR, _WEB_FLOOR = 20e3, 5e6, 1e6
+_EMULATED_FLOOR, _PICOSECOND_FLOOR, _WEB_FLOOR = 20e3, 5e6, 1e6
 """Costs below which errors in proportion do not matter."""
 
 _RUNS, _ROUNDS = 20, 3
@@ -137,14 +138,14 @@ def _remarks(ran: str, fits: Mapping[str, Fit]) -> dict[str, Any]:
     return {"measured": ran, "errors": "relative: median, largest", **errors}
 
 
-def _emulated(core: str, env: Environment, target: Target, given: Sequence[Probe]) -> Measured:
+def _emulated(core: str, env: Environment, target: Target, given: Sequence[Probe], unit: str) -> Measured:
     model = probe_model(given)
     seen = seen_in(model)
-    in_float, call, ran = counted_nodes(ir.to_proto(model), core, env)
+    in_float, call, ran = counted_nodes(ir.to_proto(model), core, env, unit)
     _, offered = integers(model, seen, target)
     half = probe_model(given, only={name[:BRANCH_LETTERS] for name in offered})
-    in_integer, _, _ = counted_nodes(integers(half, seen_in(half), target)[0], core, env)
-    return _measured(model, in_float, in_integer, offered, call, ran, "instructions", _INSTRUCTION_FLOOR, env.runtime)
+    in_integer, _, _ = counted_nodes(integers(half, seen_in(half), target)[0], core, env, unit)
+    return _measured(model, in_float, in_integer, offered, call, ran, unit, _EMULATED_FLOOR, env.runtime)
 
 
 def _clocked(target: Target, given: Sequence[Probe], visits: _Visits) -> Measured:
@@ -235,6 +236,12 @@ def _run(arguments: Sequence[str] | None) -> None:
     add("--out", type=Path, metavar="FILE.toml", help="write the target; without it, it is only shown")
     add("--name", help="of the target that is written (default: the same)")
     add("--core", help=f"emulate: {' | '.join(CORES)} (default for ARM64 targets on another machine)")
+    add(
+        "--objective",
+        choices=[INSTRUCTIONS, CYCLES],
+        default=INSTRUCTIONS,
+        help="emulated: what a cost is; cycles are an estimate, and need python -m tools.arm64.setup --cycles (default instructions)",
+    )
     add("--runtime", default="newest", metavar="VERSION", help=f"emulated ONNX Runtime: {RUNTIME_CHOICE} (default newest)")
     add("--root", type=Path, metavar="DIR", help="folder of the emulator's set-up")
     add("--web", type=Path, metavar="DIR", help=f"by the clock in Node, with onnxruntime-web in this folder (default {FOLDER_VARIABLE})")
@@ -254,6 +261,8 @@ def _run(arguments: Sequence[str] | None) -> None:
         raise UsageError("nothing would be measured", where="--runs, --visits", hint="give 1 or more")
     web = flags.core is None and (flags.web is not None or base.name == _WEB)
     core = None if web else _core(flags.core, base)
+    if flags.objective == CYCLES:
+        _check_cycles(core)
     package = find_package(flags.web) if web else None
     env = environment(flags.root, flags.runtime)
     console = Console(width=None if sys.stdout.isatty() else 140, highlight=False)
@@ -263,12 +272,19 @@ def _run(arguments: Sequence[str] | None) -> None:
     if package is not None:
         measured = _in_web(base, given, visits, package)
     else:
-        measured = _emulated(core, env, base, given) if core else _clocked(base, given, visits)
+        measured = _emulated(core, env, base, given, flags.objective) if core else _clocked(base, given, visits)
     target, fits = fitted(base, measured)
     target = replace(target, name=flags.name or base.name)
     _print(console, target, fits)
     if flags.out is not None:
         write_files({flags.out.absolute(): target_text(target).encode()})
+
+
+def _check_cycles(core: str | None) -> None:
+    """Raise UsageError if no core is emulated, or its cycles cannot be estimated."""
+    if core is None:
+        raise UsageError("by the clock there are no cycles", where="--objective cycles", hint="give --core to emulate one")
+    check_cycles(core)
 
 
 def _core(asked: str | None, base: Target) -> str | None:

@@ -19,7 +19,7 @@ from converter.targets.target_file import target_text
 from runtime_tests.emulation import emulator
 from runtime_tests.emulation.emulator import Job, JobResult, Machine
 from runtime_tests.emulation.environment import Environment
-from runtime_tests.emulation.testing.stand_in import emulate_here
+from runtime_tests.emulation.testing.stand_in import NOP, emulate_here
 from tools.profile import target as profile_target
 from tools.profile.probes import Probe, probe_model, probes, seen_in
 from tools.profile.samples import Sample
@@ -170,7 +170,9 @@ CALL, NODE, ELEMENT = 5000, 700, 3
 def emulate_by_size(jobs: Sequence[Job], core: str, env: Environment) -> tuple[list[JobResult], Machine]:
     """Stands in for the emulated machine: runs the guest's code here, and counts by nodes and elements written."""
     results, machine = emulate_here(jobs, core, env)
-    return [replace(result, instructions=(_taken(job.model),)) for job, result in zip(jobs, results, strict=True)], machine
+    taken = [_taken(job.model) for job in jobs]
+    blocks = [({NOP: each},) if job.blocks else () for job, each in zip(jobs, taken, strict=True)]
+    return [replace(r, instructions=(each,), blocks=b) for r, each, b in zip(results, taken, blocks, strict=True)], machine
 
 
 def _taken(model: Path) -> int:
@@ -179,26 +181,35 @@ def _taken(model: Path) -> int:
     return CALL + len(graph.node) * (NODE + ELEMENT * size)
 
 
-def test_counted_instructions_of_each_node_are_its_price(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(("objective", "core", "share"), [("instructions", "cortex-a72", 1.0), ("cycles", "cortex-a55", 0.5)])
+def test_what_is_counted_of_each_node_is_its_price(
+    objective: str,
+    core: str,
+    share: float,
+    half_a_cycle_each: None,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
+    """An instruction takes half a cycle here."""
     few = [Probe(op, (shape,) * count) for op, count in (("Sigmoid", 1), ("Mul", 2), ("Sub", 2)) for shape in ((2, 3), (4, 50), (9, 100))]
     monkeypatch.setattr(profile_target, "probes", lambda: few)
     monkeypatch.setattr(emulator, "emulate", emulate_by_size)
     path = tmp_path / "counted.toml"
-    assert main(["arm64", "--core", "cortex-a72", "--out", str(path)]) == 0
+    assert main(["arm64", "--core", core, "--objective", objective, "--out", str(path)]) == 0
     target = find_target(str(path))
-    each = {"node": float(NODE), "element": float(ELEMENT)}
+    each = {"node": share * NODE, "element": share * ELEMENT}
     assert {kind: cost for kind, cost in target.costs.items() if kind != PIECEWISE_LINEAR_KIND} == {
         "Sigmoid": Cost(each, each),
         "Mul": Cost(each, each),
         "Sub": Cost(each, None),
     }
     assert target.other == each
-    assert target.quantize(10) == target.dequantize(10) == NODE + 10 * ELEMENT
-    assert (target.name, target.unit, target.call) == ("arm64", "instructions", CALL)
-    assert target.fit["measured"].startswith("cortex-a72 (")
-    assert f"node {NODE}, element {ELEMENT}" in capsys.readouterr().out
+    assert target.quantize(10) == target.dequantize(10) == share * (NODE + 10 * ELEMENT)
+    assert (target.name, target.unit, target.call) == ("arm64", objective, share * CALL)
+    assert target.fit["measured"].startswith(f"{core} (")
+    assert target.fit["measured"].endswith("cycles by LLVM 19.1.7") == (objective == "cycles")
+    assert f"node {share * NODE:g}, element {share * ELEMENT:g}" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -207,6 +218,8 @@ def test_counted_instructions_of_each_node_are_its_price(
         (["z80"], "'z80' is not known"),
         (["absent.toml"], "the target cannot be read: No such file or directory"),
         (["--core", "z80"], "core 'z80' is not known"),
+        (["--core", "cortex-a53", "--objective", "cycles"], "there is no model of the cycles of core 'cortex-a53'"),
+        ([HERE, "--objective", "cycles"], "by the clock there are no cycles"),
         ([HERE, "--runs", "0"], "nothing would be measured"),
         ([HERE, "--visits", "0"], "nothing would be measured"),
         ([HERE, "--visits", "many"], "argument --visits: invalid int value: 'many'"),
