@@ -15,7 +15,7 @@ from rich.table import Table
 from converter.cli.command import Parser, exit_code
 from converter.load.files import check_outputs, write_files
 from runtime_tests.emulation.environment import RUNTIME_CHOICE, environment
-from tools.arm64.llvm import CORE_MODELS, check_modelled, llvm_version
+from tools.arm64.llvm import CORE_MODELS, check_modelled
 from tools.arm64.model_cycles import Amount, ModelCycles, cycles_by_type, cycles_per_op, model_cycles
 
 __all__ = ["cycles_json", "main", "print_by_type", "print_cycles"]
@@ -24,10 +24,10 @@ _NONE = ["", "", "", ""]
 _LONGEST = len("QLinearGlobalAveragePool")
 
 
-def cycles_json(found: Sequence[ModelCycles], version: str) -> str:
+def cycles_json(found: Sequence[ModelCycles]) -> str:
     """Everything as JSON: what ran, LLVM's version and processor; then for each model the whole, and its parts if it was taken apart."""
     machine = found[0].count.machine
-    llvm = {"version": version, "processor": check_modelled(machine.core).processor}
+    llvm = {"version": found[0].llvm, "processor": check_modelled(machine.core).processor}
     content = {"machine": dataclasses.asdict(machine), "llvm": llvm, "models": [_model(each) for each in found]}
     return json.dumps(content, indent=2) + "\n"
 
@@ -50,10 +50,10 @@ def _model(found: ModelCycles) -> dict[str, object]:
     }
 
 
-def print_cycles(console: Console, found: Sequence[ModelCycles], version: str) -> None:
+def print_cycles(console: Console, found: Sequence[ModelCycles]) -> None:
     """A table: millions of instructions and cycles, both beside the first model's, and instructions of a cycle."""
     machine = found[0].count.machine
-    console.print(f"{machine}; cycles by LLVM {version} for {check_modelled(machine.core).processor}", markup=False)
+    console.print(f"{machine}; cycles by LLVM {found[0].llvm} for {check_modelled(machine.core).processor}", markup=False)
     table = _table("model", "M instructions", "ratio", "M cycles", "ratio", "IPC", "judged")
     first = found[0].amount
     for each in found:
@@ -123,12 +123,11 @@ def _run(arguments: Sequence[str] | None) -> None:
         found = [cycles_per_op(model, flags.core, env, inputs=flags.inputs, seed=flags.seed) for model in flags.models]
     else:
         found = model_cycles(flags.models, flags.core, env, inputs=flags.inputs, seed=flags.seed)
-    version = llvm_version()
-    print_cycles(console, found, version)
+    print_cycles(console, found)
     if flags.per_op:
         print_by_type(console, found)
     if flags.json is not None:
-        write_files({flags.json: cycles_json(found, version).encode()})
+        write_files({flags.json: cycles_json(found).encode()})
 
 
 if __name__ == "__main__":

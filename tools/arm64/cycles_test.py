@@ -18,6 +18,7 @@ from tools.arm64.model_cycles import Amount, ModelCycles, NodeCycles, cycles_by_
 MACHINE = Machine("cortex-a55", ("asimd",), "1.32.0", "2.4.6", "3.11.2")
 FLOAT = ModelCycles(
     Count(Path("a[b].onnx"), "0a", (4_000_000,), MACHINE),
+    "19.1.7",
     Cycles(4_000_000, 8_000_000.0, 3_980_000),
     Amount(10_000, 20_000.0),
     (
@@ -29,6 +30,7 @@ FLOAT = ModelCycles(
 )
 INTEGER = ModelCycles(
     Count(Path("c.onnx"), "0c", (1_000_000,), MACHINE),
+    "19.1.7",
     Cycles(1_000_000, 4_000_000.0, 995_000),
     Amount(10_000, 20_000.0),
     (NodeCycles("first", "QLinearConv", "int8[1]", Amount(900_000, 3_600_000.0), None),),
@@ -54,7 +56,7 @@ def test_the_remainder_is_what_neither_nodes_nor_the_call_take() -> None:
 
 def test_the_table_has_instructions_and_cycles_with_their_ratios() -> None:
     console = Console(file=io.StringIO(), width=120)
-    print_cycles(console, [FLOAT, INTEGER], "19.1.7")
+    print_cycles(console, [FLOAT, INTEGER])
     assert rows(console) == [
         ["a[b].onnx", "4.000", "1.000", "8.000", "1.000", "0.50", "99.5%"],
         ["c.onnx", "1.000", "0.250", "4.000", "0.500", "0.25", "99.5%"],

@@ -60,12 +60,14 @@ class ModelCycles:
 
     Attributes:
         count: instructions, and what ran them.
+        llvm: version of what judged the blocks.
         whole: what the inference takes.
         call: what a run without any node takes; None if the model was not taken apart.
         nodes: in the order in which they run; empty if the model was not taken apart.
     """
 
     count: Count
+    llvm: str
     whole: Cycles
     call: Amount | None = None
     nodes: tuple[NodeCycles, ...] = ()
@@ -102,10 +104,10 @@ def model_cycles(models: Sequence[Path], core: str, env: Environment, *, inputs:
     Raises:
         UsageError: there is no model of the core, or LLVM is not there.
     """
-    check_cycles(core)
+    version = check_cycles(core)
     counts = count(models, core, inputs=inputs, seed=seed, env=env, blocks=True)
     costs = block_costs([each.blocks[0] for each in counts], core, env.costs)
-    return [ModelCycles(each, cycles_of(each.blocks[0], costs)) for each in counts]
+    return [ModelCycles(each, version, cycles_of(each.blocks[0], costs)) for each in counts]
 
 
 def cycles_per_op(
@@ -122,23 +124,23 @@ def cycles_per_op(
     Args:
         select: chooses among the nodes those that are run alone.
     """
-    check_cycles(core)
+    version = check_cycles(core)
     found = take_apart(model, core, inputs=inputs, seed=seed, env=env, select=select, blocks=True)
     ran = [found.call, found.bound_call, *(result for result in found.alone if result.error is None)]
     costs = block_costs([found.whole.blocks[0], *(result.blocks[0] for result in ran)], core, env.costs)
     bound_call = _amount(found.bound_call, costs)
     nodes = (_node(part, result, bound_call, costs) for part, result in zip(found.parts, found.alone, strict=True))
-    return ModelCycles(found.whole, cycles_of(found.whole.blocks[0], costs), _amount(found.call, costs), tuple(nodes))
+    return ModelCycles(found.whole, version, cycles_of(found.whole.blocks[0], costs), _amount(found.call, costs), tuple(nodes))
 
 
-def check_cycles(core: str) -> None:
-    """Make sure that cycles can be estimated, before anything is emulated, which takes a while.
+def check_cycles(core: str) -> str:
+    """Make sure that cycles can be estimated, before anything is emulated, which takes a while; LLVM's version.
 
     Raises:
         UsageError: there is no model of the core, or LLVM is not there.
     """
     check_modelled(core)
-    llvm_version()
+    return llvm_version()
 
 
 def _node(part: Piece, result: JobResult, bound_call: Amount, costs: Costs) -> NodeCycles:

@@ -10,7 +10,6 @@ import onnx
 
 from runtime_tests.emulation.emulator import Machine
 from runtime_tests.emulation.environment import Environment, environment
-from tools.arm64.llvm import llvm_version
 from tools.arm64.model_cycles import cycles_per_op
 from tools.arm64.per_op import count_per_op
 from tools.arm64.split import Piece
@@ -53,7 +52,7 @@ def _in_cycles(path: Path, core: str, env: Environment) -> tuple[list[Timed], fl
     found = cycles_per_op(path, core, env, select=_few_conversions)
     nodes = [(each.op_type, each.name, each.result, None if each.amount is None else each.amount.cycles) for each in found.nodes]
     call = 0.0 if found.call is None else found.call.cycles
-    ran = f"{_ran(found.count.machine)}, cycles by LLVM {llvm_version()}"
+    ran = f"{_ran(found.count.machine)}, cycles by LLVM {found.llvm}"
     return _timed(nodes, [(each.reads, each.writes) for each in found.nodes]), call, ran
 
 

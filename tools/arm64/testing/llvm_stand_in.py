@@ -9,8 +9,7 @@ import pytest
 
 from runtime_tests.emulation.blocks import Blocks
 from runtime_tests.emulation.testing.stand_in import NOP
-from tools.arm64 import cycles, model_cycles
-from tools.profile import arm64
+from tools.arm64 import model_cycles
 
 
 @pytest.fixture
@@ -22,5 +21,4 @@ def half_a_cycle_each(monkeypatch: pytest.MonkeyPatch) -> None:
         return {NOP: 0.5}
 
     monkeypatch.setattr(model_cycles, "block_costs", block_costs)
-    for module in (model_cycles, cycles, arm64):
-        monkeypatch.setattr(module, "llvm_version", lambda: "19.1.7")
+    monkeypatch.setattr(model_cycles, "llvm_version", lambda: "19.1.7")
