@@ -12,7 +12,7 @@ from pathlib import Path
 from converter.errors import ConverterError, UsageError
 from converter.load.files import write_files
 from runtime_tests.emulation.blocks import INSTRUCTION_BYTES, Blocks, instructions_of
-from tools.arm64.llvm import ITERATIONS, check_modelled, judged, llvm_version
+from tools.arm64.llvm import CALL_LATENCY, ITERATIONS, check_modelled, judged, llvm_version
 
 __all__ = ["SHARE", "Costs", "Cycles", "block_costs", "cycles_of", "hottest"]
 
@@ -80,13 +80,13 @@ def block_costs(regions: Sequence[Blocks], core: str, folder: Path) -> Costs:
     Args:
         regions: what was executed.
         core: one of :data:`tools.arm64.llvm.CORE_MODELS`.
-        folder: where costs are kept, in a file for each model of a core and version of LLVM.
+        folder: where costs are kept, in a file for each model of a core, version of LLVM, and way to judge.
 
     Raises:
         UsageError: LLVM is not there, or the folder cannot be written.
         ConverterError: LLVM failed.
     """
-    file = folder / f"{check_modelled(core).processor}-llvm{llvm_version()}-{ITERATIONS}.txt"
+    file = folder / f"{check_modelled(core).processor}-llvm{llvm_version()}-{ITERATIONS}-{CALL_LATENCY}.txt"
     costs = _read(file)
     before = len(costs)
     while new := {code for blocks in regions for code in hottest(blocks, costs) if code not in costs}:

@@ -19,13 +19,27 @@ from converter.errors import ConverterError, UsageError
 from runtime_tests.emulation.blocks import INSTRUCTION_BYTES
 from runtime_tests.emulation.external import run_program
 
-__all__ = ["CORE_MODELS", "ITERATIONS", "PACKAGE", "CoreModel", "check_modelled", "disassembled", "is_installed", "judged", "llvm_version"]
+__all__ = [
+    "CALL_LATENCY",
+    "CORE_MODELS",
+    "ITERATIONS",
+    "PACKAGE",
+    "CoreModel",
+    "check_modelled",
+    "disassembled",
+    "is_installed",
+    "judged",
+    "llvm_version",
+]
 
 RELEASE = 19
 """Of LLVM, in Debian 12. Its plain ``llvm`` is 14, which simulates a Cortex-A57 when asked for a Neoverse-N1."""
 
 PACKAGE = f"llvm-{RELEASE}"
 ITERATIONS = 100
+
+CALL_LATENCY = 1
+"""Cycles of a call itself: what is called consists of blocks of its own. The analyser would take it for 100."""
 
 _DISASSEMBLER, _ANALYSER = f"llvm-mc-{RELEASE}", f"llvm-mca-{RELEASE}"
 _HINT = "install it: python -m tools.arm64.setup --cycles, or apt-get install " + PACKAGE
@@ -140,8 +154,8 @@ def _analysed(blocks: Sequence[Sequence[str]], processor: str) -> dict[int, floa
     with tempfile.TemporaryDirectory(prefix="cycles-") as folder:
         path = Path(folder, "blocks.s")
         path.write_text("".join(_region(place, lines) for place, lines in enumerate(blocks)))
-        command = [_ANALYSER, "--mtriple=aarch64", f"--mcpu={processor}", f"--iterations={ITERATIONS}", "--json"]
-        command += ["--all-views=false", "--summary-view", "--skip-unsupported-instructions=any", str(path)]
+        command = [_ANALYSER, "--mtriple=aarch64", f"--mcpu={processor}", f"--iterations={ITERATIONS}", f"--call-latency={CALL_LATENCY}"]
+        command += ["--json", "--all-views=false", "--summary-view", "--skip-unsupported-instructions=any", str(path)]
         answer = run_program(command, "judging blocks", hint=_FAILED)
     summaries = {int(region["Name"]): region["SummaryView"] for region in json.loads(answer)["CodeRegions"]}
     whole = {place: each for place, each in summaries.items() if each["Instructions"] == ITERATIONS * len(blocks[place])}

@@ -20,6 +20,7 @@ def code(*words: int) -> bytes:
 MUL, NOP, RET = 0x1B017C21, 0xD503201F, 0xD65F03C0  # mul w1, w1, w1; nop; ret
 ADD = 0x91000400  # add x0, x0, #1; other registers by their numbers
 LDADD = 0xB8E00020  # ldaddal w0, w0, [x1]: a core of ARMv8.1 has it
+BL, BLR = 0x94000400, 0xD63F0040  # bl #4096; blr x2
 NONE = 0xFFFFFFFF
 
 
@@ -41,6 +42,16 @@ def test_no_more_instructions_than_the_core_decodes_end_in_a_cycle() -> None:
     assert judged([nothing], "cortex-a76")[nothing] == pytest.approx(16 / 4, abs=0.1)
     sums = code(*[ADD | register << 5 | register for register in range(2, 18)])
     assert judged([sums], "cortex-a55")[sums] == pytest.approx(16 / 2, abs=0.1)
+
+
+@needs_llvm
+@pytest.mark.slow
+@pytest.mark.parametrize(("core", "latency"), [("cortex-a76", 2), ("cortex-a55", 3)])
+@pytest.mark.parametrize("call", [BL, BLR])
+def test_a_call_is_one_instruction(call: int, core: str, latency: int) -> None:
+    """What is called is executed, and so has blocks of its own. Beside a chain of multiplications the call takes little."""
+    block = code(*[MUL] * 20, call)
+    assert judged([block], core)[block] == pytest.approx(latency * 20, abs=1.1)
 
 
 @needs_llvm
