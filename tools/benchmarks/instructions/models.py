@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -139,14 +140,15 @@ def static_model(shop: Workshop, network: str) -> Path:
     """
     source = float_model(shop, network)
     path = shop.folder / f"{source.stem}_quantize_static.onnx"
-    calib = path.with_suffix(".npz")
     key = _key(["quantize_static"], _STATIC, [source, *([] if shop.calib is None else [shop.calib])])
-    write_files({calib: _samples(source, shop.calib)})
-    try:
-        command = ["-m", "tools.benchmarks.real.other_tools", "ort-s8s8", str(source), str(path), str(calib)]
-        _make(shop, path, [*command, "--samples", str(Options.samples)], key)
-    finally:
-        calib.unlink(missing_ok=True)
+    if not _made(path, key):
+        calib = path.with_suffix(".npz")
+        write_files({calib: _samples(source, shop.calib)})
+        try:
+            command = ["-m", "tools.benchmarks.real.other_tools", "ort-s8s8", str(source), str(path), str(calib)]
+            _make(shop, path, [*command, "--samples", str(Options.samples)], key)
+        finally:
+            calib.unlink(missing_ok=True)
     return path
 
 
@@ -154,15 +156,16 @@ def _samples(source: Path, calib: Path | None) -> bytes:
     """An .npz of what a conversion by default calibrates on."""
     feeds = calibration_feeds(load(source), calib, count=Options.samples, seed=Options.seed)
     stream = io.BytesIO()
-    np.savez(stream, **{name: np.concatenate([feed[name] for feed in feeds]) for name in feeds[0]})
+    arrays: dict[str, Any] = {name: np.concatenate([feed[name] for feed in feeds]) for name in feeds[0]}
+    np.savez(stream, **arrays)
     return stream.getvalue()
 
 
 def _make(shop: Workshop, path: Path, command: Sequence[str], key: str) -> None:
-    """Run a command that writes the file, unless the file was written by it with the same key."""
-    stamp = path.with_suffix(".key")
-    if path.exists() and stamp.exists() and stamp.read_text() == key:
+    """Run a command that writes the file, unless the file was made with the same key."""
+    if _made(path, key):
         return
+    stamp = path.with_suffix(".key")
     stamp.unlink(missing_ok=True)
     where = ":".join([str(_ROOT), *(p for p in sys.path if p)])
     limits = {"seconds": shop.seconds, "megabytes": shop.megabytes}
@@ -172,18 +175,23 @@ def _make(shop: Workshop, path: Path, command: Sequence[str], key: str) -> None:
     write_files({stamp: key.encode()})
 
 
+def _made(path: Path, key: str) -> bool:
+    stamp = path.with_suffix(".key")
+    return path.exists() and stamp.exists() and stamp.read_text() == key
+
+
 def _key(words: Iterable[str], sources: Iterable[str], files: Iterable[Path]) -> str:
     """A digest of all that a model depends on: sources that make it, files it is made of, and libraries."""
     digest = hashlib.sha256("|".join([*words, *map(version, _LIBRARIES)]).encode())
     for source in sources:
-        digest.update(_sources(source).encode())
+        digest.update(_digest(source).encode())
     for file in files:
         digest.update(file.read_bytes())
     return digest.hexdigest()
 
 
 @cache
-def _sources(place: str) -> str:
+def _digest(place: str) -> str:
     """A digest of a file, or of the sources in a folder."""
     path = _ROOT / place
     found = [path] if path.is_file() else [f for f in path.rglob("*") if f.suffix in (".py", ".toml") and not f.name.endswith("_test.py")]
