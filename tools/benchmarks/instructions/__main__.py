@@ -14,10 +14,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from converter.cli.command import Parser, exit_code, print_line
+from converter.errors import UsageError
 from runtime_tests.emulation.environment import NEWEST, OLDEST, RUNTIME_CHOICE, environment, runtime_version
 from runtime_tests.emulation.setup import require
 from tools.benchmarks.instructions.measure import Run, measure_row
-from tools.benchmarks.instructions.models import NETWORKS, Workshop, float_model
+from tools.benchmarks.instructions.models import NETWORKS, Workshop, check_network
 from tools.benchmarks.instructions.rows import FLOAT, FORMS, TARGETS, Row, markdown
 from tools.benchmarks.table_file import append_row, read_rows
 
@@ -38,7 +39,12 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--models", type=Path, default=Path("build/instructions"), metavar="FOLDER", help="where models go")
     add("--root", type=Path, metavar="DIR", help="folder of the emulated machine's set-up")
     add("--table", action="store_true", help="measure nothing, print the rows that are there")
-    return parser.parse_args(arguments)
+    flags = parser.parse_args(arguments)
+    for network in flags.networks:
+        check_network(network)
+    if flags.calib is not None and not flags.calib.exists():
+        raise UsageError("there are no such images", where=f"--calib {flags.calib}", hint="give a folder, a zip, .npz or .npy")
+    return flags
 
 
 def wanted(networks: Sequence[str], cores: Sequence[str], runtimes: Sequence[str]) -> Iterator[Row]:
@@ -66,8 +72,6 @@ def _measure(flags: argparse.Namespace, rows: dict[tuple[str, str, str, str], Ro
         folder.mkdir(parents=True, exist_ok=True)
     for runtime in dict.fromkeys(row.runtime for row in missing):
         require(environment(flags.root, runtime))
-    for network in dict.fromkeys(row.network for row in missing):
-        float_model(run.shop, network)
     for row in missing:
         floats = rows.get((*row.key[:-1], FLOAT))
         found = measure_row(run, replace(row, tree=tree), None if floats is None else floats.counted)

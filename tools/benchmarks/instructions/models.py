@@ -26,7 +26,7 @@ from tools.benchmarks.compare.sources import CHECKPOINTS
 from tools.calibration import calibration_feeds
 from tools.processes import run_limited
 
-__all__ = ["NETWORKS", "Ours", "Reference", "Workshop", "float_model", "our_model", "static_model"]
+__all__ = ["NETWORKS", "Ours", "Reference", "Workshop", "check_network", "float_model", "our_model", "static_model"]
 
 _ROOT = Path(__file__).parents[3]
 _STATIC = ("tools/benchmarks/compare/peers.py", "tools/benchmarks/real/other_tools.py")
@@ -89,6 +89,18 @@ class Ours:
     predicted_float: float
 
 
+def check_network(network: str) -> str:
+    """Return it.
+
+    Raises:
+        UsageError: it is neither one of :data:`NETWORKS` nor a file.
+    """
+    if network not in NETWORKS and not Path(network).is_file():
+        hint = f"choose from {', '.join(NETWORKS)}, or give an .onnx file"
+        raise UsageError(f"there is no network '{network}'", where="--networks", hint=hint)
+    return network
+
+
 def float_model(shop: Workshop, network: str) -> Path:
     """The float model.
 
@@ -98,12 +110,8 @@ def float_model(shop: Workshop, network: str) -> Path:
 
     Raises:
         ModelError: it cannot be exported.
-        UsageError: there is no such file.
     """
     if network not in NETWORKS:
-        if not Path(network).is_file():
-            hint = f"choose from {', '.join(NETWORKS)}, or give an .onnx file"
-            raise UsageError(f"there is no network '{network}'", where="--networks", hint=hint)
         return Path(network)
     reference, path = NETWORKS[network], shop.folder / f"{network}.onnx"
     command = ["-m", "models.export", network, str(path), "--size", str(reference.size), "--seed", "0"]
@@ -118,7 +126,6 @@ def our_model(shop: Workshop, network: str, target: str) -> Ours:
 
     Raises:
         ModelError: it makes none.
-        UsageError: there is no such file.
     """
     source = float_model(shop, network)
     path = shop.folder / f"{source.stem}_{target}.onnx"
@@ -136,7 +143,6 @@ def static_model(shop: Workshop, network: str) -> Path:
     Raises:
         ModelError: it makes none.
         CalibrationError: the samples cannot be used.
-        UsageError: there is no such file.
     """
     source = float_model(shop, network)
     path = shop.folder / f"{source.stem}_quantize_static.onnx"
