@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import subprocess
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -21,6 +20,7 @@ from tools.benchmarks.instructions.measure import Run, measure_row
 from tools.benchmarks.instructions.models import NETWORKS, Workshop, check_network
 from tools.benchmarks.instructions.rows import FLOAT, FORMS, TARGETS, Row, markdown
 from tools.benchmarks.table_file import append_row, read_rows
+from tools.benchmarks.tree import described_tree
 
 __all__ = ["main", "wanted"]
 
@@ -67,7 +67,7 @@ def _run(flags: argparse.Namespace) -> None:
 def _measure(flags: argparse.Namespace, rows: dict[tuple[str, str, str, str], Row]) -> None:
     """Add what is missing, here and to the file."""
     missing = [row for row in wanted(flags.networks, flags.cores, flags.runtimes) if row.key not in rows]
-    run, tree = Run(Workshop(flags.models, flags.calib), flags.root), _tree()
+    run, tree = Run(Workshop(flags.models, flags.calib), flags.root), described_tree()
     for folder in (flags.models, flags.out.parent):
         folder.mkdir(parents=True, exist_ok=True)
     for runtime in dict.fromkeys(row.runtime for row in missing):
@@ -78,11 +78,6 @@ def _measure(flags: argparse.Namespace, rows: dict[tuple[str, str, str, str], Ro
         append_row(flags.out, found)
         rows[found.key] = found
         print_line(f"{' '.join(found.key)}: {found.counted or 'failed'} {found.remark}")
-
-
-def _tree() -> str:
-    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
-    return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

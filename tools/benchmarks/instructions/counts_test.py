@@ -14,6 +14,7 @@ from converter.errors import ConverterError, ModelError
 from converter.testing.models import hybrid_model
 from runtime_tests.emulation.environment import NEWEST, OLDEST, environment
 from runtime_tests.emulation.setup import missing_steps
+from tools.benchmarks.compare.sources import CHECKPOINTS
 from tools.benchmarks.instructions import __main__ as command
 from tools.benchmarks.instructions import measure, models
 from tools.benchmarks.instructions.measure import Run, measure_row
@@ -214,7 +215,7 @@ def test_what_does_not_exist_is_told_before_anything_is_made(
 
 
 def test_trained_weights_are_those_of_checkpoints_that_are_there() -> None:
-    assert all((models._ROOT / models.CHECKPOINTS / f"{name}.safetensors").exists() for name, how in NETWORKS.items() if how.trained)
+    assert all((models._ROOT / CHECKPOINTS / f"{name}.safetensors").exists() for name, how in NETWORKS.items() if how.trained)
 
 
 @pytest.mark.slow

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -27,6 +26,7 @@ from tools.benchmarks.real.other_tools import PEERS
 from tools.benchmarks.real.rows import FLOAT, Row, markdown
 from tools.benchmarks.real.tasks import TASKS
 from tools.benchmarks.table_file import append_row, read_rows
+from tools.benchmarks.tree import described_tree
 
 __all__ = ["DATA_VARIABLE", "main", "wanted"]
 
@@ -102,7 +102,7 @@ def _run(flags: argparse.Namespace) -> None:
         flags.models.mkdir(parents=True, exist_ok=True)
         run = Run(flags.data, Workshop(flags.models, flags.samples, flags.peers_python), flags.threads, flags.count)
         done = {row.key for row in rows}
-        missing = [replace(row, tree=_tree()) for row in wanted(flags) if row.key not in done]
+        missing = [replace(row, tree=described_tree()) for row in wanted(flags) if row.key not in done]
         for found in _measured(run, missing, flags.jobs):
             append_row(flags.out, found)
             rows.append(found)
@@ -118,11 +118,6 @@ def _measured(run: Run, rows: Sequence[Row], jobs: int) -> Iterator[Row]:
                 yield future.result()
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
-
-
-def _tree() -> str:
-    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
-    return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

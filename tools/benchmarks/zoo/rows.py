@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from tools.benchmarks.tree import described_tree
 from tools.benchmarks.zoo.export import BATCHES
 from tools.benchmarks.zoo.networks import ALL_FOUR, COMBINATIONS, Entry, How
 from tools.processes import Ended, run_limited
@@ -96,7 +96,7 @@ def wanted(entries: Sequence[Entry], pattern: str, exporters: Sequence[str]) -> 
 
 def measure_row(run: Run, entry: Entry, how: How) -> Row:
     """Export, convert by default and judge; whatever goes wrong is a row that says so."""
-    row = Row(entry.name, how.exporter, BATCHES[how.open_batch], tree=_tree())
+    row = Row(entry.name, how.exporter, BATCHES[how.open_batch], tree=described_tree())
     stem = "_".join(row.key).replace(" ", "_")
     source, converted, report = (run.folder / f"{stem}{ending}" for ending in (".onnx", "_int8.onnx", ".json"))
     for path in (source, converted, report):
@@ -148,11 +148,6 @@ def _judged(row: Row, judged: Ended) -> Row:
 def _chaos(moved: float, expected: float) -> str:
     """What one moved input code does, if that is as much as what is missing."""
     return f"chaotic: one moved code gives {moved:.0f} dB" if moved <= expected else ""
-
-
-def _tree() -> str:
-    command = ["git", "-C", str(_ROOT), "describe", "--always", "--dirty"]
-    return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
 
 
 def markdown(rows: Sequence[Row]) -> str:
