@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import shlex
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
@@ -25,8 +24,8 @@ from runtime_tests.model_pair import ModelPair, open_model_pair, session_setting
 from runtime_tests.parity import check_plan_is_of
 from tools.device_bench.answers import Answers, beside, beside_float, beside_plan
 from tools.device_bench.bench import Found, Model, Settings, measure
+from tools.device_bench.flags import add_device_flags, python_of, tell, transport_of
 from tools.device_bench.report import board_row, report_json, report_table
-from tools.device_bench.transport import Transport, adb_transport, local_transport, ssh_transport
 
 __all__ = ["main"]
 
@@ -43,17 +42,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add = parser.add_argument
     add("floats", type=Path, metavar="FLOAT.onnx")
     add("int8", type=Path, nargs="+", metavar="INT8.onnx", help="what was converted from it; several run in turns, too")
-    ways = parser.add_mutually_exclusive_group(required=True)
-    ways.add_argument("--ssh", metavar="HOST", help="reach the device by ssh, with a key; a phone with Termux too")
-    ways.add_argument("--adb", nargs="?", const="", metavar="SERIAL", help="reach it by adb; without SERIAL the only one")
-    ways.add_argument("--local", action="store_true", help="this machine is the device")
-    add("--ssh-options", default="", metavar="WORDS", help="for ssh, in one word, such as --ssh-options='-p 8022'")
-    add(
-        "--python",
-        default="python3",
-        metavar="WORDS",
-        help="what starts the device's Python, with NumPy and ONNX Runtime (default python3)",
-    )
+    add_device_flags(parser)
     add("--threads", type=int, default=1, metavar="N", help="of each session (default 1)")
     add("--cores", metavar="LIST", help="numbers of cores to stay on, such as 4,5, or none (default: the fastest, one for each thread)")
     add("--warm", type=int, default=5, metavar="N", help="runs of each model before any is timed (default 5)")
@@ -75,8 +64,6 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--json", type=Path, metavar="FILE", help="everything as JSON, outputs and the time of each run included")
     options = parser.parse_args(arguments)
     parser.check_least(options, threads=1, warm=0, seconds=0, samples=1)
-    if options.ssh_options and options.ssh is None:
-        parser.error("--ssh-options means nothing without --ssh")
     if options.plan_in and len(options.plan_in) != len(options.int8):
         parser.error(f"{len(options.int8)} int8 models and {len(options.plan_in)} plans: give one for each, or none")
     return options
@@ -86,14 +73,14 @@ def _run(options: argparse.Namespace) -> None:
     inputs = {"FLOAT.onnx": options.floats, **{f"INT8.onnx {path}": path for path in options.int8}}
     inputs |= {f"--plan-in {path}": path for path in options.plan_in}
     check_outputs({"--json": options.json} if options.json is not None else {}, inputs)
-    device = _transport(options)
-    settings = Settings(_words(options.python, "--python"), options.threads, _cores(options.cores), options.warm, options.seconds)
+    device = transport_of(options)
+    settings = Settings(python_of(options), options.threads, _cores(options.cores), options.warm, options.seconds)
     pairs = [_pair(options, path) for path in options.int8]
     plans = [read_plan(path) for path in options.plan_in]
     for plan, pair, path in zip(plans, pairs, options.plan_in, strict=False):
         check_plan_is_of(plan, pair, path)
     models = [Model(options.floats, pairs[0].floats.external), *(_model(options, pair) for pair in pairs)]
-    found = measure(device, models, stacked(pairs[0].feeds), settings, _tell)
+    found = measure(device, models, stacked(pairs[0].feeds), settings, tell)
     answers = _answers(found, pairs, plans, options.plan_in)
     if options.json is not None:
         write_files({options.json: report_json(found, settings, models, answers).encode()})
@@ -102,26 +89,6 @@ def _run(options: argparse.Namespace) -> None:
     print_line(render(report_table(found, models, answers), width, terminal=terminal).rstrip("\n"))
     print_line(f"row for docs/devices.md: {board_row(found, models)}")
     _judge(found, models, answers, options.at_least)
-
-
-def _tell(text: str) -> None:
-    sys.stderr.write(f"{text}\n")
-
-
-def _transport(options: argparse.Namespace) -> Transport:
-    if options.ssh is not None:
-        return ssh_transport(options.ssh, _words(options.ssh_options, "--ssh-options"))
-    return local_transport() if options.local else adb_transport(options.adb or None)
-
-
-def _words(text: str, flag: str) -> tuple[str, ...]:
-    try:
-        words = tuple(shlex.split(text))
-    except ValueError as error:
-        raise UsageError(f"the words cannot be told apart: {error}", where=f"{flag} {text}", hint="close the quotes") from None
-    if not words and flag == "--python":
-        raise UsageError("nothing starts Python", where=flag, hint="give a path, such as /usr/bin/python3")
-    return words
 
 
 def _cores(text: str | None) -> tuple[int, ...] | None:

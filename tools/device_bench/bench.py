@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import tarfile
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -10,11 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from converter.errors import ConverterError, ModelError
+from converter.errors import ModelError
 from converter.runtime.session import first_line
 from runtime_tests.emulation.guest import load_tensors
 from runtime_tests.emulation.inputs import Samples
-from tools.device_bench.bundle import Python, add_json, add_model, add_modules, add_samples, run_module, send
+from tools.device_bench.bundle import Python, add_json, add_model, add_modules, add_samples, describe, run_module, send
 from tools.device_bench.state import State, core_mask, fastest_cores, read_state
 from tools.device_bench.transport import Transport, remote_folder
 
@@ -117,8 +116,8 @@ def measure(
         wanted = fastest_cores(state.cores, settings.threads) if settings.cores is None else settings.cores
         mask = core_mask(wanted) if wanted else None
         tell("sending the runner")
-        _send(device, folder, scratch, add_modules)
-        about = _described(device, settings.python, folder)
+        send(device, folder, scratch, add_modules)
+        about = describe(device, settings.python, folder)
         tell("sending the models")
         names: list[str] = []
 
@@ -131,7 +130,7 @@ def measure(
             turns = {"models": [f"{folder}/{file}" for file in names], "samples": f"{folder}/{_SAMPLES}"}
             add_json(archive, "turns.json", {**turns, "threads": settings.threads, "warm": settings.warm, "seconds": settings.seconds})
 
-        _send(device, folder, scratch, add)
+        send(device, folder, scratch, add)
         process = _child_ran(device, settings.python, folder, "process.json", "no model", mask)
         peaks, outputs = [], []
         for place, model in enumerate(models):
@@ -149,24 +148,6 @@ def measure(
     cores = None if turned["cores"] is None else tuple(turned["cores"])
     versions = {part: about[part] for part in ("python", "numpy", "onnxruntime")}
     return Found(device.name, about["machine"], versions, cores, before, after, process, ran)
-
-
-def _send(device: Transport, folder: str, scratch: Path, add: Callable[[tarfile.TarFile], None]) -> None:
-    bundle = scratch / "bundle.tar"
-    with tarfile.open(bundle, "w", format=tarfile.GNU_FORMAT) as archive:
-        add(archive)
-    send(device, bundle, folder)
-    bundle.unlink()
-
-
-def _described(device: Transport, python: Python, folder: str) -> dict[str, Any]:
-    """What is installed there."""
-    try:
-        return run_module(device, python, folder, "tools.device_bench.runner")
-    except ConverterError as error:
-        what = f"the device has no Python that can import NumPy and ONNX Runtime: {error.what.rpartition(': ')[2]}"
-        hint = "install both there (pip install numpy onnxruntime), or name another one with --python"
-        raise ConverterError(what, where=f"{device.name}: {shlex.join(python)}", hint=hint) from None
 
 
 def _child(folder: str, model: str | None, place: int, settings: Mapping[str, str]) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import io
 import json
 import shlex
 import tarfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -15,13 +15,14 @@ from runtime_tests.emulation.guest import save_tensors
 from runtime_tests.emulation.inputs import Samples
 from tools.device_bench.transport import Transport
 
-__all__ = ["START", "Python", "add_file", "add_json", "add_model", "add_modules", "add_samples", "run_module", "send"]
+__all__ = ["START", "Python", "add_file", "add_json", "add_model", "add_modules", "add_samples", "describe", "run_module", "send"]
 
 _ROOT = Path(__file__).resolve().parents[2]
 _MODULES = (
     "runtime_tests/emulation/guest.py",
     "runtime_tests/child.py",
     "tools/device_bench/runner.py",
+    "tools/device_bench/profiler.py",
 )
 _PACKAGES = ("runtime_tests", "runtime_tests/emulation", "tools", "tools/device_bench")
 
@@ -76,12 +77,20 @@ def add_file(archive: tarfile.TarFile, name: str, content: bytes) -> None:
     archive.addfile(entry, io.BytesIO(content))
 
 
-def send(device: Transport, archive: Path, folder: str) -> None:
-    """Push an archive and unpack it on the device."""
+def send(device: Transport, folder: str, scratch: Path, add: Callable[[tarfile.TarFile], None]) -> None:
+    """Push an archive that ``add`` fills, and unpack it on the device.
+
+    Args:
+        scratch: a folder of this machine.
+    """
+    archive = scratch / "bundle.tar"
+    with tarfile.open(archive, "w", format=tarfile.GNU_FORMAT) as bundle:
+        add(bundle)
     there = f"{folder}/bundle.tar"
     device.push(archive, there)
     device.run(["tar", "-x", "-f", there, "-C", folder])
     device.run(["rm", "-f", there])
+    archive.unlink()
 
 
 def run_module(device: Transport, python: Python, folder: str, module: str, *arguments: str, mask: str | None = None) -> dict[str, Any]:
@@ -103,3 +112,17 @@ def run_module(device: Transport, python: Python, folder: str, module: str, *arg
             what, where=f"{device.name}: {told.strip()[-100:]!r}", hint=f"see what {shlex.join(python)} is there"
         ) from None
     return found
+
+
+def describe(device: Transport, python: Python, folder: str) -> dict[str, Any]:
+    """What is installed on the device, as :mod:`tools.device_bench.runner` tells without a job.
+
+    Raises:
+        ConverterError: its Python cannot import what is needed.
+    """
+    try:
+        return run_module(device, python, folder, "tools.device_bench.runner")
+    except ConverterError as error:
+        what = f"the device has no Python that can import NumPy and ONNX Runtime: {error.what.rpartition(': ')[2]}"
+        hint = "install both there (pip install numpy onnxruntime), or name another one with --python"
+        raise ConverterError(what, where=f"{device.name}: {shlex.join(python)}", hint=hint) from None
