@@ -43,7 +43,7 @@ def baseline_text(path: Path) -> str:
     if not figures:
         raise UsageError("the validation has no figure to keep", where=str(path), hint="write it with python -m runtime_tests --json")
     whole: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    kept = {"figures": figures, **{part: whole[part] for part in ("models", "machine") if part in whole}}
+    kept: dict[str, Any] = {"figures": figures, **{part: whole[part] for part in ("models", "machine") if part in whole}}
     return json.dumps(kept, indent=2) + "\n"
 
 

@@ -18,8 +18,8 @@ MARK = "<!-- bridgequant int8 -->"
 
 _LONGEST = 400
 _EQUAL = 1e-9
-_MARKUP = str.maketrans({letter: f"\\{letter}" for letter in "\\`*_{}[]<>()#|~"})
-"""Names come from files of whoever opened the pull request."""
+_MARKUP = str.maketrans({"&": "&amp;", "@": "&#64;", **{letter: f"\\{letter}" for letter in "\\`*_{}[]<>()#|~"}})
+"""Names come from files of whoever opened the pull request; an at sign would call people."""
 
 
 @dataclass(frozen=True)
@@ -124,4 +124,4 @@ def _gates(name: str, value: float, gates: Sequence[Gate]) -> str:
 def _plain(text: str) -> str:
     """Text that means nothing in Markdown or HTML, in one line."""
     line = " ".join(text.split())
-    return (line if len(line) <= _LONGEST else f"{line[: _LONGEST - 1]}…").replace("&", "&amp;").translate(_MARKUP)
+    return (line if len(line) <= _LONGEST else f"{line[: _LONGEST - 1]}…").translate(_MARKUP)

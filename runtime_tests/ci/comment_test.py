@@ -55,7 +55,7 @@ def test_the_verdict(figures: dict[str, float] | None, failures: list[Failure], 
 def test_names_from_a_model_are_no_markup() -> None:
     text = comment(None, None, [], [Failure("parity", "at '<img src=x>`a`[b](c)|\n# title @team", False)])
     line = next(line for line in text.splitlines() if line.startswith("* "))
-    assert line == "* parity: at '\\<img src=x\\>\\`a\\`\\[b\\]\\(c\\)\\| \\# title @team"
+    assert line == "* parity: at '\\<img src=x\\>\\`a\\`\\[b\\]\\(c\\)\\| \\# title &#64;team"
 
 
 def test_without_gates_none_are_said_to_be_kept() -> None:

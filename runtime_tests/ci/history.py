@@ -58,22 +58,17 @@ def _chart(history: Sequence[Version], name: str) -> Iterator[str]:
     yield f'<text x="{_WIDTH - _RIGHT}" y="18" text-anchor="end" fill="{_FAINT}">{there[-1]:.5g}{way}</text>'
     bottom = _HEIGHT - _BOTTOM
     yield f'<path d="M{_LEFT} {_TOP}V{bottom}H{_WIDTH - _RIGHT}" fill="none" stroke="{_FAINT}" stroke-width="0.5"/>'
-    for value, (_, y) in {
-        value: place for value, place in zip(values, places, strict=True) if place is not None and value in _ends(there)
-    }.items():
-        yield f'<text x="{_LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{value:.5g}</text>'
+    heights = {value: place[1] for value, place in zip(values, places, strict=True) if value is not None and place is not None}
+    for value in sorted({min(there), max(there)}):
+        yield f'<text x="{_LEFT - 6}" y="{heights[value] + 4:.1f}" text-anchor="end">{value:.5g}</text>'
     yield f'<text x="{_LEFT}" y="{bottom + 16}" fill="{_FAINT}">{escape(history[0].day)}</text>'
     if len(history) > 1:
         yield f'<text x="{_WIDTH - _RIGHT}" y="{bottom + 16}" text-anchor="end" fill="{_FAINT}">{escape(history[-1].day or "now")}</text>'
     line = " ".join(f"{x:.1f},{y:.1f}" for x, y in (place for place in places if place is not None))
     yield f'<polyline points="{line}" fill="none" stroke="{_LINE}" stroke-width="1.5"/>'
-    for version, value, place in zip(history, values, places, strict=True):
+    for version, now, place in zip(history, values, places, strict=True):
         if place is not None:
             about = f"{version.day} {version.commit} {version.subject}".strip() if version.commit else "now"
             colour = _LINE if version.commit else _NOW
-            title = f"<title>{value:.5g}: {escape(about)}</title>"
+            title = f"<title>{now:.5g}: {escape(about)}</title>"
             yield f'<circle cx="{place[0]:.1f}" cy="{place[1]:.1f}" r="3.5" fill="{colour}">{title}</circle>'
-
-
-def _ends(values: Sequence[float]) -> set[float]:
-    return {min(values), max(values)}

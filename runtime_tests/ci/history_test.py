@@ -61,7 +61,7 @@ def test_the_history_is_that_of_the_committed_file(repository: Path) -> None:
 
 
 def test_a_file_outside_of_git_has_no_history(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="Git does not tell the history: .*not a git repository"):
+    with pytest.raises(UsageError, match=r"Git does not tell the history: .*not a git repository"):
         versions(written(tmp_path / "baseline.json", size_mb=1.0))
 
 
