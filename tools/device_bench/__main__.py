@@ -25,6 +25,7 @@ from runtime_tests.parity import check_plan_is_of
 from tools.device_bench.answers import Answers, beside, beside_float, beside_plan
 from tools.device_bench.bench import Found, Model, Settings, measure
 from tools.device_bench.flags import add_device_flags, python_of, tell, transport_of
+from tools.device_bench.native import Native, check_native
 from tools.device_bench.report import board_row, report_json, report_table
 
 __all__ = ["main"]
@@ -43,6 +44,8 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("floats", type=Path, metavar="FLOAT.onnx")
     add("int8", type=Path, nargs="+", metavar="INT8.onnx", help="what was converted from it; several run in turns, too")
     add_device_flags(parser)
+    add("--library", type=Path, metavar="FILE", help="ONNX Runtime's own library, for a device without Python; with --runner")
+    add("--runner", type=Path, metavar="FILE", help="what tools/device_bench/native.c was built to, for the device")
     add("--threads", type=int, default=1, metavar="N", help="of each session (default 1)")
     add("--cores", metavar="LIST", help="numbers of cores to stay on, such as 4,5, or none (default: the fastest, one for each thread)")
     add("--warm", type=int, default=5, metavar="N", help="runs of each model before any is timed (default 5)")
@@ -74,7 +77,7 @@ def _run(options: argparse.Namespace) -> None:
     inputs |= {f"--plan-in {path}": path for path in options.plan_in}
     check_outputs({"--json": options.json} if options.json is not None else {}, inputs)
     device = transport_of(options)
-    settings = Settings(python_of(options), options.threads, _cores(options.cores), options.warm, options.seconds)
+    settings = Settings(python_of(options), _native(options), options.threads, _cores(options.cores), options.warm, options.seconds)
     pairs = [_pair(options, path) for path in options.int8]
     plans = [read_plan(path) for path in options.plan_in]
     for plan, pair, path in zip(plans, pairs, options.plan_in, strict=False):
@@ -89,6 +92,16 @@ def _run(options: argparse.Namespace) -> None:
     print_line(render(report_table(found, models, answers), width, terminal=terminal).rstrip("\n"))
     print_line(f"row for docs/devices.md: {board_row(found, models)}")
     _judge(found, models, answers, options.at_least)
+
+
+def _native(options: argparse.Namespace) -> Native | None:
+    if options.library is None and options.runner is None:
+        return None
+    if options.library is None or options.runner is None:
+        raise UsageError("--library and --runner go together", where="--library, --runner", hint="give both, or neither")
+    native = Native(options.library, options.runner)
+    check_native(native)
+    return native
 
 
 def _cores(text: str | None) -> tuple[int, ...] | None:

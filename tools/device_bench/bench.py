@@ -9,17 +9,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from converter.errors import ModelError
+from converter.errors import ConverterError, ModelError
 from converter.runtime.session import first_line
-from runtime_tests.emulation.guest import load_tensors
 from runtime_tests.emulation.inputs import Samples
-from tools.device_bench.bundle import Python, add_json, add_model, add_modules, add_samples, describe, run_module, send
+from tools.device_bench.bundle import Python, add_model, send
+from tools.device_bench.native import Native
+from tools.device_bench.runners import Job, NativeRunner, PythonRunner, Runner
 from tools.device_bench.state import State, core_mask, fastest_cores, read_state
 from tools.device_bench.transport import Transport, remote_folder
 
 __all__ = ["Found", "Model", "Ran", "Settings", "measure"]
-
-_SAMPLES = "samples.npz"
 
 
 @dataclass(frozen=True)
@@ -43,6 +42,7 @@ class Settings:
 
     Attributes:
         python: words that start the device's Python.
+        native: what runs instead of Python, if it is given.
         threads: of each session.
         cores: numbers of the cores to stay on; None for the fastest, as many as threads; empty for no pinning.
         warm: runs of each model before any is timed.
@@ -50,6 +50,7 @@ class Settings:
     """
 
     python: Python = ("python3",)
+    native: Native | None = None
     threads: int = 1
     cores: tuple[int, ...] | None = None
     warm: int = 5
@@ -78,7 +79,7 @@ class Found:
     Attributes:
         device: how it was reached.
         machine: its architecture, as Python says there.
-        versions: of ``python``, ``numpy`` and ``onnxruntime`` there.
+        versions: of ``onnxruntime`` there, and of ``python`` and ``numpy`` if they ran.
         cores: on which the models ran; None if the device does not tell.
         before: the device before the turns.
         after: right after the last one.
@@ -115,54 +116,49 @@ def measure(
         state = read_state(device)
         wanted = fastest_cores(state.cores, settings.threads) if settings.cores is None else settings.cores
         mask = core_mask(wanted) if wanted else None
+        runner: Runner = (
+            PythonRunner(device, folder, settings.python) if settings.native is None else NativeRunner(device, folder, settings.native)
+        )
         tell("sending the runner")
-        send(device, folder, scratch, add_modules)
-        about = describe(device, settings.python, folder)
+        send(device, folder, scratch, runner.add_program)
+        about = runner.about()
+        if about["error"] is not None:
+            raise ConverterError(f"ONNX Runtime does not load on the device: {about['error']}", where=device.name)
         tell("sending the models")
-        names: list[str] = []
+        jobs: list[Job] = []
 
         def add(archive: tarfile.TarFile) -> None:
-            names.extend(add_model(archive, f"model{place}", model.path, model.external) for place, model in enumerate(models))
-            add_samples(archive, _SAMPLES, samples, scratch)
-            for place, (model, file) in enumerate(zip(models, names, strict=True)):
-                add_json(archive, f"child{place}.json", _child(folder, file, place, model.settings(about["machine"])))
-            add_json(archive, "process.json", _child(folder, None, 0, {}))
-            turns = {"models": [f"{folder}/{file}" for file in names], "samples": f"{folder}/{_SAMPLES}"}
-            add_json(archive, "turns.json", {**turns, "threads": settings.threads, "warm": settings.warm, "seconds": settings.seconds})
+            names = tuple(add_model(archive, f"model{place}", model.path, model.external) for place, model in enumerate(models))
+            kernels = tuple(model.settings(about["machine"]) for model in models)
+            jobs.append(Job(names, kernels, settings.threads, settings.warm, settings.seconds))
+            runner.add_job(archive, jobs[0], samples, scratch)
 
         send(device, folder, scratch, add)
-        process = _child_ran(device, settings.python, folder, "process.json", "no model", mask)
+        (job,) = jobs
+        process = _peak(runner.once(job, None, mask), device, "no model")
         peaks, outputs = [], []
         for place, model in enumerate(models):
             tell(f"outputs and memory of {model.path.name}")
-            peaks.append(_child_ran(device, settings.python, folder, f"child{place}.json", str(model.path), mask))
-            device.pull(f"{folder}/outputs{place}.npz", scratch / "outputs.npz")
-            outputs.append(load_tensors(scratch / "outputs.npz"))
+            peaks.append(_peak(runner.once(job, place, mask), device, str(model.path)))
+            outputs.append(runner.outputs(place, scratch))
         tell(f"turns, for {settings.seconds:g} s")
         before = read_state(device)
-        turned = run_module(device, settings.python, folder, "tools.device_bench.runner", f"{folder}/turns.json", mask=mask)
+        turned = runner.turns(job, mask)
         after = read_state(device)
     if turned["error"] is not None:
         raise ModelError(f"a model does not run on the device: {first_line(turned['error'])}", where=device.name)
     ran = tuple(Ran(tuple(times), peak, output) for times, peak, output in zip(turned["times"], peaks, outputs, strict=True))
-    cores = None if turned["cores"] is None else tuple(turned["cores"])
-    versions = {part: about[part] for part in ("python", "numpy", "onnxruntime")}
-    return Found(device.name, about["machine"], versions, cores, before, after, process, ran)
+    used = turned.get("cores", list(wanted) if wanted else None)
+    versions: dict[str, str] = {part: about[part] for part in ("python", "numpy", "onnxruntime") if part in about}
+    return Found(device.name, about["machine"], versions, None if used is None else tuple(used), before, after, process, ran)
 
 
-def _child(folder: str, model: str | None, place: int, settings: Mapping[str, str]) -> dict[str, Any]:
-    """A job of :mod:`runtime_tests.child`."""
-    return {
-        "model": None if model is None else f"{folder}/{model}",
-        "settings": dict(settings),
-        "samples": f"{folder}/{_SAMPLES}",
-        "outputs": f"{folder}/outputs{place}.npz",
-    }
+def _peak(told: Mapping[str, Any], device: Transport, model: str) -> int:
+    """Bytes at the peak of a process that ran a model.
 
-
-def _child_ran(device: Transport, python: Python, folder: str, job: str, model: str, mask: str | None) -> int:
-    """Bytes at the peak of a process that ran a job."""
-    told = run_module(device, python, folder, "runtime_tests.child", f"{folder}/{job}", mask=mask)
+    Raises:
+        ModelError: it did not run.
+    """
     if told["error"] is not None:
         what = f"the model does not run in ONNX Runtime {told['onnxruntime']} on the device: {first_line(told['error'])}"
         raise ModelError(what, where=f"{device.name}: {model}", hint="see docs/runtimes.md for versions that run it")

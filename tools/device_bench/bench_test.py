@@ -11,52 +11,22 @@ import sys
 import tempfile
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pytest
 
 from converter.plan.serialization import plan_to_json
 from converter.planning.replay import read_plan
-from converter.runtime.session import open_session
 from runtime_tests.emulation.command import command_line, guest_variables, lay_out_root
 from runtime_tests.emulation.environment import environment
 from runtime_tests.emulation.setup import missing_steps
-from runtime_tests.model_pair import open_model_pair
 from tools.device_bench.__main__ import main
 from tools.device_bench.bundle import START
 from tools.device_bench.state import SCRIPT
 from tools.device_bench.testing.adb import calls_in
 from tools.device_bench.testing.converted import Converted
+from tools.device_bench.testing.whole import QUICK, benched, check
 
 pytestmark = pytest.mark.slow
-
-QUICK = ["--seconds", "0", "--warm", "0", "--samples", "2"]
-
-
-def benched(files: Converted, *flags: str, plan: bool = True) -> dict[str, Any]:
-    """The JSON of a run that is to succeed."""
-    out = files.floats.with_name("out.json")
-    words = [str(files.floats), str(files.int8), *QUICK, "--json", str(out)]
-    assert main([*words, *(["--plan-in", str(files.plan)] if plan else []), *flags]) == 0
-    found: dict[str, Any] = json.loads(out.read_text())
-    return found
-
-
-def check(found: dict[str, Any], files: Converted, machine: str) -> None:
-    """Times of both models, and the answers of this machine with the kernels of ARM64."""
-    floats, int8 = found["models"]
-    assert (found["device"]["machine"], floats["file"], int8["file"]) == (machine, "float.onnx", "int8.onnx")
-    assert [len(model["times_ms"]) for model in (floats, int8)] == [5, 5]
-    assert floats["ratio"]["ratio"] == 1.0 and min(int8["times_ms"]) <= int8["p50_ms"] <= int8["p90_ms"] <= max(int8["times_ms"])
-    assert int8["memory_mb"] > 0 and found["process_mb"] > 0
-    assert int8["answers"]["here"]["equal"] == int8["answers"]["here"]["predictions"] == 2
-    plan = int8["answers"]["plan"]
-    assert plan["parity_db"] > plan["float_db"] + 6.0 and plan["reference"] == "a simulation of the plan"
-    pair = open_model_pair(files.floats, files.int8, count=2, seed=1)
-    (name, told), *_ = int8["outputs"].items()
-    wanted = [open_session(files.int8, settings=pair.settings).run([name], dict(feed))[0] for feed in pair.feeds]
-    np.testing.assert_allclose(np.array(told["values"]), np.stack(wanted), atol=0.02 * np.abs(wanted).max())
 
 
 def test_this_machine(converted: Converted, capsys: pytest.CaptureFixture[str]) -> None:
@@ -108,7 +78,7 @@ def test_adb_is_called_with_exactly_these_commands(converted: Converted, adb_cal
 def shown(word: str) -> str:
     """Words as they are, but for files of this machine, whose folder differs from run to run."""
     here = word.startswith(tempfile.gettempdir()) and Path(word).parent.name.startswith("device-")
-    return {"bundle.tar": "BUNDLE", "outputs.npz": "OUTPUTS"}[Path(word).name] if here else word
+    return {"bundle.tar": "BUNDLE", "outputs": "OUTPUTS"}[Path(word).name] if here else word
 
 
 @pytest.mark.skipif(bool(missing_steps(environment())), reason="the ARM64 emulation is not set up (python -m tools.arm64.setup)")

@@ -116,7 +116,8 @@ def report_table(found: Found, models: Sequence[Model], answers: Sequence[Answer
 
 
 def _title(found: Found) -> str:
-    versions = f"ONNX Runtime {found.versions['onnxruntime']}, NumPy {found.versions['numpy']}, Python {found.versions['python']}"
+    names = {"onnxruntime": "ONNX Runtime", "numpy": "NumPy", "python": "Python"}
+    versions = ", ".join(f"{name} {found.versions[part]}" for part, name in names.items() if part in found.versions)
     return f"{found.before.name or 'a device'} ({found.machine}), {versions}"
 
 
