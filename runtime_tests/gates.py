@@ -25,7 +25,7 @@ from typing import Any
 from converter.errors import UsageError
 from runtime_tests.results import KINDS
 
-__all__ = ["GATES", "Gate", "check_fine_enough", "check_measurable", "miss", "read_gates"]
+__all__ = ["GATES", "Gate", "check_fine_enough", "check_measurable", "miss", "read_gates", "stored_figures"]
 
 GATES: Mapping[str, str] = {f"{'min' if kind.higher_is_better else 'max'}_{name}": name for name, kind in KINDS.items()}
 """Every gate that can be in a file, and the figure it is about."""
@@ -112,7 +112,7 @@ def _baseline(path: Path, table: Any) -> list[Gate]:
     tolerance = _number(table.get("tolerance", 0.0), f"{where} tolerance")
     if not 0 <= tolerance < 1:
         raise UsageError(f"a tolerance of {tolerance:g} makes no sense", where=where, hint="it is a share: 0.01 is one percent")
-    stored = _stored_figures(path.parent / table["file"])
+    stored = stored_figures(path.parent / table["file"])
     names = _compared(table.get("figures"), stored, where)
     if not names:
         hint = "write it with --json and the flags that measure the figures, or name some as figures = [...]"
@@ -121,7 +121,12 @@ def _baseline(path: Path, table: Any) -> list[Gate]:
     return [Gate(f"{_BASELINE} {name}", name, _worse(name, stored[name], tolerance), origin, path) for name in names]
 
 
-def _stored_figures(path: Path) -> dict[str, float]:
+def stored_figures(path: Path) -> dict[str, float]:
+    """The figures of a validation that was written with ``--json``.
+
+    Raises:
+        UsageError: the file cannot be read, or is something else.
+    """
     hint = "write one with --json, and keep it beside the gates"
     try:
         figures = json.loads(path.read_text(encoding="utf-8"))["figures"]

@@ -27,7 +27,7 @@ from converter.targets import DEFAULT_TARGET, TARGETS, find_target
 from models.evaluate import exact_setting
 from runtime_tests.emulation.inputs import read_model
 
-__all__ = ["ModelPair", "open_model_pair", "stacked"]
+__all__ = ["ModelPair", "open_model_pair", "session_settings", "stacked"]
 
 _BITS = re.compile(r"W([4-8])A([4-8])")
 
@@ -107,7 +107,7 @@ def open_model_pair(
         path,
         model,
         made_for,
-        _settings(model, target or made_for, named=target is not None),
+        session_settings(model, target or made_for, named=target is not None),
         (int(bits[1]), int(bits[2])) if bits else None,
         prepared,
         samples.calibration[:count],
@@ -133,12 +133,19 @@ def _check_pair(source: Source, model: onnx.ModelProto, path: Path) -> None:
             raise ModelError(f"the two models have different {kind}", where=where, hint="give a float model and its own conversion")
 
 
-def _settings(model: onnx.ModelProto, target: str | None, *, named: bool) -> Mapping[str, str]:
-    """Settings of the target; for a file of unknown origin, what keeps signed kernels signed."""
+def session_settings(model: onnx.ModelProto, target: str | None, *, named: bool, machine: str | None = None) -> Mapping[str, str]:
+    """Settings of the target; for a file of unknown origin, what keeps signed kernels signed.
+
+    Args:
+        target: name or file of a machine class; None if nobody says.
+        named: by the caller, rather than by the model's file.
+        machine: where it will run, as ``platform.machine()`` says there; by default here.
+    """
+    machine = machine or platform.machine()
     if target is not None and (named or target in TARGETS):
-        return find_target(target).session_settings.get(platform.machine(), {})
+        return find_target(target).session_settings.get(machine, {})
     signed = exact_setting(model)
-    return {signed: "1"} if signed == "session.qdqisint8allowed" and platform.machine() in ("x86_64", "AMD64") else {}
+    return {signed: "1"} if signed == "session.qdqisint8allowed" and machine in ("x86_64", "AMD64") else {}
 
 
 def stacked(feeds: tuple[Feed, ...]) -> dict[str, npt.NDArray[Any]]:

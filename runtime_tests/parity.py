@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from converter.verify.quality import sqnr
 from runtime_tests.model_pair import ModelPair
 from runtime_tests.quality import check_finite
 
-__all__ = ["Parity", "check_plan_is_of", "measure_parity", "measure_plan_parity"]
+__all__ = ["Parity", "check_plan_is_of", "measure_parity", "measure_plan_parity", "plan_parity_of"]
 
 OWN_GRAPH = "its own graph, unfused"
 
@@ -73,8 +73,17 @@ def measure_plan_parity(model_pair: ModelPair, plan: Plan, path: Path) -> Parity
         ModelError: a model does not run.
         VerificationError: an output is not finite.
     """
+    return plan_parity_of(model_pair, plan, path, _runs(model_pair, True))
+
+
+def plan_parity_of(model_pair: ModelPair, plan: Plan, path: Path, runs: Sequence[Mapping[str, npt.NDArray[Any]]]) -> Parity:
+    """The same of outputs that are there already, by name for each sample: of a device, for instance.
+
+    Raises:
+        UsageError: the plan is not for these models, or cannot be carried out.
+        VerificationError: an output is not finite where the simulation's is, or the other way round; or none has numbers.
+    """
     model, plan = planned_model(model_pair.floats, plan, model_pair.feeds, path)
-    runs = _runs(model_pair, True)
     try:
         found = plan_parity(model, model_pair.model, plan, model_pair.feeds, runs)
     except (AssertionError, KeyError, IndexError, ValueError, RuntimeError) as error:  # an edited plan may hold anything

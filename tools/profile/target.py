@@ -40,7 +40,18 @@ from tools.profile.samples import Sample, Timed, conversion_samples, operator_sa
 from tools.profile.web import web_nodes
 from tools.web.package import FOLDER_VARIABLE, Package, find_package
 
-__all__ = ["Measured", "fitted", "main"]
+__all__ = [
+    "PICOSECOND_FLOOR",
+    "RUNS",
+    "VISITS",
+    "Measured",
+    "check_target_file",
+    "fitted",
+    "main",
+    "measured_forms",
+    "print_fits",
+    "probe_forms",
+]
 
 _CORES: Mapping[str, str] = {
     "arm64": "cortex-a76",
@@ -50,10 +61,12 @@ _CORES: Mapping[str, str] = {
     "arm64-sme": "max-sme",
 }
 _WEB = "web"
-_EMULATED_FLOOR, _PICOSECOND_FLOOR, _WEB_FLOOR = 20e3, 5e6, 1e6
+_EMULATED_FLOOR, PICOSECOND_FLOOR, _WEB_FLOOR = 20e3, 5e6, 1e6
 """Costs below which errors in proportion do not matter."""
 
-_RUNS, _ROUNDS = 20, 3
+RUNS, VISITS = 20, 3
+"""Of each probe by the clock, unless told otherwise."""
+
 _SMALLEST = {"node": 1.0}
 _ELEMENTWISE = ("Sub", "Div", "HardSigmoid", "Tanh", "Erf")
 """Operators whose samples together make the cost of float operators that are not listed."""
@@ -150,23 +163,23 @@ def _emulated(core: str, env: Environment, target: Target, given: Sequence[Probe
 
 def _clocked(target: Target, given: Sequence[Probe], visits: _Visits) -> Measured:
     settings = target.session_settings.get(platform.machine(), {})
-    forms, offered = _forms(target, given)
+    forms, offered = probe_forms(target, given)
     pairs = [[prepared(each, feed, settings) for each in protos] for protos, feed in forms]
     began = time.time()
     nodes = clocked_nodes(pairs, runs=visits.runs, rounds=visits.rounds, progress=visits.progress)
     ran = visits.told(f"{platform.processor() or platform.machine()}, onnxruntime {onnxruntime.__version__}", began)
-    return _timed(given, nodes, offered, ran, _PICOSECOND_FLOOR, onnxruntime.__version__)
+    return measured_forms(given, nodes, offered, ran, PICOSECOND_FLOOR, onnxruntime.__version__)
 
 
 def _in_web(target: Target, given: Sequence[Probe], visits: _Visits, package: Package) -> Measured:
-    forms, offered = _forms(target, given)
+    forms, offered = probe_forms(target, given)
     began = time.time()
     nodes = web_nodes(forms, package, runs=visits.runs, rounds=visits.rounds, progress=visits.progress)
     ran = visits.told(f"Node on {platform.processor() or platform.machine()}, onnxruntime-web {package.version}", began)
-    return _timed(given, nodes, offered, ran, _WEB_FLOOR, package.version)
+    return measured_forms(given, nodes, offered, ran, _WEB_FLOOR, package.version)
 
 
-def _forms(target: Target, given: Sequence[Probe]) -> tuple[list[tuple[list[onnx.ModelProto], Feed]], frozenset[str]]:
+def probe_forms(target: Target, given: Sequence[Probe]) -> tuple[list[tuple[list[onnx.ModelProto], Feed]], frozenset[str]]:
     """Float and integer form of each probe with its inputs; and the names of those that have an integer form."""
     forms: list[tuple[list[onnx.ModelProto], Feed]] = []
     offered: set[str] = set()
@@ -178,9 +191,10 @@ def _forms(target: Target, given: Sequence[Probe]) -> tuple[list[tuple[list[onnx
     return forms, frozenset(offered)
 
 
-def _timed(
+def measured_forms(
     given: Sequence[Probe], nodes: Sequence[Sequence[Sequence[Timed]]], offered: frozenset[str], ran: str, floor: float, version: str
 ) -> Measured:
+    """What the nodes of both forms of each probe, timed by the clock, say about operators."""
     in_float = [node for pair in nodes for node in pair[0]]
     in_integer = [node for pair in nodes for node in pair[1]]
     return _measured(probe_model(given), in_float, in_integer, offered, 0.0, ran, "picoseconds", floor, version)
@@ -210,7 +224,8 @@ def _measured(
     )
 
 
-def _print(console: Console, target: Target, fits: Mapping[str, Fit]) -> None:
+def print_fits(console: Console, target: Target, fits: Mapping[str, Fit]) -> None:
+    """Show what each kind of operator costs, and how far the fit is off."""
     console.print(f"{target.name}: {target.fit['measured']}; costs in {target.unit}", markup=False)
     table = Table()
     for heading in ("operator", "measured", "median error", "largest error", "price of each"):
@@ -245,18 +260,11 @@ def _run(arguments: Sequence[str] | None) -> None:
     add("--runtime", default="newest", metavar="VERSION", help=f"emulated ONNX Runtime: {RUNTIME_CHOICE} (default newest)")
     add("--root", type=Path, metavar="DIR", help="folder of the emulator's set-up")
     add("--web", type=Path, metavar="DIR", help=f"by the clock in Node, with onnxruntime-web in this folder (default {FOLDER_VARIABLE})")
-    add("--runs", type=int, default=_RUNS, metavar="N", help=f"by the clock: runs at each visit (default {_RUNS})")
-    add("--visits", type=int, default=_ROUNDS, metavar="N", help=f"by the clock: how often each operator is visited (default {_ROUNDS})")
+    add("--runs", type=int, default=RUNS, metavar="N", help=f"by the clock: runs at each visit (default {RUNS})")
+    add("--visits", type=int, default=VISITS, metavar="N", help=f"by the clock: how often each operator is visited (default {VISITS})")
     flags = parser.parse_args(arguments)
     base = find_target(flags.target)
-    if flags.out is not None:
-        check_outputs({"--out": flags.out}, {"TARGET": Path(flags.target)} if flags.target.endswith(FILE_SUFFIX) else {})
-        if flags.out.suffix != FILE_SUFFIX:
-            raise UsageError(
-                f"a target file ends in {FILE_SUFFIX}", where=f"--out {flags.out}", hint=f"write {flags.out.stem}{FILE_SUFFIX}"
-            )
-    if flags.name is not None and not (flags.name.strip() and flags.name.isprintable()):
-        raise UsageError(f"{flags.name!r} is no name for a target", where="--name", hint="give one such as my-board")
+    check_target_file(flags.target, flags.out, flags.name)
     if min(flags.runs, flags.visits) < 1:
         raise UsageError("nothing would be measured", where="--runs, --visits", hint="give 1 or more")
     web = flags.core is None and (flags.web is not None or base.name == _WEB)
@@ -275,9 +283,26 @@ def _run(arguments: Sequence[str] | None) -> None:
         measured = _emulated(core, env, base, given, flags.objective) if core else _clocked(base, given, visits)
     target, fits = fitted(base, measured)
     target = replace(target, name=flags.name or base.name)
-    _print(console, target, fits)
+    print_fits(console, target, fits)
     if flags.out is not None:
         write_files({flags.out.absolute(): target_text(target).encode()})
+
+
+def check_target_file(target: str, out: Path | None, name: str | None) -> None:
+    """Refuse a file that cannot be written, or is no target file by its name, and a name that no target can have.
+
+    Args:
+        target: that is read: a name or a file.
+
+    Raises:
+        UsageError: says which.
+    """
+    if out is not None:
+        check_outputs({"--out": out}, {"TARGET": Path(target)} if target.endswith(FILE_SUFFIX) else {})
+        if out.suffix != FILE_SUFFIX:
+            raise UsageError(f"a target file ends in {FILE_SUFFIX}", where=f"--out {out}", hint=f"write {out.stem}{FILE_SUFFIX}")
+    if name is not None and not (name.strip() and name.isprintable()):
+        raise UsageError(f"{name!r} is no name for a target", where="--name", hint="give one such as my-board")
 
 
 def _check_cycles(core: str | None) -> None:

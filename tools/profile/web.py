@@ -25,7 +25,7 @@ from tools.web.overhead import Overhead, measure_overhead
 from tools.web.package import Package
 from tools.web.profile import node_times
 
-__all__ = ["profiled_nodes", "web_nodes"]
+__all__ = ["profiled_nodes", "quickest", "web_nodes"]
 
 
 def web_nodes(
@@ -62,7 +62,7 @@ def web_nodes(
                 job.profiles([(job.model(proto), kept) for proto in protos], runs=runs + 1)
             profiles = zip(run_in_node(job, package), _branches(forms), strict=True)
             visit = [profiled_nodes(events, branch, overhead) for events, branch in profiles]
-        found = [_quickest(before, now) for before, now in zip(found or visit, visit, strict=True)]
+        found = [quickest(before, now) for before, now in zip(found or visit, visit, strict=True)]
         progress((done + 1) * len(forms), rounds * len(forms))
     each = iter(found)
     return [[next(each) for _ in protos] for protos, _ in forms]
@@ -79,7 +79,7 @@ def profiled_nodes(events: Sequence[Mapping[str, Any]], branch: str, overhead: O
     return [Timed(branch, node.op_type, node.name, node.result, overhead.without(node) * PICOSECONDS) for node in node_times(events)]
 
 
-def _quickest(before: Sequence[Timed], now: Sequence[Timed]) -> list[Timed]:
+def quickest(before: Sequence[Timed], now: Sequence[Timed]) -> list[Timed]:
     """The lower cost of each node in two visits."""
     return [replace(one, cost=min(one.cost or 0.0, other.cost or 0.0)) for one, other in zip(before, now, strict=True)]
 
