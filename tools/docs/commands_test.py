@@ -64,7 +64,7 @@ OWN_DATA = ("$DATA", "imagenet_sample.zip", "--arm64", "--oldest")
 """Commands with one of these are not run either: they need data or machines that stand-ins cannot replace."""
 
 PROGRAMS = ("python", "bridgequant", "pip", "make")
-SHELL = ("export", ".", "cd")
+SHELL = ("export", ".", "cd", "git")
 
 PAGES = pytest.mark.parametrize("page", pages(), ids=lambda page: page.name)
 

@@ -12,6 +12,7 @@ import numpy.typing as npt
 import onnx
 from PIL import Image
 
+from converter.load.metadata import PREPROCESS
 from converter.options import Options
 from converter.pipeline import convert
 from converter.runtime.session import open_session, run_session
@@ -31,7 +32,7 @@ Picture = npt.NDArray[np.uint8]
 
 def make_workspace(folder: Path) -> None:
     """Fill a folder: float and int8 models, plans, pictures with and without labels, gates, a program that scores, checkpoints."""
-    model = hybrid_model()
+    model = hybrid_model(metadata={PREPROCESS: "unit;resize=stretch"})
     pictures = _pictures(40)
     _models(folder, model, pictures)
     _image_folder(folder / "images", [f"{i:02}.png" for i in range(40)], pictures)
