@@ -33,7 +33,7 @@ class LatencyRatio:
 
 def latency_ratio(first: onnx.ModelProto, second: onnx.ModelProto, feed: Feed, *, threads: int = 1, seconds: float = 3.0) -> LatencyRatio:
     """Run both models in turns for about ``seconds`` and compare each pair."""
-    sessions = [open_session(model, threads=threads) for model in (first, second)]
+    sessions = [open_session(model, threads=threads, spinning=True) for model in (first, second)]
     for session in sessions:
         run_session(session, feed)
     times: tuple[list[float], list[float]] = ([], [])

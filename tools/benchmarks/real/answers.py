@@ -28,8 +28,6 @@ Array = npt.NDArray[Any]
 Outputs = Mapping[str, Array]
 
 _NAMES = "names.json"
-_PATIENT = {"session.intra_op.allow_spinning": "0"}
-"""Threads that wait in a loop slow each other down many times where rows are measured side by side."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,7 +55,7 @@ def answerer(model: Path, input_name: str, threads: int) -> Callable[[Array], Ou
         ModelError: the runtime does not accept it, or, when called, fails.
     """
     loaded = onnx.load(model)
-    session = open_session(loaded, threads=threads, settings={**settings_for(loaded), **_PATIENT})
+    session = open_session(loaded, threads=threads, settings=settings_for(loaded))
     return lambda value: run_session(session, {input_name: value[None]})
 
 
