@@ -1,4 +1,4 @@
-# Commands for users: `make demo`, `make test`, `make test-all`, `make arm64`, `make validate`.
+# Commands for users: `make demo`, `make test`, `make test-all`, `make arm64`, `make validate`, `make docs`.
 # Each sets up .venv by itself and is quick the second time.
 
 VENV := .venv
@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 OLDEST_ONNXRUNTIME := 1.19.2
 
-.PHONY: demo test test-all lint arm64 validate clean
+.PHONY: demo test test-all lint arm64 validate docs clean
 
 demo: $(VENV)/installed
 	$(BIN)/python -m tools.demo
@@ -26,6 +26,10 @@ arm64: $(VENV)/installed
 validate: $(VENV)/installed
 	$(BIN)/python -m runtime_tests.validate \
 		$(if $(DATA),--data '$(DATA)') $(if $(CALIB),--calib '$(CALIB)') $(if $(LIMIT),--limit $(LIMIT))
+
+# the documentation as a site, in build/site; a link that leads nowhere is an error
+docs: $(VENV)/installed
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --config-file tools/docs/mkdocs.yml
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check .

@@ -149,11 +149,13 @@ def test_the_script_of_the_documentation_runs(
 ) -> None:
     onnx.save(hybrid_model(), tmp_path / "model.onnx")
     write_images(tmp_path / "images")
+    np.save(tmp_path / "pictures.npy", np.random.default_rng(0).integers(0, 256, (8, 3, 32, 32), np.uint8))
     monkeypatch.chdir(tmp_path)
-    scripts = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "usage.md").read_text(), re.DOTALL)
+    scripts = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "from_python.md").read_text(), re.DOTALL)
     names: dict[str, Any] = {}
     for script in scripts:
-        exec(compile(script, "docs/usage.md", "exec"), names)
-    assert len(scripts) == 2 and len(capsys.readouterr().out.splitlines()) == 2
+        exec(compile(script, "docs/from_python.md", "exec"), names)
+    printed = capsys.readouterr().out.splitlines()
+    assert len(scripts) == 4 and len(printed) == 3 and "100 were asked for" in printed[1]
     assert (tmp_path / "model_int8.onnx").exists()
     assert {op.name: op.reason for op in names["verdict"].integer_coverage.float_ops}["/stem/conv/Conv"]
