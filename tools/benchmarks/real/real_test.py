@@ -188,6 +188,18 @@ def test_the_table_says_what_a_reader_has_to_know() -> None:
     assert "40.0 (0.50)" in text and "published as int8" in text
 
 
+def test_mean_drops_are_over_networks_in_percent_that_all_methods_have() -> None:
+    def row(network: str, method: str, drop: float, **more: str) -> Row:
+        return Row(network, method, "W6A6", "latency", figure=50.0, drop=drop, drop_error=1.0, **more)
+
+    rows = [row("classifier", "q-hyvit", 1.0), row("face", "q-hyvit", 2.0), row("lanes", "q-hyvit", 9.0)]
+    rows += [row("super-resolution", "q-hyvit", 0.2)]
+    rows += [row("classifier", "easyquant", 10.0), row("face", "easyquant", 30.0), row("super-resolution", "easyquant", 0.4)]
+    text = markdown([*rows, row("face", "q-hyvit", 90.0, without="bridge"), row("face", "q-hyvit", 90.0, choice="1")])
+    assert "**mean drop at W6A6, points: classifier, face**" in text
+    assert "| easyquant | 20.00 |\n| q-hyvit | 1.50 |\n" in text
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(not _DATA, reason="BRIDGEQUANT_REAL_DATA does not name the folder of trained networks")
 def test_float_scores_are_those_that_stand_beside_the_networks(tmp_path: Path) -> None:

@@ -11,6 +11,8 @@ from tools.benchmarks.real.tasks import TASKS
 __all__ = ["FLOAT", "Row", "markdown"]
 
 FLOAT = "float"
+_COMPARED = ("easyquant", "fq-vit", "ptq4vit", "repq-vit", "q-hyvit")
+"""Methods whose mean drops are told beside each other: the published ones and ours."""
 
 
 @dataclass(frozen=True)
@@ -68,10 +70,28 @@ class Row:
 
 
 def markdown(rows: Sequence[Row]) -> str:
-    """A table for each network."""
+    """A table for each network, and the mean drops of the methods."""
     order = {name: place for place, name in enumerate(TASKS)}
     ordered = sorted(rows, key=lambda r: (order[r.network], r.part, r.choice, -int(r.method == FLOAT), r.bits != "W8A8", r.bits))
-    return "\n".join(_network_table(name, list(some)) for name, some in itertools.groupby(ordered, key=lambda r: r.network))
+    tables = [_network_table(name, list(some)) for name, some in itertools.groupby(ordered, key=lambda r: r.network)]
+    return "\n".join([*tables, *_mean_drops(rows)])
+
+
+def _mean_drops(rows: Sequence[Row]) -> list[str]:
+    """At each width the mean drop of each method, over the networks that are scored in percent and of which all methods have a row."""
+    usual = [r for r in rows if (r.without, r.choice, r.part) == ("", "0", "all") and r.drop is not None]
+    whole = [r for r in usual if TASKS[r.network].figure.endswith("%")]
+    tables = []
+    for bits in sorted({r.bits for r in whole}, reverse=True):
+        drops = {(r.network, r.method): float(r.drop or 0.0) for r in whole if r.bits == bits and r.placement == "latency"}
+        methods = [m for m in _COMPARED if any(method == m for _, method in drops)]
+        networks = [n for n in TASKS if all((n, m) in drops for m in methods)]
+        if len(methods) < 2 or not networks:
+            continue
+        means = {m: sum(drops[n, m] for n in networks) / len(networks) for m in methods}
+        lines = [f"| {m} | {mean:.2f} |\n" for m, mean in means.items()]
+        tables.append(f"**mean drop at {bits}, points: {', '.join(networks)}**\n\n| method | drop |\n| --- | ---: |\n{''.join(lines)}")
+    return tables
 
 
 def _network_table(name: str, rows: Sequence[Row]) -> str:
