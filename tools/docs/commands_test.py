@@ -28,7 +28,7 @@ from converter.cli.main import main
 from converter.cli.subcommands import SUBCOMMANDS
 from converter.errors import ConverterError
 from tools.docs.pages import ROOT, Command, commands, fences, mentions, pages, words_of
-from tools.docs.testing.workspace import make_workspace
+from tools.docs.testing.workspace import make_board, make_workspace
 
 PLACEHOLDERS = {
     "A": "model.onnx",
@@ -52,6 +52,7 @@ PARSED_ONLY = {
     "tools.arm64": "the emulated machine",
     "tools.benchmarks": "minutes, and data that are not in the repository",
     "tools.demo": "a network from the package registry",
+    "tools.device_bench": "a device",
     "tools.docs": "a test of its own",
     "tools.fuzz": "minutes",
     "tools.profile": "minutes, and the emulated machine",
@@ -137,7 +138,9 @@ def call(module: str, words: list[str], patch: pytest.MonkeyPatch) -> int:
 
 
 @PAGES
-def test_every_command_is_one_of_ours_and_its_flags_parse(page: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_command_is_one_of_ours_and_its_flags_parse(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_board(tmp_path)
+    monkeypatch.chdir(tmp_path)
     complaints = []
     for step in steps(page):
         words = words_of(step.text, PLACEHOLDERS)

@@ -17,6 +17,7 @@ _DRAWN = "┏"  # the corner of a table that a command printed
 _FENCE = re.compile(r"^```(\S*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 _HEREDOC = re.compile(r"<<(\w+)\n(.*?)^\1\n", re.MULTILINE | re.DOTALL)
 _PROGRAM = re.compile(r"(python|bridgequant|make|pip) ")
+_OTHER_FLAG = re.compile(r" \| --[\w-]+(?: \[?[A-Z]+\]?(?=\s|$))?")
 _CODE = re.compile(r"`([^`\n]+)`")
 _LINK = re.compile(r"(?<!!)\[[^\]]*\]\(([^)\s]+)\)|!\[[^\]]*\]\(([^)\s]+)\)")
 _HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)
@@ -76,8 +77,8 @@ def _commands_of(fence: Fence) -> Iterator[Command]:
     # what is taken out keeps its number of lines
     text = _HEREDOC.sub(lambda m: "<<" + "\n" * (m[0].count("\n")), fence.text)
     line = fence.line
-    for logical in re.split(r"(?<!\\)\n", text):
-        joined = re.sub(r"\s*\\\n\s*", " ", logical).strip()
+    for logical in re.split(r"(?<!\\)\n(?![ \t])", text):  # an indented line goes on with the one before
+        joined = re.sub(r"\s*\\?\n\s*", " ", logical).strip()
         if joined and not joined.startswith("#"):
             yield Command(line, joined, scripts.pop(0) if joined.endswith("<<") else "")
         line += logical.count("\n") + 1
@@ -91,13 +92,14 @@ def mentions(text: str) -> list[str]:
 def words_of(command: str, values: Mapping[str, str]) -> list[str]:
     """The words of a command, with everything that it may have.
 
-    Brackets around what can be left out are taken off, and so are ``[options]`` and ``...``.
+    Brackets around what can be left out are taken off, and so are ``[options]`` and ``...``. Of flags that exclude each other, as in
+    ``--a X | --b``, the first counts.
 
     Args:
         command: a line.
         values: what takes the place of a placeholder, which is a whole word.
     """
-    plain = command.replace("[options]", "")
+    plain = _OTHER_FLAG.sub("", command.replace("[options]", ""))
     plain = re.sub(r"(?<=\s)\[|\](?=\s|$)", "", plain)
     return [values.get(word, word) for word in shlex.split(plain, comments=True) if word != "..."]
 

@@ -26,6 +26,8 @@ python - <<EOF
 print(1)
 EOF
 python three.py [--flag N] [options]
+python four.py
+    [--more]
 ```
 
 ## Again
@@ -41,7 +43,7 @@ python printed.py
 
 
 def test_blocks_are_found_with_their_languages_and_lines() -> None:
-    assert [(f.line, f.language) for f in fences(PAGE)] == [(6, "sh"), (15, ""), (24, "text"), (28, "")]
+    assert [(f.line, f.language) for f in fences(PAGE)] == [(6, "sh"), (15, ""), (26, "text"), (30, "")]
     assert fences("```x\na\n```\n") == [Fence(2, "x", "a\n")]
 
 
@@ -51,6 +53,7 @@ def test_commands_are_joined_and_what_was_printed_is_none() -> None:
         Command(9, "python two.py"),
         Command(15, "python - <<", "print(1)\n"),
         Command(18, "python three.py [--flag N] [options]"),
+        Command(19, "python four.py [--more]"),
     ]
 
 
@@ -63,6 +66,7 @@ def test_mentions_are_code_in_running_text_that_begins_with_a_program() -> None:
     [
         ("python t.py [--flag N] [options]", ["python", "t.py", "--flag", "3"]),
         ("python t.py --n 0 30 ...  # why", ["python", "t.py", "--n", "0", "30"]),
+        ("python t.py --a HOST | --b [SERIAL] | --c [--d N]", ["python", "t.py", "--a", "HOST", "--d", "3"]),
         ("pip install 'tool[extra]'", ["pip", "install", "tool[extra]"]),
     ],
 )

@@ -19,7 +19,7 @@ from converter.runtime.session import open_session, run_session
 from converter.testing.models import hybrid_model
 from tools.docs.pages import ROOT
 
-__all__ = ["make_workspace"]
+__all__ = ["make_board", "make_workspace"]
 
 _FLOAT = ("model.onnx", "MODEL.onnx", "FLOAT.onnx", "IN.onnx", "float.onnx", "preprocessed.onnx")
 _INTEGER = ("model_int8.onnx", "INT8.onnx", "int8.onnx")
@@ -41,12 +41,18 @@ def make_workspace(folder: Path) -> None:
     for name in ("cifar10_train.zip", "cifar10_test.zip"):
         _zipped(folder / name, [f"{_CIFAR[i % 10]}/{i:04}.png" for i in range(40)], pictures)
     np.save(folder / "pictures.npy", np.stack(pictures[:8]).transpose(0, 3, 1, 2))
+    make_board(folder)
     (folder / "gates.toml").write_text("min_sqnr_db = 5\nmin_coverage = 20\n")
     (folder / "measure_map.py").write_text("print(50)\n")
     (folder / "models").symlink_to(ROOT / "models")
     trained = folder / "runs" / "mobilevit_xxs"
     trained.mkdir(parents=True)
     (trained / "weights.safetensors").symlink_to(ROOT / "models" / "checkpoints" / "mobilevit_xxs.safetensors")
+
+
+def make_board(folder: Path) -> None:
+    """Write a target file of a reader's own."""
+    shutil.copy(ROOT / "converter" / "targets" / "machines" / "arm64.toml", folder / "my-board.toml")
 
 
 def _models(folder: Path, model: onnx.ModelProto, pictures: Sequence[Picture]) -> None:
