@@ -42,7 +42,6 @@ def make_workspace(folder: Path) -> None:
         _zipped(folder / name, [f"{_CIFAR[i % 10]}/{i:04}.png" for i in range(40)], pictures)
     np.save(folder / "pictures.npy", np.stack(pictures[:8]).transpose(0, 3, 1, 2))
     (folder / "gates.toml").write_text("min_sqnr_db = 5\nmin_coverage = 20\n")
-    shutil.copy(ROOT / "converter/targets/machines/arm64.toml", folder / "my-board.toml")
     (folder / "measure_map.py").write_text("print(50)\n")
     (folder / "models").symlink_to(ROOT / "models")
     trained = folder / "runs" / "mobilevit_xxs"
