@@ -51,6 +51,7 @@ PARSED_ONLY = {
     "models.train": "minutes",
     "tools.arm64": "the emulated machine",
     "tools.benchmarks": "minutes, and data that are not in the repository",
+    "tools.device_bench": "a device",
     "tools.demo": "a network from the package registry",
     "tools.device_bench": "a device",
     "tools.docs": "a test of its own",
