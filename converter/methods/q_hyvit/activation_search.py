@@ -37,8 +37,8 @@ __all__ = ["Activation", "activation_grids", "activations_of"]
 Tensor = torch.Tensor
 
 _SAMPLES = 32
-_PROBES = 1
-"""Of each sample: others tell more than more of one. A sample is run by itself: gradients of whole networks take memory."""
+_PROBES = 4
+"""Of each sample. A sample is run by itself: gradients of whole networks take memory."""
 
 _BINS = 1024
 _PARTS = tuple(float(p) for p in np.linspace(0.1, 1.1, 41))

@@ -44,7 +44,7 @@ _MOST_CONSTANT_ERROR = 0.002
 """Of what a constant gates, as a share of its power. With more, a few of them use up what the answer may change."""
 
 _SAMPLES = 16
-_PROBES = 1
+_PROBES = 4
 _SMALLEST = 1e-6
 
 
