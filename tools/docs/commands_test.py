@@ -54,7 +54,6 @@ PARSED_ONLY = {
     "tools.benchmarks": "minutes, and data that are not in the repository",
     "tools.device_bench": "a device",
     "tools.demo": "a network from the package registry",
-    "tools.device_bench": "a device",
     "tools.docs": "a test of its own",
     "tools.fuzz": "minutes",
     "tools.profile": "minutes, and the emulated machine",
