@@ -90,7 +90,8 @@ def _run_job(job: Mapping[str, Any], mark: Mark, regions: Iterator[int], marked:
     count = min((len(tensor) for tensor in samples.values()), default=1)
     outputs: dict[str, list[npt.NDArray[Any]]] = {value.name: [] for value in session.get_outputs()}
     for place in range(count):
-        feed = {name: np.ascontiguousarray(tensor[place]) for name, tensor in samples.items()}
+        # in the order of the node's inputs, of which a view takes the memory of the first
+        feed = {name: np.ascontiguousarray(samples[name][place]) for name in names if name in samples}
         for name, value in zip(outputs, session.run(list(outputs), feed), strict=True):
             outputs[name].append(np.asarray(value))
         run = _bound(session, feed, {name: values[-1] for name, values in outputs.items()}, job["view"]) if job["bound"] else None

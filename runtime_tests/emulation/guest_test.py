@@ -90,11 +90,15 @@ def test_a_job_that_fails_says_why_and_leaves_the_others_alone(model: Path, inpu
 
 
 @pytest.mark.parametrize("view", [False, True])
-def test_a_view_lies_where_its_input_does(view: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    shapes = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [6]) for name in ("x", "y")]
-    node = helper.make_node("Identity", ["x"], ["y"])
-    graph = helper.make_graph([node], "g", shapes[:1], shapes[1:])
+def test_a_view_lies_where_its_first_input_does(view: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whichever file holds that input, and whatever else the node reads: here the shape comes first, and has room for two numbers."""
+    data, shape = (
+        helper.make_tensor_value_info(name, kind, [n]) for name, kind, n in (("x", TensorProto.FLOAT, 6), ("s", TensorProto.INT64, 2))
+    )
+    result = helper.make_tensor_value_info("y", TensorProto.FLOAT, [2, 3])
+    graph = helper.make_graph([helper.make_node("Reshape", ["x", "s"], ["y"])], "g", [data, shape], [result])
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), tmp_path / "m.onnx")
+    save_tensors(tmp_path / "s.npz", {"s": np.array([[2, 3]])})
     save_tensors(tmp_path / "x.npz", {"x": np.arange(6, dtype=np.float32)[None]})
     addresses = {}
 
@@ -103,9 +107,9 @@ def test_a_view_lies_where_its_input_does(view: bool, tmp_path: Path, monkeypatc
         call(name, "cpu", 0, value.dtype.type, value.shape, memory.ctypes.data)
 
     monkeypatch.setattr("runtime_tests.emulation.guest._bind", bind)
-    job = Job(tmp_path / "m.onnx", (tmp_path / "x.npz",), bound=True, as_is=True, view=view)
+    job = Job(tmp_path / "m.onnx", (tmp_path / "s.npz", tmp_path / "x.npz"), bound=True, as_is=True, view=view)
     assert run_jobs(as_jobs(job), lambda *_: None)[0]["error"] is None
-    assert (addresses["x"] == addresses["y"]) is view
+    assert (addresses["x"] == addresses["y"]) is view and addresses["s"] != addresses["y"]
 
 
 def test_the_optimised_graph_is_kept(model: Path, inputs: Path, tmp_path: Path) -> None:

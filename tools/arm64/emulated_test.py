@@ -5,8 +5,10 @@ from __future__ import annotations
 import subprocess
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from converter.testing.models import hybrid_model
 from converter.testing.sketch import Sketch, emitted, plan_for
 from runtime_tests.emulation import guest
 from runtime_tests.emulation.command import command_line, guest_variables, lay_out_root
@@ -66,11 +68,14 @@ def test_counts_are_the_same_from_process_to_process(env: Environment, model: Pa
     assert first.machine.onnxruntime == env.runtime
 
 
-def test_nodes_add_up_to_the_whole(model: Path) -> None:
-    found = count_per_op(model, "cortex-a76")
+def test_nodes_add_up_to_the_whole(tmp_path: Path) -> None:
+    """Between nodes the runtime takes some 1,500 instructions, more or less by where its memory lies: hardly any where nodes have work."""
+    path, inputs = tmp_path / "open.onnx", tmp_path / "image.npz"
+    path.write_bytes(hybrid_model(dynamic_size=True).SerializeToString())
+    np.savez(inputs, image=np.random.default_rng(0).normal(size=(1, 3, 96, 96)).astype(np.float32))
+    found = count_per_op(path, "cortex-a76", inputs=inputs)
     assert [node.error for node in found.nodes] == [None] * len(found.nodes)
-    # between nodes the runtime takes some 1,500 instructions, a little more or less by where its memory lies
-    assert abs(found.remainder) < 2000 * len(found.nodes)
+    assert abs(found.remainder) < 0.01 * found.whole.median
 
 
 def test_an_old_core_and_this_machine_predict_the_same(model: Path) -> None:
