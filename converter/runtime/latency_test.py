@@ -1,8 +1,12 @@
 from __future__ import annotations
 
+from typing import Any
+
 import onnx
 import onnx_ir as ir
+import pytest
 
+from converter.runtime import latency, session
 from converter.runtime.latency import latency_ratio
 from converter.testing.sketch import Sketch, feeds_for
 
@@ -28,3 +32,16 @@ def test_the_lighter_model_is_the_faster_one() -> None:
 def test_a_slow_model_is_still_run_five_times() -> None:
     model = convolutions(1)
     assert latency_ratio(model, model, feeds_for(ir.from_proto(model), 1)[0], seconds=0.0).turns == 5
+
+
+def test_time_is_measured_as_on_a_device_where_threads_spin(monkeypatch: pytest.MonkeyPatch) -> None:
+    opened = []
+
+    def open_session(*arguments: Any, **flags: Any) -> Any:
+        opened.append(flags["spinning"])
+        return session.open_session(*arguments, **flags)
+
+    monkeypatch.setattr(latency, "open_session", open_session)
+    model = convolutions(1)
+    latency_ratio(model, model, feeds_for(ir.from_proto(model), 1)[0], seconds=0.0)
+    assert opened == [True, True]

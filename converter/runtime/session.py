@@ -32,8 +32,8 @@ _RUNTIME_ERRORS = (
 )
 
 _SPINNING = "session.intra_op.allow_spinning"
-"""Threads that wait for the next operator by spinning take a processor from whoever else could use it: with one neighbour on
-two cores a session is ten times slower. Where time is measured it stays as it is on a device."""
+"""Threads that wait for the next operator by spinning take a processor from whoever else could use it, and slow each other down
+where several processes share a few. Where time is measured it stays as it is on a device."""
 
 _PLACES = (r"Name:'([^']+)'", r"node with name '([^']+)'", r"Node \(([^)]+)\)", r'In Node, \("([^"]+)"')
 """How the runtime's messages name the node they speak of."""

@@ -28,6 +28,12 @@ def test_outputs_come_by_name_and_in_order() -> None:
     assert list(run_session(open_session(model), feed, ["a_out"])) == ["a_out"]
 
 
+@pytest.mark.parametrize("spinning", [True, False])
+def test_threads_spin_only_where_that_is_asked_for(spinning: bool) -> None:
+    options = open_session(spelled_gelu(), spinning=spinning).get_session_options()
+    assert options.get_session_config_entry("session.intra_op.allow_spinning") == str(int(spinning))
+
+
 @pytest.mark.parametrize("optimise", [True, False])
 def test_optimisation_is_on_or_off(optimise: bool, tmp_path: Path) -> None:
     model = spelled_gelu()
