@@ -6,18 +6,18 @@ import dataclasses
 import json
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from converter.cli.command import Parser, exit_code
+from converter.cli.command import exit_code
 from converter.errors import UsageError
-from converter.load.files import check_outputs, write_files
+from converter.load.files import write_files
 from runtime_tests.emulation.cores import CORES
 from runtime_tests.emulation.count import Count, count
-from runtime_tests.emulation.environment import RUNTIME_CHOICE, environment
+from runtime_tests.emulation.environment import environment
+from tools.arm64.flags import model_parser, parse_models
 from tools.arm64.per_op import count_per_op, per_op_json, print_per_op
 
 __all__ = ["counts_json", "main", "print_counts"]
@@ -57,19 +57,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: Sequence[str] | None) -> None:
-    parser = Parser(prog="python -m tools.arm64.count", description="Count the ARM64 instructions of one inference, by emulation.")
-    parser.add_argument("models", nargs="+", type=Path, metavar="MODEL.onnx", help="ratios are to the first one")
-    parser.add_argument("--core", default="cortex-a76", metavar="CORE", help=f"{' | '.join(CORES)} (default cortex-a76)")
+    what = "Count the ARM64 instructions of one inference, by emulation."
+    parser = model_parser("python -m tools.arm64.count", what, CORES, "of one model: what each node and each type of node takes")
     parser.add_argument("--runs", type=int, default=1, metavar="N", help="counted runs, after one to warm up (default 1)")
-    parser.add_argument("--inputs", type=Path, metavar="NPZ", help="arrays to run on (default: seeded noise)")
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the noise (default 0)")
-    parser.add_argument("--per-op", action="store_true", help="of one model: what each node and each type of node takes")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write everything as JSON")
-    parser.add_argument("--runtime", default="newest", metavar="VERSION", help=f"ONNX Runtime: {RUNTIME_CHOICE} (default newest)")
-    parser.add_argument("--root", type=Path, metavar="DIR", help="folder of the set-up")
-    flags = parser.parse_args(arguments)
-    if flags.json is not None:
-        check_outputs({"--json": flags.json}, {f"MODEL {place}": model for place, model in enumerate(flags.models, 1)})
+    flags = parse_models(parser, arguments)
     if flags.per_op and len(flags.models) != 1:
         what = f"--per-op takes one model, not {len(flags.models)}"
         raise UsageError(what, where="--per-op", hint="run it for each model by itself")

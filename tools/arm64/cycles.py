@@ -6,15 +6,15 @@ import dataclasses
 import json
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from converter.cli.command import Parser, exit_code
-from converter.load.files import check_outputs, write_files
-from runtime_tests.emulation.environment import RUNTIME_CHOICE, environment
+from converter.cli.command import exit_code
+from converter.load.files import write_files
+from runtime_tests.emulation.environment import environment
+from tools.arm64.flags import model_parser, parse_models
 from tools.arm64.llvm import CORE_MODELS, check_modelled
 from tools.arm64.model_cycles import Amount, ModelCycles, cycles_by_type, cycles_per_op, model_cycles
 
@@ -105,18 +105,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: Sequence[str] | None) -> None:
-    parser = Parser(prog="python -m tools.arm64.cycles", description="Estimate the cycles of one inference on an ARM64 core.")
-    parser.add_argument("models", nargs="+", type=Path, metavar="MODEL.onnx", help="ratios are to the first one")
-    parser.add_argument("--core", default="cortex-a76", metavar="CORE", help=f"{' | '.join(CORE_MODELS)} (default cortex-a76)")
-    parser.add_argument("--inputs", type=Path, metavar="NPZ", help="arrays to run on (default: seeded noise)")
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the noise (default 0)")
-    parser.add_argument("--per-op", action="store_true", help="what each type of node takes, the models side by side")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write everything as JSON")
-    parser.add_argument("--runtime", default="newest", metavar="VERSION", help=f"ONNX Runtime: {RUNTIME_CHOICE} (default newest)")
-    parser.add_argument("--root", type=Path, metavar="DIR", help="folder of the set-up")
-    flags = parser.parse_args(arguments)
-    if flags.json is not None:
-        check_outputs({"--json": flags.json}, {f"MODEL {place}": model for place, model in enumerate(flags.models, 1)})
+    what = "Estimate the cycles of one inference on an ARM64 core."
+    per_op = "what each type of node takes, the models side by side"
+    flags = parse_models(model_parser("python -m tools.arm64.cycles", what, CORE_MODELS, per_op), arguments)
     env = environment(flags.root, flags.runtime)
     console = Console(width=None if sys.stdout.isatty() else 110, highlight=False)
     if flags.per_op:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import socket
 import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
+
+from runtime_tests.testing.servers import free_port, running_server
 
 _WHO = ("-c", "user.name=A Developer", "-c", "user.email=developer@example.com", "-c", "init.defaultBranch=main")
 
@@ -23,25 +23,8 @@ def git_server(folder: Path) -> Iterator[str]:
     served = folder / "served"
     served.mkdir()
     git(served, "init", "--bare", "--quiet", "team.git")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     git_path = Path(git(served, "--exec-path").strip())
     flags = ["--listen=127.0.0.1", f"--port={port}", f"--base-path={served}", "--export-all", "--enable=receive-pack", "--reuseaddr"]
-    server = subprocess.Popen([str(git_path / "git-daemon"), *flags, str(served)], stderr=subprocess.DEVNULL)
-    try:
-        _wait(server, port)
+    with running_server([str(git_path / "git-daemon"), *flags, str(served)], port):
         yield f"git://127.0.0.1:{port}/team.git"
-    finally:
-        server.terminate()
-        server.wait()
-
-
-def _wait(server: subprocess.Popen[bytes], port: int) -> None:
-    end = time.monotonic() + 20
-    while True:
-        assert server.poll() is None, "the server ended at once"
-        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
-            return
-        assert time.monotonic() < end, "the server does not answer"
-        time.sleep(0.05)

@@ -6,11 +6,11 @@ import contextlib
 import getpass
 import os
 import shutil
-import socket
 import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
+
+from runtime_tests.testing.servers import free_port, running_server
 
 SSHD = shutil.which("sshd", path=os.pathsep.join(("/usr/sbin", "/usr/local/sbin", os.environ.get("PATH", ""))))
 """The server's program; None where it is not installed."""
@@ -39,25 +39,8 @@ def ssh_server(folder: Path) -> Iterator[tuple[str, list[str]]]:
         _SEPARATION.mkdir(exist_ok=True)
     for name in ("host", "user"):
         subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(folder / name)], check=True)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     (folder / "sshd_config").write_text(_CONFIGURATION.format(folder=folder, port=port))
-    server = subprocess.Popen([SSHD, "-D", "-e", "-f", str(folder / "sshd_config")], stderr=subprocess.DEVNULL)
-    try:
-        _wait(server, port)
+    with running_server([SSHD, "-D", "-e", "-f", str(folder / "sshd_config")], port):
         known = ["-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null", "-o", "LogLevel=ERROR"]
         yield f"{getpass.getuser()}@127.0.0.1", ["-F", "none", "-p", str(port), "-i", str(folder / "user"), *known]
-    finally:
-        server.terminate()
-        server.wait()
-
-
-def _wait(server: subprocess.Popen[bytes], port: int) -> None:
-    end = time.monotonic() + 20
-    while True:
-        assert server.poll() is None, "the server ended at once"
-        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
-            return
-        assert time.monotonic() < end, "the server does not answer"
-        time.sleep(0.05)
