@@ -186,7 +186,10 @@ def test_interruptions(tmp_path: Path, library: str, delay: float, number: signa
         time.sleep(delay)
         for _ in range(times):
             process.send_signal(number)
-        out, err = process.communicate(timeout=60)
+        try:
+            out, err = process.communicate(timeout=60)
+        finally:
+            process.kill()  # else the end of the block waits for a process that does not heed signals
     assert process.returncode == 130, err
     lines = [line for line in err.splitlines() if not line.startswith("[")]
     assert lines == ["interrupted; out.onnx was not written"] and out == ""
