@@ -49,9 +49,17 @@ def team(server: str, tmp_path: Path) -> Path:
     (folder / "int8" / "gates.toml").write_text("min_sqnr_db = 15\n")
     onnx.save(hybrid_model(), folder / "model.onnx")
     (folder / WORKFLOW).parent.mkdir(parents=True)
-    shutil.copy(TEMPLATES / "github.yml", folder / WORKFLOW)
+    quicker(TEMPLATES / "github.yml", folder / WORKFLOW)
     pushed(folder, "A model")
     return folder
+
+
+def quicker(template: Path, copy: Path) -> Path:
+    """A copy that converts by a simpler method, of fewer samples: what CI makes of the result is the same."""
+    text = template.read_text()
+    assert text.count(" --plan-out ") == 1
+    copy.write_text(text.replace(" --plan-out ", " --method mse --samples 4 --plan-out "))
+    return copy
 
 
 def pushed(folder: Path, message: str) -> None:
@@ -113,10 +121,11 @@ def test_from_the_first_run_to_a_change_that_is_accepted(team: Path, server: str
 @pytest.mark.slow
 def test_the_template_for_gitlab(team: Path, server: str, tmp_path: Path) -> None:
     clone = cloned(server, "clone", tmp_path)
-    assert gitlab(TEMPLATES / "gitlab.yml", clone, PLAIN) == 0
+    template = quicker(TEMPLATES / "gitlab.yml", tmp_path / "gitlab.yml")
+    assert gitlab(template, clone, PLAIN) == 0
     assert "✅ sound, all gates kept" in (clone / "build" / "comment.md").read_text()
     (clone / "int8" / "gates.toml").write_text("min_coverage = 99.9\n")
-    assert gitlab(TEMPLATES / "gitlab.yml", clone, PLAIN) == 6
+    assert gitlab(template, clone, PLAIN) == 6
     assert "❌ 1 gate missed" in (clone / "build" / "comment.md").read_text()
 
 
@@ -133,6 +142,7 @@ def test_a_model_that_cannot_be_converted_is_told_in_the_comment(team: Path, ser
 @pytest.mark.skipif(bool(missing_steps(environment())), reason="the ARM64 emulation is not set up (python -m tools.arm64.setup)")
 def test_instructions_are_gated_as_the_template_stands(team: Path, server: str, tmp_path: Path) -> None:
     (team / "int8" / "gates.toml").write_text("max_instructions_a76 = 0.001\n")
+    shutil.copy(TEMPLATES / "github.yml", team / WORKFLOW)
     pushed(team, "A limit")
     clone = cloned(server, "clone", tmp_path)
     assert github(clone / WORKFLOW, clone, {"BRIDGEQUANT_ARM64": str(environment().folder)})[0] == 6
