@@ -26,8 +26,8 @@ from converter.verify.coverage_by_profile import coverage_of
 from models.images import LabelledImages
 from runtime_tests.check_results import CheckResult, broken_result, junit_xml, raise_failures, run_checks, run_gates
 from runtime_tests.confinement import measure_confinement
-from runtime_tests.cores import DEFAULT_CORES, measure_cores, short_name
-from runtime_tests.emulation.cores import CORES, check_core
+from runtime_tests.cores import DEFAULT_CORES, measure_cores
+from runtime_tests.emulation.cores import CORES, check_core, short_name
 from runtime_tests.emulation.environment import environment
 from runtime_tests.emulation.setup import require
 from runtime_tests.gates import check_fine_enough, check_measurable, read_gates

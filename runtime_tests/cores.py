@@ -15,10 +15,9 @@ from runtime_tests.emulation.environment import Environment, environment
 from runtime_tests.model_pair import ModelPair, stacked
 from runtime_tests.processes import Predictions, summed
 
-__all__ = ["DEFAULT_CORES", "Instructions", "measure_cores", "short_name"]
+__all__ = ["DEFAULT_CORES", "Instructions", "measure_cores"]
 
 DEFAULT_CORES = ("cortex-a76",)
-_JOINED = str.maketrans(",=-", "___")
 _SAMPLES = 8
 """At most, as emulation is slow."""
 
@@ -36,11 +35,6 @@ class Instructions:
     def ratio(self) -> float:
         """Float over int8: above 1, the int8 model takes fewer."""
         return self.float_count / self.int8_count
-
-
-def short_name(core: str) -> str:
-    """A core as the names of figures have it: ``a76`` for ``cortex-a76``, ``max_sme_off`` for ``max,sme=off``."""
-    return core.removeprefix("cortex-").removeprefix("neoverse-").translate(_JOINED)
 
 
 def measure_cores(model_pair: ModelPair, cores: Sequence[str]) -> tuple[list[Instructions], list[Predictions]]:

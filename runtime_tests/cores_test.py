@@ -2,9 +2,9 @@ from __future__ import annotations
 
 import pytest
 
-from runtime_tests.cores import measure_cores, short_name
+from runtime_tests.cores import measure_cores
 from runtime_tests.emulation import emulator
-from runtime_tests.emulation.cores import CORES
+from runtime_tests.emulation.cores import CORES, short_name
 from runtime_tests.emulation.testing.stand_in import PER_REGION, emulate_here
 from runtime_tests.model_pair import open_model_pair
 from runtime_tests.testing.files import MakeFiles

@@ -7,17 +7,18 @@ import json
 import platform
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import onnxruntime
+from runtime_tests.emulation.cores import CORES, short_name
 
-from converter.runtime.latency import LatencyRatio
-from converter.verify.coverage_by_profile import Coverage
-from runtime_tests.confinement import Confinement
-from runtime_tests.cores import Instructions, short_name
-from runtime_tests.emulation.cores import CORES
-from runtime_tests.parity import Parity
-from runtime_tests.processes import Memory, Predictions
-from runtime_tests.quality import Accuracy, Closeness
+if TYPE_CHECKING:  # who only asks which figures there are, such as gates, needs no heavy library
+    from converter.runtime.latency import LatencyRatio
+    from converter.verify.coverage_by_profile import Coverage
+    from runtime_tests.confinement import Confinement
+    from runtime_tests.cores import Instructions
+    from runtime_tests.parity import Parity
+    from runtime_tests.processes import Memory, Predictions
+    from runtime_tests.quality import Accuracy, Closeness
 
 __all__ = ["KINDS", "Kind", "Results", "figures", "results_json"]
 
@@ -125,6 +126,8 @@ def _share(found: Predictions) -> float | None:
 
 def results_json(results: Results) -> str:
     """Everything; ``figures`` is what a baseline is read from."""
+    import onnxruntime
+
     machine = {"architecture": platform.machine(), "onnxruntime": onnxruntime.__version__}
     content = {"machine": machine, "figures": figures(results), **dataclasses.asdict(results)}
     return json.dumps(content, indent=2) + "\n"

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -8,6 +10,8 @@ from converter.errors import UsageError
 from runtime_tests.check_results import CheckResult, broken_result, junit_xml
 from runtime_tests.ci.comment import MARK, Failure, change, comment, read_failures
 from runtime_tests.gates import Gate
+
+ROOT = Path(__file__).parents[2]
 
 GATES = [
     Gate("min_ratio_a76", "ratio_a76", 1.5, "", Path("gates.toml")),
@@ -81,3 +85,14 @@ def test_a_file_that_is_no_junit_xml_is_refused(tmp_path: Path) -> None:
     for name, said in (("int8.xml", "the file is not XML"), ("none.xml", "cannot be read")):
         with pytest.raises(UsageError, match=said):
             read_failures(tmp_path / name)
+
+
+def test_commands_of_ci_start_without_a_heavy_library(tmp_path: Path) -> None:
+    program = """
+import sys
+from runtime_tests.ci.__main__ import main
+code = main(["comment", "absent.json"])
+sys.exit(code or " ".join({"torch", "onnxruntime", "onnx", "onnx_ir"} & set(sys.modules)) or 0)
+"""
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT, timeout=60, check=False)
+    assert ended.returncode == 0 and "not validated" in ended.stdout, ended.stderr

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from converter.errors import UsageError
 
-__all__ = ["CORES", "PROCESSOR", "Core", "check_core", "system_files"]
+__all__ = ["CORES", "PROCESSOR", "Core", "check_core", "short_name", "system_files"]
 
 PROCESSOR = 0
 """The only one that the files describe. The runtime asks on which it runs, so that the guest has to stay on it."""
@@ -56,6 +56,13 @@ CORES: Mapping[str, Core] = {
     "max": Core("max", "0xd47", f"{_NEW} sme", "all the emulator has: SVE2 of 512 bits, SME of 256"),
 }
 """Cores that can be asked for. Those of the emulator that are called ``max`` answer as a Cortex-A710."""
+
+_JOINED = str.maketrans(",=-", "___")
+
+
+def short_name(core: str) -> str:
+    """A core as the names of figures have it: ``a76`` for ``cortex-a76``, ``max_sme_off`` for ``max,sme=off``."""
+    return core.removeprefix("cortex-").removeprefix("neoverse-").translate(_JOINED)
 
 
 def check_core(core: str) -> str:
