@@ -17,7 +17,6 @@ class SearchParts:
         granularity: offer grids per channel where they move into constants exactly.
         scheme: offer asymmetric grids beside symmetric ones for what enters layers.
         bridge: judge what lies in a bridge block by the block's output; off, as no real network shows a gain.
-        activations: judge ranges of tensors that only activation functions read by what those give.
         range_margin: widen ranges for what calibration samples do not show.
         adaptive_rounding: round weights so that their errors make up for each other.
         weight_correction: change weights so that they make up for inputs that are off.
@@ -29,7 +28,6 @@ class SearchParts:
     granularity: bool = True
     scheme: bool = True
     bridge: bool = flag(False, "q-hyvit: bridge blocks judge by their output", name="--bridge-blocks")
-    activations: bool = True
     range_margin: bool = True
     adaptive_rounding: bool = True
     weight_correction: bool = True

@@ -24,7 +24,6 @@ from converter.methods.judging.output_error import LayerReconstruction, reconstr
 from converter.methods.judging.tensor_error import TensorSample, grid_errors, tensor_samples_of
 from converter.methods.problem import Problem
 from converter.methods.protocol import Proposal
-from converter.methods.q_hyvit.activation_search import activation_grids
 from converter.methods.q_hyvit.bridge_search import search_block
 from converter.methods.q_hyvit.equalization_search import choose_equalizations, reconstructed_tensors
 from converter.methods.q_hyvit.range_margin import with_margin
@@ -105,9 +104,6 @@ def choose(problem: Problem) -> Choice:
     shared = _shared(context, readers)
     owners = list(dict.fromkeys(r.owner for r in context.quantized_edges.values()))
     tensor_samples = tensor_samples_of(context, owners, {name: value[:_WITNESS_SAMPLES] for name, value in context.feed.items()})
-    unread = [n for n in tensor_samples if n not in readers]
-    decided = activation_grids(problem, context, start.tensors, unread) if problem.parts.activations else {}
-    state.tensors.update(decided)
     problem.begin("search")
     ranked: dict[str, list[QuantParams]] = {}
     for number in range(_ROUNDS):
@@ -121,7 +117,7 @@ def choose(problem: Problem) -> Choice:
             ranked[owner] = grids
             problem.progress(done, _ROUNDS * len(readers) + len(reconstruction_blocks))
         state.tensors.update({owner: grids[0] for owner, grids in ranked.items()})
-    wider = [n for n in tensor_samples if n in state.tensors and n not in decided] if problem.parts.range_margin else []
+    wider = [n for n in tensor_samples if n in state.tensors] if problem.parts.range_margin else []
     for owner in wider:
         state.tensors[owner] = _with_margin(problem, owner, state.tensors[owner], tensor_samples[owner])
         if owner in ranked:

@@ -44,7 +44,6 @@ def ablation(seed: int) -> dict[str, Variant]:
         "+ range margin": "range_margin",
         "+ rounding": "adaptive_rounding",
         "+ bias correction": "bias_correction",
-        "+ activations": "activations",
         "+ weight correction": "weight_correction",
     }.items():
         parts = replace(parts, **{switch: True})
