@@ -5,8 +5,7 @@ from __future__ import annotations
 import io
 import sys
 import zipfile
-from concurrent.futures import Future
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Iterator
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -18,6 +17,7 @@ import onnx
 import pytest
 from PIL import Image
 
+from converter.distribute.died import died
 from converter.errors import UsageError
 from converter.testing.models import hybrid_model
 from tools.benchmarks.compare import __main__ as command
@@ -170,36 +170,18 @@ def test_results_of_other_settings_do_not_join_the_table(tmp_path: Path, capsys:
     assert not (tmp_path / "out" / "results.csv").exists()
 
 
-class _Pool:
-    """Measures at once, in this process; the third cell finds its process dead."""
-
-    def __init__(self, *_: Any, **__: Any) -> None:
-        self.count = 0
-
-    def __enter__(self) -> _Pool:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        pass
-
-    def submit(self, _: object, bench: object, cell: Cell) -> Future[Row]:
-        self.count += 1
-        future: Future[Row] = Future()
-        if self.count < 3:
-            future.set_result(Row(cell.model, cell.method, cell.bits, top1=50.0))
-        else:
-            future.set_exception(BrokenProcessPool())
-        return future
-
-
-def test_what_was_measured_before_a_process_died_is_kept(
+def test_what_was_measured_before_workers_died_is_kept(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(command, "ProcessPoolExecutor", _Pool)
-    monkeypatch.setattr(command, "as_completed", list)
+    def done(_: object, bench: Bench, cells: list[Cell], workers: object, **__: object) -> Iterator[tuple[Cell, Row]]:
+        for cell in cells[:2]:
+            yield cell, Row(cell.model, cell.method, cell.bits, top1=50.0)
+        raise died(command._name(cells[2]))
+
+    monkeypatch.setattr(command, "as_done", done)
     assert main(small_matrix(tmp_path)) == 1
     error = capsys.readouterr().err
-    assert "died" in error and "start it again" in error
+    assert "died" in error and "small.onnx minmax W8A8" in error and "start it again" in error
     assert [row.method for row in read_rows(tmp_path / "out" / "results.csv", Row)] == ["float", "ort-static"]
 
 
