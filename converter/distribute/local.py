@@ -60,8 +60,9 @@ def as_done_locally(
                 piece, attempt = waiting.popleft()
                 running[worker.pipe] = worker, piece, attempt
                 _give(worker, piece)
-            for pipe in wait(list(running)):
-                worker, piece, attempt = running.pop(pipe)  # type: ignore[arg-type]
+            ready = wait(list(running))
+            for pipe in [pipe for pipe in running if pipe in ready]:
+                worker, piece, attempt = running.pop(pipe)
                 try:
                     result, error = worker.pipe.recv()
                 except (EOFError, ConnectionResetError):
@@ -108,6 +109,7 @@ def _serve(pipe: Connection, work: Callable[[Any, Any], Any], state: Any) -> Non
             piece = pipe.recv()
         except EOFError:
             return
+        answer: tuple[Any, Exception | None]
         try:
             answer = work(state, piece), None
         except Exception as error:  # whatever it is, who asked is told

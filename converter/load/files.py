@@ -15,7 +15,7 @@ from pathlib import Path
 
 from converter.errors import ModelError, UsageError
 
-__all__ = ["check_input", "check_outputs", "meant_path", "temporary_folder", "write_files"]
+__all__ = ["check_input", "check_outputs", "meant_path", "no_temporary_files", "temporary_folder", "write_files"]
 
 
 _BLOCK = 1 << 20
@@ -185,7 +185,7 @@ def temporary_folder(size: int) -> Iterator[Path]:
     try:
         folder = tempfile.TemporaryDirectory()
     except OSError as error:
-        raise _no_temporary_files(error) from error
+        raise no_temporary_files(error) from error
     with folder:
         probe = Path(folder.name) / "probe"
         try:
@@ -194,11 +194,12 @@ def temporary_folder(size: int) -> Iterator[Path]:
                     file.write(bytes(min(_BLOCK, size - start)))
             probe.unlink()
         except OSError as error:
-            raise _no_temporary_files(error) from error
+            raise no_temporary_files(error) from error
         yield Path(folder.name)
 
 
-def _no_temporary_files(error: OSError) -> UsageError:
+def no_temporary_files(error: OSError) -> UsageError:
+    """What to tell when the system does not take a temporary file."""
     what = f"temporary files cannot be written: {error.strerror or error}"
     return UsageError(what, where=os.environ.get("TMPDIR", "the folder of temporary files"), hint="set TMPDIR to a folder with some space")
 
