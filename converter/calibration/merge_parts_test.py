@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from collections.abc import Sequence
 from itertools import pairwise
 
 import numpy as np
@@ -92,7 +93,7 @@ def test_of_very_many_samples_few_keep_a_value(monkeypatch: pytest.MonkeyPatch) 
     assert seen.tensors["x"].maximum == WHOLE.tensors["x"].maximum
 
 
-def part_of(state: tuple[bytes, list[Feed]], places: tuple[int, int]) -> PartStatistics:
+def part_of(state: tuple[bytes, Sequence[Feed]], places: tuple[int, int]) -> PartStatistics:
     model, feeds = state
     start, stop = places
     return collect_part(ir.from_proto(pickle.loads(model)), feeds[start:stop], first=start, total=len(feeds), seed=3, threads=1)
@@ -100,6 +101,6 @@ def part_of(state: tuple[bytes, list[Feed]], places: tuple[int, int]) -> PartSta
 
 @pytest.mark.slow
 def test_parts_that_other_processes_collect_merge_into_the_whole() -> None:
-    state = pickle.dumps(ir.to_proto(MODEL)), FEEDS
+    state: tuple[bytes, Sequence[Feed]] = pickle.dumps(ir.to_proto(MODEL)), FEEDS
     parts = [part for _, part in as_done(part_of, state, [(0, 4), (4, 7), (7, 9)], Workers(2))]
     assert bits(merge_parts(parts)) == bits(WHOLE)

@@ -7,7 +7,7 @@ them, and the result travels back. Nothing else does, so that results are the sa
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -49,8 +49,10 @@ def as_done(
     *,
     files: Iterable[Path] = (),
     name: Callable[[P], str] = str,
-) -> Iterator[tuple[P, R]]:
+) -> Generator[tuple[P, R], None, None]:
     """Work on all pieces; give each with its result as soon as it is there.
+
+    Closed before the last one, it ends the workers.
 
     A piece whose worker dies is tried again by a fresh one, three times in all. What the function raises is not: it is raised here.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import numpy as np
 
 from converter.errors import UsageError
 
-__all__ = ["dot", "dying", "fail", "read"]
+__all__ = ["dot", "dying", "fail", "sleep"]
 
 
 def dot(state: Mapping[str, Any], piece: int) -> tuple[int, bytes]:
@@ -35,6 +36,11 @@ def fail(_: object, piece: int) -> int:
     raise UsageError(f"piece {piece} makes no sense", where="here", hint="leave it out")
 
 
-def read(path: Path, piece: int) -> bytes:
-    """One byte of a file."""
-    return path.read_bytes()[piece : piece + 1]
+def sleep(ended: Path | None, piece: int) -> int:
+    """As many seconds; the process is told, and the end leaves a file."""
+    try:
+        time.sleep(piece)
+    finally:
+        if ended is not None:
+            ended.touch()
+    return os.getpid()

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import io
 import sys
-import zipfile
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import pairwise
@@ -15,7 +13,6 @@ from typing import Any, cast
 import numpy as np
 import onnx
 import pytest
-from PIL import Image
 
 from converter.distribute.died import died
 from converter.errors import UsageError
@@ -30,6 +27,7 @@ from tools.benchmarks.compare.peers import available_peers, nncf
 from tools.benchmarks.compare.plot import plot_means
 from tools.benchmarks.compare.settings import keep_settings
 from tools.benchmarks.compare.tables import details, matrix, means
+from tools.benchmarks.compare.testing.small_matrix import pictures, small_matrix
 from tools.benchmarks.compare.variants import Variant, ablation, plain
 from tools.benchmarks.table_file import append_row, read_rows
 
@@ -119,25 +117,6 @@ def test_the_picture_is_the_same_bytes_each_time(tmp_path: Path) -> None:
     assert (tmp_path / "one.svg").read_bytes() == (tmp_path / "two.svg").read_bytes()
     plot_means([replace(r, drop=r.drop + 1) for r in ROWS], tmp_path / "other.svg")
     assert (tmp_path / "other.svg").read_bytes() != (tmp_path / "one.svg").read_bytes()
-
-
-def _pictures(path: Path, count: int) -> Path:
-    generator = np.random.default_rng(count)
-    with zipfile.ZipFile(path, "w") as archive:
-        for number in range(count):
-            stream = io.BytesIO()
-            Image.fromarray(generator.integers(0, 256, (32, 32, 3), dtype=np.uint8)).save(stream, "png")
-            archive.writestr(f"{number % 10}/{number}.png", stream.getvalue())
-    return path
-
-
-def small_matrix(folder: Path, *more: str) -> list[str]:
-    """Arguments that compare two methods on one small network, on 20 pictures."""
-    model = folder / "small.onnx"
-    onnx.save(hybrid_model(metadata={"bridgequant.preprocess": "unit;resize=stretch"}), model)
-    arguments = ["--models", str(model), "--methods", "ort-static", "minmax", "--bits", "W8A8", "--samples", "4", "--jobs", "1"]
-    arguments += ["--data", str(_pictures(folder / "test.zip", 20)), "--calib", str(_pictures(folder / "train.zip", 8))]
-    return [*arguments, "--out", str(folder / "out"), "--placement", "all", *more]
 
 
 @pytest.mark.slow
@@ -237,7 +216,7 @@ def test_nncf_is_given_all_samples_and_the_preset_for_transformers(tmp_path: Pat
 
 
 def test_a_model_that_does_not_exist_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    data = str(_pictures(tmp_path / "test.zip", 4))
+    data = str(pictures(tmp_path / "test.zip", 4))
     assert main(["--models", "nobody", "--data", data, "--calib", data, "--out", str(tmp_path / "out")]) == 2
     error = capsys.readouterr().err
     assert "nobody" in error and len(error.splitlines()) <= 3
