@@ -15,8 +15,8 @@ from PIL import Image
 from converter.calibration.input_specs import ImageLayout, InputSpec, image_inputs
 from converter.calibration.preprocess import Preprocess, apply_preprocess, open_images, picture_codes, spec_text
 from converter.calibration.shuffle import shuffled
-from converter.calibration.stored_feeds import in_bounded_memory
 from converter.errors import CalibrationError
+from converter.system.stored_feeds import in_bounded_memory
 
 __all__ = ["ImageFeeds", "image_batches", "image_feeds", "image_row", "treatment"]
 

@@ -26,9 +26,9 @@ from converter.calibration.preprocess import PRESETS, Preprocess, spec_text
 from converter.calibration.sample_arrays import array_feeds
 from converter.calibration.sample_doubts import doubts
 from converter.calibration.sample_images import image_feeds, image_row, treatment
-from converter.calibration.stored_feeds import in_bounded_memory
 from converter.calibration.synthetic_images import natural_image, normal_values, zeros_and_ones
 from converter.errors import CalibrationError, UsageError
+from converter.system.stored_feeds import in_bounded_memory
 
 __all__ = ["Feed", "InputSpec", "SampleSet", "load_samples"]
 

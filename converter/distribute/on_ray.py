@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import socket
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from importlib.util import find_spec
@@ -13,10 +14,12 @@ from typing import Any
 from converter.distribute.died import TRIES, died
 from converter.errors import UsageError
 
-__all__ = ["as_done_on_ray", "check_ray"]
+__all__ = ["as_done_on_ray", "check_address", "check_ray"]
 
 _PIECES_OF_A_PROCESS = 20
 """After which a fresh one takes over, as memory grows."""
+
+_SECONDS_TO_ANSWER = 10.0
 
 _OURS = ("converter", "models", "runtime_tests", "tools")
 """Packages that a worker may need, in the version that is here."""
@@ -61,16 +64,39 @@ def _joined(ray: Any, address: str) -> bool:
     """Join the cluster, with the packages that are here; false if this process is part of one already."""
     if ray.is_initialized():
         return False
+    check_address(address)
     packages = [str(Path(str(sys.modules[name].__file__)).parent) for name in _OURS if name in sys.modules]
     environment = {"py_modules": packages, "excludes": _LEFT_HERE}
     try:
         ray.init(address=address, runtime_env=environment, log_to_driver=False, logging_level="error")
     except (ConnectionError, ValueError, RuntimeError) as error:
         reason = next(iter(str(error).splitlines()), type(error).__name__)
-        raise UsageError(
-            f"the Ray cluster cannot be joined: {reason}", where=f"--ray {address}", hint="start one, see docs/cluster.md"
-        ) from error
+        raise _not_joined(address, reason) from error
     return True
+
+
+def check_address(address: str) -> None:
+    """Refuse an address where nobody listens, for which Ray itself would wait for minutes.
+
+    Args:
+        address: ``HOST:PORT``, or ``auto``, which Ray looks up.
+
+    Raises:
+        UsageError: it is something else, or nobody answers.
+    """
+    if address == "auto":
+        return
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdecimal():
+        raise UsageError(f"'{address}' is no address of a Ray cluster", where="--ray", hint="give HOST:PORT, or auto")
+    try:
+        socket.create_connection((host, int(port)), _SECONDS_TO_ANSWER).close()
+    except (OSError, OverflowError) as error:
+        raise _not_joined(address, str(error)) from error
+
+
+def _not_joined(address: str, reason: str) -> UsageError:
+    return UsageError(f"the Ray cluster cannot be joined: {reason}", where=f"--ray {address}", hint="start one, see docs/cluster.md")
 
 
 def _result(ray: Any, done: Any, piece: str) -> Any:

@@ -95,6 +95,15 @@ def test_flags_say_where() -> None:
         workers_of(flags("--jobs", "-1"))
 
 
+@pytest.mark.parametrize(
+    ("address", "what"), [("127.0.0.1:1", "cannot be joined"), ("nonsense", "no address"), ("host:", "no address"), (":7", "no address")]
+)
+def test_an_address_where_no_cluster_is_is_told_at_once(address: str, what: str) -> None:
+    with pytest.raises(UsageError, match=what) as caught:
+        on_ray.check_address(address)
+    assert "--ray" in caught.value.where and len(str(caught.value).splitlines()) == 3
+
+
 def test_without_ray_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(on_ray, "find_spec", lambda name: None)
     with pytest.raises(UsageError, match="Ray is not installed") as caught:

@@ -14,8 +14,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from converter.errors import ModelError, UsageError
+from converter.system.stored_feeds import no_temporary_files
 
-__all__ = ["check_input", "check_outputs", "meant_path", "no_temporary_files", "temporary_folder", "write_files"]
+__all__ = ["check_input", "check_outputs", "meant_path", "temporary_folder", "write_files"]
 
 
 _BLOCK = 1 << 20
@@ -196,12 +197,6 @@ def temporary_folder(size: int) -> Iterator[Path]:
         except OSError as error:
             raise no_temporary_files(error) from error
         yield Path(folder.name)
-
-
-def no_temporary_files(error: OSError) -> UsageError:
-    """What to tell when the system does not take a temporary file."""
-    what = f"temporary files cannot be written: {error.strerror or error}"
-    return UsageError(what, where=os.environ.get("TMPDIR", "the folder of temporary files"), hint="set TMPDIR to a folder with some space")
 
 
 def _write_new(temporary: Path, data: bytes, like: Path) -> None:

@@ -107,14 +107,3 @@ def test_an_evaluation_counts_the_same(cluster: str, tmp_path: Path, monkeypatch
         reports.append(json.loads((tmp_path / "result.json").read_text()))
         del reports[-1]["seconds"]
     assert reports[0] == reports[1] and reports[0]["images"] == 40
-
-
-def test_a_cluster_that_is_not_there_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing that another test has joined counts."""
-    import ray
-
-    ray.shutdown()
-    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
-    with pytest.raises(UsageError, match="the Ray cluster cannot be joined") as caught:
-        list(as_done(fail, None, [0], Workers(ray="auto")))
-    assert caught.value.where == "--ray auto" and len(str(caught.value).splitlines()) == 3

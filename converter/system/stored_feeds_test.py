@@ -6,9 +6,9 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from converter.calibration import stored_feeds
-from converter.calibration.stored_feeds import Feed, StoredFeeds, in_bounded_memory
 from converter.errors import UsageError
+from converter.system import stored_feeds
+from converter.system.stored_feeds import Feed, StoredFeeds, in_bounded_memory
 
 
 def feeds(count: int) -> Iterator[Feed]:
