@@ -48,9 +48,9 @@ def as_done_on_ray(
     joined = _joined(ray, address)
     try:
         task = ray.remote(num_cpus=1, max_calls=_PIECES_OF_A_PROCESS, max_retries=TRIES - 1)(_work_there)
-        shared = ray.put((work, state))
         copies = {str(path): (_stamp(path), ray.put(path.read_bytes())) for path in sorted(set(files))}
-        running = {task.remote(shared, copies, piece): piece for piece in pieces}
+        shared = ray.put((work, state, copies))
+        running = {task.remote(shared, piece): piece for piece in pieces}
         while running:
             (done,), _ = ray.wait(list(running), num_returns=1)
             piece = running.pop(done)
@@ -108,12 +108,12 @@ def _result(ray: Any, done: Any, piece: str) -> Any:
         raise died(piece) from error
 
 
-def _work_there(shared: tuple[Callable[[Any, Any], Any], Any], copies: dict[str, tuple[tuple[int, int], Any]], piece: Any) -> Any:
+def _work_there(shared: tuple[Callable[[Any, Any], Any], Any, dict[str, tuple[tuple[int, int], Any]]], piece: Any) -> Any:
     """Runs on a worker: fetch what is missing, then work."""
+    work, state, copies = shared
     for path, (stamp, content) in copies.items():
         if not os.path.exists(path) or _stamp(Path(path)) != stamp:
             _write(Path(path), importlib.import_module("ray").get(content), stamp)
-    work, state = shared
     return work(state, piece)
 
 

@@ -76,8 +76,8 @@ def test_a_machine_that_lacks_a_file_or_has_another_gets_a_copy(cluster: str, tm
     missing.unlink()
     other.write_bytes(b"something else")
     kept = same.stat().st_ino
-    shared = ray.put((dot, {"vector": np.zeros(1000, np.float32)}))
-    ray.get(ray.remote(on_ray._work_there).remote(shared, copies, 0))
+    shared = ray.put((dot, {"vector": np.zeros(1000, np.float32)}, copies))
+    ray.get(ray.remote(on_ray._work_there).remote(shared, 0))
     assert missing.read_bytes() == other.read_bytes() == b"content"
     assert [on_ray._stamp(Path(path)) for path in copies] == [stamp for stamp, _ in copies.values()]
     assert same.stat().st_ino == kept and len(list(missing.parent.iterdir())) == 3
