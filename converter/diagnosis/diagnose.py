@@ -186,9 +186,9 @@ class _Assembly:
         )
 
     def _costs(self, node: ir.Node) -> tuple[float, float | None]:
-        entry = self.offers.get(str(node.name))
-        known = isinstance(entry, SupportedForm) and math.isfinite(entry.integer_cost)
-        integers = entry.integer_cost if isinstance(entry, SupportedForm) and known else None
+        entry, op = self.offers.get(str(node.name)), self.plan.ops.get(str(node.name))
+        cost = entry.writing("codes" if op is None else op.writes)[1] if isinstance(entry, SupportedForm) else math.inf
+        integers = cost if math.isfinite(cost) else None
         return operator_costs(node, self.shapes, self.target)[0], integers
 
     def weights(self, node: ir.Node, places: Mapping[str, int], bins: int) -> list[TensorFigures]:

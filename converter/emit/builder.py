@@ -215,6 +215,11 @@ class Writer:
         grid = self.params_of(output)
         self.codes[output] = Codes(self.new.clip(self.codes[x].value, grid, str(output.name), limits), grid)
 
+    def clip_result(self, output: ir.Value, codes: ir.Value) -> None:
+        """Let codes that use their whole container stand for an output, clipped where its grid does not."""
+        grid = self.params_of(output)
+        self.codes[output] = Codes(self.new.clip(codes, grid, str(output.name), (grid.qmin, grid.qmax)), grid)
+
     def pad_codes(self, node: ir.Node, x: ir.Value, pads: ir.Value) -> None:
         """Let the codes of another tensor, with a border of their own or of zeros, stand for a node's output."""
         grid, widths = self.params_of(node.outputs[0]), self.float_value(pads, str(node.name))

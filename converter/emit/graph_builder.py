@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -33,6 +33,14 @@ class QuantizedGraph(GraphBuilder):
         ends = [self.initializer(f"{name}_{end}", np.asarray(q, grid.dtype)) for end, q in zip(("lowest", "highest"), limits, strict=True)]
         return self.add("Clip", [codes, *ends], name=f"{name}_Clip", dtype=dtype)
 
+    def reshape(self, codes: ir.Value, shape: Sequence[int], name: str) -> ir.Value:
+        """Append a Reshape of codes."""
+        return self.add("Reshape", [codes, self.initializer(f"{name}_shape", np.array(shape, np.int64))], name=name, dtype=_type(codes))
+
+    def transpose(self, codes: ir.Value, perm: Sequence[int], name: str) -> ir.Value:
+        """Append a Transpose of codes."""
+        return self.add("Transpose", [codes], {"perm": list(perm)}, name=name, dtype=_type(codes))
+
     def pad(self, codes: ir.Value, widths: ir.Value, grid: QuantParams, name: str, attributes: Mapping[str, Any]) -> ir.Value:
         """Append a Pad of codes, whose border is the code of zero where it is constant."""
         copies = attributes.get("mode", "constant") != "constant"
@@ -58,6 +66,11 @@ class QuantizedGraph(GraphBuilder):
         if grid.axis is None:
             scale, zero_point = scale.reshape(()), zero_point.reshape(())
         return [self.initializer(f"{name}_scale", scale), self.initializer(f"{name}_zero_point", zero_point)]
+
+
+def _type(codes: ir.Value) -> ir.DataType:
+    assert codes.dtype is not None
+    return codes.dtype
 
 
 def _axis(grid: QuantParams) -> dict[str, int]:

@@ -373,9 +373,9 @@ def write_assignment(
             ops[name] = OpPlan(node.op_type, "float", reason=_COPY if entry.form == "requantize" else _CHEAPER)
         elif isinstance(entry, SupportedForm):
             grids = {index: choice.constants[name, index] for index in entry.constants}
-            ops[name] = OpPlan(
-                node.op_type, "integer", _writes(node, entry, offers, coded), grids, coefficients=_coefficients(entry), form=entry.form
-            )
+            writes = _writes(node, entry, offers, coded)
+            form, _ = entry.writing(writes)
+            ops[name] = OpPlan(node.op_type, "integer", writes, grids, coefficients=_coefficients(entry), form=form)
     tensors: dict[str, TensorPlan] = {}
     for value in [*model.graph.inputs, *(o for n in model.graph for o in n.outputs)]:
         if is_float(value) and constant(value) is None and str(value.name) in choice.tensors:

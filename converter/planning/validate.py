@@ -11,7 +11,7 @@ import onnx_ir as ir
 from converter.errors import UsageError
 from converter.forms.form import SupportedForm, UnsupportedForm
 from converter.forms.movement import passed_input
-from converter.forms.registry import FORMS, PASSING
+from converter.forms.registry import FORMS, PASSING, WITH_WEIGHTS
 from converter.graph.marks import BORDER
 from converter.graph.operator_sets import MOVEMENT
 from converter.graph.queries import constant, data_inputs, is_float, relabel_factor, sole_consumer
@@ -165,11 +165,13 @@ def _check_integer(node: ir.Node, op: OpPlan, entry: SupportedForm, check: Check
         raise check.refuse(f"operator '{name}' needs grids for its constant inputs {sorted(entry.constants)}")
     for index, grid in op.constants.items():
         _check_constant(f"constant input {index} of operator '{name}'", grid, entry.constants[index], check)
-    if op.form not in (entry.form, "piecewise_linear" if node.op_type == "Sigmoid" else ""):
+    if op.form not in (entry.form, entry.code_form, "piecewise_linear" if node.op_type == "Sigmoid" else ""):
         raise check.refuse(f"operator '{name}' has the form {entry.form}, the plan says {op.form}")
-    if op.form != "weighted" and op.codes:
+    if op.form == entry.code_form and op.writes != "codes":
+        raise check.refuse(f"operator '{name}' has the form {op.form}, which writes codes, the plan says {op.writes}")
+    if op.form not in WITH_WEIGHTS and op.codes:
         raise check.refuse(f"operator '{name}' has no weights to give codes for")
-    if op.form != "weighted" and op.bias:
+    if op.form not in WITH_WEIGHTS and op.bias:
         raise check.refuse(f"operator '{name}' has 0 biases, the plan gives {len(op.bias)}")
     form = FORMS[op.form]
     form.check(check, node, op)

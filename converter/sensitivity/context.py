@@ -14,6 +14,7 @@ import onnx_ir as ir
 import torch
 
 from converter.calibration.observer import values_of
+from converter.forms.registry import WITH_WEIGHTS
 from converter.graph.operator_sets import CLAMPS, LAYERS
 from converter.graph.queries import constant, is_float, relabel_factor
 from converter.plan.records import Plan
@@ -147,4 +148,4 @@ def context_of_layers(model: ir.Model, plan: Plan, feeds: Sequence[Feed], seed: 
 
 
 def _weighted(plan: Plan) -> tuple[str, ...]:
-    return tuple(n for n, op in plan.ops.items() if op.runs == "integer" and op.form == "weighted")
+    return tuple(n for n, op in plan.ops.items() if op.runs == "integer" and op.form in WITH_WEIGHTS)

@@ -14,6 +14,7 @@ from converter.targets.target import Prices, Target
 
 __all__ = [
     "COPY_KIND",
+    "LINEAR_CONVOLUTION_KIND",
     "PIECEWISE_LINEAR_KIND",
     "TRANSPOSE_STEP_KIND",
     "Shapes",
@@ -36,6 +37,9 @@ COPY_KIND = "Split"
 
 PIECEWISE_LINEAR_KIND = "PiecewiseLinear"
 """How targets call the integer form of a piecewise-linear sigmoid, a Clip of codes."""
+
+LINEAR_CONVOLUTION_KIND = "LinearConvolution"
+"""How targets call a ``Linear`` that is written as a convolution over a row of places, with all that this takes."""
 
 TRANSPOSE_STEP_KIND = "TransposeStep"
 """How targets call a Transpose by its :func:`step_features`, which tell more than the features of a ``Transpose``."""
