@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
@@ -168,6 +169,14 @@ class Writer:
         for old, new in zip(node.outputs, copy.outputs, strict=True):
             self._adopt(old, new)
         self.new.graph.append(copy)
+
+    def stand_in(self, node: ir.Node, op_type: str, inputs: Sequence[ir.Value | None], attributes: Mapping[str, Any]) -> ir.Value:
+        """Append an operator under the name of a node, as which it is known in profiles; returns its output."""
+        other = ir.node(op_type, list(inputs), dict(attributes), name=node.name)
+        (output,) = other.outputs
+        output.name, output.type = self.new.unique(f"{node.name}_{op_type}_output"), node.outputs[0].type
+        self.new.graph.append(other)
+        return output
 
     def _adopt(self, old: ir.Value, new: ir.Value) -> None:
         """Let ``new`` stand for ``old``, under its name unless a DQ will make the model output of that name."""

@@ -5,7 +5,6 @@ Sums of int8 products in int32; the bias is added to them with their scale. Weig
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -89,7 +88,7 @@ def _written_shape(node: ir.Node) -> list[int]:
     """Of the output, -1 for one side that is open; nothing if more are."""
     shape = node.outputs[0].shape
     sides = [side if isinstance(side, int) else -1 for side in shape] if shape is not None else []
-    return sides if sides.count(-1) <= 1 and math.prod(sides) else []
+    return sides if sides.count(-1) <= 1 and 0 not in sides else []
 
 
 def _offer_product(node: ir.Node, context: Context) -> SupportedForm | UnsupportedForm:
@@ -136,7 +135,7 @@ def _emit_convolution(writer: Writer, node: ir.Node, op: OpPlan) -> None:
         new.dequantize(stored, replace(weights, axis=0), f"{name}_{value.name}"),
         *([] if bias is None else [bias]),
     ]
-    sums = new.add("Conv", factors, {"kernel_shape": [1, 1]}, name=name)
+    sums = writer.stand_in(node, "Conv", factors, {"kernel_shape": [1, 1]})
     container, out = np.iinfo(codes.params.dtype), node.outputs[0]
     rows = new.quantize(sums, writer.params_of(out), str(out.name), (int(container.min), int(container.max)))
     rows = new.transpose(rows, [0, 2, 3, 1], f"{name}_channels_last")

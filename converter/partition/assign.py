@@ -9,6 +9,9 @@ Each operator is integer or float and pays the cost of its form. Each tensor pay
 If accuracy has a price, an operator in integer pays for the error of its constants, and a tensor for that of its grid, once,
 if anybody writes or reads codes of it. Who only moves codes adds no error to those that it was given.
 
+A form that can only write codes does not enter the cut: that somebody reads codes would be a reward, which no capacity expresses for
+several readers. Where codes are written in the end, it is taken if it costs less.
+
 The cheapest assignment is a minimum s-t cut, solved exactly, of a graph with one vertex per operator (source side:
 integer) and up to three per tensor: ``some`` lies on the source side if some reader is integer, ``all`` only if all readers
 are, ``coded`` if there are codes of it.
