@@ -484,7 +484,7 @@ def _report(
         architectures=at.target.architectures,
         placement="as read" if at.options.plan_in is not None else at.options.placement if budget is None else "within the budget",
         predicted=predict(planned.model, planned.plan, planned.offers, at.shapes, at.target).total,
-        predicted_float=predict(planned.model, None, {}, at.shapes, at.target).total,
+        predicted_float=predict(at.canonical.model, None, {}, at.shapes, at.target).total,
         cost_unit=at.target.unit,
         loss=planned.loss,
         calibration=at.samples.description,

@@ -37,6 +37,8 @@ from converter.torch_backend.workers import one_thread_each, worker_count
 from converter.transforms.equalization.find import find_sites
 from converter.transforms.equalization.site import EqualizationSite
 from converter.transforms.nonuniform.find import find_quantizer_sites
+from converter.transforms.normalization.plain import find_plain
+from converter.transforms.normalization.transform import PlainNormalizations
 from converter.transforms.sigmoids.transform import ConstantGates
 from converter.transforms.transform import GraphFacts, Transform
 
@@ -90,6 +92,7 @@ class Searched:
         transforms: that were applied.
         target: kernels and costs.
         options: as given.
+        source: the canonical model without the transforms.
     """
 
     model: ir.Model
@@ -101,6 +104,7 @@ class Searched:
     transforms: tuple[Transform, ...]
     target: Target
     options: Options
+    source: ir.Model
 
 
 def make_plan(
@@ -185,7 +189,12 @@ def _searched(
     target: Target,
     options: Options,
 ) -> Searched:
-    method, applied = METHODS[options.method], list[Transform]()
+    method, applied, source = METHODS[options.method], list[Transform](), model
+    plain = () if method.keeps_normalizations else find_plain(model, facts(seen), target)
+    if plain:
+        applied.append(PlainNormalizations(plain))
+        model = applied[-1].apply(model, facts(seen))
+        seen = look(model)
     problem, offers = asked(model, seen)
     for propose in method.transforms:
         transform, first_choice = propose(problem)
@@ -195,6 +204,7 @@ def _searched(
             seen = look(model)
             problem, offers = asked(model, seen)
         problem = replace(problem, transforms=tuple(applied), first_choice=first_choice)
+    problem = replace(problem, transforms=tuple(applied))
     choice = with_average_scales(model, method.choose(problem))
     # lines buy speed with accuracy, which nobody asks for who wants everything in integer
     approximations = method.sigmoids(problem, choice) if method.sigmoids is not None and not _placement(options).everything else {}
@@ -211,7 +221,7 @@ def _searched(
     approximated = piecewise_linear_forms(
         model, offers, {name: approximation.shape for name, approximation in approximations.items()}, _shapes(seen), target
     )
-    return Searched(model, seen, offers, choice, approximated, problem, tuple(applied), target, options)
+    return Searched(model, seen, offers, choice, approximated, problem, tuple(applied), target, options, source)
 
 
 def placer_of(found: Searched) -> Placer:

@@ -143,6 +143,8 @@ def features(node: ir.Node, shapes: Shapes) -> dict[str, float]:
     }
     if macs := macs_of(node, shapes):
         found |= {"mac": macs, **_multiplied(node, macs, written, shapes)}
+    elif node.op_type == "InstanceNormalization" and written:
+        found["group"] = math.prod(written[0][:2])
     elif node.op_type == "Transpose" and read:
         found["block"] = _blocks(read[0], attributes(node).get("perm", range(len(read[0]))[::-1]))
     return {feature: amount for feature, amount in found.items() if amount}

@@ -28,7 +28,7 @@ _TERMS: Mapping[str, tuple[str, ...]] = {
     TRANSPOSE_STEP_KIND: ("node", "element", "moved", "turned", "rim", "moved_pair", "moved_piece", "piece", "single"),
     "Softmax": ("node", "element", "row"),
     "LayerNormalization": ("node", "element", "row"),
-    "InstanceNormalization": ("node", "element"),
+    "InstanceNormalization": ("node", "element", "group"),
     "GlobalAveragePool": ("node", "input"),
     "ReduceMean": ("node", "input"),
     "ReduceSum": ("node", "input"),

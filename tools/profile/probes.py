@@ -128,7 +128,7 @@ def _reductions() -> list[Probe]:
     return [
         *(Probe("Softmax", (shape,), (), {"axis": -1}) for shape in rows),
         *(Probe("LayerNormalization", (shape,), (shape[-1:], shape[-1:]), {"axis": -1}) for shape in _TOKENS),
-        *(Probe("InstanceNormalization", (shape,), (shape[1:2], shape[1:2])) for shape in (*_IMAGES, (1, 1, 16384))),
+        *(Probe("InstanceNormalization", (shape,), (shape[1:2], shape[1:2])) for shape in (*_IMAGES, (1, 1, 16384), *_TOKENS)),
         *(Probe("GlobalAveragePool", (shape,)) for shape in (*_IMAGES, (1, 320, 8, 8))),
         *(Probe("ReduceMean", (shape,), ([2, 3],)) for shape in _IMAGES),
         *(Probe("ReduceSum", (shape,), ([-1],)) for shape in _TOKENS),
