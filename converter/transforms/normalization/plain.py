@@ -62,11 +62,8 @@ def find_plain(model: ir.Model, facts: GraphFacts, target: Target) -> tuple[str,
     cost = target.costs.get("InstanceNormalization")
     if cost is None or "group" not in cost.float:
         return ()
-    found = []
-    for node in model.graph:
-        if node.op_type == "LayerNormalization" and _pays(node, facts, target) and _taken_in(node, facts) is not None:
-            found.append(str(node.name))
-    return tuple(found)
+    norms = (node for node in model.graph if node.op_type == "LayerNormalization")
+    return tuple(str(node.name) for node in norms if _pays(node, facts, target) and _taken_in(node, facts) is not None)
 
 
 def make_plain(model: ir.Model, facts: GraphFacts, names: Collection[str]) -> ir.Model:

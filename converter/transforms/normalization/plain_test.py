@@ -10,7 +10,7 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from converter.methods.names import METHOD_NAMES
+from converter.methods.names import METHOD_NAMES, MethodName
 from converter.options import Options
 from converter.pipeline import convert
 from converter.plan.serialization import plan_from_json, plan_to_json
@@ -130,7 +130,7 @@ def test_methods_that_change_factors_themselves_keep_them() -> None:
 
 
 @pytest.mark.parametrize(("method", "plain"), [("mse", True), ("repq-vit", False)])
-def test_a_conversion_records_it_in_the_plan_which_can_be_used_again(method: str, plain: bool, tmp_path: Path) -> None:
+def test_a_conversion_records_it_in_the_plan_which_can_be_used_again(method: MethodName, plain: bool, tmp_path: Path) -> None:
     s = Sketch()
     x = s.add("Add", s.add("Gemm", flattened(s, normalized(s)), s.normal(C, 16), s.normal(16)), s.constant(0.1))
     proto = ir.to_proto(s.model(s.add("Gemm", s.silu(x), s.normal(16, 4), s.normal(4))))
