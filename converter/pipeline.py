@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import onnx_ir as ir
+import onnxruntime
 
 from converter import __version__
 from converter.budget.choose import choose_within_budget
@@ -49,7 +50,7 @@ from converter.planning.make import Planned, adopted, find_losses
 from converter.planning.replay import read_plan
 from converter.progress import SILENT, Progress, timed
 from converter.provenance import provenance
-from converter.report import Report, quality_warnings, report_json
+from converter.report import MobileFile, Report, quality_warnings, report_json
 from converter.report_page.page import report_page
 from converter.runtime.latency import LatencyRatio, latency_ratio
 from converter.sensitivity.bridge_blocks import find_structure
@@ -58,6 +59,7 @@ from converter.sensitivity.output_loss import OutputLoss
 from converter.system.peak_memory import peak_memory
 from converter.targets import FILE_SUFFIX, Target, find_target
 from converter.targets.costs import Shapes
+from converter.verify.ort_format import ort_format
 from converter.verify.parity import selected_rows
 from converter.verify.verdict import Verdict, verify
 
@@ -84,6 +86,7 @@ def convert(
     plan_out: str | Path | None = None,
     json_out: str | Path | None = None,
     report_out: str | Path | None = None,
+    ort_out: str | Path | None = None,
 ) -> Report:
     """Convert a float ONNX model to an int8 QDQ model.
 
@@ -96,6 +99,7 @@ def convert(
         plan_out: where the plan goes, as JSON.
         json_out: where the report goes, as JSON.
         report_out: where the report goes, as a page for a browser; every tensor is measured for it, and the JSON then holds this too.
+        ort_out: where the model goes in ONNX Runtime's mobile format, too, which ends in ``.ort``, see :mod:`converter.verify.ort_format`.
 
     Returns:
         what was done and found, with the model. With a budget that nothing holds and ``keep_best``, it says so in ``budget.met``.
@@ -114,7 +118,7 @@ def convert(
     read = _files(
         {"IN": source, "--calib": options.calib, "--eval": options.evaluation, "--plan-in": options.plan_in, "--target": target_file}
     )
-    written = _files({"OUT": output, "--plan-out": plan_out, "--json": json_out, "--report": report_out})
+    written = _files({"OUT": output, "--ort": ort_out, "--plan-out": plan_out, "--json": json_out, "--report": report_out})
     if "IN" in read:
         check_input(read["IN"])
     check_outputs(written, read)
@@ -125,7 +129,7 @@ def convert(
     _check_bound(loaded, options)
     check_outputs(written, {f"the external data {path.name}": path for path in loaded.external})
     try:
-        report = _converted(loaded, written.get("OUT"), options, given, dry_run, "--report" in written, progress)
+        report = _converted(loaded, written, options, given, dry_run, progress)
     except ModelError as error:
         if error.hint:
             raise
@@ -135,6 +139,8 @@ def convert(
     contents = {"--plan-out": plan_to_json(report.plan).encode(), "--json": report_json(report).encode()}
     if "--report" in written:
         contents["--report"] = report_page(report).encode()
+    if report.mobile is not None:
+        contents["--ort"] = report.mobile.content
     if report.model is not None:
         contents["OUT"] = report.model.SerializeToString(deterministic=True)
     write_files({written[role]: content for role, content in contents.items() if role in written})
@@ -155,8 +161,9 @@ def _files(named: Mapping[str, object]) -> dict[str, Path]:
 
 
 def _converted(
-    source: Source, output: Path | None, options: Options, given: Plan | None, dry_run: bool, diagnosed: bool, progress: Progress
+    source: Source, written: Mapping[str, Path], options: Options, given: Plan | None, dry_run: bool, progress: Progress
 ) -> Report:
+    diagnosed = "--report" in written
     calibrated = calibrate(source, options, progress)
     planned, budget = _planned(calibrated, given, progress)
     if dry_run:
@@ -166,13 +173,18 @@ def _converted(
     progress.stage("verify")
     verdict = verify_model(calibrated, planned, model, progress)
     _enforce(verdict, options)
+    mobile = None
+    if "--ort" in written:
+        progress.stage("ort")
+        content = ort_format(model, calibrated.target, calibrated.samples.held_aside[0], verdict.integer_coverage.kernels)
+        mobile = MobileFile(written["--ort"].name, content, onnxruntime.__version__)
     latency = None
     if options.latency or platform.machine() in calibrated.target.architectures:
         progress.stage("measure")
         latency = latency_ratio(source.model, model, calibrated.samples.held_aside[0])
     # after all that goes into the file, which a report shall not change
     diagnosis = _diagnosis(calibrated, planned, progress) if diagnosed else None
-    result = _Result("" if output is None else output.name, model, verdict, latency)
+    result = _Result(written["OUT"].name if "OUT" in written else "", model, verdict, latency, mobile)
     return _report(calibrated, planned, result, diagnosis, budget)
 
 
@@ -197,6 +209,7 @@ class _Result:
     model: onnx.ModelProto
     verdict: Verdict
     latency: LatencyRatio | None
+    mobile: MobileFile | None
 
 
 @dataclass(frozen=True)
@@ -507,4 +520,5 @@ def _report(
         diagnosis=diagnosis,
         budget=budget,
         machines=at.target.machines,
+        mobile=None if result is None else result.mobile,
     )

@@ -22,7 +22,7 @@ from converter.targets import other_machines
 from converter.verify.quality import OutputQuality
 from converter.verify.verdict import Verdict
 
-__all__ = ["LOW_AGREEMENT", "LOW_SQNR_DB", "Report", "Summary", "finite", "quality_warnings", "report_json", "summarise"]
+__all__ = ["LOW_AGREEMENT", "LOW_SQNR_DB", "MobileFile", "Report", "Summary", "finite", "quality_warnings", "report_json", "summarise"]
 
 LOW_SQNR_DB = 15.0
 """An output, or a group of its channels, below this gets a warning."""
@@ -32,6 +32,21 @@ LOW_AGREEMENT = 0.9
 
 _CLOSE_INTEGERS_DB = 30.0
 """As good for a picture of integers as for one of numbers."""
+
+
+@dataclass(frozen=True)
+class MobileFile:
+    """The result in ONNX Runtime's mobile format.
+
+    Attributes:
+        name: of the file.
+        content: of the file.
+        onnxruntime: version that wrote it.
+    """
+
+    name: str
+    content: bytes = field(repr=False)
+    onnxruntime: str
 
 
 @dataclass(frozen=True)
@@ -72,6 +87,7 @@ class Report:
         budget: what became of an accuracy budget; None without one.
         machines: that the target stands for, in words.
         seconds: that each stage took, in order; files are written after the last of them.
+        mobile: the result in the mobile format; None unless it was asked for.
     """
 
     source: str
@@ -107,6 +123,7 @@ class Report:
     budget: Budget | None = None
     machines: str = ""
     seconds: Mapping[str, float] = field(default_factory=dict)
+    mobile: MobileFile | None = None
 
     @property
     def at_home(self) -> bool:
@@ -226,7 +243,7 @@ def _next_step(report: Report) -> str:
 
 def report_json(report: Report) -> str:
     """The report as JSON; grids are left to ``--plan-out``."""
-    apart = ("plan", "model", "verdict", "latency", "rewrites", "notes", "warnings", "opset", "diagnosis", "budget")
+    apart = ("plan", "model", "verdict", "latency", "rewrites", "notes", "warnings", "opset", "diagnosis", "budget", "mobile")
     record: dict[str, Any] = {k: v for k, v in vars(report).items() if k not in apart}
     record["opset"] = list(report.opset)
     record["seconds"] = {stage: round(seconds, 2) for stage, seconds in report.seconds.items()}
@@ -247,6 +264,7 @@ def report_json(report: Report) -> str:
     record["latency_ratio"] = None if report.latency is None else {**asdict(report.latency), "machine": platform.machine()}
     record["latency_not_measured"] = report.not_measured
     record["other_machines"] = other_machines(report.target)
+    record["ort"] = None if report.mobile is None else _mobile_record(report.mobile)
     record["notes"], record["warnings"] = list(report.notes), list(report.warnings)
     if report.budget is not None:
         record["budget"] = asdict(report.budget)
@@ -254,6 +272,10 @@ def report_json(report: Report) -> str:
         record["summary"] = asdict(summarise(report))
         record["diagnosis"] = diagnosis_record(report.diagnosis)
     return json.dumps(finite(record), indent=1, allow_nan=False) + "\n"
+
+
+def _mobile_record(mobile: MobileFile) -> dict[str, Any]:
+    return {"file": mobile.name, "bytes": len(mobile.content), "onnxruntime": mobile.onnxruntime}
 
 
 def finite(value: Any) -> Any:

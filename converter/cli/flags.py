@@ -151,6 +151,7 @@ def _parser(*, usual_only: bool = False) -> argparse.ArgumentParser:
     add("--plan-out", type=Path, metavar="FILE", help="write the plan as JSON")
     add("--json", metavar="FILE", help="write the report as JSON; - is stdout")
     add("--report", type=Path, metavar="FILE.html", help="write the report as a page for a browser")
+    add("--ort", action="store_true", help="write OUT.ort too: ONNX Runtime's mobile format, for the target")
     add("--dry-run", action="store_true", help="stop after planning: write no model")
     add("--explain", action="store_true", help="as the command explain: take no OUT.onnx, and convert nothing")
     loudness = groups["other"].add_mutually_exclusive_group()
@@ -205,6 +206,11 @@ def parse_flags(words: Sequence[str]) -> argparse.Namespace:
         if flags.explain and getattr(flags, written) is not None:
             flag = f"--{written.replace('_', '-')}"
             raise UsageError("what is explained is printed, not written", where=f"{flag} with explain", hint="redirect stdout instead")
+    if flags.ort and (flags.explain or flags.dry_run):
+        where = f"--ort with {'explain' if flags.explain else '--dry-run'}"
+        raise UsageError("no model is written, in no format", where=where, hint="leave one of the two out")
+    if flags.ort and flags.output.exists() and not flags.output.is_file():
+        raise UsageError("only beside a file can another one be written", where=f"--ort with {flags.output}", hint="name a file")
     for one, other, what in (
         ("method", "plan_in", "a plan that is read needs no method"),
         ("placement", "plan_in", "a plan that is read is placed already"),

@@ -84,6 +84,9 @@ def _summary(report: Report) -> Table:
     if report.integer_bytes:
         share = report.integer_bytes / report.float_bytes
         row("size", f"{_size(report.float_bytes)} -> {_size(report.integer_bytes)} ({share:.0%})")
+    if report.mobile is not None:
+        row("mobile", f"{report.mobile.name}, {_size(len(report.mobile.content))}, written by ONNX Runtime {report.mobile.onnxruntime}")
+        row("", "the same answers and integer kernels as the model")
     if report.latency is not None:
         latency = report.latency
         row("latency", f"float / int8 = {latency.ratio:.2f} ({latency.low:.2f} to {latency.high:.2f}), one thread, run in turns")

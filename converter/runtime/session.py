@@ -51,6 +51,7 @@ def open_session(
     optimised_path: Path | None = None,
     profile_prefix: Path | None = None,
     spinning: bool = False,
+    without: Sequence[str] = (),
 ) -> Any:
     """Open a CPU session.
 
@@ -61,6 +62,7 @@ def open_session(
         optimised_path: where the runtime writes its optimised graph.
         profile_prefix: file prefix of a profile, which ``end_profiling`` completes.
         spinning: threads spin while they wait, as they do by default on a device: faster where nothing else runs.
+        without: names of graph optimisations that are left out.
 
     Raises:
         ModelError: the runtime does not accept the model.
@@ -80,7 +82,7 @@ def open_session(
         options.profile_file_prefix = str(profile_prefix)
     content = str(model) if isinstance(model, Path) else model.SerializeToString()
     try:
-        return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+        return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"], disabled_optimizers=list(without))
     except _RUNTIME_ERRORS as error:
         raise ModelError(f"ONNX Runtime does not load the model: {first_line(error)}", where=_place(error)) from error
 
