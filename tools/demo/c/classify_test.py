@@ -70,7 +70,8 @@ def model(folder: Path, spec: str | None, target: str) -> tuple[Path, Path]:
 
 def by_python(path: Path, picture: Path, spec: str, settings: Mapping[str, str]) -> np.ndarray:
     pixels = apply_preprocess(Image.open(picture), 32, 32, 3, parse_preprocess(spec))
-    return run_session(open_session(path, threads=1, settings=settings), {"image": pixels[None]})["logits"][0]
+    scores: np.ndarray = run_session(open_session(path, threads=1, settings=settings), {"image": pixels[None]})["logits"][0]
+    return scores
 
 
 def answers(command: Sequence[object], variables: Mapping[str, str] | None = None) -> dict[int, float]:
