@@ -1,4 +1,4 @@
-"""The page in a headless Chromium: a picture is dropped, and both models answer as in Python. Skipped where a browser or the runtime is not there."""
+"""The page in a headless Chromium: a dropped picture gets the answers of Python. Skipped where a browser or the runtime is not there."""
 
 from __future__ import annotations
 
