@@ -21,7 +21,7 @@ from converter.calibration.given_samples import GIVEN, given_arrays
 from converter.calibration.input_shapes import calibration_shapes
 from converter.calibration.input_specs import InputSpec
 from converter.calibration.observer import CalibrationStatistics, collect_statistics
-from converter.calibration.preprocess import Preprocess, stated_preprocess
+from converter.calibration.preprocess import Preprocess, mean_and_std, stated_preprocess
 from converter.calibration.samples import SampleSet, load_samples
 from converter.canonicalise import PROOF_SAMPLES, Canonical, canonicalise, undone
 from converter.canonicalise.outputs import restore_outputs
@@ -38,6 +38,7 @@ from converter.graph.source_nodes import name_after_source
 from converter.load.files import check_input, check_outputs, write_files
 from converter.load.metadata import class_names
 from converter.load.model import Source, load
+from converter.load.pixel_inputs import with_pixel_inputs
 from converter.options import Options
 from converter.partition.bit_widths import CONTAINER_BITS
 from converter.partition.cost_model import predict
@@ -49,6 +50,7 @@ from converter.planning.make import Planned, adopted, find_losses
 from converter.planning.replay import read_plan
 from converter.progress import SILENT, Progress, timed
 from converter.provenance import provenance
+from converter.quantization.parameters import QuantParams
 from converter.report import Report, quality_warnings, report_json
 from converter.report_page.page import report_page
 from converter.runtime.latency import LatencyRatio, latency_ratio
@@ -169,7 +171,7 @@ def _converted(
     latency = None
     if options.latency or platform.machine() in calibrated.target.architectures:
         progress.stage("measure")
-        latency = latency_ratio(source.model, model, calibrated.samples.held_aside[0])
+        latency = latency_ratio(calibrated.source.model, model, calibrated.samples.held_aside[0])
     # after all that goes into the file, which a report shall not change
     diagnosis = _diagnosis(calibrated, planned, progress) if diagnosed else None
     result = _Result("" if output is None else output.name, model, verdict, latency)
@@ -246,6 +248,8 @@ def calibrate(source: Source, options: Options, progress: Progress = SILENT) -> 
         ConverterError: the samples cannot be used, the model does not run, or an option does not fit the model.
     """
     target = find_target(options.target)
+    if options.io != "float":
+        source = _taking_pixels(source, options)
     samples, inputs, preprocess, remarks = _samples(source, options, progress)
     progress.stage("canonicalise")
     canonical = canonicalise(source.model, samples.calibration[:PROOF_SAMPLES], target)
@@ -260,6 +264,19 @@ def calibrate(source: Source, options: Options, progress: Progress = SILENT) -> 
     seen = collect_statistics(canonical.model, samples.calibration, seed=options.seed, threads=options.threads, progress=progress.step)
     losses = find_losses(canonical.model, samples.calibration, options)
     return Calibrated(source, options, target, samples, preprocess, tuple(remarks), canonical, excluded, seen, tuple(inputs), losses)
+
+
+def _taking_pixels(source: Source, options: Options) -> Source:
+    """The model with pixels for inputs, which it normalises as the options or its metadata say.
+
+    Raises:
+        UsageError: nobody says how, or no input takes pictures.
+    """
+    preprocess = options.preprocess or stated_preprocess(source.metadata)
+    if preprocess is None:
+        hint = "say it: --preprocess unit (0..1), symmetric (-1..1), imagenet or 'mean=..;std=..'"
+        raise UsageError("how pixels become the numbers that the model takes is not known", where=f"--io {options.io}", hint=hint)
+    return with_pixel_inputs(source, lambda channels: mean_and_std(preprocess, channels))
 
 
 def make_plan(at: Calibrated, progress: Progress = SILENT) -> Planned:
@@ -333,9 +350,19 @@ def emit_model(at: Calibrated, planned: Planned) -> onnx.ModelProto:
     restore_outputs(emitted, at.source.model, at.canonical.constants)
     write_in_opset(emitted, at.options.opset)
     model: onnx.ModelProto = ir.to_proto(emitted)
-    metadata = provenance(at.source, planned.plan, at.samples, at.preprocess, at.options, required_runtime(model))
+    metadata = provenance(
+        at.source, planned.plan, at.samples, at.preprocess, at.options, required_runtime(model), _output_codes(model, planned)
+    )
     onnx.helper.set_model_props(model, metadata)  # after to_proto, which sorts them: the input file's order shall stay
     return model
+
+
+def _output_codes(model: onnx.ModelProto, planned: Planned) -> dict[str, QuantParams]:
+    """The parameters of the outputs that an emitted model gives as codes."""
+    grids = {name: tensor.params for name, tensor in planned.plan.tensors.items() if tensor.params is not None}
+    given = {str(v.name) for v in planned.model.graph.outputs} & grids.keys() if planned.plan.io != "float" else set()
+    kinds = {o.name: onnx.helper.tensor_dtype_to_np_dtype(o.type.tensor_type.elem_type) for o in model.graph.output}
+    return {name: grids[name] for name in kinds if name in given and kinds[name] == grids[name].dtype}
 
 
 def verify_model(at: Calibrated, planned: Planned, model: onnx.ModelProto, progress: Progress = SILENT) -> Verdict:
@@ -421,6 +448,9 @@ def _check_widths(plan: Plan, options: Options, where: Path) -> None:
             where=f"--plan-in {where}",
             hint="write one with --plan-out and edit that",
         )
+    if plan.io != options.io:
+        said = "float numbers" if plan.io == "float" else f"{plan.io} pixels"
+        raise UsageError(f"the plan is for inputs of {said}", where=f"--plan-in {where}", hint=f"give --io {plan.io}")
 
 
 def _parts(losses: Mapping[str, OutputLoss], source: Source) -> dict[str, tuple[int, tuple[tuple[int, int], ...]]]:
