@@ -28,6 +28,7 @@ from converter.canonicalise.outputs import restore_outputs
 from converter.diagnosis.diagnose import diagnose
 from converter.diagnosis.records import Diagnosis
 from converter.emit.builder import emit
+from converter.emit.interface import describe_interface, output_codes
 from converter.emit.opset import write_in_opset
 from converter.emit.requirement import opset_of, required_runtime
 from converter.errors import BoundMissedError, CalibrationError, ModelError, UsageError
@@ -50,7 +51,6 @@ from converter.planning.make import Planned, adopted, find_losses
 from converter.planning.replay import read_plan
 from converter.progress import SILENT, Progress, timed
 from converter.provenance import provenance
-from converter.quantization.parameters import QuantParams
 from converter.report import Report, quality_warnings, report_json
 from converter.report_page.page import report_page
 from converter.runtime.latency import LatencyRatio, latency_ratio
@@ -165,6 +165,9 @@ def _converted(
         return _report(calibrated, planned, diagnosis=_diagnosis(calibrated, planned, progress) if diagnosed else None)
     progress.stage("emit")
     model = emit_model(calibrated, planned)
+    interface = _interface(source, calibrated, planned, model)
+    if interface:
+        progress.note(interface)
     progress.stage("verify")
     verdict = verify_model(calibrated, planned, model, progress)
     _enforce(verdict, options)
@@ -174,7 +177,7 @@ def _converted(
         latency = latency_ratio(calibrated.source.model, model, calibrated.samples.held_aside[0])
     # after all that goes into the file, which a report shall not change
     diagnosis = _diagnosis(calibrated, planned, progress) if diagnosed else None
-    result = _Result("" if output is None else output.name, model, verdict, latency)
+    result = _Result("" if output is None else output.name, model, verdict, latency, interface)
     return _report(calibrated, planned, result, diagnosis, budget)
 
 
@@ -199,6 +202,7 @@ class _Result:
     model: onnx.ModelProto
     verdict: Verdict
     latency: LatencyRatio | None
+    interface: str
 
 
 @dataclass(frozen=True)
@@ -351,18 +355,24 @@ def emit_model(at: Calibrated, planned: Planned) -> onnx.ModelProto:
     write_in_opset(emitted, at.options.opset)
     model: onnx.ModelProto = ir.to_proto(emitted)
     metadata = provenance(
-        at.source, planned.plan, at.samples, at.preprocess, at.options, required_runtime(model), _output_codes(model, planned)
+        at.source,
+        planned.plan,
+        at.samples,
+        at.preprocess,
+        at.options,
+        required_runtime(model),
+        output_codes(model, planned.model, planned.plan),
     )
     onnx.helper.set_model_props(model, metadata)  # after to_proto, which sorts them: the input file's order shall stay
     return model
 
 
-def _output_codes(model: onnx.ModelProto, planned: Planned) -> dict[str, QuantParams]:
-    """The parameters of the outputs that an emitted model gives as codes."""
-    grids = {name: tensor.params for name, tensor in planned.plan.tensors.items() if tensor.params is not None}
-    given = {str(v.name) for v in planned.model.graph.outputs} & grids.keys() if planned.plan.io != "float" else set()
-    kinds = {o.name: onnx.helper.tensor_dtype_to_np_dtype(o.type.tensor_type.elem_type) for o in model.graph.output}
-    return {name: grids[name] for name in kinds if name in given and kinds[name] == grids[name].dtype}
+def _interface(given: Source, at: Calibrated, planned: Planned, model: onnx.ModelProto) -> str:
+    """A sentence on pixels and codes; empty where inputs and outputs are as in the file that was given."""
+    if planned.plan.io == "float":
+        return ""
+    pixels = [new.name for old, new in zip(given.inputs, at.source.inputs, strict=True) if old.dtype != new.dtype]
+    return describe_interface(model, output_codes(model, planned.model, planned.plan), pixels)
 
 
 def verify_model(at: Calibrated, planned: Planned, model: onnx.ModelProto, progress: Progress = SILENT) -> Verdict:
@@ -528,7 +538,7 @@ def _report(
         float_bytes=at.source.bytes,
         integer_bytes=0 if result is None else result.model.ByteSize(),
         latency=None if result is None else result.latency,
-        notes=at.remarks,
+        notes=at.remarks if result is None or not result.interface else (*at.remarks, result.interface),
         warnings=tuple(warnings),
         peak_memory=peak_memory(),
         ir_version=0 if model is None else model.ir_version,
