@@ -113,7 +113,7 @@ def compared(pair: ModelPair, engine: str, package: Package, *, turns: int) -> F
         ENGINES[engine](job, package)
         times, *results = job.results()
         grids = [output_grids({entry.key: entry.value for entry in model.metadata_props}) for model in models]
-    in_web = [[with_numbers(outputs, g) for outputs in read_outputs(r, job.folder)] for r, g in zip(results, grids, strict=True)]
+        in_web = [[with_numbers(outputs, g) for outputs in read_outputs(r, job.folder)] for r, g in zip(results, grids, strict=True)]
     in_python = [_outputs(model, pair.feeds, settings) for model, settings in zip(models, ({}, pair.settings), strict=True)]
     floats, integers = (agreement(one, other) for one, other in zip(in_python, in_web, strict=True))
     return Found(engine, floats, integers, ratio_of_times(*times), min(times[0]) / min(times[1]))
