@@ -7,6 +7,7 @@ import numpy as np
 import onnx
 import pytest
 
+from converter.calibration.preprocess import PRESETS
 from converter.errors import ModelError, UsageError
 from converter.options import Options
 from converter.pipeline import convert
@@ -56,7 +57,7 @@ def test_two_models_with_other_outputs_are_no_pair(make_files: MakeFiles) -> Non
 
 def test_beside_a_model_that_takes_pixels_the_float_one_normalises_them(make_files: MakeFiles, tmp_path: Path) -> None:
     files = make_files()
-    options = Options(samples=4, threads=1, method="minmax", placement="all", io="uint8", preprocess="imagenet")
+    options = Options(samples=4, threads=1, method="minmax", placement="all", io="uint8", preprocess=PRESETS["imagenet"])
     convert(files.floats, files.int8, options)
     pair = open_model_pair(files.floats, files.int8, count=2)
     assert pair.takes_pixels and pair.feeds[0]["x"].dtype == np.uint8

@@ -23,7 +23,7 @@ def reading(mean: float | np.ndarray, pads: int = 1, reader: str = "Conv") -> ir
     numbers = draft.add("Cast", "x", to=1)
     if np.any(mean):
         numbers = draft.add("Sub", numbers, np.asarray(mean, np.float32))
-    numbers = draft.add("Mul", numbers, np.float32(1 / 58))
+    numbers = draft.add("Mul", numbers, 1 / 58)
     result = draft.add("Conv", numbers, weights(4, 3, 3, 3), pads=[pads] * 4) if reader == "Conv" else draft.add(reader, numbers)
     proto = draft.model(result)
     proto.graph.input[0].type.tensor_type.elem_type = onnx.TensorProto.UINT8

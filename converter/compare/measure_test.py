@@ -11,6 +11,7 @@ import onnx
 import pytest
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, quantize_static
 
+from converter.calibration.preprocess import PRESETS
 from converter.compare.measure import compare
 from converter.compare.page import comparison_page
 from converter.compare.records import comparison_record
@@ -159,9 +160,9 @@ def test_files_that_cannot_be_read(converted: Converted, tmp_path: Path, content
 
 
 def test_a_model_that_takes_pixels_and_its_float_original(converted: Converted, tmp_path: Path) -> None:
-    options = Options(samples=4, threads=1, method="minmax", placement="all", io="uint8", preprocess="symmetric")
+    options = Options(samples=4, threads=1, method="minmax", placement="all", io="uint8", preprocess=PRESETS["symmetric"])
     report = convert(converted.source, tmp_path / "pixels.onnx", options, plan_out=tmp_path / "plan.json")
-    asked = Options(samples=4, threads=1, preprocess="symmetric")
+    asked = Options(samples=4, threads=1, preprocess=PRESETS["symmetric"])
     found = compare(converted.source, tmp_path / "pixels.onnx", asked)
     assert report.verdict is not None
     assert found.second.outputs[0].sqnr_db == pytest.approx(report.verdict.outputs[0].sqnr_db, abs=0.5)

@@ -12,6 +12,7 @@ import onnx_ir as ir
 import onnxruntime
 import pytest
 
+from converter.calibration.preprocess import PRESETS
 from converter.errors import UsageError
 from converter.load import metadata
 from converter.options import Options
@@ -140,28 +141,28 @@ def test_without_it_nothing_changes() -> None:
 
 
 def test_a_plan_keeps_it_and_gives_the_same_bytes(tmp_path: Path) -> None:
-    options = Options(samples=4, threads=1, method="minmax", placement="all", io="uint8", preprocess="imagenet")
-    convert(one_layer(), tmp_path / "a.onnx", options, plan_out=tmp_path / "plan.json")
-    convert(
-        one_layer(), tmp_path / "b.onnx", Options(samples=4, threads=1, io="uint8", preprocess="imagenet", plan_in=tmp_path / "plan.json")
-    )
+    path = tmp_path / "plan.json"
+    options = Options(samples=4, threads=1, method="minmax", placement="all", io="uint8", preprocess=PRESETS["imagenet"])
+    convert(one_layer(), tmp_path / "a.onnx", options, plan_out=path)
+    again = Options(samples=4, threads=1, io="uint8", preprocess=PRESETS["imagenet"], plan_in=path)
+    convert(one_layer(), tmp_path / "b.onnx", again)
     assert (tmp_path / "a.onnx").read_bytes() == (tmp_path / "b.onnx").read_bytes()
-    plan: Plan = plan_from_json((tmp_path / "plan.json").read_text(), tmp_path / "plan.json")
+    plan: Plan = plan_from_json(path.read_text(), path)
     assert plan.io == "uint8"
     with pytest.raises(UsageError, match="the plan is for inputs of uint8 pixels") as caught:
-        convert(one_layer(), None, Options(samples=4, threads=1, plan_in=tmp_path / "plan.json"))
+        convert(one_layer(), None, Options(samples=4, threads=1, plan_in=path))
     assert caught.value.hint == "give --io uint8"
 
 
 def test_a_plan_that_was_edited_keeps_pixels_what_they_are(tmp_path: Path) -> None:
     path = tmp_path / "plan.json"
-    options = Options(samples=4, threads=1, method="minmax", placement="all", io="uint8", preprocess="symmetric")
+    options = Options(samples=4, threads=1, method="minmax", placement="all", io="uint8", preprocess=PRESETS["symmetric"])
     convert(one_layer(), None, options, plan_out=path, dry_run=True)
     text = path.read_text()
     assert '"kind": "fixed"' in text
     path.write_text(text.replace('"kind": "fixed"', '"kind": "measured"'))
     with pytest.raises(UsageError, match="is pixels: its scale is 1 and its zero point -128"):
-        convert(one_layer(), None, Options(samples=4, threads=1, io="uint8", preprocess="symmetric", plan_in=path))
+        convert(one_layer(), None, Options(samples=4, threads=1, io="uint8", preprocess=PRESETS["symmetric"], plan_in=path))
 
 
 def test_how_pixels_become_numbers_must_be_known() -> None:
