@@ -43,6 +43,8 @@ pytestmark = pytest.mark.usefixtures("few_turns")
         (["--input-shape", "image:1,3,64,64"], "contradicts"),
         (["--input-shape", "picture:1,3,32,32"], "'image'"),
         (["--exclude", "/stem/conv/Conf"], "'/stem/conv/Conv'"),
+        (["--io", "int4"], "choose from float, uint8"),
+        (["--io", "uint8"], "--preprocess unit (0..1), symmetric"),
         (["--unknown"], "no flag '--unknown'"),
     ],
 )

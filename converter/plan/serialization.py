@@ -31,6 +31,8 @@ _WORDS = {str: "a text", int: "a number", float: "a number", bool: "true or fals
 def plan_to_json(plan: Plan) -> str:
     """The plan as indented JSON with a stable order; lists of numbers stand on one line."""
     record = {"format": FORMAT, "version": VERSION, "method": plan.method, "bits": str(plan.bits), "target": plan.target}
+    if plan.io != "float":
+        record["io"] = plan.io
     for part in (*plan.transforms, {"tensors": plan.tensors, "ops": plan.ops}):
         record |= _plain(part)
     text = json.dumps(record, indent=1)
@@ -74,7 +76,8 @@ def plan_from_json(text: str, where: Path) -> Plan:
         known = {"format", "version", *_types(Plan), *(kind.key for kind in TRANSFORMS)} - {"transforms"}
         for key in record.keys() - known:
             raise ValueError(f"the plan has no '{key}'")
-        given = {name: _read(kind, record[name], name) for name, kind in _types(Plan).items() if name not in ("bits", "transforms")}
+        plain = {name: kind for name, kind in _types(Plan).items() if name not in ("bits", "transforms")}
+        given = {name: _read(kind, record[name], name) for name, kind in plain.items() if name != "io" or name in record}
         return Plan(**given, bits=_bits(record), transforms=_transforms(record))
     except json.JSONDecodeError as error:
         raise UsageError(f"the plan is not JSON: {error}", where=f"--plan-in {where}", hint=hint) from None

@@ -242,7 +242,7 @@ def plan_of(found: Searched, plan: Plan) -> Planned:
         plan: as placed.
     """
     offers = found.offers | {name: entry for name, entry in found.approximated.items() if plan.ops[name].coefficients}
-    plan = replace(plan, transforms=found.transforms)
+    plan = replace(plan, transforms=found.transforms, io=found.options.io)
     refine, problem = METHODS[found.options.method].refine, found.problem
     if refine is not None and problem.context is not None:
         # now it is known which operators run in integer, and so who reads what through a grid
