@@ -28,6 +28,7 @@ from converter.canonicalise.outputs import restore_outputs
 from converter.diagnosis.diagnose import diagnose
 from converter.diagnosis.records import Diagnosis
 from converter.emit.builder import emit
+from converter.emit.file_bytes import bytes_of
 from converter.emit.opset import write_in_opset
 from converter.emit.requirement import opset_of, required_runtime
 from converter.errors import BoundMissedError, CalibrationError, ModelError, UsageError
@@ -507,4 +508,6 @@ def _report(
         diagnosis=diagnosis,
         budget=budget,
         machines=at.target.machines,
+        prefer="as read" if at.options.plan_in is not None else at.options.prefer,
+        file_bytes=None if model is None else bytes_of(model, planned.plan),
     )

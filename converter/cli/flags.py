@@ -208,6 +208,7 @@ def parse_flags(words: Sequence[str]) -> argparse.Namespace:
     for one, other, what in (
         ("method", "plan_in", "a plan that is read needs no method"),
         ("placement", "plan_in", "a plan that is read is placed already"),
+        ("prefer", "plan_in", "a plan that is read says how weights are stored"),
         ("full", "plan_in", "with everything quantized, nothing is left to place"),
         ("full", "placement", "with everything quantized, nothing is left to place"),
     ):

@@ -88,6 +88,7 @@ class Plan:
         tensors: what becomes of each float tensor, by name in the canonical graph.
         ops: what becomes of each operator, by node name in the canonical graph.
         transforms: applied to the canonical graph beforehand, in order; tensors and operators are those of the changed graph.
+        stored: constants that operators in float read, but that are stored as codes, by name in the changed graph.
     """
 
     method: str
@@ -96,6 +97,7 @@ class Plan:
     tensors: dict[str, TensorPlan]
     ops: dict[str, OpPlan]
     transforms: tuple[Transform, ...] = ()
+    stored: dict[str, QuantParams] = field(default_factory=dict)
 
     def with_ops(self, tensors: dict[str, TensorPlan], ops: dict[str, OpPlan]) -> Plan:
         """A copy with other tensors and operators."""
