@@ -49,6 +49,7 @@ def test_repeatable_flags_add_up() -> None:
         (["a", "b", "--samples"], "expected one argument"),
         (["a", "b", "--min-sqnr", "high"], "'high' is not a number"),
         (["a", "b", "-q", "-v"], "not allowed with"),
+        (["a", "b", "--plan-in", "p", "--prefer", "size"], "a plan that is read says how weights are stored"),
         (["a", "b", "--plan-in", "p", "--method", "mse"], "a plan that is read needs no method"),
     ],
 )
@@ -85,7 +86,7 @@ def test_help_is_one_screen_of_ten_options_the_groups_of_others_and_the_commands
     assert all(f"  {command} " in text for command in ("convert", "explain", "compare", "doctor", "validate", "evaluate", "export"))
     others = text[text.index("--help all") :]
     assert all(f"{group}: " in others for group in ("calibration", "conversion", "plan and report"))
-    flags = "require-data method observer placement full loss latency seed threads plan-out plan-in dry-run version quiet verbose"
+    flags = "require-data method observer placement prefer full loss latency seed threads plan-out plan-in dry-run version quiet verbose"
     assert all(f"--{flag}" in others for flag in flags.split()), "all others are named"
 
 

@@ -34,6 +34,7 @@ pytestmark = pytest.mark.usefixtures("few_turns")
         (["--target", "gpu"], "arm64, arm64-v8.0, arm64-a55, arm64-i8mm, arm64-sme, x86, x86-vnni, web"),
         (["--target", "android"], "phones and boards are arm64, PCs x86, browsers web"),
         (["--placement", "fast"], "balanced:PRICE"),
+        (["--prefer", "speed"], "accuracy, size"),
         (["--samples", "0"], "--samples"),
         (["--seed", "-3"], "--seed"),
         (["--threads", "-1"], "--threads"),

@@ -143,8 +143,8 @@ def _bytes_rows(row, found: FileBytes, advice: str) -> None:  # type: ignore[no-
     parts = {"weights in 8 bits": found.in_8_bits, "numbers in float": found.in_float, "the rest": found.rest}
     row("bytes", ", ".join(f"{what} {_size(size)} ({size / found.total:.0%})" for what, size in parts.items()))
     if found.stored:
-        layers = "1 layer that is" if found.stored == 1 else f"{found.stored} layers that are"
-        row("", f"weights of {layers} computed in float among those in 8 bits (--prefer size)")
+        layers = "the weights of 1 layer that is" if found.stored == 1 else f"{found.stored} weights of layers that are"
+        row("", f"among those in 8 bits {layers} computed in float (--prefer size)")
     for each in found.largest[:_MOST_WEIGHTS]:
         if each.bytes >= _WORTH_NAMING * found.total:
             row("", f"in float: {_size(each.bytes)} of {each.op_type} {each.operator}{each.reason and f', {each.reason}'}")

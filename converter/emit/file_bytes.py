@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import numpy as np
 import onnx
 
 from converter.plan.records import Plan
@@ -96,7 +96,7 @@ def _constants(model: onnx.ModelProto) -> tuple[dict[str, int], dict[str, int]]:
 
 
 def _size(tensor: onnx.TensorProto) -> int:
-    return int(np.prod(tensor.dims, dtype=np.int64)) * onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
+    return math.prod(tensor.dims) * int(onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize)
 
 
 def _constant(name: str, size: int, reader: onnx.NodeProto | None, plan: Plan) -> FloatConstant:

@@ -117,7 +117,7 @@
     });
     const list = make("ul");
     D.bytes.largest.forEach(([size, who, why]) => list.append(make("li", "", bytes(size) + " in float: " + who + (why ? ", " + why : ""))));
-    const stored = D.bytes.stored ? "; weights of " + D.bytes.stored + " layers in float among those in 8 bits" : "";
+    const stored = D.bytes.stored ? "; among those in 8 bits " + D.bytes.stored + (D.bytes.stored > 1 ? " weights" : " weight") + " of layers in float" : "";
     box.append(make("b", "", "Where the bytes are"), bar, make("span", "", said.join(", ") + stored), list);
     if (D.bytes.advice) box.append(make("span", "", D.bytes.advice + "."));
     box.hidden = false;
