@@ -140,7 +140,12 @@ def _summary(report: Report) -> Table:
 
 
 def _bytes_rows(row, found: FileBytes, advice: str) -> None:  # type: ignore[no-untyped-def]
-    parts = {"weights in 8 bits": found.in_8_bits, "numbers in float": found.in_float, "the rest": found.rest}
+    parts = {
+        "weights in 8 bits": found.in_8_bits,
+        "numbers in float": found.in_float,
+        "scales and biases": found.in_others,
+        "nodes and names": found.graph,
+    }
     row("bytes", ", ".join(f"{what} {_size(size)} ({size / found.total:.0%})" for what, size in parts.items()))
     if found.stored:
         layers = "the weights of 1 layer that is" if found.stored == 1 else f"{found.stored} weights of layers that are"

@@ -1,4 +1,4 @@
-"""Where the bytes of an emitted file are: in weights of 8 bits, in float numbers, and in the rest."""
+"""Where the bytes of an emitted file are: in weights of 8 bits, in float numbers, in other numbers, and in the graph."""
 
 from __future__ import annotations
 
@@ -45,21 +45,23 @@ class FileBytes:
     Attributes:
         in_8_bits: of constants with 8 bits each, weights nearly all of them.
         in_float: of constants in float, scales left out.
-        rest: scales, biases in 32 bits, nodes and names.
+        in_others: of all other constants: scales, and biases in 32 bits.
+        graph: nodes, names, and the types and shapes of tensors.
         stored: how many weights of layers that are computed in float are among the constants with 8 bits.
         largest: of the constants in float, the largest first.
     """
 
     in_8_bits: int
     in_float: int
-    rest: int
+    in_others: int
+    graph: int
     stored: int
     largest: tuple[FloatConstant, ...]
 
     @property
     def total(self) -> int:
         """Of the whole file."""
-        return self.in_8_bits + self.in_float + self.rest
+        return self.in_8_bits + self.in_float + self.in_others + self.graph
 
 
 def bytes_of(model: onnx.ModelProto, plan: Plan) -> FileBytes:
@@ -77,8 +79,9 @@ def bytes_of(model: onnx.ModelProto, plan: Plan) -> FileBytes:
     in_8_bits = sum(size for name, size in sizes.items() if kinds[name] in _CODES)
     found = [_constant(name, size, readers.get(name), plan) for name, size in in_float.items()]
     found.sort(key=lambda each: (-each.bytes, each.name))
-    held = sum(in_float.values())
-    return FileBytes(in_8_bits, held, model.ByteSize() - in_8_bits - held, len(plan.stored), tuple(found[:_MOST_LISTED]))
+    others = sum(sizes.values()) - in_8_bits - sum(in_float.values())
+    graph = model.ByteSize() - sum(sizes.values())
+    return FileBytes(in_8_bits, sum(in_float.values()), others, graph, len(plan.stored), tuple(found[:_MOST_LISTED]))
 
 
 def _readers(model: onnx.ModelProto) -> Mapping[str, onnx.NodeProto]:

@@ -25,8 +25,9 @@ def test_each_constant_is_counted_by_hand() -> None:
     planned = plan_for(three_layers().model("narrow.0"), integer=("conv",))
     proto = emitted(planned)
     found = bytes_of(proto, planned.plan)
-    zero_points = 16 + 1  # of the weights and of the input
-    assert found.in_8_bits == 16 * 8 * 3 * 3 + zero_points + sum(len(t.raw_data) == 1 for t in proto.graph.initializer) - 1
+    scalars = 4  # the Q of the input and of the convolution's output, and one DQ of each
+    assert found.in_8_bits == 16 * 8 * 3 * 3 + 16 + scalars, "weights, and zero points"
+    assert found.in_others == 4 * (16 + 16 + 16) + 4 * 16 + 4 * scalars, "codes, scales and zero points of the bias, and other scales"
     assert found.in_float == 4 * (16 * 60 + 60 * 10)
     assert found.total == proto.ByteSize() == len(proto.SerializeToString())
     assert [(each.bytes, each.operator, each.op_type) for each in found.largest] == [(3840, "wide", "MatMul"), (2400, "narrow", "MatMul")]

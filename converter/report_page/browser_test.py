@@ -100,7 +100,7 @@ def test_it_opens_without_complaint_and_nothing_sticks_out(browser: Browser, fol
 
 def test_where_the_bytes_are_is_a_bar_and_a_list(tab: Tab) -> None:
     widths = tab.run("[...document.querySelectorAll('#bytes .parts i')].map(part => part.style.width)")
-    assert [float(width.rstrip("%")) for width in widths] == [60, 30, 10]
+    assert [float(width.rstrip("%")) for width in widths] == [60, 30, 5, 5]
     assert "numbers in float 600.0 kB (30.0 %)" in tab.text("#bytes") and "1 weight of layers in float" in tab.text("#bytes")
     assert tab.texts("#bytes li") == ["512.0 kB in float: Gemm head, for accuracy", "0.5 kB in float: Conv stem"]
 

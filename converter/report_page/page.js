@@ -107,8 +107,8 @@
   cards.append(gained, lost, next);
   if (D.bytes) {
     const box = $("bytes"), total = D.bytes.parts.reduce((a, b) => a + b, 0), bar = make("div", "parts");
-    const said = ["weights in 8 bits", "numbers in float", "the rest"].map((name, i) => name + " " + bytes(D.bytes.parts[i]) + " (" + percent(D.bytes.parts[i] / total) + ")");
-    ["--integer", "--float", "--faint"].forEach((colour, i) => {
+    const said = ["weights in 8 bits", "numbers in float", "scales and biases", "nodes and names"].map((name, i) => name + " " + bytes(D.bytes.parts[i]) + " (" + percent(D.bytes.parts[i] / total) + ")");
+    ["--integer", "--float", "--fake", "--faint"].forEach((colour, i) => {
       const part = make("i");
       part.style.width = (100 * D.bytes.parts[i]) / total + "%";
       part.style.background = "var(" + colour + ")";

@@ -48,9 +48,14 @@ def report_page(report: Report) -> str:
 
 
 def _bytes(found: FileBytes, advice: str) -> dict[str, Any]:
-    """Where the bytes of the file are, for a bar of three parts and a list below it."""
+    """Where the bytes of the file are, for a bar of four parts and a list below it."""
     largest = [[each.bytes, f"{each.op_type} {each.operator}", each.reason] for each in found.largest]
-    return {"parts": [found.in_8_bits, found.in_float, found.rest], "stored": found.stored, "largest": largest, "advice": advice}
+    return {
+        "parts": [found.in_8_bits, found.in_float, found.in_others, found.graph],
+        "stored": found.stored,
+        "largest": largest,
+        "advice": advice,
+    }
 
 
 def budget_curve(budget: Budget) -> dict[str, Any]:

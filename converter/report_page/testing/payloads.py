@@ -26,7 +26,7 @@ def payload_of(diagnosis: Diagnosis) -> dict[str, Any]:
         "notes": ["a note"],
         "unit": "instructions",
         "bytes": {
-            "parts": [1.2e6, 6e5, 2e5],
+            "parts": [1.2e6, 6e5, 1e5, 1e5],
             "stored": 1,
             "largest": [[512_000, "Gemm head", "for accuracy"], [512, "Conv stem", ""]],
             "advice": "more could be stored",
