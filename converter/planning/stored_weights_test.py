@@ -20,6 +20,8 @@ from converter.plan.serialization import plan_to_json
 from converter.planning.stored_weights import storable_weights, with_stored_weights
 from converter.report import size_advice
 from converter.runtime.session import open_session, run_session
+from converter.targets import TARGET_NAMES, TARGETS
+from converter.targets.costs import form_costs
 from converter.testing.models import SaveHybrid
 from converter.testing.sketch import Sketch, emitted, feeds_for, parity, plan_for
 from converter.verify.quality import sqnr
@@ -70,6 +72,23 @@ def test_the_runtime_folds_them_once_and_computes_with_the_same_kernels(tmp_path
         open_session(emitted(planned), threads=1, optimised_path=tmp_path / name)
         kernels[name] = [node.op_type for node in onnx.load(tmp_path / name).graph.node]
     assert kernels["codes"] == kernels["float"] and "Gemm" in kernels["float"]
+
+
+def test_behind_a_dequantizelinear_they_would_not_be_folded(tmp_path: Path) -> None:
+    """This is why they are written as a Cast and a Mul."""
+    sketch = Sketch()
+    codes, scale = sketch.constant(np.ones((16, 8, 3, 3)), np.int8), sketch.constant(np.ones(16))
+    weight = sketch.add("DequantizeLinear", codes, scale, axis=0)
+    model = sketch.model(sketch.add("Conv", sketch.input("x", 1, 8, 6, 6), weight))
+    open_session(ir.to_proto(model), threads=1, optimised_path=tmp_path / "optimised")
+    assert "DequantizeLinear" in [node.op_type for node in onnx.load(tmp_path / "optimised").graph.node]
+
+
+@pytest.mark.parametrize("target", TARGET_NAMES)
+def test_by_the_prices_it_would_cost_more_than_the_layer_where_weights_are_used_once(target: str) -> None:
+    rows, inner, outer = 1, 1280, 1000
+    found = {"node": 1.0, "element": rows * outer, "input": rows * inner, "row": rows, "mac": rows * inner * outer}
+    assert TARGETS[target].dequantize(inner * outer) > form_costs("Linear", found, TARGETS[target])[0]
 
 
 def test_the_file_is_small_and_answers_as_simulated() -> None:
