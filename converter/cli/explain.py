@@ -120,8 +120,8 @@ def explained_tables(found: Explained) -> RenderableType:
     for layer in structure.layers:
         ranges = _range_cells(found.ranges.get(layer.name)) if found.ranges else []
         weights = found.weights.get(layer.name, 0)
-        block = "" if layer.block is None else str(layer.block + 1)
-        listed.add_row(block, Text(_kind(layer)), _bytes(weights) if weights else "", *ranges, Text(layer.name))
+        place = "" if layer.block is None else str(layer.block + 1)
+        listed.add_row(place, Text(_kind(layer)), _bytes(weights) if weights else "", *ranges, Text(layer.name))
     parts: list[RenderableType] = [Text(title), Text("")]
     if found.calibration:
         parts[1:] = [

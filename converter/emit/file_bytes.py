@@ -99,7 +99,8 @@ def _constants(model: onnx.ModelProto) -> tuple[dict[str, int], dict[str, int]]:
 
 
 def _size(tensor: onnx.TensorProto) -> int:
-    return math.prod(tensor.dims) * int(onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize)
+    elements: int = math.prod(tensor.dims)
+    return elements * int(onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize)
 
 
 def _constant(name: str, size: int, reader: onnx.NodeProto | None, plan: Plan) -> FloatConstant:
