@@ -100,7 +100,7 @@ def _draw_cut(axes: Axes, tensor: TensorFigures) -> None:
     for low, high in ((histogram.low, tensor.params.lowest), (tensor.params.highest, histogram.high)):
         if low < high:
             axes.axvspan(low, high, color=_CUT, alpha=0.15, lw=0)
-    axes.set(title="Ends of a range hardly matter", xlabel="number in front of a SiLU; red: cut off", ylabel="how often")
+    axes.set(title="Ends of a range hardly matter", xlabel="number; red: cut off", ylabel="how often")
 
 
 def _reach(tensor: TensorFigures) -> tuple[float, float]:
@@ -120,7 +120,7 @@ def _told(diagnosis: Diagnosis) -> list[str]:
     losses = f"{near[0]:.2g} to {near[-1]:.2g}" if near else "nothing"
     return [
         f"median channel: fewest {codes[0]:.0f} codes of {_CODES}, fewer than half in {few} of {len(codes)} tensors",
-        f"most cut: {tensor.name}, seen {seen}, kept {kept}, {clipped:.2%} of its numbers cut off",
+        f"most cut: {tensor.name}, seen {seen}, kept {kept}, {100.0 * clipped:.2g} % of its numbers cut off",
         f"{len(near)} tensors of {_ALIKE[0]:g} to {_ALIKE[1]:g} dB add {losses} to the loss",
     ]
 
