@@ -48,6 +48,7 @@ from converter.plan.serialization import plan_to_json
 from converter.planning import make as planning
 from converter.planning.make import Planned, adopted, find_losses
 from converter.planning.replay import read_plan
+from converter.planning.stored_weights import bytes_to_save
 from converter.progress import SILENT, Progress, timed
 from converter.provenance import provenance
 from converter.report import Report, quality_warnings, report_json
@@ -509,5 +510,5 @@ def _report(
         budget=budget,
         machines=at.target.machines,
         prefer="as read" if at.options.plan_in is not None else at.options.prefer,
-        file_bytes=None if model is None else bytes_of(model, planned.plan),
+        file_bytes=None if model is None else bytes_of(model, planned.plan, bytes_to_save(planned.model, planned.plan)),
     )

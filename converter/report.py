@@ -16,7 +16,6 @@ from converter.canonicalise import Rewrite
 from converter.diagnosis.json_record import diagnosis_record
 from converter.diagnosis.records import Diagnosis
 from converter.emit.file_bytes import FileBytes
-from converter.graph.operator_sets import PRODUCTS
 from converter.partition.bit_widths import width_counts
 from converter.plan.records import Plan
 from converter.runtime.latency import LatencyRatio
@@ -240,8 +239,8 @@ def size_advice(report: Report) -> str:
         return ""
     if report.prefer == "size":
         return "" if found.stored else "--prefer size saves nothing here: no layer in float has weights that would be smaller in 8 bits"
-    weights = sum(each.bytes for each in found.largest if each.op_type in PRODUCTS)
-    return "--prefer size stores weights of layers in float in 8 bits, as fast" if weights >= _MUCH * found.total else ""
+    share = found.to_save / found.total
+    return f"--prefer size would save {share:.0%}: weights of layers in float in 8 bits, as fast" if share >= _MUCH else ""
 
 
 def report_json(report: Report) -> str:

@@ -48,6 +48,7 @@ class FileBytes:
         in_others: of all other constants: scales, and biases in 32 bits.
         graph: nodes, names, and the types and shapes of tensors.
         stored: how many weights of layers that are computed in float are among the constants with 8 bits.
+        to_save: how many fewer the file would have with ``--prefer size``.
         largest: of the constants in float, the largest first.
     """
 
@@ -56,6 +57,7 @@ class FileBytes:
     in_others: int
     graph: int
     stored: int
+    to_save: int
     largest: tuple[FloatConstant, ...]
 
     @property
@@ -64,11 +66,12 @@ class FileBytes:
         return self.in_8_bits + self.in_float + self.in_others + self.graph
 
 
-def bytes_of(model: onnx.ModelProto, plan: Plan) -> FileBytes:
+def bytes_of(model: onnx.ModelProto, plan: Plan, to_save: int = 0) -> FileBytes:
     """Add up what each constant of an emitted model takes.
 
     Args:
         plan: that it was emitted from, for the reasons.
+        to_save: what :func:`converter.planning.stored_weights.bytes_to_save` says.
     """
     readers = _readers(model)
     scales = {node.input[1] for node in model.graph.node if node.op_type in _CONVERSIONS}
@@ -81,7 +84,7 @@ def bytes_of(model: onnx.ModelProto, plan: Plan) -> FileBytes:
     found.sort(key=lambda each: (-each.bytes, each.name))
     others = sum(sizes.values()) - in_8_bits - sum(in_float.values())
     graph = model.ByteSize() - sum(sizes.values())
-    return FileBytes(in_8_bits, sum(in_float.values()), others, graph, len(plan.stored), tuple(found[:_MOST_LISTED]))
+    return FileBytes(in_8_bits, sum(in_float.values()), others, graph, len(plan.stored), to_save, tuple(found[:_MOST_LISTED]))
 
 
 def _readers(model: onnx.ModelProto) -> Mapping[str, onnx.NodeProto]:

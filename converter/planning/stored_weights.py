@@ -18,9 +18,9 @@ from converter.forms.form import CONTAINER_BITS
 from converter.graph.operator_sets import RECURRENT
 from converter.graph.queries import attributes, constant, is_float
 from converter.plan.records import Plan
-from converter.quantization.parameters import SMALLEST_SCALE, symmetric_params
+from converter.quantization.parameters import SMALLEST_SCALE, QuantParams, symmetric_params
 
-__all__ = ["storable_weights", "with_stored_weights"]
+__all__ = ["bytes_to_save", "storable_weights", "with_stored_weights"]
 
 _LEAST_SAVED = 0.5
 """Of a constant's bytes; less is not worth two more nodes in the file."""
@@ -39,15 +39,23 @@ def with_stored_weights(model: ir.Model, plan: Plan) -> Plan:
         model: canonical, with the plan's transforms.
         plan: assigned for it.
     """
-    stored = {}
+    return replace(plan, stored={name: grid for name, grid, _ in _worthwhile(model, plan)})
+
+
+def bytes_to_save(model: ir.Model, plan: Plan) -> int:
+    """How many bytes smaller the file of a plan would be with codes for weights that it leaves in float."""
+    return sum(saved for name, _, saved in _worthwhile(model, plan) if name not in plan.stored)
+
+
+def _worthwhile(model: ir.Model, plan: Plan) -> Iterator[tuple[str, QuantParams, int]]:
+    """Name, grid, and bytes saved, of each constant that is much smaller as codes."""
     for name, axis in storable_weights(model, plan).items():
         array = constant(model.graph.initializers[name])
         assert array is not None
         largest = np.abs(np.moveaxis(array, axis, 0)).reshape(array.shape[axis], -1).max(1)
         saved = array.nbytes - array.size - largest.nbytes - _NODES
         if saved >= _LEAST_SAVED * array.nbytes and not ((largest > 0.0) & (largest < _SMALLEST)).any():
-            stored[name] = symmetric_params(largest, bits=CONTAINER_BITS, axis=axis)
-    return replace(plan, stored=stored)
+            yield name, symmetric_params(largest, bits=CONTAINER_BITS, axis=axis), saved
 
 
 def storable_weights(model: ir.Model, plan: Plan) -> dict[str, int]:

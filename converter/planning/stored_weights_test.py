@@ -186,7 +186,9 @@ def test_the_report_says_where_the_bytes_are(source: Path, tmp_path: Path) -> No
     assert (largest.bytes, largest.operator, largest.reason) == (4 * 64 * 100, "head", "excluded by the user")
     assert plain.file_bytes.in_float - small.file_bytes.in_float >= 4 * 64 * 100
     assert small.file_bytes.in_8_bits - plain.file_bytes.in_8_bits >= 64 * 100
-    assert "--prefer size stores" in size_advice(plain) and size_advice(small) == ""
+    saved = plain.integer_bytes - small.integer_bytes
+    assert plain.file_bytes.to_save == pytest.approx(saved, rel=0.1) and small.file_bytes.to_save == 0
+    assert "--prefer size would save" in size_advice(plain) and size_advice(small) == ""
 
 
 def test_the_report_says_that_there_is_nothing_to_save(save_hybrid: SaveHybrid) -> None:
