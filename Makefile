@@ -12,11 +12,11 @@ demo: $(VENV)/installed
 	$(BIN)/python -m tools.demo
 
 test: lint
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m 'not slow'
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m 'not slow'
 
 # also what `test` leaves out: real networks from end to end, processes, random graphs, the emulated machine
 test-all: lint
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 # the emulated ARM64 machine that counts instructions; needs Debian 12 on x86-64, gcc, and root for the package qemu-user
 arm64: $(VENV)/installed

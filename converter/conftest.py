@@ -19,6 +19,12 @@ from converter.runtime.latency import latency_ratio
 from converter.testing.models import Outcome, Run, SaveHybrid, WriteImages, hybrid_model
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with slow tests first: with two workers none then waits at the end for the other's slow file."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
+
+
 @pytest.fixture(autouse=True, scope="package")
 def one_torch_thread() -> Iterator[None]:
     """Run PyTorch on one core: threads that wait for each other on a busy machine are slower than none."""
