@@ -48,6 +48,8 @@ class Options:
         bits: of weights and of what enters layers, ``W4A4`` to ``W8A8``; held as :class:`BitWidths`, which `widths` gives.
         target: one of :data:`converter.targets.TARGETS`, or the path of a target file, which ends in ``.toml``.
         placement: ``latency``, ``all`` or ``balanced:PRICE``, see :mod:`converter.partition.policy`.
+        prefer: ``size`` stores the weights of layers that stay float in 8 bits too, ``accuracy`` leaves them as they are. The runtime
+            computes as fast either way.
         full: quantize what all operators read and write, also of those that run in float here, for machines without float.
         io: ``float`` inputs and outputs, or ``uint8``: pictures as they are, and outputs as codes where they are quantized.
         parts: of q-hyvit's search.
@@ -86,6 +88,7 @@ class Options:
     placement: Literal["latency", "all"] | str = flag(
         "latency", "latency: fastest that stays near float; balanced:PRICE; all: in integer", "HOW"
     )
+    prefer: Literal["accuracy", "size"] = flag("accuracy", "of weights of layers in float; size: stored in 8 bits", "WHAT")
     full: bool = flag(False, "quantize softmax, norms and all else too, for machines without float")
     io: IoForm = flag("float", "float, or uint8: take pixels as they are, and give codes where outputs are quantized", "HOW")
     parts: SearchParts = field(default_factory=SearchParts)
@@ -128,6 +131,7 @@ class Options:
             raise UsageError(f"results cannot be written in opset {self.opset}", where="--opset", hint=hint)
         _one_of("--io", self.io, IO_FORMS)
         _one_of("--method", self.method, METHOD_NAMES)
+        _one_of("--prefer", self.prefer, ("accuracy", "size"))
         for kind in self.losses.values():
             _one_of("--loss", kind, LOSS_NAMES)
         if self.observer is not None:

@@ -29,6 +29,7 @@ from converter.canonicalise.outputs import restore_outputs
 from converter.diagnosis.diagnose import diagnose
 from converter.diagnosis.records import Diagnosis
 from converter.emit.builder import emit
+from converter.emit.file_bytes import bytes_of
 from converter.emit.interface import describe_interface, output_codes
 from converter.emit.opset import write_in_opset
 from converter.emit.requirement import opset_of, required_runtime
@@ -50,6 +51,7 @@ from converter.plan.serialization import plan_to_json
 from converter.planning import make as planning
 from converter.planning.make import Planned, adopted, find_losses
 from converter.planning.replay import read_plan
+from converter.planning.stored_weights import bytes_to_save
 from converter.progress import SILENT, Progress, timed
 from converter.provenance import provenance
 from converter.report import MobileFile, Report, quality_warnings, report_json
@@ -561,4 +563,6 @@ def _report(
         budget=budget,
         machines=at.target.machines,
         mobile=None if result is None else result.mobile,
+        prefer="as read" if at.options.plan_in is not None else at.options.prefer,
+        file_bytes=None if model is None else bytes_of(model, planned.plan, bytes_to_save(planned.model, planned.plan)),
     )

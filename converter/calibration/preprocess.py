@@ -256,7 +256,8 @@ def _image_names(files: Sequence[str], path: Path) -> list[str]:
     names = sorted({name for name in seen if PurePosixPath(name).suffix.lower() in IMAGE_SUFFIXES})
     if not names:
         what = "there are no images" if seen else "there are no files"
-        raise CalibrationError(what, where=str(path), hint=f"image files end in {' '.join(sorted(IMAGE_SUFFIXES))}")
+        hint = f"put some 40 pictures there, as the model will meet them; image files end in {' '.join(sorted(IMAGE_SUFFIXES))}"
+        raise CalibrationError(what, where=str(path), hint=hint)
     return names
 
 

@@ -21,7 +21,7 @@ from converter.graph.operator_sets import CANONICAL_OPSET
 from converter.graph.queries import attributes, constant
 from converter.plan.constants import weight_codes
 from converter.plan.records import OpPlan, Plan, TensorPlan
-from converter.quantization.parameters import QuantParams
+from converter.quantization.parameters import QuantParams, quantize
 from converter.transforms.equalization.apply import channel_grid, inserted_factors
 
 __all__ = ["OUTPUT_IR_VERSION", "Codes", "Writer", "emit"]
@@ -109,6 +109,10 @@ class Writer:
             return self.decode(self.codes[value], f"{value.name}_{reader}")
         if value.const_value is None:
             raise AssertionError(f"tensor '{value.name}' is read before it is made")
+        grid, array = self.plan.stored.get(str(value.name)), constant(value)
+        if grid is not None and array is not None:
+            self.real[value] = self.new.numbers(quantize(array, grid), grid, str(value.name))
+            return self.real[value]
         copy = ir.Value(name=value.name, type=value.type, shape=value.shape, const_value=value.const_value)
         self.new.graph.register_initializer(copy)
         self.real[value] = copy

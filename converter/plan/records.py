@@ -105,6 +105,7 @@ class Plan:
         ops: what becomes of each operator, by node name in the canonical graph.
         transforms: applied to the canonical graph beforehand, in order; tensors and operators are those of the changed graph.
         io: what the model takes and gives.
+        stored: constants that operators in float read, but that are stored as codes, by name in the changed graph.
     """
 
     method: str
@@ -114,6 +115,7 @@ class Plan:
     ops: dict[str, OpPlan]
     transforms: tuple[Transform, ...] = ()
     io: IoForm = "float"
+    stored: dict[str, QuantParams] = field(default_factory=dict)
 
     def with_ops(self, tensors: dict[str, TensorPlan], ops: dict[str, OpPlan]) -> Plan:
         """A copy with other tensors and operators."""

@@ -9,7 +9,7 @@ from pathlib import Path
 import onnx_ir as ir
 
 from converter.errors import UsageError
-from converter.forms.form import SupportedForm, UnsupportedForm
+from converter.forms.form import CONTAINER_BITS, SupportedForm, UnsupportedForm
 from converter.forms.movement import passed_input
 from converter.forms.registry import FORMS, PASSING
 from converter.forms.rescale import relabelled
@@ -19,6 +19,7 @@ from converter.graph.queries import constant, data_inputs, is_float, relabel_fac
 from converter.partition.bit_widths import tensor_bits
 from converter.plan.choice import Constant
 from converter.plan.records import EXCLUDED, OpPlan, Plan
+from converter.planning.stored_weights import storable_weights
 from converter.quantization.parameters import QuantParams
 from converter.targets import Target
 from converter.transforms.equalization.apply import channel_grid, inserted_factors
@@ -137,6 +138,7 @@ def check_plan(plan: Plan, model: ir.Model, offers: Offers, target: Target, wher
     if missing or unknown:
         said = "unknown" if unknown else "missing"
         raise check.refuse(f"the plan does not fit the model: operator '{(unknown or missing)[0]}' is {said}")
+    _check_stored(model, check)
     tensors = {str(v.name) for v in [*model.graph.inputs, *(o for n in model.graph for o in n.outputs)]}
     for name in plan.tensors:
         if name not in tensors:
@@ -159,6 +161,16 @@ def check_plan(plan: Plan, model: ir.Model, offers: Offers, target: Target, wher
             reason = entry.reason if isinstance(entry, UnsupportedForm) else "it works on no float tensor"
             raise check.refuse(f"operator '{name}' cannot run in integer: {reason}")
         _check_integer(node, op, entry, check)
+
+
+def _check_stored(model: ir.Model, check: Check) -> None:
+    axes = storable_weights(model, check.plan)
+    for name, grid in check.plan.stored.items():
+        if name not in axes:
+            raise check.refuse(f"constant '{name}' cannot be stored as codes: it is no weight of layers in float alone")
+        array, axis = constant(model.graph.initializers[name]), axes[name]
+        assert array is not None
+        _check_constant(f"constant '{name}'", grid, Constant(array, axis, CONTAINER_BITS), check)
 
 
 def _check_integer(node: ir.Node, op: OpPlan, entry: SupportedForm, check: Check) -> None:
