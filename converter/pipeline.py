@@ -32,6 +32,7 @@ from converter.emit.builder import emit
 from converter.emit.file_bytes import bytes_of
 from converter.emit.interface import describe_interface, output_codes
 from converter.emit.opset import write_in_opset
+from converter.emit.proto import as_proto
 from converter.emit.requirement import opset_of, required_runtime
 from converter.errors import BoundMissedError, CalibrationError, ModelError, UsageError
 from converter.forms.form import SupportedForm, UnsupportedForm
@@ -368,7 +369,7 @@ def emit_model(at: Calibrated, planned: Planned) -> onnx.ModelProto:
     emitted = emit(planned.model, planned.plan, {})
     restore_outputs(emitted, at.source.model, at.canonical.constants)
     write_in_opset(emitted, at.options.opset)
-    model: onnx.ModelProto = ir.to_proto(emitted)
+    model = as_proto(emitted)
     metadata = provenance(
         at.source,
         planned.plan,
