@@ -11,6 +11,7 @@ import onnx
 import pytest
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, quantize_static
 
+from converter.calibration.preprocess import PRESETS
 from converter.compare.measure import compare
 from converter.compare.page import comparison_page
 from converter.compare.records import comparison_record
@@ -156,3 +157,15 @@ def test_files_that_cannot_be_read(converted: Converted, tmp_path: Path, content
     with pytest.raises(error) as caught:
         compare(converted.source, path, QUICK)
     assert len(str(caught.value).splitlines()) <= 3 and caught.value.hint
+
+
+def test_a_model_that_takes_pixels_and_its_float_original(converted: Converted, tmp_path: Path) -> None:
+    options = Options(samples=4, threads=1, method="minmax", placement="all", io="uint8", preprocess=PRESETS["symmetric"])
+    report = convert(converted.source, tmp_path / "pixels.onnx", options, plan_out=tmp_path / "plan.json")
+    asked = Options(samples=4, threads=1, preprocess=PRESETS["symmetric"])
+    found = compare(converted.source, tmp_path / "pixels.onnx", asked)
+    assert report.verdict is not None
+    assert found.second.outputs[0].sqnr_db == pytest.approx(report.verdict.outputs[0].sqnr_db, abs=0.5)
+    with pytest.raises(UsageError, match="one takes float numbers and the other pixels") as caught:
+        compare(converted.all_integer, tmp_path / "plan.json", asked, floats=converted.source)
+    assert caught.value.hint == "convert both with the same --io"

@@ -51,6 +51,16 @@ class QuantizedGraph(GraphBuilder):
         """Append a DQ."""
         return self.add("DequantizeLinear", [codes, *self._parameters(grid, name)], _axis(grid), name=f"{name}_DequantizeLinear")
 
+    def numbers(self, codes: npt.NDArray[np.int8 | np.uint8], grid: QuantParams, name: str) -> ir.Value:
+        """Append codes without zero points and what makes numbers of them, which the runtime does once, when it loads the file.
+
+        A DQ is no such thing: no version of the runtime folds it, and it would be computed at every inference.
+        """
+        scale, _ = grid.per_channel(codes.ndim)
+        whole = self.add("Cast", [self.initializer(f"{name}_quantized", codes)], {"to": ir.DataType.FLOAT}, name=f"{name}_Cast")
+        shape = ir.Shape(codes.shape)
+        return self.add("Mul", [whole, self.initializer(f"{name}_scale", scale)], name=f"{name}_Mul", shape=shape)
+
     def bias(self, codes: npt.NDArray[np.int32], scale: npt.NDArray[np.float32], name: str) -> ir.Value:
         """Append the DQ of a bias, with one scale per channel or a single one."""
         scale = scale if scale.shape == codes.shape else scale.reshape(())

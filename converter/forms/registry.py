@@ -18,7 +18,7 @@ from converter.forms.layer import LINEAR_CONVOLUTION, PRODUCT, WEIGHTED, offer_c
 from converter.forms.movement import CONCAT, JOIN, MOVEMENT, offer_concat, offer_movement
 from converter.forms.pad import PAD, offer_pad
 from converter.forms.piecewise_linear import PIECEWISE_LINEAR
-from converter.forms.requantize import REQUANTIZE, offer_copy
+from converter.forms.requantize import PIXELS, REQUANTIZE, offer_copy, offer_pixels
 from converter.forms.rescale import RESCALE
 from converter.graph.macs import macs_of
 from converter.graph.operator_sets import MOVEMENT as MOVING
@@ -43,6 +43,7 @@ FORMS: Mapping[str, Form] = {
         GELU,
         PIECEWISE_LINEAR,
         REQUANTIZE,
+        PIXELS,
     )
 }
 
@@ -77,6 +78,7 @@ RULES: Mapping[str, Rule] = {
     "Gelu": offer_gelu,
     "Concat": offer_concat,
     "Identity": offer_copy,
+    "DequantizeLinear": offer_pixels,
     "Pad": offer_pad,
     "Relu": offer_clamp,
     "Clip": offer_clamp,

@@ -25,6 +25,7 @@ from converter.plan.choice import Choice
 from converter.plan.records import Plan
 from converter.planning.average_weights import with_average_codes, with_average_scales
 from converter.planning.registry import METHODS
+from converter.planning.stored_weights import with_stored_weights
 from converter.planning.validate import adopt_plan, apply_transforms, check_plan, with_forms
 from converter.progress import SILENT, Progress
 from converter.runtime.session import Feed
@@ -252,7 +253,7 @@ def plan_of(found: Searched, plan: Plan) -> Planned:
         plan: as placed.
     """
     offers = found.offers | {name: entry for name, entry in found.approximated.items() if plan.ops[name].coefficients}
-    plan = replace(plan, transforms=found.transforms)
+    plan = replace(plan, transforms=found.transforms, io=found.options.io)
     refine, problem = METHODS[found.options.method].refine, found.problem
     if refine is not None and problem.context is not None:
         # now it is known which operators run in integer, and so who reads what through a grid
@@ -260,6 +261,8 @@ def plan_of(found: Searched, plan: Plan) -> Planned:
         with one_thread_each():
             plan = refine(replace(problem, context=context), plan)
     plan = with_average_codes(found.model, plan)
+    if found.options.prefer == "size":
+        plan = with_stored_weights(found.model, plan)
     choice = found.choice
     return Planned(found.model, plan, offers, _judged_by(problem, choice), choice.activation_sensitivity, choice.weight_sensitivity)
 
