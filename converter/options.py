@@ -14,7 +14,7 @@ from converter.graph.operator_sets import NEWEST_OUTPUT_OPSET, OLDEST_OUTPUT_OPS
 from converter.methods.names import DEFAULT_METHOD, DEFAULT_OBSERVER, METHOD_NAMES, OBSERVERS, OBSERVING, MethodName, ObserverName
 from converter.methods.search_parts import SearchParts
 from converter.partition.policy import parse_placement
-from converter.plan.records import IO_FORMS, IoForm
+from converter.plan.io_forms import IO_FORMS, IoForm
 from converter.quantization.bit_widths import BitWidths
 from converter.sensitivity.loss_names import LOSS_NAMES, LossName
 from converter.targets import DEFAULT_TARGET, TARGET_NAMES, find_target

@@ -18,7 +18,7 @@ from converter.load.model import load
 from converter.options import Options
 from converter.partition.cost_model import predict
 from converter.pipeline import Calibrated, adopt_plan, calibrate, diagnose_plan
-from converter.plan.records import IO_FORMS, IoForm
+from converter.plan.io_forms import IO_FORMS, IoForm
 from converter.planning.replay import read_plan
 from converter.progress import SILENT, Progress
 from converter.runtime.session import open_session, run_session

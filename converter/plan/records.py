@@ -10,8 +10,9 @@ a machine without float needs it.
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import Literal, get_args
+from typing import Literal
 
+from converter.plan.io_forms import IoForm
 from converter.quantization.bit_widths import BitWidths
 from converter.quantization.gated_activations import QuickGelu
 from converter.quantization.parameters import QuantParams
@@ -20,8 +21,6 @@ from converter.transforms.transform import Transform
 
 __all__ = [
     "EXCLUDED",
-    "IO_FORMS",
-    "IoForm",
     "Kind",
     "OpPlan",
     "Plan",
@@ -33,11 +32,6 @@ __all__ = [
 
 EXCLUDED = "excluded by the user"
 """Reason of an operator that ``--exclude`` keeps in float."""
-
-IoForm = Literal["float", "uint8"]
-"""What a model takes and gives: float numbers, or pixels as they are, and outputs as codes where they are quantized."""
-
-IO_FORMS: tuple[IoForm, ...] = get_args(IoForm)
 
 Kind = Literal["measured", "fixed", "shared", "derived", "float"]
 
