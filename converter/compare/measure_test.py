@@ -57,12 +57,18 @@ def test_a_model_and_its_float_original(converted: Converted) -> None:
 
 
 def test_the_tensors_of_a_file_are_those_of_its_plan(converted: Converted) -> None:
-    """The page of the conversion measures a simulation of the plan, this the file itself."""
+    """The page of the conversion measures a simulation of the plan, this the file itself.
+
+    What the file holds with another factor in each channel, behind a layer normalization here, is rounded in other proportions.
+    """
     diagnosis = compare(converted.source, converted.all_integer, QUICK).second.diagnosis
     planned = converted.reports["all"].diagnosis
     assert diagnosis is not None and planned is not None
     mine, theirs = ({t.name: t for t in d.tensors if t.kind != "weight"} for d in (diagnosis, planned))
     both = [n for n in theirs if n in mine and mine[n].params is not None and theirs[n].params is not None]
+    factors = [n for n in both if mine[n].equalization == "applied"]
+    assert factors and all("LayerNormalization" in n or n.startswith("_v_") for n in factors)
+    both = [n for n in both if n not in factors]
     assert len(both) > 15
     for name in both:
         assert mine[name].params.scale == pytest.approx(theirs[name].params.scale)  # type: ignore[union-attr]

@@ -87,7 +87,8 @@ def _check_output(role: str, path: Path) -> None:
         raise UsageError(f"{role} is a loop of symbolic links", where=str(path), hint="name another file")
     if role == "OUT" and path.suffix.lower() in _OTHER_FORMATS:
         what = f"the result is a model in ONNX, not in {path.suffix}"
-        raise UsageError(what, where=str(path), hint=f"write {path.with_suffix('.onnx')}, and turn that into other formats by their tools")
+        other = "--ort writes the mobile format beside it" if path.suffix == ".ort" else "turn that into other formats by their tools"
+        raise UsageError(what, where=str(path), hint=f"write {path.with_suffix('.onnx')}; {other}")
     folder = path.resolve().parent
     if not folder.is_dir():
         raise UsageError(f"the folder of {role} does not exist", where=str(folder), hint="create it first")
