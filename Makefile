@@ -1,4 +1,4 @@
-# Commands for users: `make demo`, `make test`, `make test-all`, `make arm64`, `make validate`, `make docs`.
+# Commands for users: `make demo`, `make test`, `make test-all`, `make arm64`, `make sample`, `make validate`, `make docs`.
 # Each sets up .venv by itself and is quick the second time.
 
 VENV := .venv
@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 OLDEST_ONNXRUNTIME := 1.19.2
 
-.PHONY: demo test test-all lint arm64 validate docs clean
+.PHONY: demo test test-all lint arm64 sample validate docs clean
 
 demo: $(VENV)/installed
 	$(BIN)/python -m tools.demo
@@ -21,6 +21,10 @@ test-all: lint
 # the emulated ARM64 machine that counts instructions; needs Debian 12 on x86-64, gcc, and root for the package qemu-user
 arm64: $(VENV)/installed
 	$(BIN)/python -m tools.arm64.setup
+
+# the sample in C, for this machine and for the emulated one; needs Debian, and root for the compiler
+sample: $(VENV)/installed
+	$(BIN)/python -m tools.demo.c build/c --arm64
 
 # DATA: labelled test images, CALIB: images to calibrate on, LIMIT: how many to classify; all optional
 validate: $(VENV)/installed

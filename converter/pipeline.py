@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import onnx_ir as ir
+import onnxruntime
 
 from converter import __version__
 from converter.budget.choose import choose_within_budget
@@ -21,14 +22,17 @@ from converter.calibration.given_samples import GIVEN, given_arrays
 from converter.calibration.input_shapes import calibration_shapes
 from converter.calibration.input_specs import InputSpec
 from converter.calibration.observer import CalibrationStatistics, collect_statistics
-from converter.calibration.preprocess import Preprocess, stated_preprocess
+from converter.calibration.preprocess import Preprocess, mean_and_std, stated_preprocess
 from converter.calibration.samples import SampleSet, load_samples
 from converter.canonicalise import PROOF_SAMPLES, Canonical, canonicalise, undone
 from converter.canonicalise.outputs import restore_outputs
 from converter.diagnosis.diagnose import diagnose
 from converter.diagnosis.records import Diagnosis
 from converter.emit.builder import emit
+from converter.emit.file_bytes import bytes_of
+from converter.emit.interface import describe_interface, output_codes
 from converter.emit.opset import write_in_opset
+from converter.emit.proto import as_proto
 from converter.emit.requirement import opset_of, required_runtime
 from converter.errors import BoundMissedError, CalibrationError, ModelError, UsageError
 from converter.forms.form import SupportedForm, UnsupportedForm
@@ -38,6 +42,7 @@ from converter.graph.source_nodes import name_after_source
 from converter.load.files import check_input, check_outputs, write_files
 from converter.load.metadata import class_names
 from converter.load.model import Source, load
+from converter.load.pixel_inputs import with_pixel_inputs
 from converter.options import Options
 from converter.partition.bit_widths import CONTAINER_BITS
 from converter.partition.cost_model import predict
@@ -47,9 +52,10 @@ from converter.plan.serialization import plan_to_json
 from converter.planning import make as planning
 from converter.planning.make import Planned, adopted, find_losses
 from converter.planning.replay import read_plan
+from converter.planning.stored_weights import bytes_to_save
 from converter.progress import SILENT, Progress, timed
 from converter.provenance import provenance
-from converter.report import Report, quality_warnings, report_json
+from converter.report import MobileFile, Report, quality_warnings, report_json
 from converter.report_page.page import report_page
 from converter.runtime.latency import LatencyRatio, latency_ratio
 from converter.sensitivity.bridge_blocks import find_structure
@@ -58,6 +64,7 @@ from converter.sensitivity.output_loss import OutputLoss
 from converter.system.peak_memory import peak_memory
 from converter.targets import FILE_SUFFIX, Target, find_target
 from converter.targets.costs import Shapes
+from converter.verify.ort_format import ort_format
 from converter.verify.parity import selected_rows
 from converter.verify.verdict import Verdict, verify
 
@@ -84,6 +91,7 @@ def convert(
     plan_out: str | Path | None = None,
     json_out: str | Path | None = None,
     report_out: str | Path | None = None,
+    ort_out: str | Path | None = None,
 ) -> Report:
     """Convert a float ONNX model to an int8 QDQ model.
 
@@ -96,6 +104,7 @@ def convert(
         plan_out: where the plan goes, as JSON.
         json_out: where the report goes, as JSON.
         report_out: where the report goes, as a page for a browser; every tensor is measured for it, and the JSON then holds this too.
+        ort_out: where the model goes in ONNX Runtime's mobile format, too, which ends in ``.ort``, see :mod:`converter.verify.ort_format`.
 
     Returns:
         what was done and found, with the model. With a budget that nothing holds and ``keep_best``, it says so in ``budget.met``.
@@ -114,7 +123,7 @@ def convert(
     read = _files(
         {"IN": source, "--calib": options.calib, "--eval": options.evaluation, "--plan-in": options.plan_in, "--target": target_file}
     )
-    written = _files({"OUT": output, "--plan-out": plan_out, "--json": json_out, "--report": report_out})
+    written = _files({"OUT": output, "--ort": ort_out, "--plan-out": plan_out, "--json": json_out, "--report": report_out})
     if "IN" in read:
         check_input(read["IN"])
     check_outputs(written, read)
@@ -125,7 +134,7 @@ def convert(
     _check_bound(loaded, options)
     check_outputs(written, {f"the external data {path.name}": path for path in loaded.external})
     try:
-        report = _converted(loaded, written.get("OUT"), options, given, dry_run, "--report" in written, progress)
+        report = _converted(loaded, written, options, given, dry_run, progress)
     except ModelError as error:
         if error.hint:
             raise
@@ -135,6 +144,8 @@ def convert(
     contents = {"--plan-out": plan_to_json(report.plan).encode(), "--json": report_json(report).encode()}
     if "--report" in written:
         contents["--report"] = report_page(report).encode()
+    if report.mobile is not None:
+        contents["--ort"] = report.mobile.content
     if report.model is not None:
         contents["OUT"] = report.model.SerializeToString(deterministic=True)
     write_files({written[role]: content for role, content in contents.items() if role in written})
@@ -155,24 +166,33 @@ def _files(named: Mapping[str, object]) -> dict[str, Path]:
 
 
 def _converted(
-    source: Source, output: Path | None, options: Options, given: Plan | None, dry_run: bool, diagnosed: bool, progress: Progress
+    source: Source, written: Mapping[str, Path], options: Options, given: Plan | None, dry_run: bool, progress: Progress
 ) -> Report:
+    diagnosed = "--report" in written
     calibrated = calibrate(source, options, progress)
     planned, budget = _planned(calibrated, given, progress)
     if dry_run:
         return _report(calibrated, planned, diagnosis=_diagnosis(calibrated, planned, progress) if diagnosed else None)
     progress.stage("emit")
     model = emit_model(calibrated, planned)
+    interface = _interface(source, calibrated, planned, model)
+    if interface:
+        progress.note(interface)
     progress.stage("verify")
     verdict = verify_model(calibrated, planned, model, progress)
     _enforce(verdict, options)
+    mobile = None
+    if "--ort" in written:
+        progress.stage("ort")
+        content = ort_format(model, calibrated.target, calibrated.samples.held_aside[0], verdict.integer_coverage.kernels)
+        mobile = MobileFile(written["--ort"].name, content, onnxruntime.__version__)
     latency = None
     if options.latency or platform.machine() in calibrated.target.architectures:
         progress.stage("measure")
-        latency = latency_ratio(source.model, model, calibrated.samples.held_aside[0])
+        latency = latency_ratio(calibrated.source.model, model, calibrated.samples.held_aside[0])
     # after all that goes into the file, which a report shall not change
     diagnosis = _diagnosis(calibrated, planned, progress) if diagnosed else None
-    result = _Result("" if output is None else output.name, model, verdict, latency)
+    result = _Result(written["OUT"].name if "OUT" in written else "", model, verdict, latency, mobile, interface)
     return _report(calibrated, planned, result, diagnosis, budget)
 
 
@@ -197,6 +217,8 @@ class _Result:
     model: onnx.ModelProto
     verdict: Verdict
     latency: LatencyRatio | None
+    mobile: MobileFile | None
+    interface: str
 
 
 @dataclass(frozen=True)
@@ -246,6 +268,8 @@ def calibrate(source: Source, options: Options, progress: Progress = SILENT) -> 
         ConverterError: the samples cannot be used, the model does not run, or an option does not fit the model.
     """
     target = find_target(options.target)
+    if options.io != "float":
+        source = _taking_pixels(source, options)
     samples, inputs, preprocess, remarks = _samples(source, options, progress)
     progress.stage("canonicalise")
     canonical = canonicalise(source.model, samples.calibration[:PROOF_SAMPLES], target)
@@ -260,6 +284,19 @@ def calibrate(source: Source, options: Options, progress: Progress = SILENT) -> 
     seen = collect_statistics(canonical.model, samples.calibration, seed=options.seed, threads=options.threads, progress=progress.step)
     losses = find_losses(canonical.model, samples.calibration, options)
     return Calibrated(source, options, target, samples, preprocess, tuple(remarks), canonical, excluded, seen, tuple(inputs), losses)
+
+
+def _taking_pixels(source: Source, options: Options) -> Source:
+    """The model with pixels for inputs, which it normalises as the options or its metadata say.
+
+    Raises:
+        UsageError: nobody says how, or no input takes pictures.
+    """
+    preprocess = options.preprocess or stated_preprocess(source.metadata)
+    if preprocess is None:
+        hint = "say it: --preprocess unit (0..1), symmetric (-1..1), imagenet or 'mean=..;std=..'"
+        raise UsageError("how pixels become the numbers that the model takes is not known", where=f"--io {options.io}", hint=hint)
+    return with_pixel_inputs(source, lambda channels: mean_and_std(preprocess, channels))
 
 
 def make_plan(at: Calibrated, progress: Progress = SILENT) -> Planned:
@@ -332,10 +369,26 @@ def emit_model(at: Calibrated, planned: Planned) -> onnx.ModelProto:
     emitted = emit(planned.model, planned.plan, {})
     restore_outputs(emitted, at.source.model, at.canonical.constants)
     write_in_opset(emitted, at.options.opset)
-    model: onnx.ModelProto = ir.to_proto(emitted)
-    metadata = provenance(at.source, planned.plan, at.samples, at.preprocess, at.options, required_runtime(model))
+    model = as_proto(emitted)
+    metadata = provenance(
+        at.source,
+        planned.plan,
+        at.samples,
+        at.preprocess,
+        at.options,
+        required_runtime(model),
+        output_codes(model, planned.model, planned.plan),
+    )
     onnx.helper.set_model_props(model, metadata)  # after to_proto, which sorts them: the input file's order shall stay
     return model
+
+
+def _interface(given: Source, at: Calibrated, planned: Planned, model: onnx.ModelProto) -> str:
+    """A sentence on pixels and codes; empty where inputs and outputs are as in the file that was given."""
+    if planned.plan.io == "float":
+        return ""
+    pixels = [new.name for old, new in zip(given.inputs, at.source.inputs, strict=True) if old.dtype != new.dtype]
+    return describe_interface(model, output_codes(model, planned.model, planned.plan), pixels)
 
 
 def verify_model(at: Calibrated, planned: Planned, model: onnx.ModelProto, progress: Progress = SILENT) -> Verdict:
@@ -421,6 +474,9 @@ def _check_widths(plan: Plan, options: Options, where: Path) -> None:
             where=f"--plan-in {where}",
             hint="write one with --plan-out and edit that",
         )
+    if plan.io != options.io:
+        said = "float numbers" if plan.io == "float" else f"{plan.io} pixels"
+        raise UsageError(f"the plan is for inputs of {said}", where=f"--plan-in {where}", hint=f"give --io {plan.io}")
 
 
 def _parts(losses: Mapping[str, OutputLoss], source: Source) -> dict[str, tuple[int, tuple[tuple[int, int], ...]]]:
@@ -484,7 +540,7 @@ def _report(
         architectures=at.target.architectures,
         placement="as read" if at.options.plan_in is not None else at.options.placement if budget is None else "within the budget",
         predicted=predict(planned.model, planned.plan, planned.offers, at.shapes, at.target).total,
-        predicted_float=predict(planned.model, None, {}, at.shapes, at.target).total,
+        predicted_float=predict(at.canonical.model, None, {}, at.shapes, at.target).total,
         cost_unit=at.target.unit,
         loss=planned.loss,
         calibration=at.samples.description,
@@ -498,7 +554,7 @@ def _report(
         float_bytes=at.source.bytes,
         integer_bytes=0 if result is None else result.model.ByteSize(),
         latency=None if result is None else result.latency,
-        notes=at.remarks,
+        notes=at.remarks if result is None or not result.interface else (*at.remarks, result.interface),
         warnings=tuple(warnings),
         peak_memory=peak_memory(),
         ir_version=0 if model is None else model.ir_version,
@@ -507,4 +563,7 @@ def _report(
         diagnosis=diagnosis,
         budget=budget,
         machines=at.target.machines,
+        mobile=None if result is None else result.mobile,
+        prefer="as read" if at.options.plan_in is not None else at.options.prefer,
+        file_bytes=None if model is None else bytes_of(model, planned.plan, bytes_to_save(planned.model, planned.plan)),
     )

@@ -143,6 +143,7 @@ def _converted(flags: argparse.Namespace, options: Options, progress: Progress, 
         plan_out=flags.plan_out,
         json_out=json_out,
         report_out=flags.report,
+        ort_out=flags.output.with_suffix(".ort") if flags.ort else None,
     )
     missed = None
     if report.budget is not None and not report.budget.met:

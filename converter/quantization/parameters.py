@@ -94,6 +94,14 @@ class QuantParams:
         """
         return replace(self, scale=tuple(float(np.float32(s * factor)) for s in self.scale))
 
+    def shifted(self, offset: int) -> QuantParams:
+        """The grid whose numbers are those of this one, whose scale is 1, plus a whole number.
+
+        Raises:
+            ValueError: the zero point would leave the grid.
+        """
+        return replace(self, zero_point=tuple(z - offset for z in self.zero_point))
+
     def per_channel(self, rank: int) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int32]]:
         """Scale (float32) and zero point (int32), shaped to broadcast against a tensor of that rank."""
         shape = [1] * rank

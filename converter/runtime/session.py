@@ -13,6 +13,7 @@ import onnx
 import onnxruntime
 
 from converter.errors import ModelError
+from converter.quantization.output_codes import output_grids, with_numbers
 
 __all__ = ["Feed", "first_line", "open_session", "run_model", "run_session"]
 
@@ -51,6 +52,7 @@ def open_session(
     optimised_path: Path | None = None,
     profile_prefix: Path | None = None,
     spinning: bool = False,
+    without: Sequence[str] = (),
 ) -> Any:
     """Open a CPU session.
 
@@ -61,6 +63,7 @@ def open_session(
         optimised_path: where the runtime writes its optimised graph.
         profile_prefix: file prefix of a profile, which ``end_profiling`` completes.
         spinning: threads spin while they wait, as they do by default on a device: faster where nothing else runs.
+        without: names of graph optimisations that are left out.
 
     Raises:
         ModelError: the runtime does not accept the model.
@@ -80,13 +83,15 @@ def open_session(
         options.profile_file_prefix = str(profile_prefix)
     content = str(model) if isinstance(model, Path) else model.SerializeToString()
     try:
-        return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+        return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"], disabled_optimizers=list(without))
     except _RUNTIME_ERRORS as error:
         raise ModelError(f"ONNX Runtime does not load the model: {first_line(error)}", where=_place(error)) from error
 
 
 def run_session(session: Any, feed: Feed, outputs: Sequence[str] | None = None) -> dict[str, npt.NDArray[Any]]:
     """Run one sample; outputs by name: arrays, or lists of arrays where an output is a sequence.
+
+    Outputs that a model gives as codes, as its metadata say, come as the numbers that they stand for.
 
     Raises:
         ModelError: the runtime fails on this input.
@@ -97,7 +102,10 @@ def run_session(session: Any, feed: Feed, outputs: Sequence[str] | None = None) 
     except _RUNTIME_ERRORS as error:
         raise ModelError(f"ONNX Runtime cannot run the model: {first_line(error)}", where=_place(error)) from error
     results: dict[str, Any] = {n: value if isinstance(value, list) else np.asarray(value) for n, value in zip(names, values, strict=True)}
-    return results
+    try:
+        return with_numbers(results, output_grids(session.get_modelmeta().custom_metadata_map))
+    except ValueError as error:
+        raise ModelError(str(error), hint="convert the model again") from error
 
 
 def run_model(model: onnx.ModelProto, feed: Feed, *, optimise: bool = True) -> dict[str, npt.NDArray[Any]]:

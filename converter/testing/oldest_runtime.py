@@ -32,13 +32,34 @@ kernels = Counter(n.op_type for n in onnx.load(folder + "/oldest.onnx").graph.no
 print(json.dumps({"version": onnxruntime.__version__, "kernels": kernels}))
 """
 
+_READ = """
+import sys
+import numpy as np, onnxruntime
+model, folder = sys.argv[1:]
+options = onnxruntime.SessionOptions()
+options.log_severity_level, options.intra_op_num_threads = 4, 1
+session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+values = session.run(None, dict(np.load(folder + "/feed.npz")))
+np.savez(folder + "/result.npz", **{o.name: v for o, v in zip(session.get_outputs(), values)})
+"""
+
 
 def run_oldest(proto: onnx.ModelProto, feed: dict[str, npt.NDArray[Any]], settings: dict[str, str], folder: Path) -> dict[str, Any]:
     (folder / "model.onnx").write_bytes(proto.SerializeToString())
+    told: dict[str, Any] = json.loads(_run(_SCRIPT, feed, folder, str(folder), json.dumps(settings)))
+    return {**told, "outputs": dict(np.load(folder / "result.npz"))}
+
+
+def read_oldest(model: Path, feed: dict[str, npt.NDArray[Any]], folder: Path) -> dict[str, npt.NDArray[Any]]:
+    """Outputs of a file in any format that the runtime reads."""
+    _run(_READ, feed, folder, str(model), str(folder))
+    return dict(np.load(folder / "result.npz"))
+
+
+def _run(script: str, feed: dict[str, npt.NDArray[Any]], folder: Path, *words: str) -> str:
+    """What the script printed."""
     np.savez(folder / "feed.npz", **feed)  # type: ignore[arg-type]
     environment = {**os.environ, "PYTHONPATH": str(OLDEST)}
-    command = [sys.executable, "-c", _SCRIPT, str(folder), json.dumps(settings)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    done = subprocess.run([sys.executable, "-c", script, *words], env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    told: dict[str, Any] = json.loads(done.stdout)
-    return {**told, "outputs": dict(np.load(folder / "result.npz"))}
+    return done.stdout

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from converter.runtime.session import open_session, run_session
-from converter.testing.oldest_runtime import OLDEST, run_oldest
+from converter.testing.oldest_runtime import OLDEST, read_oldest, run_oldest
 from converter.testing.sketch import TARGET_NAMES, Sketch, emitted, feeds_for, kernels_of, plan_for, settings_for
+from converter.verify.ort_format import ort_format
 
 pytestmark = pytest.mark.skipif(not OLDEST.is_dir(), reason=f"there is no older ONNX Runtime in {OLDEST}; the Makefile installs one")
 
@@ -57,3 +58,15 @@ def test_the_oldest_runtime_runs_the_same_kernels(
         else:
             # a Softmax that differs in the last bit may move a code
             np.testing.assert_allclose(old["outputs"][name], value, atol=0.02 * float(np.abs(value).max()))
+
+
+def test_the_oldest_runtime_reads_the_mobile_format(tmp_path: Path) -> None:
+    """Written by the newest; ONNX Runtime promises only that newer ones read what older ones wrote."""
+    sketch = Sketch()
+    model = sketch.model(*image_network(sketch))
+    planned = plan_for(model, "arm64")
+    feed = feeds_for(model, 1, seed=5)[0]
+    (tmp_path / "model.ort").write_bytes(ort_format(emitted(planned), planned.target, feed, {}))
+    old = read_oldest(tmp_path / "model.ort", feed, tmp_path)
+    for name, value in run_session(open_session(tmp_path / "model.ort", threads=1), feed).items():
+        np.testing.assert_array_equal(old[name], value)

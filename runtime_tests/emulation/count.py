@@ -16,7 +16,7 @@ from runtime_tests.emulation.cores import check_core
 from runtime_tests.emulation.emulator import Job, JobResult, Machine
 from runtime_tests.emulation.environment import Environment, environment
 from runtime_tests.emulation.guest import save_tensors
-from runtime_tests.emulation.inputs import Samples, model_inputs, read_model, read_samples, seeded_samples
+from runtime_tests.emulation.inputs import Samples, file_inputs, read_samples, seeded_samples
 
 __all__ = ["Count", "count", "counted", "model_samples"]
 
@@ -94,7 +94,7 @@ def model_samples(model: Path, inputs: Path | None, samples: int, seed: int) -> 
         UsageError: the arrays do not fit, or an open size is not settled by arrays.
         ModelError: the model cannot be read.
     """
-    wanted = model_inputs(read_model(model))
+    wanted = file_inputs(model)
     return seeded_samples(wanted, samples, seed) if inputs is None else read_samples(inputs, wanted)
 
 

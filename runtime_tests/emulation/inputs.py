@@ -15,11 +15,18 @@ from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
 from converter.errors import ModelError, UsageError
 from converter.load.files import check_input
+from converter.runtime.session import open_session
 
-__all__ = ["Input", "Samples", "model_inputs", "read_model", "read_samples", "seeded_samples"]
+__all__ = ["Input", "Samples", "file_inputs", "model_inputs", "read_model", "read_samples", "seeded_samples"]
 
 Samples = dict[str, npt.NDArray[Any]]
 """Inputs by name, samples along a new axis 0."""
+
+ORT_SUFFIX = ".ort"
+"""Of files in ONNX Runtime's mobile format, which only the runtime reads."""
+
+_TYPES = {"float": "float32", "double": "float64"}
+"""NumPy's names of types for which the runtime has others."""
 
 _HINT_SIZES = "give arrays of the wanted size with --inputs"
 
@@ -47,6 +54,27 @@ def read_model(path: Path) -> onnx.ModelProto:
     if not model.graph.output:
         raise ModelError("the file is not an ONNX model, or it has no outputs", where=str(path), hint="check the path")
     return model
+
+
+def file_inputs(path: Path) -> list[Input]:
+    """The inputs that have to be fed to the model in a file, in ONNX or in the mobile format.
+
+    Raises:
+        ModelError: it cannot be read, or an input is not a tensor.
+    """
+    if path.suffix != ORT_SUFFIX:
+        return model_inputs(read_model(path))
+    check_input(path)
+    return [_stated(argument) for argument in open_session(path, threads=1).get_inputs()]
+
+
+def _stated(argument: Any) -> Input:
+    """An input as the runtime tells it."""
+    kind = argument.type.removeprefix("tensor(").removesuffix(")")
+    if kind == argument.type:
+        raise ModelError("an input is not a tensor", where=f"input '{argument.name}'", hint="only tensors can be fed here")
+    sizes = tuple(size if isinstance(size, int) else None for size in argument.shape)
+    return Input(argument.name, np.dtype(_TYPES.get(kind, kind)), sizes)
 
 
 def model_inputs(model: onnx.ModelProto) -> list[Input]:

@@ -8,8 +8,9 @@ import pytest
 from onnx import TensorProto, helper
 
 from converter.errors import ModelError, UsageError
+from converter.runtime.session import open_session
 from converter.testing.models import Values, hybrid_model, make_model
-from runtime_tests.emulation.inputs import Input, model_inputs, read_model, read_samples, seeded_samples
+from runtime_tests.emulation.inputs import Input, file_inputs, model_inputs, read_model, read_samples, seeded_samples
 
 FLOATS, CODES = Input("x", np.dtype(np.float32), (None, 3)), Input("i", np.dtype(np.int64), (2,))
 
@@ -19,6 +20,18 @@ def test_inputs_are_what_has_to_be_fed() -> None:
     values: Values = [("x", TensorProto.FLOAT, ["n", 2]), ("c", TensorProto.FLOAT, [2])]
     model = make_model([node], values, [("y", TensorProto.FLOAT, ["n", 2])], initializers={"c": np.ones(2, np.float32)})
     assert model_inputs(model) == [Input("x", np.dtype(np.float32), (None, 2))]
+
+
+def test_a_file_in_the_mobile_format_tells_the_same(tmp_path: Path) -> None:
+    node = helper.make_node("Gather", ["x", "i"], ["y"])
+    values: Values = [("x", TensorProto.FLOAT, ["n", 3]), ("i", TensorProto.INT64, [2])]
+    model = make_model([node], values, [("y", TensorProto.FLOAT, [2, 3])])
+    (tmp_path / "x.onnx").write_bytes(model.SerializeToString())
+    open_session(model, threads=1, settings={"session.save_model_format": "ORT"}, optimised_path=tmp_path / "x.ort")
+    assert file_inputs(tmp_path / "x.ort") == file_inputs(tmp_path / "x.onnx") == [FLOATS, CODES]
+    (tmp_path / "other.ort").write_bytes(b"no model")
+    with pytest.raises(ModelError, match="does not load"):
+        file_inputs(tmp_path / "other.ort")
 
 
 def test_noise_is_seeded_and_has_the_right_types() -> None:

@@ -49,6 +49,7 @@ PLACEHOLDERS = {
 
 PARSED_ONLY = {
     "models.train": "minutes",
+    "onnxruntime": "the runtime's own tool, on a file that data of the reader's make",
     "runtime_tests.ci": "results of earlier runs; its own tests run whole workflows",
     "tools.arm64": "the emulated machine",
     "tools.benchmarks": "minutes, and data that are not in the repository",

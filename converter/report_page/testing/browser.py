@@ -88,10 +88,11 @@ class Browser:
         message: dict[str, Any] = json.loads(line)
         return message
 
-    def open(self, path: Path, *, width: int = 1360, height: int = 900, dark: bool = False, phone: bool = False) -> Tab:
-        """Open a file in a tab of its own and wait until it is loaded.
+    def open(self, page: Path | str, *, width: int = 1360, height: int = 900, dark: bool = False, phone: bool = False) -> Tab:
+        """Open a page in a tab of its own and wait until it is loaded.
 
         Args:
+            page: a file, or an address.
             width: of the window, in CSS pixels.
             height: of it.
             dark: the system prefers dark pages.
@@ -104,9 +105,10 @@ class Browser:
         self.ask("Emulation.setDeviceMetricsOverride", session, width=width, height=height, deviceScaleFactor=1, mobile=phone)
         scheme = [{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}]
         self.ask("Emulation.setEmulatedMedia", session, features=scheme)
-        self.ask("Page.navigate", session, url=path.resolve().as_uri())
+        address = page if isinstance(page, str) else page.resolve().as_uri()
+        self.ask("Page.navigate", session, url=address)
         self.wait("Page.loadEventFired", session)
-        return Tab(self, session, path.resolve().as_uri())
+        return Tab(self, session, address)
 
 
 class Tab:
