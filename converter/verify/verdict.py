@@ -14,6 +14,8 @@ import onnx_ir as ir
 
 from converter.errors import ModelError, VerificationError
 from converter.forms.form import SupportedForm, UnsupportedForm
+from converter.graph.shape_inference import check_model
+from converter.graph.weight_files import model_bytes
 from converter.load.files import temporary_folder
 from converter.load.model import Source
 from converter.plan.records import Plan
@@ -96,7 +98,7 @@ def verify(
         wanted.append(run_session(floats, feed))
         progress.step(len(wanted), runs)
     try:
-        onnx.checker.check_model(proto)
+        check_model(proto)
         session = open_session(proto, threads=threads, settings=settings)
         got = []
         for feed in feeds:
@@ -114,7 +116,7 @@ def verify(
     _check_parity(parity, qualities)
     _check_constants({o.name for o in source.outputs} - {str(v.name) for v in canonical.graph.outputs}, wanted, got)
     progress.part("kernels", _SIMULATED, 1.0)
-    with temporary_folder(2 * proto.ByteSize()) as folder:
+    with temporary_folder(2 * model_bytes(proto)) as folder:
         integer_coverage = measure_integer_coverage(proto, plan, offers, feeds[0], settings, folder)
     return Verdict(qualities, parity.db, parity.reference, integer_coverage, len(feeds), parity.agreement)
 

@@ -13,6 +13,7 @@ import onnx_ir as ir
 from converter.graph.builder import GraphBuilder
 from converter.graph.marks import INSERTED
 from converter.graph.queries import constant
+from converter.graph.weight_files import offload_constants
 from converter.quantization.parameters import QuantParams
 from converter.transforms.equalization.site import BiasAbsorption, Equalization, EqualizationSite, Scaling, Shifting, check_equalization
 
@@ -83,6 +84,7 @@ def apply_equalizations(model: ir.Model, sites: Mapping[str, EqualizationSite], 
     for name, equalization in equalizations.items():
         if sites[name].inserted:
             _insert(builder, sites[name], equalization)
+    offload_constants(result)
     return result
 
 
