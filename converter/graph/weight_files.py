@@ -35,6 +35,7 @@ __all__ = [
     "append_aligned",
     "array_of",
     "copied",
+    "exceeds_memory",
     "folder_of",
     "is_heavy",
     "is_in_file",
@@ -99,7 +100,8 @@ def array_of(tensor: TensorProto) -> npt.NDArray[Any]:
         ValueError, TypeError, KeyError: they do not fit its type and shape.
     """
     if not is_in_file(tensor):
-        return numpy_helper.to_array(tensor)
+        stored: npt.NDArray[Any] = numpy_helper.to_array(tensor)
+        return stored
     array: npt.NDArray[Any] = ir.serde.deserialize_tensor(tensor).numpy()
     return array
 
@@ -112,6 +114,11 @@ def is_heavy(tensor: TensorProto) -> bool:
 def memory_bytes(model: onnx.ModelProto) -> int:
     """What the initializers of a model take in memory."""
     return sum(_bytes(t) for t in model.graph.initializer if not is_in_file(t))
+
+
+def exceeds_memory(model: onnx.ModelProto) -> bool:
+    """True if the initializers that a model has in memory are too large for that: it can neither be copied nor written as it is."""
+    return memory_bytes(model) > MOST_IN_MEMORY
 
 
 def model_bytes(model: onnx.ModelProto) -> int:

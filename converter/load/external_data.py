@@ -95,10 +95,10 @@ def _range(path: Path, tensor: TensorProto, size: int) -> tuple[int, int]:
         length = int(entries.get("length") or size - start)
     except ValueError:
         start, length = -1, -1
-    if start < 0 or length < 0:
+    if start < 0 or length < 0 or start + length > size:
         what = f"external data cannot be read: tensor '{tensor.name}' has no valid place in its file"
         raise ModelError(what, where=str(path), hint="copy or save the model again")
-    return start, max(0, min(length, size - start))
+    return start, length
 
 
 def _blocks(path: Path, source: Path, start: int, length: int) -> Iterator[bytes]:
