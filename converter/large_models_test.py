@@ -38,6 +38,7 @@ def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(folder))
     monkeypatch.setattr(weight_files, "MOST_IN_MEMORY", 4000)
+    monkeypatch.setattr(weight_files, "MOST_IN_ONE_FILE", 4000)
     monkeypatch.setattr(weight_files, "_SMALL", 200)
     return folder
 
@@ -67,7 +68,7 @@ def test_what_is_written_is_what_a_small_model_becomes(temporary: Path, large: P
     folder = large.parent
     words = ["--method", method, "--samples", "4", "--threads", "1", "-q"]
     assert main([str(large), str(folder / "out.onnx"), *words]) == 0
-    weight_files.MOST_IN_MEMORY = 1 << 30  # type: ignore[misc]  # put back by the fixture
+    weight_files.MOST_IN_MEMORY = weight_files.MOST_IN_ONE_FILE = 1 << 30  # put back by the fixture
     assert main([str(large), str(tmp_path / "small.onnx"), *words]) == 0
     assert set(contents(folder)) == {"in.onnx", "in.bin", "out.onnx", "out.onnx.data"}
     assert np.array_equal(answers(folder / "out.onnx"), answers(tmp_path / "small.onnx"))

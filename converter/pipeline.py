@@ -37,7 +37,7 @@ from converter.forms.form import SupportedForm, UnsupportedForm
 from converter.graph.exclusions import excluded_nodes
 from converter.graph.operator_sets import CANONICAL_OPSET
 from converter.graph.source_nodes import name_after_source
-from converter.graph.weight_files import model_bytes, offload_constants, read_back
+from converter.graph.weight_files import model_bytes, offload_constants, read_back, release_pages
 from converter.load.files import check_input, check_outputs, write_files
 from converter.load.metadata import class_names
 from converter.load.model import Source, load
@@ -177,6 +177,8 @@ def _converted(
         return _report(calibrated, planned, diagnosis=_diagnosis(calibrated, planned, progress) if diagnosed else None)
     progress.stage("emit")
     model = _emitted(calibrated, planned)
+    for read in (calibrated.canonical.model, planned.model):
+        release_pages(read)
     progress.stage("verify")
     verdict = verify_model(calibrated, planned, model, progress)
     _enforce(verdict, options)
@@ -277,6 +279,7 @@ def calibrate(source: Source, options: Options, progress: Progress = SILENT) -> 
     if options.widths.activations < CONTAINER_BITS:
         add_requantize_copies(canonical.model, excluded)
     progress.stage("observe")
+    release_pages(canonical.model)
     seen = collect_statistics(canonical.model, samples.calibration, seed=options.seed, threads=options.threads, progress=progress.step)
     losses = find_losses(canonical.model, samples.calibration, options)
     return Calibrated(source, options, target, samples, preprocess, tuple(remarks), canonical, excluded, seen, tuple(inputs), losses)

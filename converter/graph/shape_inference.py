@@ -8,7 +8,7 @@ import onnx
 from onnx import helper
 
 from converter.errors import ModelError
-from converter.graph.weight_files import exceeds_memory, folder_of, is_in_file
+from converter.graph.weight_files import exceeds_file, folder_of, is_in_file
 
 __all__ = ["check_model", "infer_shapes", "without_weights"]
 
@@ -35,7 +35,7 @@ def check_model(model: onnx.ModelProto) -> None:
     Raises:
         onnx.checker.ValidationError: says what is wrong.
     """
-    if folder_of(model) is None and not exceeds_memory(model):
+    if folder_of(model) is None and not exceeds_file(model):
         onnx.checker.check_model(model)
     else:
         without_weights(_checked, model)

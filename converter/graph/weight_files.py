@@ -9,6 +9,7 @@ In a model as protobuf such a tensor is one with external data whose location is
 from __future__ import annotations
 
 import math
+import mmap
 import os
 import platform
 import shutil
@@ -30,12 +31,13 @@ from converter.errors import UsageError
 __all__ = [
     "ALIGNMENT",
     "MOST_IN_MEMORY",
+    "MOST_IN_ONE_FILE",
     "WeightFolder",
     "apart",
     "append_aligned",
     "array_of",
     "copied",
-    "exceeds_memory",
+    "exceeds_file",
     "folder_of",
     "is_heavy",
     "is_in_file",
@@ -46,11 +48,15 @@ __all__ = [
     "offload_constants",
     "place_in_file",
     "read_back",
+    "release_pages",
     "with_relative_places",
 ]
 
-MOST_IN_MEMORY = 1 << 30
-"""Bytes of weights above which a model keeps them in files: half of what protobuf holds, for what is added on the way."""
+MOST_IN_MEMORY = 1 << 28
+"""Bytes of weights above which a model keeps them in files while it is converted: every copy of it would hold them once more."""
+
+MOST_IN_ONE_FILE = 1 << 30
+"""Bytes of weights above which a model is written as two files: half of what protobuf holds."""
 
 _SMALL = 1 << 16
 """Bytes up to which a tensor of such a model stays in it: shapes, scales and biases, which are looked at often."""
@@ -116,15 +122,15 @@ def memory_bytes(model: onnx.ModelProto) -> int:
     return sum(_bytes(t) for t in model.graph.initializer if not is_in_file(t))
 
 
-def exceeds_memory(model: onnx.ModelProto) -> bool:
-    """True if the initializers that a model has in memory are too large for that: it can neither be copied nor written as it is."""
-    return memory_bytes(model) > MOST_IN_MEMORY
+def exceeds_file(model: onnx.ModelProto) -> bool:
+    """True if the initializers that a model has in memory are too many for a protobuf message."""
+    return memory_bytes(model) > MOST_IN_ONE_FILE
 
 
 def model_bytes(model: onnx.ModelProto) -> int:
     """Size of a model's file, with its weights: protobuf itself cannot tell above 2 GB."""
     heavy = [t for t in model.graph.initializer if is_heavy(t)]
-    if sum(_bytes(t) for t in heavy if not is_in_file(t)) <= MOST_IN_MEMORY:
+    if sum(_bytes(t) for t in heavy if not is_in_file(t)) <= MOST_IN_ONE_FILE:
         return int(model.ByteSize()) + sum(_bytes(t) for t in heavy if is_in_file(t))
     return sum(_bytes(t) for t in model.graph.initializer) + sum(int(n.ByteSize()) for n in model.graph.node)
 
@@ -209,6 +215,17 @@ def with_relative_places(model: onnx.ModelProto) -> onnx.ModelProto:
             place = next(e for e in tensor.external_data if e.key == "location")
             place.value = Path(place.value).name
     return result
+
+
+def release_pages(model: ir.Model) -> None:
+    """Let go of what has been read of a model's files; whoever reads it again finds it there.
+
+    What is mapped twice, here and by the runtime, counts twice as memory of a process.
+    """
+    for value in model.graph.initializers.values():
+        tensor = value.const_value
+        if isinstance(tensor, ir.ExternalTensor) and tensor.raw is not None and hasattr(tensor.raw, "madvise"):
+            tensor.raw.madvise(mmap.MADV_DONTNEED)
 
 
 def read_back(model: onnx.ModelProto) -> onnx.ModelProto:

@@ -12,8 +12,9 @@ from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from onnx import TensorProto
 
 from converter.errors import ModelError
+from converter.graph import weight_files
 from converter.graph.protos import tensors_of
-from converter.graph.weight_files import WeightFolder, offload
+from converter.graph.weight_files import WeightFolder, memory_bytes, offload
 from converter.load.control_flow import refuse_lasting_control_flow
 from converter.load.external_data import load_external_data
 from converter.load.files import check_input
@@ -122,8 +123,8 @@ def load(given: str | Path | onnx.ModelProto) -> Source:
     if not inputs:
         raise ModelError("the model has no inputs, it is a constant", where=str(path), hint="export the model again")
     notes += [_WIDENED] if widen_halves(model) else []
-    if folders:
-        model = offload(model, folders[0].path)  # what was widened or computed meanwhile
+    if folders or memory_bytes(model) > weight_files.MOST_IN_MEMORY:  # what was widened or computed meanwhile, and what a single file holds
+        model = offload(model, folders[0].path if folders else _new_folder(folders))
     refuse_lasting_control_flow(path, model)
     return Source(
         path=path,

@@ -13,7 +13,7 @@ import onnx
 import onnxruntime
 
 from converter.errors import ModelError
-from converter.graph.weight_files import WeightFolder, exceeds_memory, folder_of, offload, with_relative_places
+from converter.graph.weight_files import WeightFolder, exceeds_file, folder_of, offload, with_relative_places
 
 __all__ = ["Feed", "first_line", "open_session", "run_model", "run_session"]
 
@@ -105,7 +105,7 @@ def _content(model: onnx.ModelProto | Path) -> tuple[str | bytes, Path | None, W
     if isinstance(model, Path):
         return str(model), None, None
     folder, own = folder_of(model), None
-    if exceeds_memory(model):
+    if exceeds_file(model):
         if folder is None:
             own = WeightFolder()
             folder = own.path

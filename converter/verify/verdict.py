@@ -97,6 +97,7 @@ def verify(
     for feed in feeds:
         wanted.append(run_session(floats, feed))
         progress.step(len(wanted), runs)
+    del floats  # sessions of large models
     try:
         check_model(proto)
         session = open_session(proto, threads=threads, settings=settings)
@@ -104,6 +105,7 @@ def verify(
         for feed in feeds:
             got.append(run_session(session, feed))
             progress.step(len(feeds) + len(got), runs)
+        del session
     except (ModelError, onnx.checker.ValidationError) as error:
         what = error.what if isinstance(error, ModelError) else str(error).strip().splitlines()[0]
         raise VerificationError(f"the emitted model does not run: {what}", where=getattr(error, "where", "")) from error
