@@ -14,6 +14,7 @@ from converter.graph.operator_sets import NEWEST_OUTPUT_OPSET, OLDEST_OUTPUT_OPS
 from converter.methods.names import DEFAULT_METHOD, DEFAULT_OBSERVER, METHOD_NAMES, OBSERVERS, OBSERVING, MethodName, ObserverName
 from converter.methods.search_parts import SearchParts
 from converter.partition.policy import parse_placement
+from converter.plan.io_forms import IO_FORMS, IoForm
 from converter.quantization.bit_widths import BitWidths
 from converter.sensitivity.loss_names import LOSS_NAMES, LossName
 from converter.targets import DEFAULT_TARGET, TARGET_NAMES, find_target
@@ -47,7 +48,10 @@ class Options:
         bits: of weights and of what enters layers, ``W4A4`` to ``W8A8``; held as :class:`BitWidths`, which `widths` gives.
         target: one of :data:`converter.targets.TARGETS`, or the path of a target file, which ends in ``.toml``.
         placement: ``latency``, ``all`` or ``balanced:PRICE``, see :mod:`converter.partition.policy`.
+        prefer: ``size`` stores the weights of layers that stay float in 8 bits too, ``accuracy`` leaves them as they are. The runtime
+            computes as fast either way.
         full: quantize what all operators read and write, also of those that run in float here, for machines without float.
+        io: ``float`` inputs and outputs, or ``uint8``: pictures as they are, and outputs as codes where they are quantized.
         parts: of q-hyvit's search.
         losses: ``scores`` or ``values`` by the name of a float output, where the graph tells wrong,
             see :mod:`converter.sensitivity.output_loss`.
@@ -84,7 +88,9 @@ class Options:
     placement: Literal["latency", "all"] | str = flag(
         "latency", "latency: fastest that stays near float; balanced:PRICE; all: in integer", "HOW"
     )
+    prefer: Literal["accuracy", "size"] = flag("accuracy", "of weights of layers in float; size: stored in 8 bits", "WHAT")
     full: bool = flag(False, "quantize softmax, norms and all else too, for machines without float")
+    io: IoForm = flag("float", "float, or uint8: take pixels as they are, and give codes where outputs are quantized", "HOW")
     parts: SearchParts = field(default_factory=SearchParts)
     losses: Mapping[str, LossName] = flag(dict, "count errors of an output as of scores or values", "NAME=KIND", name="--loss", many=True)
     exclude: tuple[str, ...] = flag((), "keep operators float: name glob or type", "PATTERN", many=True)
@@ -123,7 +129,9 @@ class Options:
         if self.opset is not None and not OLDEST_OUTPUT_OPSET <= self.opset <= NEWEST_OUTPUT_OPSET:
             hint = f"give {OLDEST_OUTPUT_OPSET} to {NEWEST_OUTPUT_OPSET}, or leave it out for the lowest that will do"
             raise UsageError(f"results cannot be written in opset {self.opset}", where="--opset", hint=hint)
+        _one_of("--io", self.io, IO_FORMS)
         _one_of("--method", self.method, METHOD_NAMES)
+        _one_of("--prefer", self.prefer, ("accuracy", "size"))
         for kind in self.losses.values():
             _one_of("--loss", kind, LOSS_NAMES)
         if self.observer is not None:

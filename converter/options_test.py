@@ -56,6 +56,7 @@ def test_a_target_may_be_a_path(tmp_path: Path) -> None:
         {"min_sqnr": float("inf")},
         {"target": "riscv"},
         {"method": "magic"},
+        {"io": "int4"},
         {"bits": "W8"},
         {"losses": {"logits": "both"}},
     ],

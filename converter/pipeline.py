@@ -22,15 +22,18 @@ from converter.calibration.given_samples import GIVEN, given_arrays
 from converter.calibration.input_shapes import calibration_shapes
 from converter.calibration.input_specs import InputSpec
 from converter.calibration.observer import CalibrationStatistics, collect_statistics
-from converter.calibration.preprocess import Preprocess, stated_preprocess
+from converter.calibration.preprocess import Preprocess, mean_and_std, stated_preprocess
 from converter.calibration.samples import SampleSet, load_samples
 from converter.canonicalise import PROOF_SAMPLES, Canonical, canonicalise, undone
 from converter.canonicalise.outputs import restore_outputs
 from converter.diagnosis.diagnose import diagnose
 from converter.diagnosis.records import Diagnosis
 from converter.emit.builder import emit
+from converter.emit.file_bytes import bytes_of
+from converter.emit.interface import describe_interface, output_codes
 from converter.emit.model_files import data_path, model_files
 from converter.emit.opset import write_in_opset
+from converter.emit.proto import as_proto
 from converter.emit.requirement import opset_of, required_runtime
 from converter.errors import BoundMissedError, CalibrationError, ModelError, UsageError
 from converter.forms.form import SupportedForm, UnsupportedForm
@@ -41,6 +44,7 @@ from converter.graph.weight_files import model_bytes, offload_constants, read_ba
 from converter.load.files import check_input, check_outputs, write_files
 from converter.load.metadata import class_names
 from converter.load.model import Source, load
+from converter.load.pixel_inputs import with_pixel_inputs
 from converter.options import Options
 from converter.partition.bit_widths import CONTAINER_BITS
 from converter.partition.cost_model import predict
@@ -50,6 +54,7 @@ from converter.plan.serialization import plan_to_json
 from converter.planning import make as planning
 from converter.planning.make import Planned, adopted, find_losses
 from converter.planning.replay import read_plan
+from converter.planning.stored_weights import bytes_to_save
 from converter.progress import SILENT, Progress, timed
 from converter.provenance import provenance
 from converter.report import MobileFile, Report, quality_warnings, report_json
@@ -177,6 +182,9 @@ def _converted(
         return _report(calibrated, planned, diagnosis=_diagnosis(calibrated, planned, progress) if diagnosed else None)
     progress.stage("emit")
     model = _emitted(calibrated, planned)
+    interface = _interface(source, calibrated, planned, model)
+    if interface:
+        progress.note(interface)
     for read in (calibrated.canonical.model, planned.model):
         release_pages(read)
     progress.stage("verify")
@@ -190,10 +198,10 @@ def _converted(
     latency = None
     if options.latency or platform.machine() in calibrated.target.architectures:
         progress.stage("measure")
-        latency = latency_ratio(source.model, model, calibrated.samples.held_aside[0])
+        latency = latency_ratio(calibrated.source.model, model, calibrated.samples.held_aside[0])
     # after all that goes into the file, which a report shall not change
     diagnosis = _diagnosis(calibrated, planned, progress) if diagnosed else None
-    result = _Result(written["OUT"].name if "OUT" in written else "", model, verdict, latency, mobile)
+    result = _Result(written["OUT"].name if "OUT" in written else "", model, verdict, latency, mobile, interface)
     return _report(calibrated, planned, result, diagnosis, budget)
 
 
@@ -219,6 +227,7 @@ class _Result:
     verdict: Verdict
     latency: LatencyRatio | None
     mobile: MobileFile | None
+    interface: str
 
 
 @dataclass(frozen=True)
@@ -268,6 +277,8 @@ def calibrate(source: Source, options: Options, progress: Progress = SILENT) -> 
         ConverterError: the samples cannot be used, the model does not run, or an option does not fit the model.
     """
     target = find_target(options.target)
+    if options.io != "float":
+        source = _taking_pixels(source, options)
     samples, inputs, preprocess, remarks = _samples(source, options, progress)
     progress.stage("canonicalise")
     canonical = canonicalise(source.model, samples.calibration[:PROOF_SAMPLES], target)
@@ -283,6 +294,19 @@ def calibrate(source: Source, options: Options, progress: Progress = SILENT) -> 
     seen = collect_statistics(canonical.model, samples.calibration, seed=options.seed, threads=options.threads, progress=progress.step)
     losses = find_losses(canonical.model, samples.calibration, options)
     return Calibrated(source, options, target, samples, preprocess, tuple(remarks), canonical, excluded, seen, tuple(inputs), losses)
+
+
+def _taking_pixels(source: Source, options: Options) -> Source:
+    """The model with pixels for inputs, which it normalises as the options or its metadata say.
+
+    Raises:
+        UsageError: nobody says how, or no input takes pictures.
+    """
+    preprocess = options.preprocess or stated_preprocess(source.metadata)
+    if preprocess is None:
+        hint = "say it: --preprocess unit (0..1), symmetric (-1..1), imagenet or 'mean=..;std=..'"
+        raise UsageError("how pixels become the numbers that the model takes is not known", where=f"--io {options.io}", hint=hint)
+    return with_pixel_inputs(source, lambda channels: mean_and_std(preprocess, channels))
 
 
 def make_plan(at: Calibrated, progress: Progress = SILENT) -> Planned:
@@ -361,10 +385,26 @@ def _emitted(at: Calibrated, planned: Planned) -> onnx.ModelProto:
     restore_outputs(emitted, at.source.model, at.canonical.constants)
     write_in_opset(emitted, at.options.opset)
     offload_constants(emitted)
-    model: onnx.ModelProto = ir.to_proto(emitted)
-    metadata = provenance(at.source, planned.plan, at.samples, at.preprocess, at.options, required_runtime(model))
+    model = as_proto(emitted)
+    metadata = provenance(
+        at.source,
+        planned.plan,
+        at.samples,
+        at.preprocess,
+        at.options,
+        required_runtime(model),
+        output_codes(model, planned.model, planned.plan),
+    )
     onnx.helper.set_model_props(model, metadata)  # after to_proto, which sorts them: the input file's order shall stay
     return model
+
+
+def _interface(given: Source, at: Calibrated, planned: Planned, model: onnx.ModelProto) -> str:
+    """A sentence on pixels and codes; empty where inputs and outputs are as in the file that was given."""
+    if planned.plan.io == "float":
+        return ""
+    pixels = [new.name for old, new in zip(given.inputs, at.source.inputs, strict=True) if old.dtype != new.dtype]
+    return describe_interface(model, output_codes(model, planned.model, planned.plan), pixels)
 
 
 def verify_model(at: Calibrated, planned: Planned, model: onnx.ModelProto, progress: Progress = SILENT) -> Verdict:
@@ -450,6 +490,9 @@ def _check_widths(plan: Plan, options: Options, where: Path) -> None:
             where=f"--plan-in {where}",
             hint="write one with --plan-out and edit that",
         )
+    if plan.io != options.io:
+        said = "float numbers" if plan.io == "float" else f"{plan.io} pixels"
+        raise UsageError(f"the plan is for inputs of {said}", where=f"--plan-in {where}", hint=f"give --io {plan.io}")
 
 
 def _parts(losses: Mapping[str, OutputLoss], source: Source) -> dict[str, tuple[int, tuple[tuple[int, int], ...]]]:
@@ -513,7 +556,7 @@ def _report(
         architectures=at.target.architectures,
         placement="as read" if at.options.plan_in is not None else at.options.placement if budget is None else "within the budget",
         predicted=predict(planned.model, planned.plan, planned.offers, at.shapes, at.target).total,
-        predicted_float=predict(planned.model, None, {}, at.shapes, at.target).total,
+        predicted_float=predict(at.canonical.model, None, {}, at.shapes, at.target).total,
         cost_unit=at.target.unit,
         loss=planned.loss,
         calibration=at.samples.description,
@@ -527,7 +570,7 @@ def _report(
         float_bytes=at.source.bytes,
         integer_bytes=0 if result is None else model_bytes(result.model),
         latency=None if result is None else result.latency,
-        notes=at.remarks,
+        notes=at.remarks if result is None or not result.interface else (*at.remarks, result.interface),
         warnings=tuple(warnings),
         peak_memory=peak_memory(),
         ir_version=0 if model is None else model.ir_version,
@@ -537,4 +580,6 @@ def _report(
         budget=budget,
         machines=at.target.machines,
         mobile=None if result is None else result.mobile,
+        prefer="as read" if at.options.plan_in is not None else at.options.prefer,
+        file_bytes=None if model is None else bytes_of(model, planned.plan, bytes_to_save(planned.model, planned.plan)),
     )

@@ -363,14 +363,15 @@ def equalize_everywhere(problem: Problem) -> Proposal:
     return Proposal(Equalizations(equalizations))
 
 
-@pytest.mark.parametrize("target", ["arm64", "x86"])
+@pytest.mark.parametrize(("target", "sites"), [("arm64", 5), ("x86", 6)])
 def test_a_method_can_equalize_and_its_plan_can_be_given_back(
-    save_hybrid: SaveHybrid, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, target: str
+    save_hybrid: SaveHybrid, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, target: str, sites: int
 ) -> None:
+    """On ARM64 the layer normalization has left its factor to the layer behind, before the method is asked."""
     monkeypatch.setitem(METHODS, "minmax", replace(METHODS["minmax"], transforms=(equalize_everywhere,)))
     report = convert(save_hybrid(), tmp_path / "out.onnx", options(target=target), plan_out=tmp_path / "plan.json")
     assert {name for name in report.plan.ops if name.endswith("_scaled_Mul")}
-    assert len(equalizations_of(report.plan)) == 6
+    assert len(equalizations_of(report.plan)) == sites
     assert report.verdict is not None and (report.verdict.parity_db or 0.0) > 45.0
     convert(save_hybrid(), tmp_path / "again.onnx", options(target=target, plan_in=tmp_path / "plan.json"))
     one, other = (onnx.load(tmp_path / f"{name}.onnx") for name in ("out", "again"))

@@ -15,6 +15,7 @@ from converter.budget.records import Budget, told
 from converter.canonicalise import Rewrite
 from converter.diagnosis.json_record import diagnosis_record
 from converter.diagnosis.records import Diagnosis
+from converter.emit.file_bytes import FileBytes
 from converter.partition.bit_widths import width_counts
 from converter.plan.records import Plan
 from converter.runtime.latency import LatencyRatio
@@ -22,13 +23,27 @@ from converter.targets import other_machines
 from converter.verify.quality import OutputQuality
 from converter.verify.verdict import Verdict
 
-__all__ = ["LOW_AGREEMENT", "LOW_SQNR_DB", "MobileFile", "Report", "Summary", "finite", "quality_warnings", "report_json", "summarise"]
+__all__ = [
+    "LOW_AGREEMENT",
+    "LOW_SQNR_DB",
+    "MobileFile",
+    "Report",
+    "Summary",
+    "finite",
+    "quality_warnings",
+    "report_json",
+    "size_advice",
+    "summarise",
+]
 
 LOW_SQNR_DB = 15.0
 """An output, or a group of its channels, below this gets a warning."""
 
 LOW_AGREEMENT = 0.9
 """An output of integers of which a smaller share is the same gets a warning, unless they are close as numbers."""
+
+_MUCH = 0.05
+"""Share of a file from which on it is worth telling that its float weights could be smaller."""
 
 _CLOSE_INTEGERS_DB = 30.0
 """As good for a picture of integers as for one of numbers."""
@@ -88,6 +103,8 @@ class Report:
         machines: that the target stands for, in words.
         seconds: that each stage took, in order; files are written after the last of them.
         mobile: the result in the mobile format; None unless it was asked for.
+        prefer: as asked for.
+        file_bytes: where the bytes of the result are; None on a dry run.
     """
 
     source: str
@@ -124,6 +141,8 @@ class Report:
     machines: str = ""
     seconds: Mapping[str, float] = field(default_factory=dict)
     mobile: MobileFile | None = None
+    prefer: str = "accuracy"
+    file_bytes: FileBytes | None = None
 
     @property
     def at_home(self) -> bool:
@@ -241,9 +260,20 @@ def _next_step(report: Report) -> str:
     return "Measure its accuracy on labelled data."
 
 
+def size_advice(report: Report) -> str:
+    """What can be said of float weights, as a sentence: that others could be smaller, or that there were none; empty if nothing."""
+    found = report.file_bytes
+    if found is None:
+        return ""
+    if report.prefer == "size":
+        return "" if found.stored else "--prefer size saves nothing here: no layer in float has weights that would be smaller in 8 bits"
+    share = found.to_save / found.total
+    return f"--prefer size would save {share:.0%}: weights of layers in float in 8 bits, as fast" if share >= _MUCH else ""
+
+
 def report_json(report: Report) -> str:
     """The report as JSON; grids are left to ``--plan-out``."""
-    apart = ("plan", "model", "verdict", "latency", "rewrites", "notes", "warnings", "opset", "diagnosis", "budget", "mobile")
+    apart = ("plan", "model", "verdict", "latency", "rewrites", "notes", "warnings", "opset", "diagnosis", "budget", "mobile", "file_bytes")
     record: dict[str, Any] = {k: v for k, v in vars(report).items() if k not in apart}
     record["opset"] = list(report.opset)
     record["seconds"] = {stage: round(seconds, 2) for stage, seconds in report.seconds.items()}
@@ -261,6 +291,7 @@ def report_json(report: Report) -> str:
         record["integer_macs"], record["total_macs"] = integer_coverage.integer_macs, integer_coverage.total_macs
         record["kernels"] = integer_coverage.kernels
         record["float_operators"] = [asdict(f) for f in integer_coverage.float_ops]
+    record["file_bytes"] = None if report.file_bytes is None else asdict(report.file_bytes)
     record["latency_ratio"] = None if report.latency is None else {**asdict(report.latency), "machine": platform.machine()}
     record["latency_not_measured"] = report.not_measured
     record["other_machines"] = other_machines(report.target)

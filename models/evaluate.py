@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -30,11 +31,20 @@ from rich.console import Console
 from rich.progress import Progress
 
 from converter.budget.labels import outputs_of_classes
-from converter.calibration.preprocess import Preprocess, apply_preprocess, parse_preprocess, spec_text, stated_preprocess
+from converter.calibration.preprocess import (
+    PRESETS,
+    Preprocess,
+    apply_preprocess,
+    parse_preprocess,
+    picture_codes,
+    spec_text,
+    stated_preprocess,
+)
 from converter.cli.command import Parser, exit_code, print_line
 from converter.errors import CalibrationError, ModelError, UsageError
 from converter.load.files import write_files
 from converter.load.metadata import class_names
+from converter.runtime.session import run_session
 from models.images import LabelledImages, find_images
 from models.unsigned_codes import unsigned_codes
 
@@ -50,7 +60,7 @@ __all__ = [
 ]
 
 _BATCH = 32
-_FLOATS = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
+_INPUTS = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(uint8)": np.uint8}
 _UNREADABLE = (OSError, ValueError, SyntaxError, EOFError, zipfile.BadZipFile, zlib.error, Image.DecompressionBombError)
 """What Pillow and zipfile raise for damaged files."""
 
@@ -73,13 +83,19 @@ class Classifier:
     width: int
     metadata: dict[str, str]
 
-    def logits(self, images: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    @property
+    def takes_pixels(self) -> bool:
+        """Whether images are uint8 pixels, which the model normalises itself."""
+        return bool(_INPUTS[self.session.get_inputs()[0].type] == np.uint8)
+
+    def logits(self, images: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
         """Scores [N, classes] of prepared images [N, 3, H, W], no more than the model takes at a time."""
         argument = self.session.get_inputs()[0]
         missing = (self.batch or len(images)) - len(images)  # a model with a fixed batch takes no short last one
-        full = np.concatenate([images, np.zeros((missing, *images.shape[1:]), np.float32)])
-        outputs: list[npt.NDArray[np.float32]] = self.session.run(None, {argument.name: full.astype(_FLOATS[argument.type])})
-        return outputs[0].reshape(len(full), -1)[: len(images)]
+        full = np.concatenate([images, np.zeros((missing, *images.shape[1:]), images.dtype)])
+        outputs = run_session(self.session, {argument.name: full.astype(_INPUTS[argument.type])})
+        scores: npt.NDArray[np.float32] = next(iter(outputs.values()))
+        return scores.reshape(len(full), -1)[: len(images)]
 
 
 @dataclass(frozen=True)
@@ -138,9 +154,9 @@ def open_classifier(path: Path, *, exact: bool = False, threads: int = 0, size: 
         raise ModelError(f"the model cannot be loaded: {reason}", where=str(path), hint="check that it is a valid ONNX file") from error
     inputs = session.get_inputs()
     shape = inputs[0].shape if inputs else []
-    if len(inputs) != 1 or inputs[0].type not in _FLOATS or len(shape) != 4 or shape[1] != 3:
+    if len(inputs) != 1 or inputs[0].type not in _INPUTS or len(shape) != 4 or shape[1] != 3:
         listing = "; ".join(f"{argument.name} {argument.type} {argument.shape}" for argument in inputs)
-        raise ModelError(f"the inputs are not one float [N, 3, H, W]: {listing}", where=str(path), hint="give an image classifier")
+        raise ModelError(f"the inputs are not one float or uint8 [N, 3, H, W]: {listing}", where=str(path), hint="give an image classifier")
     batch, height, width = (extent if isinstance(extent, int) else None for extent in (shape[0], shape[2], shape[3]))
     height, width = height or size, width or size
     if height is None or width is None:
@@ -228,20 +244,26 @@ def answers_of(classifier: Classifier, data: LabelledImages, preprocess: Preproc
     yield from map(classifier.logits, _prepared(data, preprocess, classifier, classifier.batch or batch))
 
 
-def _prepared(data: LabelledImages, preprocess: Preprocess, classifier: Classifier, rows: int) -> Iterator[npt.NDArray[np.float32]]:
-    """Prepare the images in batches of at most ``rows``, float32 [N, 3, H, W]."""
+def _prepared(data: LabelledImages, preprocess: Preprocess, classifier: Classifier, rows: int) -> Iterator[npt.NDArray[Any]]:
+    """Prepare the images in batches of at most ``rows``, float32 or uint8 [N, 3, H, W]."""
     done = 0
     images = data.images()
     while done < len(data):
-        batch: list[npt.NDArray[np.float32]] = []
+        batch: list[npt.NDArray[Any]] = []
         try:
             for image in islice(images, rows):
-                batch.append(apply_preprocess(image, classifier.height, classifier.width, 3, preprocess))  # noqa: PERF401  counted below
+                batch.append(_image(image, classifier, preprocess))  # noqa: PERF401  counted below
         except _UNREADABLE as error:
             where = f"{data.source}: {data.entries[done + len(batch)]}"
             raise CalibrationError(f"an image cannot be read: {error}", where=where, hint="repair or remove it") from error
         yield np.stack(batch)
         done += len(batch)
+
+
+def _image(image: Image.Image, classifier: Classifier, preprocess: Preprocess) -> npt.NDArray[Any]:
+    if classifier.takes_pixels:
+        return picture_codes(image, classifier.height, classifier.width, 3, preprocess.resize)
+    return apply_preprocess(image, classifier.height, classifier.width, 3, preprocess)
 
 
 def _parse(arguments: Sequence[str] | None, prog: str) -> argparse.Namespace:
@@ -263,6 +285,8 @@ def _parse(arguments: Sequence[str] | None, prog: str) -> argparse.Namespace:
 def _evaluate(options: argparse.Namespace) -> None:
     classifier = open_classifier(options.model, exact=options.exact, threads=options.threads, size=options.size)
     preprocess = parse_preprocess(options.preprocess) if options.preprocess else stated_preprocess(classifier.metadata)
+    if preprocess is None and classifier.takes_pixels:
+        preprocess = PRESETS["unit"]  # of which only the resize policy counts
     if preprocess is None:
         hint = "give --preprocess, such as 'imagenet;resize=crop'"
         raise UsageError("the model does not say how its pictures are prepared", where=str(options.model), hint=hint)

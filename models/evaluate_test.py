@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import zipfile
 from pathlib import Path
 
@@ -26,6 +27,22 @@ def test_known_answer_with_any_batch_size(tmp_path: Path, batch: int | str, aske
     model = strongest_channel(tmp_path / "model.onnx", batch=batch, classes=["red", "green", "blue"])
     report = evaluate(tmp_path, model, make_zip(tmp_path / "data.zip", PICTURES), "--batch", asked)
     assert (report["images"], report["correct"], report["top1"]) == (4, 3, 75.0)
+
+
+def test_a_model_that_takes_pixels_and_gives_codes(tmp_path: Path) -> None:
+    model = onnx.load(strongest_channel(tmp_path / "model.onnx", batch=1, classes=["red", "green", "blue"]))
+    graph = model.graph
+    graph.node[0].input[0], graph.node[0].output[0] = "numbers", "means"
+    graph.node.insert(0, helper.make_node("Cast", ["image"], ["numbers"], to=TensorProto.FLOAT))
+    graph.node.append(helper.make_node("QuantizeLinear", ["means", "scale", "zero"], ["logits"]))
+    graph.initializer.extend([numpy_helper.from_array(np.float32(2), "scale"), numpy_helper.from_array(np.int8(-128), "zero")])
+    graph.input[0].type.tensor_type.elem_type, graph.output[0].type.tensor_type.elem_type = TensorProto.UINT8, TensorProto.INT8
+    codes = {"logits": {"type": "int8", "scale": 2.0, "zero_point": -128}}
+    entries = {entry.key: entry.value for entry in model.metadata_props}
+    helper.set_model_props(model, {**entries, "bridgequant.output_codes": json.dumps(codes)})
+    onnx.save(model, tmp_path / "model.onnx")
+    report = evaluate(tmp_path, tmp_path / "model.onnx", make_zip(tmp_path / "data.zip", PICTURES))
+    assert (report["images"], report["correct"]) == (4, 3)
 
 
 def test_result_is_one_line_on_stdout_and_nothing_on_stderr(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -49,12 +49,12 @@ def measure_cores(model_pair: ModelPair, cores: Sequence[str]) -> tuple[list[Ins
         one, several = (Path(folder, f"{name}.npz") for name in ("one", "several"))
         np.savez(one, **stacked(model_pair.feeds[:1]))  # type: ignore[arg-type]
         np.savez(several, **stacked(model_pair.feeds[:_SAMPLES]))  # type: ignore[arg-type]
-        counted = [_count(model_pair, core, one, env) for core in cores]
+        counted = [_count(model_pair, model_pair.float_file(Path(folder)), core, one, env) for core in cores]
         found = compare(model_pair.path, cores, target=model_pair.emulated_target, inputs=several, env=env)
     machines = dict.fromkeys(d.machine for d in found)
     return counted, [summed(cores[0], machine, [d for d in found if d.machine == machine]) for machine in machines]
 
 
-def _count(model_pair: ModelPair, core: str, inputs: Path, env: Environment) -> Instructions:
-    floats, integers = count([model_pair.floats.path, model_pair.path], core, inputs=inputs, env=env)
+def _count(model_pair: ModelPair, float_file: Path, core: str, inputs: Path, env: Environment) -> Instructions:
+    floats, integers = count([float_file, model_pair.path], core, inputs=inputs, env=env)
     return Instructions(core, floats.machine.onnxruntime, round(floats.median), round(integers.median))

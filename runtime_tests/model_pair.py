@@ -14,14 +14,15 @@ import numpy.typing as npt
 import onnx
 
 from converter.calibration.input_shapes import calibration_shapes
-from converter.calibration.preprocess import Preprocess, parse_preprocess, stated_preprocess
+from converter.calibration.preprocess import Preprocess, mean_and_std, parse_preprocess, stated_preprocess
 from converter.calibration.samples import load_samples
 from converter.diagnosis.model_file import is_quantized
 from converter.errors import ModelError, UsageError
 from converter.graph.protos import tensors_of
 from converter.load.external_data import load_external_data
-from converter.load.metadata import BITS, TARGET
+from converter.load.metadata import BITS, IO, TARGET
 from converter.load.model import Source, load
+from converter.load.pixel_inputs import with_pixel_inputs
 from converter.runtime.session import Feed
 from converter.targets import DEFAULT_TARGET, TARGETS, find_target
 from models.evaluate import exact_setting
@@ -37,7 +38,7 @@ class ModelPair:
     """A pair of models that is ready to be examined.
 
     Attributes:
-        floats: the float model.
+        floats: the float model; with pixels for inputs, which it normalises, where the int8 model takes those.
         path: the int8 file.
         model: its content.
         target: the machine class it was made for, as far as the file says.
@@ -59,6 +60,19 @@ class ModelPair:
     feeds: tuple[Feed, ...]
     samples: str
     bytes: int
+
+    @property
+    def takes_pixels(self) -> bool:
+        """Whether inputs are pixels, which the float model does not take as it lies in its file."""
+        return any(entry.key == IO and entry.value != "float" for entry in self.model.metadata_props)
+
+    def float_file(self, folder: Path) -> Path:
+        """A file of the float model that takes the samples: its own, or one in the folder that normalises pixels."""
+        if not self.takes_pixels:
+            return self.floats.path
+        path = folder / "normalising.onnx"
+        path.write_bytes(self.floats.model.SerializeToString(deterministic=True))
+        return path
 
     @property
     def emulated_target(self) -> str:
@@ -98,6 +112,7 @@ def open_model_pair(
     files = load_external_data(path, model, list(tensors_of(model)))
     metadata = {**source.metadata, **{entry.key: entry.value for entry in model.metadata_props}}
     prepared = parse_preprocess(preprocess) if preprocess else stated_preprocess(metadata)
+    source = _taking_pixels(source, metadata, prepared, path)
     shapes, _ = calibration_shapes(source, input_shapes or {}, data, 1)
     samples = load_samples(data, shapes, count=count, preprocess=prepared, seed=seed)
     bits = _BITS.fullmatch(metadata.get(BITS, ""))
@@ -114,6 +129,16 @@ def open_model_pair(
         samples.description.partition(": ")[0],
         sum(file.stat().st_size for file in (path, *files)),
     )
+
+
+def _taking_pixels(source: Source, metadata: Mapping[str, str], preprocess: Preprocess | None, path: Path) -> Source:
+    """The float model, which takes what the int8 model does."""
+    if metadata.get(IO, "float") == "float":
+        return source
+    if preprocess is None:
+        what = "the model takes pixels, and neither of the two says how the float model's inputs are made of them"
+        raise UsageError(what, where=str(path), hint="say it: --preprocess unit, symmetric, imagenet or 'mean=..;std=..'")
+    return with_pixel_inputs(source, lambda channels: mean_and_std(preprocess, channels))
 
 
 def _check_order(float_path: Path, path: Path) -> None:

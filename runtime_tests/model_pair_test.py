@@ -1,12 +1,19 @@
 from __future__ import annotations
 
 import platform
+from pathlib import Path
 
+import numpy as np
 import onnx
 import pytest
 
+from converter.calibration.preprocess import PRESETS
 from converter.errors import ModelError, UsageError
+from converter.options import Options
+from converter.pipeline import convert
 from runtime_tests.model_pair import open_model_pair
+from runtime_tests.processes import measure_memory
+from runtime_tests.quality import measure_closeness
 from runtime_tests.testing.files import MakeFiles
 
 on_x86 = pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="settings that imitate ARM64 are for x86")
@@ -45,4 +52,21 @@ def test_two_models_with_other_outputs_are_no_pair(make_files: MakeFiles) -> Non
     files = make_files()
     files.edit(rename)
     with pytest.raises(ModelError, match="different outputs"):
+        open_model_pair(files.floats, files.int8)
+
+
+def test_beside_a_model_that_takes_pixels_the_float_one_normalises_them(make_files: MakeFiles, tmp_path: Path) -> None:
+    files = make_files()
+    options = Options(samples=4, threads=1, method="minmax", placement="all", io="uint8", preprocess=PRESETS["imagenet"])
+    convert(files.floats, files.int8, options)
+    pair = open_model_pair(files.floats, files.int8, count=2)
+    assert pair.takes_pixels and pair.feeds[0]["x"].dtype == np.uint8
+    assert measure_closeness(pair).sqnr_db > 10.0
+    assert pair.float_file(tmp_path) != files.floats and measure_memory(pair).float_peak > 0
+
+
+def test_how_the_float_model_reads_pixels_must_be_known(make_files: MakeFiles) -> None:
+    files = make_files()
+    files.edit(lambda model: onnx.helper.set_model_props(model, {"bridgequant.io": "uint8"}))
+    with pytest.raises(UsageError, match="neither of the two says how the float model's inputs are made of them"):
         open_model_pair(files.floats, files.int8)

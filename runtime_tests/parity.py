@@ -100,8 +100,9 @@ def check_plan_is_of(plan: Plan, model_pair: ModelPair, path: Path) -> None:
     Raises:
         UsageError: says what differs.
     """
+    io = "uint8" if model_pair.takes_pixels else "float"
     said = None if model_pair.bits is None else BitWidths(*model_pair.bits)
-    for what, of_plan, of_file in (("width", plan.bits, said), ("target", plan.target, model_pair.target)):
+    for what, of_plan, of_file in (("width", plan.bits, said), ("target", plan.target, model_pair.target), ("io", plan.io, io)):
         if of_file is not None and of_plan != of_file:
             where = f"--plan-in {path}"
             hint = "give the plan that --plan-out wrote in the same conversion"

@@ -14,6 +14,7 @@ from typing import Any
 import onnxruntime
 
 from converter.errors import ModelError
+from converter.quantization.output_codes import output_grids, with_numbers
 from converter.runtime.session import first_line, open_session, run_session
 from runtime_tests.emulation.compare import Difference, difference
 from runtime_tests.emulation.external import run_program
@@ -75,8 +76,9 @@ def measure_memory(model_pair: ModelPair) -> Memory:
     """
     feed = stacked(model_pair.feeds[:1])
     settings: tuple[Mapping[str, str], ...] = ({}, {}, model_pair.settings)
-    jobs = zip((None, model_pair.floats.path, model_pair.path), settings, strict=True)
-    peaks = [int(run_child(model, with_settings, feed, None)[0]["peak"]) for model, with_settings in jobs]
+    with tempfile.TemporaryDirectory(prefix="runtime-tests-") as folder:
+        jobs = zip((None, model_pair.float_file(Path(folder)), model_pair.path), settings, strict=True)
+        peaks = [int(run_child(model, with_settings, feed, None)[0]["peak"]) for model, with_settings in jobs]
     return Memory(peaks[0], peaks[1], peaks[2], model_pair.floats.bytes, model_pair.bytes)
 
 
@@ -88,8 +90,9 @@ def measure_version(model_pair: ModelPair, folder: Path) -> Predictions:
     """
     told, got = run_child(model_pair.path, model_pair.settings, stacked(model_pair.feeds), folder)
     session = open_session(model_pair.model, threads=1, settings=model_pair.settings)
+    grids = output_grids({entry.key: entry.value for entry in model_pair.model.metadata_props})
     wanted = stacked(tuple(run_session(session, feed) for feed in model_pair.feeds))
-    return predictions(f"ONNX Runtime {onnxruntime.__version__}", f"ONNX Runtime {told['onnxruntime']}", wanted, got)
+    return predictions(f"ONNX Runtime {onnxruntime.__version__}", f"ONNX Runtime {told['onnxruntime']}", wanted, with_numbers(got, grids))
 
 
 def predictions(reference: str, other: str, wanted: Samples, got: Samples) -> Predictions:

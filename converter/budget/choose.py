@@ -35,7 +35,7 @@ def choose_within_budget(
         what to emit, which misses the limit if nothing holds it, and the record of the search.
     """
     shapes = {name: stats.shape for name, stats in found.seen.tensors.items()}
-    float_cost = predict(found.model, None, {}, shapes, found.target).total
+    float_cost = predict(found.source, None, {}, shapes, found.target).total
     placed = placer_of(found)
     front = price_front(placed, float_cost, most_cost(found.model, found.seen, found.target))
     if not front:  # nothing pays in integer, and a float model loses nothing

@@ -38,6 +38,7 @@ __all__ = [
     "Preprocess",
     "Resize",
     "apply_preprocess",
+    "mean_and_std",
     "normalised",
     "open_images",
     "parse_preprocess",
@@ -187,10 +188,14 @@ def apply_preprocess(image: Image.Image, height: int, width: int, channels: int,
 
 def normalised(codes: npt.NDArray[np.uint8], preprocess: Preprocess) -> npt.NDArray[np.float32]:
     """Pixel codes [..., 1 or 3 channels] to the same in float32, by mean and standard deviation."""
-    colours = codes.shape[-1] == 3
-    mean, std = (preprocess.mean, preprocess.std) if colours else ((_luma(preprocess.mean),), (_luma(preprocess.std),))
+    mean, std = mean_and_std(preprocess, codes.shape[-1])
     pixels = codes.astype(np.float32) / np.float32(255)
     return np.asarray((pixels - np.asarray(mean, dtype=np.float32)) / np.asarray(std, dtype=np.float32), dtype=np.float32)
+
+
+def mean_and_std(preprocess: Preprocess, channels: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """What is subtracted from pixels of 0..1, and what they are divided by: one number for each of 1 or 3 channels."""
+    return (preprocess.mean, preprocess.std) if channels == 3 else ((_luma(preprocess.mean),), (_luma(preprocess.std),))
 
 
 def picture_codes(image: Image.Image, height: int, width: int, channels: int, resize: Resize) -> npt.NDArray[np.uint8]:
@@ -251,7 +256,8 @@ def _image_names(files: Sequence[str], path: Path) -> list[str]:
     names = sorted({name for name in seen if PurePosixPath(name).suffix.lower() in IMAGE_SUFFIXES})
     if not names:
         what = "there are no images" if seen else "there are no files"
-        raise CalibrationError(what, where=str(path), hint=f"image files end in {' '.join(sorted(IMAGE_SUFFIXES))}")
+        hint = f"put some 40 pictures there, as the model will meet them; image files end in {' '.join(sorted(IMAGE_SUFFIXES))}"
+        raise CalibrationError(what, where=str(path), hint=hint)
     return names
 
 

@@ -22,7 +22,7 @@ from converter.calibration.array_files import ARRAY_SUFFIXES, ArrayStore, array_
 from converter.calibration.calibration_files import check_calibration_path
 from converter.calibration.given_samples import with_pictures_normalised
 from converter.calibration.input_specs import InputSpec, feed_rows, image_layout
-from converter.calibration.preprocess import PRESETS, Preprocess, spec_text
+from converter.calibration.preprocess import IMAGE_SUFFIXES, PRESETS, Preprocess, spec_text
 from converter.calibration.sample_arrays import array_feeds
 from converter.calibration.sample_doubts import doubts
 from converter.calibration.sample_images import image_feeds, image_row, treatment
@@ -34,6 +34,8 @@ __all__ = ["Feed", "InputSpec", "SampleSet", "load_samples"]
 Array = npt.NDArray[Any]
 Feed = dict[str, Array]
 Kind = Literal["images", "arrays", "synthetic"]
+
+_KINDS = "give a folder or .zip of images, an .npz or an .npy"
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,7 +107,7 @@ def load_samples(
         return _from_images(calib, inputs, wanted, chosen, seed)
     if calib.suffix.lower() in ARRAY_SUFFIXES:
         return _from_arrays(array_file(calib), f"arrays from {calib.name}", "used as they are", inputs, wanted, seed)
-    hint = "give a folder or .zip of images, an .npz or an .npy"
+    hint = f"give the folder of the pictures: {calib.parent}" if calib.suffix.lower() in IMAGE_SUFFIXES else _KINDS
     raise CalibrationError(f"calibration data of type '{calib.suffix}' are not known", where=str(calib), hint=hint)
 
 

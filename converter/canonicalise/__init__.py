@@ -26,6 +26,7 @@ from converter.canonicalise.folding.parallel_layers import add_parallel_layers
 from converter.canonicalise.folding.spread_channels import even_out_channels
 from converter.canonicalise.outputs import distinct_outputs, set_outputs_aside
 from converter.canonicalise.past_movement import bring_forward
+from converter.canonicalise.pixels import take_pixels
 from converter.canonicalise.proof import TOLERANCE, Difference, Reference, difference, measure_noise, run_reference
 from converter.canonicalise.recognition.activations import fuse_activations
 from converter.canonicalise.recognition.normalization import fuse_normalizations
@@ -136,6 +137,7 @@ _STEPS: dict[str, Step] = {
     "add parallel layers": _edit(add_parallel_layers),
     "bring constants forward": _edit(bring_forward),
     "fold what that uncovered": _edit(fold_affine),
+    "take pixels": _edit(take_pixels),
     "rearrange axes": _priced(rearrange),
     "even out channels": _even_out,
 }

@@ -19,6 +19,10 @@ INTERRUPTED = 130
 """Exit code after Ctrl-C."""
 
 
+_EXTRAS = {"models": ("timm", "safetensors"), "plots": ("matplotlib",), "zoo": ("torchvision", "transformers")}
+"""Packages that an installation may leave out, by the extra that has them."""
+
+
 class Parser(argparse.ArgumentParser):
     """An argument parser whose complaint is an error of three lines instead of the whole usage."""
 
@@ -55,12 +59,23 @@ def exit_code(command: Callable[[], None]) -> int:
     except KeyboardInterrupt:
         sys.stderr.write("interrupted\n")
         return INTERRUPTED
+    except ModuleNotFoundError as error:
+        return _missing(error)
     except Exception as error:
         place = traceback.extract_tb(error.__traceback__)[-1]
         where = f"{Path(place.filename).name}:{place.lineno}"
         sys.stderr.write(f"{ConverterError(unexpected(error), where=where, hint='check the files given, or report it')}\n")
         return ConverterError.exit_code
     return 0
+
+
+def _missing(error: ModuleNotFoundError) -> int:
+    package = (error.name or "").partition(".")[0]
+    extra = next((extra for extra, packages in _EXTRAS.items() if package in packages), "")
+    hint = f"pip install 'bridgequant[{extra}]'" if extra else f"install it: pip install {package}"
+    refusal = UsageError(f"the package '{package}' is not installed for this Python", where=sys.executable, hint=hint)
+    sys.stderr.write(f"{refusal}\n")
+    return refusal.exit_code
 
 
 def unexpected(error: Exception) -> str:

@@ -13,6 +13,7 @@ from converter.errors import CalibrationError
     [
         (CalibrationError("no images", where="here", hint="give some"), 4, "error: no images"),
         (KeyboardInterrupt(), 130, "interrupted"),
+        (ModuleNotFoundError("No module named 'timm'", name="timm"), 2, "error: the package 'timm' is not installed for this Python"),
         (ValueError("two\nlines"), 1, "error: unexpected ValueError: two"),
         (MemoryError(), 1, "error: unexpected MemoryError"),
     ],
@@ -27,6 +28,25 @@ def test_an_error_is_three_lines_and_a_code(error: BaseException, code: int, wha
     assert printed.out == "" and len(lines) <= 3 and lines[0].startswith(what)
     if code == 1:
         assert "command_test.py:" in lines[1]
+
+
+@pytest.mark.parametrize(
+    ("package", "advice"),
+    [
+        ("timm.models", "pip install 'bridgequant[models]'"),
+        ("matplotlib", "pip install 'bridgequant[plots]'"),
+        ("nncf", "pip install nncf"),
+    ],
+)
+def test_a_package_that_is_missed_late_is_named_with_what_installs_it(
+    package: str, advice: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Networks load their package when they are made, not with the command."""
+
+    def command() -> None:
+        raise ModuleNotFoundError(f"No module named {package!r}", name=package)
+
+    assert exit_code(command) == 2 and advice in capsys.readouterr().err
 
 
 def test_no_error_is_zero() -> None:

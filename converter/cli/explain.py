@@ -16,7 +16,7 @@ from converter.calibration.input_shapes import calibration_shapes
 from converter.calibration.observer import TensorStats, collect_statistics
 from converter.calibration.samples import load_samples
 from converter.canonicalise import canonicalise
-from converter.graph.queries import data_inputs
+from converter.graph.queries import constant, data_inputs, is_float
 from converter.graph.source_nodes import name_after_source
 from converter.load.files import check_input
 from converter.load.model import load
@@ -53,11 +53,13 @@ class Explained:
         structure: bridge blocks and layers.
         calibration: a sentence on the samples; empty where none were given.
         ranges: by name of the layer; empty where no samples were given.
+        weights: bytes of its float constants, by name of the layer.
     """
 
     structure: Structure
     calibration: str = ""
     ranges: Mapping[str, LayerRanges] = field(default_factory=dict)
+    weights: Mapping[str, int] = field(default_factory=dict)
 
 
 def explain(source_path: Path, options: Options, *, progress: Progress = SILENT) -> Explained:
@@ -75,7 +77,8 @@ def explain(source_path: Path, options: Options, *, progress: Progress = SILENT)
     if options.calib is not None:
         at = calibrate(source, options, progress)
         structure = find_structure(at.canonical.model, at.shapes)
-        return Explained(structure, at.samples.description, _ranges(at.canonical.model, structure, at.seen.tensors))
+        ranges = _ranges(at.canonical.model, structure, at.seen.tensors)
+        return Explained(structure, at.samples.description, ranges, _weights(at.canonical.model, structure))
     specs, _ = calibration_shapes(source, options.input_shapes, None, options.threads)
     feeds = load_samples(None, specs, count=1, preprocess=None, seed=options.seed).calibration[:1]
     progress.stage("canonicalise")
@@ -83,7 +86,15 @@ def explain(source_path: Path, options: Options, *, progress: Progress = SILENT)
     name_after_source(source.model, canonical.model)
     progress.stage("observe")
     seen = collect_statistics(canonical.model, feeds, seed=options.seed, threads=options.threads)
-    return Explained(find_structure(canonical.model, {name: stats.shape for name, stats in seen.tensors.items()}))
+    structure = find_structure(canonical.model, {name: stats.shape for name, stats in seen.tensors.items()})
+    return Explained(structure, weights=_weights(canonical.model, structure))
+
+
+def _weights(model: ir.Model, structure: Structure) -> dict[str, int]:
+    """Bytes of the float constants that each layer reads."""
+    names = {layer.name for layer in structure.layers}
+    read = {str(node.name): (constant(v) for v in node.inputs if is_float(v)) for node in model.graph if node.name in names}
+    return {name: sum(array.nbytes for array in arrays if array is not None) for name, arrays in read.items()}
 
 
 def _ranges(model: ir.Model, structure: Structure, seen: Mapping[str, TensorStats]) -> dict[str, LayerRanges]:
@@ -105,10 +116,12 @@ def explained_tables(found: Explained) -> RenderableType:
     blocks = _table("block", "kind", "map", "layers", "operators", "judged at")
     for number, (block, count) in enumerate(zip(structure.blocks, layers, strict=True), 1):
         blocks.add_row(str(number), block.kind, _size(block), str(count), str(len(block.nodes)), Text("\n".join(block.outputs)))
-    listed = _table("block", "layer", *(["reads", "outliers", "writes"] if found.ranges else []), "operator")
+    listed = _table("block", "layer", "weights", *(["reads", "outliers", "writes"] if found.ranges else []), "operator")
     for layer in structure.layers:
         ranges = _range_cells(found.ranges.get(layer.name)) if found.ranges else []
-        listed.add_row("" if layer.block is None else str(layer.block + 1), Text(_kind(layer)), *ranges, Text(layer.name))
+        weights = found.weights.get(layer.name, 0)
+        place = "" if layer.block is None else str(layer.block + 1)
+        listed.add_row(place, Text(_kind(layer)), _bytes(weights) if weights else "", *ranges, Text(layer.name))
     parts: list[RenderableType] = [Text(title), Text("")]
     if found.calibration:
         parts[1:] = [
@@ -144,6 +157,10 @@ def _span(stats: TensorStats) -> str:
 
 def _size(block: Block) -> str:
     return "" if block.size is None else f"{block.size[0]}x{block.size[1]}"
+
+
+def _bytes(number: int) -> str:
+    return f"{number / 1e6:.2f} MB" if number >= 1e6 else f"{number / 1e3:.1f} kB"
 
 
 def _kind(layer: Layer) -> str:

@@ -16,6 +16,12 @@ def test_without_samples_there_are_no_ranges(run: Run, source: Path) -> None:
     assert result.out == run(source, "--explain", "-q").out
 
 
+def test_each_layer_has_the_bytes_of_its_float_weights(run: Run, source: Path) -> None:
+    """The stem has 8 x 3 x 3 x 3 weights and 8 biases; a product of two computed tensors has none."""
+    (stem,) = [line for line in run("explain", source, "-q").out.splitlines() if line.rstrip().endswith("/stem/conv/Conv")]
+    assert "0.9 kB" in stem and 4 * (8 * 27 + 8) == 896
+
+
 def test_ranges_are_those_of_the_samples(run: Run, source: Path, tmp_path: Path) -> None:
     images = np.random.default_rng(0).uniform(-1, 1, (8, 3, 32, 32)).astype(np.float32)
     images[:, 0, 0, 0] = 50.0

@@ -37,6 +37,9 @@ _WIDTH = 78
 
 _SEE_HELP = "see --help all"
 
+_PICTURES = frozenset([".bmp", ".jpeg", ".jpg", ".png", ".webp"])
+"""Suffixes of what a shell makes of a pattern such as ``images/*``."""
+
 _PATHS = "IN.onnx and OUT.onnx, which need no flag"
 
 _MEANT = {
@@ -47,8 +50,17 @@ _MEANT = {
     **dict.fromkeys(("--html", "--inspect"), "--report"),
     **dict.fromkeys(("--size", "--shape", "--input-shapes"), "--input-shape"),
     **dict.fromkeys(("--mean", "--std"), "--preprocess"),
+    **dict.fromkeys(("--calibration-method", "--calibrate-method"), "--method"),
+    **dict.fromkeys(("--activation-type", "--weight-type", "--quant-format"), "--target, which decides about types"),
+    **dict.fromkeys(("--op-types-to-quantize", "--nodes-to-quantize"), "--exclude, which names what stays float"),
 }
 """What other tools call flags, and what they are here."""
+
+_NEEDLESS = {
+    "--per-channel": "weights have a scale for each channel anyway",
+    "--reduce-range": "--target knows how many bits weights can have",
+}
+"""Flags of other tools that nobody needs here, and why."""
 
 _OTHER_WORDS = {
     **dict.fromkeys(("quantize", "quantise", "optimize"), "convert"),
@@ -69,13 +81,18 @@ class _Parser(argparse.ArgumentParser):
         if message.startswith(_UNKNOWN):
             raise self._unknown(message.removeprefix(_UNKNOWN).split()[0])
         flag, _, what = message.partition(": ") if message.startswith("argument ") else ("", "", message)
-        raise UsageError(what, where=flag.removeprefix("argument "), hint=_SEE_HELP)
+        hint = f"give digits alone, such as 8; {_SEE_HELP}" if what.endswith("number") else _SEE_HELP
+        raise UsageError(what, where=flag.removeprefix("argument "), hint=hint)
 
     def _unknown(self, word: str) -> UsageError:
         flags = [f for action in self._actions for f in action.option_strings]
         flag = word.split("=")[0].replace("_", "-")
         near = [_MEANT[flag]] if flag in _MEANT else difflib.get_close_matches(flag, flags, n=1)
+        if flag in _NEEDLESS:
+            return UsageError(f"there is no flag '{word}'", hint=f"leave it out: {_NEEDLESS[flag]}")
         if not word.startswith("-"):
+            if Path(word).suffix.lower() in _PICTURES:
+                return UsageError(f"'{word}' is one path too many", hint=f"give the folder of the pictures: --calib {Path(word).parent}")
             hint = "give IN.onnx and OUT.onnx; a flag takes one value, and is repeated for more"
             return UsageError(f"'{word}' is one path too many", hint=hint)
         return UsageError(f"there is no flag '{word}'", hint=f"did you mean {near[0]}? {_SEE_HELP}" if near else _SEE_HELP)
@@ -214,6 +231,7 @@ def parse_flags(words: Sequence[str]) -> argparse.Namespace:
     for one, other, what in (
         ("method", "plan_in", "a plan that is read needs no method"),
         ("placement", "plan_in", "a plan that is read is placed already"),
+        ("prefer", "plan_in", "a plan that is read says how weights are stored"),
         ("full", "plan_in", "with everything quantized, nothing is left to place"),
         ("full", "placement", "with everything quantized, nothing is left to place"),
     ):

@@ -47,11 +47,18 @@ def test_repeatable_flags_add_up() -> None:
         (["a", "b", "--exclud", "x"], "did you mean --exclude"),
         (["a", "b", "--calibration=x"], "did you mean --calib"),
         (["a", "b", "--sample", "3"], "did you mean --samples"),
+        (["a", "b", "--calibrate-method=Entropy"], "did you mean --method"),
+        (["a", "b", "--activation-type", "QInt8"], "did you mean --target, which decides about types"),
+        (["a", "b", "--op-types-to-quantize", "Conv"], "did you mean --exclude, which names what stays float"),
+        (["a", "b", "--per-channel"], "leave it out: weights have a scale for each channel anyway"),
+        (["a", "b", "--calib", "images/0.jpg", "images/1.jpg"], "give the folder of the pictures: --calib images"),
+        (["a", "b", "--max-drop", "0.5%"], "give digits alone"),
         (["a", "b", "--zzz"], "there is no flag '--zzz'"),
         (["a", "b", "--samples", "many"], "'many' is not a whole number"),
         (["a", "b", "--samples"], "expected one argument"),
         (["a", "b", "--min-sqnr", "high"], "'high' is not a number"),
         (["a", "b", "-q", "-v"], "not allowed with"),
+        (["a", "b", "--plan-in", "p", "--prefer", "size"], "a plan that is read says how weights are stored"),
         (["a", "b", "--plan-in", "p", "--method", "mse"], "a plan that is read needs no method"),
     ],
 )
@@ -88,7 +95,7 @@ def test_help_is_one_screen_of_ten_options_the_groups_of_others_and_the_commands
     assert all(f"  {command} " in text for command in ("convert", "explain", "compare", "doctor", "validate", "evaluate", "export"))
     others = text[text.index("--help all") :]
     assert all(f"{group}: " in others for group in ("calibration", "conversion", "plan and report"))
-    flags = "require-data method observer placement full loss latency seed threads plan-out plan-in dry-run version quiet verbose"
+    flags = "require-data method observer placement prefer full loss latency seed threads plan-out plan-in dry-run version quiet verbose"
     assert all(f"--{flag}" in others for flag in flags.split()), "all others are named"
 
 

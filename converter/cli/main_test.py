@@ -168,7 +168,7 @@ def test_the_mobile_format_beside_the_model(run: Run, source: Path, tmp_path: Pa
     result = run(source, tmp_path / "out.onnx", "--ort", *QUICK)
     assert result.code == 0 and "mobile" in result.out and "out.ort, " in result.out
     assert names(tmp_path) == ["out.onnx", "out.ort"]
-    check_refusal(run(source, tmp_path / "out.ort", "--ort", *QUICK), 2, "same file", tmp_path / "out.ort")
+    check_refusal(run(source, tmp_path / "out.ort", "--ort", *QUICK), 2, "not in .ort", "--ort writes")
 
 
 def test_dry_run_writes_the_plan_only(run: Run, source: Path, tmp_path: Path) -> None:

@@ -34,6 +34,7 @@ pytestmark = pytest.mark.usefixtures("few_turns")
         (["--target", "gpu"], "arm64, arm64-v8.0, arm64-a55, arm64-i8mm, arm64-sme, x86, x86-vnni, web"),
         (["--target", "android"], "phones and boards are arm64, PCs x86, browsers web"),
         (["--placement", "fast"], "balanced:PRICE"),
+        (["--prefer", "speed"], "accuracy, size"),
         (["--samples", "0"], "--samples"),
         (["--seed", "-3"], "--seed"),
         (["--threads", "-1"], "--threads"),
@@ -43,6 +44,8 @@ pytestmark = pytest.mark.usefixtures("few_turns")
         (["--input-shape", "image:1,3,64,64"], "contradicts"),
         (["--input-shape", "picture:1,3,32,32"], "'image'"),
         (["--exclude", "/stem/conv/Conf"], "'/stem/conv/Conv'"),
+        (["--io", "int4"], "choose from float, uint8"),
+        (["--io", "uint8"], "--preprocess unit (0..1), symmetric"),
         (["--unknown"], "no flag '--unknown'"),
     ],
 )
@@ -59,9 +62,35 @@ def test_paths_that_cannot_be(run: Run, source: Path, tmp_path: Path) -> None:
     (tmp_path / "model.onnx").unlink()
     check_refusal(run(tmp_path, tmp_path / "out.onnx"), 3, "is a folder")
     check_refusal(run(source, tmp_path), 2, "is a folder")
+    check_refusal(run(source, tmp_path / "out.tflite"), 2, "not in .tflite", tmp_path / "out.onnx")
     check_refusal(run(source, tmp_path / "missing" / "out.onnx"), 2, "does not exist", tmp_path / "missing")
     check_refusal(run(source, tmp_path / "out.onnx", "--calib", tmp_path / "absent"), 4, "absent")
     assert names(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("content", "what", "advice"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:ab\n", "a pointer of Git LFS", "git lfs pull"),
+        (b"\n<!DOCTYPE html>\n<html>", "a web page", "download the file itself"),
+        (b"<html lang=en>", "a web page", "download the file itself"),
+        (b"PK\x03\x04archive/data.pkl", "a zip, as PyTorch saves them", "torch.onnx.export"),
+        (b"\x00\x01\x02", "not ONNX, or is truncated", "download the model again"),
+    ],
+)
+def test_what_is_taken_for_a_model_is_named(run: Run, tmp_path: Path, content: bytes, what: str, advice: str) -> None:
+    (tmp_path / "model.onnx").write_bytes(content)
+    check_refusal(run(tmp_path / "model.onnx", tmp_path / "out.onnx"), 3, what, advice)
+    assert names(tmp_path) == ["model.onnx"]
+
+
+def test_one_picture_and_a_folder_without_any(run: Run, source: Path, tmp_path: Path) -> None:
+    (tmp_path / "pictures").mkdir()
+    check_refusal(run(source, tmp_path / "out.onnx", "--calib", tmp_path / "pictures"), 4, "there are no files", "40 pictures")
+    (tmp_path / "pictures" / "one.JPG").touch()
+    found = run(source, tmp_path / "out.onnx", "--calib", tmp_path / "pictures" / "one.JPG")
+    check_refusal(found, 4, f"give the folder of the pictures: {tmp_path / 'pictures'}")
+    assert names(tmp_path) == ["pictures"]
 
 
 @pytest.mark.parametrize("flag", ["--json", "--plan-out"])

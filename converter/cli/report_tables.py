@@ -12,10 +12,11 @@ from rich.table import Table
 from rich.text import Text
 
 from converter.budget.records import Budget, told
+from converter.emit.file_bytes import FileBytes
 from converter.options import Options
 from converter.partition.bit_widths import CONTAINER_BITS, width_counts
 from converter.partition.policy import FOR_ACCURACY
-from converter.report import Report
+from converter.report import Report, size_advice
 from converter.targets import other_machines
 from converter.transforms.sigmoids.transform import ConstantGates
 from converter.verify.integer_coverage import FloatOp
@@ -26,6 +27,8 @@ __all__ = ["float_operator_lines", "render", "report_tables"]
 
 _MOST_NAMED = 5
 _WORTH_TELLING = 0.1  # seconds of a stage
+_MOST_WEIGHTS = 3
+_WORTH_NAMING = 0.02  # of a file
 
 
 def render(table: RenderableType, width: int, *, terminal: bool) -> str:
@@ -87,6 +90,8 @@ def _summary(report: Report) -> Table:
     if report.mobile is not None:
         row("mobile", f"{report.mobile.name}, {_size(len(report.mobile.content))}, written by ONNX Runtime {report.mobile.onnxruntime}")
         row("", "the same answers and integer kernels as the model")
+    if report.file_bytes is not None:
+        _bytes_rows(row, report.file_bytes, size_advice(report))
     if report.latency is not None:
         latency = report.latency
         row("latency", f"float / int8 = {latency.ratio:.2f} ({latency.low:.2f} to {latency.high:.2f}), one thread, run in turns")
@@ -135,6 +140,24 @@ def _summary(report: Report) -> Table:
         row("runs in", f"{report.requires}; opset {report.opset[1]}, IR version {report.ir_version}")
     row("rewrites", f"{fired or 'none'}; opset {report.opset[0]} -> {report.opset[1]}; exact to {report.canonical_error:.0e}")
     return table
+
+
+def _bytes_rows(row, found: FileBytes, advice: str) -> None:  # type: ignore[no-untyped-def]
+    parts = {
+        "weights in 8 bits": found.in_8_bits,
+        "numbers in float": found.in_float,
+        "scales and biases": found.in_others,
+        "nodes and names": found.graph,
+    }
+    row("bytes", ", ".join(f"{what} {_size(size)} ({size / found.total:.0%})" for what, size in parts.items()))
+    if found.stored:
+        layers = "the weights of 1 layer that is" if found.stored == 1 else f"{found.stored} weights of layers that are"
+        row("", f"among those in 8 bits {layers} computed in float (--prefer size)")
+    for each in found.largest[:_MOST_WEIGHTS]:
+        if each.bytes >= _WORTH_NAMING * found.total:
+            row("", f"in float: {_size(each.bytes)} of {each.op_type} {each.operator}{each.reason and f', {each.reason}'}")
+    if advice:
+        row("", advice)
 
 
 def _other_targets(name: str) -> str:

@@ -10,6 +10,7 @@ import pytest
 from converter.canonicalise import Rewrite
 from converter.cli import report_tables as tables
 from converter.cli.report_tables import float_operator_lines, render, report_tables
+from converter.emit.file_bytes import FileBytes, FloatConstant
 from converter.partition.policy import FOR_ACCURACY
 from converter.plan.records import OpPlan, Plan, TensorPlan
 from converter.quantization.bit_widths import BitWidths
@@ -90,6 +91,29 @@ def test_the_summary_says_what_matters() -> None:
     assert "simplify 11; opset 17 -> 20" in flat and "fuse activations" not in flat
     assert "images from [photos] (40 found)" in flat
     assert "warning: mind the gap" in flat and "noted before" not in flat
+
+
+HEAD = FloatConstant("w", 5_120_000, "/head/Gemm", "Gemm", FOR_ACCURACY)
+SMALL = FloatConstant("b", 5_000, "/stem/Conv", "Conv", CHEAPER)
+
+
+def test_the_summary_says_where_the_bytes_are_and_how_to_save_some() -> None:
+    flat = words(example(file_bytes=FileBytes(1_500_000, 5_125_000, 75_000, 300_000, 0, 3_500_000, (HEAD, SMALL))))
+    assert "bytes weights in 8 bits 1.50 MB (21%), numbers in float 5.12 MB (73%)" in flat
+    assert "scales and biases 75.0 kB (1%), nodes and names 300.0 kB (4%)" in flat
+    assert f"in float: 5.12 MB of Gemm /head/Gemm, {FOR_ACCURACY}" in flat and "/stem/Conv, cheaper" not in flat
+    assert "--prefer size would save 50%: weights of layers in float in 8 bits, as fast" in flat
+    assert "bytes weights" not in words(example()), "a dry run writes no file"
+    record = json.loads(report_json(example(file_bytes=FileBytes(3, 2, 1, 1, 0, 0, (HEAD,)))))["file_bytes"]
+    assert record["in_8_bits"] == 3 and record["largest"][0]["operator"] == "/head/Gemm"
+
+
+def test_with_weights_stored_in_8_bits_the_summary_says_how_many_or_that_it_saves_nothing() -> None:
+    found = FileBytes(2_800_000, 10_000, 100_000, 300_000, 2, 0, (SMALL,))
+    assert "among those in 8 bits 2 weights of layers that are computed in float" in words(example(file_bytes=found, prefer="size"))
+    nothing = words(example(file_bytes=dataclasses.replace(found, stored=0), prefer="size"))
+    assert "--prefer size saves nothing here: no layer in float has weights that would be smaller in 8 bits" in nothing
+    assert "--prefer" not in words(example(file_bytes=dataclasses.replace(found, stored=0)))
 
 
 def test_widths_are_told_where_something_is_narrow() -> None:

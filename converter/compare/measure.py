@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,10 +13,12 @@ from converter.compare.records import Comparison, OutputFigures, Side
 from converter.diagnosis.model_file import diagnose_file, is_quantized
 from converter.errors import ModelError, UsageError
 from converter.load.files import check_input
+from converter.load.metadata import IO
 from converter.load.model import load
 from converter.options import Options
 from converter.partition.cost_model import predict
 from converter.pipeline import Calibrated, adopt_plan, calibrate, diagnose_plan
+from converter.plan.io_forms import IO_FORMS, IoForm
 from converter.planning.replay import read_plan
 from converter.progress import SILENT, Progress
 from converter.runtime.session import open_session, run_session
@@ -58,6 +60,7 @@ def compare(first: Path, second: Path, options: Options, *, floats: Path | None 
         first, second = second, first
     progress.stage("load")
     source = load(base)
+    options = replace(options, io=_common_io([path for path in (first, second) if path not in plain], models))
 
     def known(changed: Options) -> Calibrated:
         key = (str(changed.bits), changed.target)
@@ -71,6 +74,22 @@ def compare(first: Path, second: Path, options: Options, *, floats: Path | None 
     notes = tuple(dict.fromkeys(at.remarks))
     used = len(at.samples.held_aside)
     return Comparison(sides[0], sides[1], base.name, at.samples.description, used, at.target.name, at.target.unit, notes)
+
+
+def _common_io(paths: Sequence[Path], models: Mapping[Path, onnx.ModelProto]) -> IoForm:
+    """What both sides take and give; float models are made to fit.
+
+    Raises:
+        UsageError: they differ.
+    """
+    found: dict[IoForm, Path] = {}
+    for path in paths:
+        metadata = {entry.key: entry.value for entry in models[path].metadata_props} if path in models else {IO: read_plan(path).io}
+        found[next((form for form in IO_FORMS if form == metadata.get(IO)), "float")] = path
+    if len(found) > 1:
+        what = "one takes float numbers and the other pixels, so that they cannot run on the same samples"
+        raise UsageError(what, where=f"{found['float']}, {found['uint8']}", hint="convert both with the same --io")
+    return next(iter(found))
 
 
 def _read(path: Path) -> onnx.ModelProto:

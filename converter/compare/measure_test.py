@@ -11,6 +11,7 @@ import onnx
 import pytest
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, quantize_static
 
+from converter.calibration.preprocess import PRESETS
 from converter.compare.measure import compare
 from converter.compare.page import comparison_page
 from converter.compare.records import comparison_record
@@ -56,12 +57,18 @@ def test_a_model_and_its_float_original(converted: Converted) -> None:
 
 
 def test_the_tensors_of_a_file_are_those_of_its_plan(converted: Converted) -> None:
-    """The page of the conversion measures a simulation of the plan, this the file itself."""
+    """The page of the conversion measures a simulation of the plan, this the file itself.
+
+    What the file holds with another factor in each channel, behind a layer normalization here, is rounded in other proportions.
+    """
     diagnosis = compare(converted.source, converted.all_integer, QUICK).second.diagnosis
     planned = converted.reports["all"].diagnosis
     assert diagnosis is not None and planned is not None
     mine, theirs = ({t.name: t for t in d.tensors if t.kind != "weight"} for d in (diagnosis, planned))
     both = [n for n in theirs if n in mine and mine[n].params is not None and theirs[n].params is not None]
+    factors = [n for n in both if mine[n].equalization == "applied"]
+    assert factors and all("LayerNormalization" in n or n.startswith("_v_") for n in factors)
+    both = [n for n in both if n not in factors]
     assert len(both) > 15
     for name in both:
         assert mine[name].params.scale == pytest.approx(theirs[name].params.scale)  # type: ignore[union-attr]
@@ -156,3 +163,15 @@ def test_files_that_cannot_be_read(converted: Converted, tmp_path: Path, content
     with pytest.raises(error) as caught:
         compare(converted.source, path, QUICK)
     assert len(str(caught.value).splitlines()) <= 3 and caught.value.hint
+
+
+def test_a_model_that_takes_pixels_and_its_float_original(converted: Converted, tmp_path: Path) -> None:
+    options = Options(samples=4, threads=1, method="minmax", placement="all", io="uint8", preprocess=PRESETS["symmetric"])
+    report = convert(converted.source, tmp_path / "pixels.onnx", options, plan_out=tmp_path / "plan.json")
+    asked = Options(samples=4, threads=1, preprocess=PRESETS["symmetric"])
+    found = compare(converted.source, tmp_path / "pixels.onnx", asked)
+    assert report.verdict is not None
+    assert found.second.outputs[0].sqnr_db == pytest.approx(report.verdict.outputs[0].sqnr_db, abs=0.5)
+    with pytest.raises(UsageError, match="one takes float numbers and the other pixels") as caught:
+        compare(converted.all_integer, tmp_path / "plan.json", asked, floats=converted.source)
+    assert caught.value.hint == "convert both with the same --io"

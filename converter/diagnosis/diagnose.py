@@ -18,7 +18,7 @@ from converter.diagnosis.side_by_side import side_by_side
 from converter.forms.form import SupportedForm, UnsupportedForm
 from converter.graph.queries import constant, data_inputs, is_float
 from converter.plan.constants import weight_codes
-from converter.plan.records import Plan
+from converter.plan.records import OpPlan, Plan
 from converter.quantization.parameters import QuantParams, dequantize
 from converter.runtime.session import Feed
 from converter.sensitivity.bridge_blocks import find_structure
@@ -38,6 +38,8 @@ MOST_SAMPLES = 8
 _FINE_BINS, _COARSE_BINS = 96, 48
 MANY_TENSORS = 1000
 """From here on histograms are coarse, so that a page stays small."""
+
+_IN_FLOAT = "stored in 8 bits, but read in float"
 
 Offers = Mapping[str, SupportedForm | UnsupportedForm]
 
@@ -186,16 +188,23 @@ class _Assembly:
         )
 
     def _costs(self, node: ir.Node) -> tuple[float, float | None]:
-        entry = self.offers.get(str(node.name))
-        known = isinstance(entry, SupportedForm) and math.isfinite(entry.integer_cost)
-        integers = entry.integer_cost if isinstance(entry, SupportedForm) and known else None
+        entry, op = self.offers.get(str(node.name)), self.plan.ops.get(str(node.name))
+        cost = entry.writing("codes" if op is None else op.writes)[1] if isinstance(entry, SupportedForm) else math.inf
+        integers = cost if math.isfinite(cost) else None
         return operator_costs(node, self.shapes, self.target)[0], integers
+
+    def _stored(self, node: ir.Node, op: OpPlan) -> dict[int, QuantParams]:
+        """Of an operator's constants that are stored as integers, by input index."""
+        if op.runs == "integer":
+            return op.constants
+        stored = {index: self.plan.stored.get(str(value.name)) for index, value in enumerate(node.inputs) if value is not None}
+        return op.constants | {index: params for index, params in stored.items() if params is not None}
 
     def weights(self, node: ir.Node, places: Mapping[str, int], bins: int) -> list[TensorFigures]:
         """Constants of an operator that are stored as integers."""
         op = self.plan.ops.get(str(node.name))
         found = []
-        for index, params in sorted(op.constants.items()) if op is not None else ():
+        for index, params in sorted(self._stored(node, op).items()) if op is not None else ():
             array = constant(node.inputs[index])
             if array is None or op is None or not array.size:
                 continue
@@ -220,7 +229,7 @@ class _Assembly:
                     runs=op.runs,
                     float_cost=None,
                     integer_cost=None,
-                    reason="",
+                    reason="" if index in op.constants else f"{_IN_FLOAT}: {op.reason}",
                     reads=(),
                     histogram=collected.histogram,
                     spread=None,

@@ -17,6 +17,7 @@ from converter.diagnosis.diagnose import MOST_SAMPLES, diagnose
 from converter.diagnosis.json_record import diagnosis_record
 from converter.diagnosis.records import Diagnosis
 from converter.forms.form import SupportedForm
+from converter.planning.stored_weights import with_stored_weights
 from converter.runtime.session import open_session, run_session
 from converter.targets.costs import operator_costs
 from converter.testing.sketch import Planned, Sketch, classifier, emitted, feeds_for, plan_for, settings_for
@@ -83,6 +84,18 @@ def test_costs_are_the_targets_and_those_of_the_integer_form(planned: Planned) -
         tensor = found[str(node.name)]
         assert tensor.float_cost == operator_costs(node, shapes, planned.target)[0]
         assert tensor.integer_cost == (entry.integer_cost if isinstance(entry, SupportedForm) else None)
+
+
+def test_weights_that_are_stored_in_8_bits_and_read_in_float_are_listed_too() -> None:
+    sketch = Sketch()
+    planned = plan_for(sketch.model(sketch.add("MatMul", sketch.input("x", 1, 64), sketch.normal(64, 32), name="layer")), integer=())
+    planned = replace(planned, plan=with_stored_weights(planned.model, planned.plan))
+    found = diagnosed(planned)
+    weight = next(t for t in found.tensors if t.kind == "weight")
+    assert (weight.operator, weight.runs) == ("layer", "float") and weight.reason.startswith("stored in 8 bits, but read in float")
+    assert weight.local_db is not None and 38.0 < weight.local_db < 46.0, "127 steps up to the largest of 64 normal numbers"
+    output = next(t for t in found.tensors if t.name == "layer.0")
+    assert output.accumulated_db is not None and 30.0 < output.accumulated_db < 50.0, "which is all that its output loses"
 
 
 def test_weights_are_rounded_per_channel(planned: Planned) -> None:

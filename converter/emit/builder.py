@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
@@ -21,7 +22,7 @@ from converter.graph.operator_sets import CANONICAL_OPSET
 from converter.graph.queries import attributes, constant
 from converter.plan.constants import weight_codes
 from converter.plan.records import OpPlan, Plan, TensorPlan
-from converter.quantization.parameters import QuantParams
+from converter.quantization.parameters import QuantParams, quantize
 from converter.transforms.equalization.apply import channel_grid, inserted_factors
 
 __all__ = ["OUTPUT_IR_VERSION", "Codes", "Writer", "emit"]
@@ -109,6 +110,10 @@ class Writer:
             return self.decode(self.codes[value], f"{value.name}_{reader}")
         if value.const_value is None:
             raise AssertionError(f"tensor '{value.name}' is read before it is made")
+        grid, array = self.plan.stored.get(str(value.name)), constant(value)
+        if grid is not None and array is not None:
+            self.real[value] = self.new.numbers(quantize(array, grid), grid, str(value.name))
+            return self.real[value]
         copy = ir.Value(name=value.name, type=value.type, shape=value.shape, const_value=value.const_value)
         self.new.graph.register_initializer(copy)
         self.real[value] = copy
@@ -119,6 +124,8 @@ class Writer:
         return self.new.dequantize(codes.value, codes.params, name)
 
     def _output(self, value: ir.Value) -> ir.Value:
+        if value in self.codes and value not in self.real and self.plan.io != "float":
+            return self._codes_output(value)
         if value in self.codes and value not in self.real:
             result = self.decode(self.codes[value], f"{value.name}_result")
             result.name = value.name
@@ -126,6 +133,16 @@ class Writer:
             found = self.float_value(value, "result")
             assert found is not None
             result = found
+        result.shape = value.shape
+        return result
+
+    def _codes_output(self, value: ir.Value) -> ir.Value:
+        """The codes themselves, under the output's name; those that have another name already are copied."""
+        codes = self.codes[value]
+        result = codes.value
+        if result.is_graph_input() or any(result is self.codes[v].value for v in self.old.outputs if v is not value and v in self.codes):
+            result = self.new.add("Identity", [result], name=f"{value.name}_copy", dtype=ir.DataType.from_numpy(codes.params.dtype))
+        result.name = value.name
         result.shape = value.shape
         return result
 
@@ -168,6 +185,14 @@ class Writer:
         for old, new in zip(node.outputs, copy.outputs, strict=True):
             self._adopt(old, new)
         self.new.graph.append(copy)
+
+    def stand_in(self, node: ir.Node, op_type: str, inputs: Sequence[ir.Value | None], attributes: Mapping[str, Any]) -> ir.Value:
+        """Append an operator under the name of a node, as which it is known in profiles; returns its output."""
+        other = ir.node(op_type, list(inputs), dict(attributes), name=node.name)
+        (output,) = other.outputs
+        output.name, output.type = self.new.unique(f"{node.name}_{op_type}_output"), node.outputs[0].type
+        self.new.graph.append(other)
+        return output
 
     def _adopt(self, old: ir.Value, new: ir.Value) -> None:
         """Let ``new`` stand for ``old``, under its name unless a DQ will make the model output of that name."""
@@ -215,11 +240,20 @@ class Writer:
         grid = self.params_of(output)
         self.codes[output] = Codes(self.new.clip(self.codes[x].value, grid, str(output.name), limits), grid)
 
+    def clip_result(self, output: ir.Value, codes: ir.Value) -> None:
+        """Let codes that use their whole container stand for an output, clipped where its grid does not."""
+        grid = self.params_of(output)
+        self.codes[output] = Codes(self.new.clip(codes, grid, str(output.name), (grid.qmin, grid.qmax)), grid)
+
     def pad_codes(self, node: ir.Node, x: ir.Value, pads: ir.Value) -> None:
         """Let the codes of another tensor, with a border of their own or of zeros, stand for a node's output."""
         grid, widths = self.params_of(node.outputs[0]), self.float_value(pads, str(node.name))
         assert widths is not None
         self.codes[node.outputs[0]] = Codes(self.new.pad(self.codes[x].value, widths, grid, str(node.name), attributes(node)), grid)
+
+    def give_codes(self, output: ir.Value, codes: ir.Value) -> None:
+        """Let codes that are there already stand for an output."""
+        self.codes[output] = Codes(codes, self.params_of(output))
 
     def share_codes(self, output: ir.Value, x: ir.Value) -> None:
         """Let the codes of another tensor stand for an output, read with its own grid."""

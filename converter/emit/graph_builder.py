@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -33,6 +33,14 @@ class QuantizedGraph(GraphBuilder):
         ends = [self.initializer(f"{name}_{end}", np.asarray(q, grid.dtype)) for end, q in zip(("lowest", "highest"), limits, strict=True)]
         return self.add("Clip", [codes, *ends], name=f"{name}_Clip", dtype=dtype)
 
+    def reshape(self, codes: ir.Value, shape: Sequence[int], name: str) -> ir.Value:
+        """Append a Reshape of codes."""
+        return self.add("Reshape", [codes, self.initializer(f"{name}_shape", np.array(shape, np.int64))], name=name, dtype=_type(codes))
+
+    def transpose(self, codes: ir.Value, perm: Sequence[int], name: str) -> ir.Value:
+        """Append a Transpose of codes."""
+        return self.add("Transpose", [codes], {"perm": list(perm)}, name=name, dtype=_type(codes))
+
     def pad(self, codes: ir.Value, widths: ir.Value, grid: QuantParams, name: str, attributes: Mapping[str, Any]) -> ir.Value:
         """Append a Pad of codes, whose border is the code of zero where it is constant."""
         copies = attributes.get("mode", "constant") != "constant"
@@ -42,6 +50,16 @@ class QuantizedGraph(GraphBuilder):
     def dequantize(self, codes: ir.Value, grid: QuantParams, name: str) -> ir.Value:
         """Append a DQ."""
         return self.add("DequantizeLinear", [codes, *self._parameters(grid, name)], _axis(grid), name=f"{name}_DequantizeLinear")
+
+    def numbers(self, codes: npt.NDArray[np.int8 | np.uint8], grid: QuantParams, name: str) -> ir.Value:
+        """Append codes without zero points and what makes numbers of them, which the runtime does once, when it loads the file.
+
+        A DQ is no such thing: no version of the runtime folds it, and it would be computed at every inference.
+        """
+        scale, _ = grid.per_channel(codes.ndim)
+        whole = self.add("Cast", [self.initializer(f"{name}_quantized", codes)], {"to": ir.DataType.FLOAT}, name=f"{name}_Cast")
+        shape = ir.Shape(codes.shape)
+        return self.add("Mul", [whole, self.initializer(f"{name}_scale", scale)], name=f"{name}_Mul", shape=shape)
 
     def bias(self, codes: npt.NDArray[np.int32], scale: npt.NDArray[np.float32], name: str) -> ir.Value:
         """Append the DQ of a bias, with one scale per channel or a single one."""
@@ -58,6 +76,11 @@ class QuantizedGraph(GraphBuilder):
         if grid.axis is None:
             scale, zero_point = scale.reshape(()), zero_point.reshape(())
         return [self.initializer(f"{name}_scale", scale), self.initializer(f"{name}_zero_point", zero_point)]
+
+
+def _type(codes: ir.Value) -> ir.DataType:
+    assert codes.dtype is not None
+    return codes.dtype
 
 
 def _axis(grid: QuantParams) -> dict[str, int]:

@@ -11,7 +11,7 @@ import onnx_ir as ir
 from converter.calibration.observer import CalibrationStatistics
 from converter.forms.float_only import STEPS, reach
 from converter.forms.form import CONTAINER_BITS, Context, Earlier, Form, SupportedForm, UnsupportedForm
-from converter.graph.queries import constant, data_inputs, relabel_factor
+from converter.graph.queries import constant, data_inputs, relabel_factor, relabel_offset
 from converter.plan.choice import Constant
 from converter.plan.records import OpPlan
 from converter.quantization import integer_arithmetic
@@ -31,11 +31,13 @@ def offer_unary(node: ir.Node, context: Context, _: Earlier) -> SupportedForm | 
     return SupportedForm("pointwise", {}, False, *context.cost(node))
 
 
-def offer_binary(node: ir.Node, context: Context, _: Earlier) -> SupportedForm | UnsupportedForm:
+def offer_binary(node: ir.Node, context: Context, earlier: Earlier) -> SupportedForm | UnsupportedForm:
     """A sum or a product of two tensors, one of them constant perhaps."""
     if inserted_factors(node) is not None:
         return UnsupportedForm("its factors become scales of the Q behind it", final=True)
     if relabel_factor(node) is not None:
+        return SupportedForm("relabel", {}, False, context.cost(node)[0], 0.0)
+    if relabel_offset(node) is not None and _of_pixel_codes(node, earlier):
         return SupportedForm("relabel", {}, False, context.cost(node)[0], 0.0)
     constants = {}
     for index, value in enumerate(node.inputs):
@@ -47,6 +49,12 @@ def offer_binary(node: ir.Node, context: Context, _: Earlier) -> SupportedForm |
                 )
             constants[index] = Constant(array, None, CONTAINER_BITS, context.target.signed_activations)
     return SupportedForm("pointwise", constants, False, *context.cost(node))
+
+
+def _of_pixel_codes(node: ir.Node, earlier: Earlier) -> bool:
+    ((_, value),) = data_inputs(node)
+    producer = value.producer()
+    return producer is not None and isinstance(earlier.get(str(producer.name)), SupportedForm)
 
 
 def _drowns(array: npt.NDArray[Any], node: ir.Node, seen: CalibrationStatistics) -> bool:

@@ -40,6 +40,8 @@ class SupportedForm:
         integer_cost: of its integer form.
         macs: multiply-accumulates at the calibrated shape.
         coefficients: of the forms that stand for a function by numbers of their own.
+        code_form: name of a form that gives the same codes for less, but cannot write float numbers; empty if there is none.
+        code_cost: of that form.
     """
 
     form: str
@@ -49,6 +51,12 @@ class SupportedForm:
     integer_cost: float = 0.0
     macs: int = 0
     coefficients: QuickGelu | PiecewiseLinear | None = None
+    code_form: str = ""
+    code_cost: float = math.inf
+
+    def writing(self, what: str) -> tuple[str, float]:
+        """Name and cost of the form in which the operator writes ``codes``, ``float`` numbers or, ``fused``, neither."""
+        return (self.code_form, self.code_cost) if what == "codes" and self.code_form else (self.form, self.integer_cost)
 
 
 @dataclass(frozen=True)

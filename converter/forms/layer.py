@@ -5,6 +5,7 @@ Sums of int8 products in int32; the bias is added to them with their scale. Weig
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -22,6 +23,7 @@ from converter.plan.records import OpPlan
 from converter.quantization import integer_arithmetic
 from converter.quantization.bias import bias_scale, integer_bias
 from converter.quantization.parameters import QuantParams, dequantize
+from converter.targets.costs import LINEAR_CONVOLUTION_KIND
 from converter.torch_backend import ops as torch_ops
 from converter.transforms.nonuniform.marks import reads_logarithms
 
@@ -30,7 +32,7 @@ if TYPE_CHECKING:
     from converter.planning.validate import Check
     from converter.verify.simulation import Run
 
-__all__ = ["PRODUCT", "WEIGHTED", "offer_conv", "offer_linear"]
+__all__ = ["LINEAR_CONVOLUTION", "PRODUCT", "WEIGHTED", "offer_conv", "offer_linear"]
 
 _TOO_SMALL = "some of its weights are too small for any scale"
 
@@ -77,7 +79,16 @@ def offer_linear(node: ir.Node, context: Context, earlier: Earlier) -> Supported
         return UnsupportedForm(_TOO_SMALL, macs)
     float_cost, integer_cost = context.cost(node)
     weights = Constant(weight, axis, min(context.weight_bits, context.dense_weight_bits))
-    return SupportedForm("weighted", {1: weights}, True, float_cost, integer_cost, macs)
+    entry = SupportedForm("weighted", {1: weights}, True, float_cost, integer_cost, macs)
+    _, cost = context.cost(node, LINEAR_CONVOLUTION_KIND)
+    return replace(entry, code_form="linear_convolution", code_cost=cost) if cost < integer_cost and _written_shape(node) else entry
+
+
+def _written_shape(node: ir.Node) -> list[int]:
+    """Of the output, -1 for one side that is open; nothing if more are."""
+    shape = node.outputs[0].shape
+    sides = [side if isinstance(side, int) else -1 for side in shape] if shape is not None else []
+    return sides if sides.count(-1) <= 1 and 0 not in sides else []
 
 
 def _offer_product(node: ir.Node, context: Context) -> SupportedForm | UnsupportedForm:
@@ -100,6 +111,35 @@ def _emit(writer: Writer, node: ir.Node, op: OpPlan) -> None:
     grids = {**op.constants, 1: weights}
     writer.copy_node(node, writer.integer_inputs(node, op, grids, {} if bias is None else {2: bias}))
     writer.encode_outputs(node, op)
+
+
+def _emit_convolution(writer: Writer, node: ir.Node, op: OpPlan) -> None:
+    """Rows of the input are places of an image that is one column, with channels last.
+
+    ONNX wants channels first, hence a Transpose on each side. ONNX Runtime computes with channels last, puts the opposite ones around the
+    convolution and takes both pairs out: seen in 1.17.3, 1.19.2, 1.23.2 and 1.32.0. Codes narrower than their container are clipped
+    behind all that, so that nothing stands in the way.
+    """
+    new, name, x, value = writer.new, str(node.name), node.inputs[0], node.inputs[1]
+    matrix = constant(value)
+    assert x is not None and value is not None and matrix is not None
+    codes = writer.codes[x]
+    bias, weights = _emit_bias(writer, node, op, codes.params, op.constants[1])
+    kernel = weight_codes(op, 1, matrix, weights)
+    kernel = (kernel if weights.axis == 0 else kernel.T)[:, :, None, None]
+    image = new.reshape(codes.value, [1, -1, 1, kernel.shape[1]], f"{name}_to_image")
+    image = new.transpose(image, [0, 3, 1, 2], f"{name}_channels_first")
+    stored = new.initializer(f"{name}_{value.name}_quantized", kernel)
+    factors = [
+        new.dequantize(image, codes.params, f"{x.name}_{name}"),
+        new.dequantize(stored, replace(weights, axis=0), f"{name}_{value.name}"),
+        *([] if bias is None else [bias]),
+    ]
+    sums = writer.stand_in(node, "Conv", factors, {"kernel_shape": [1, 1]})
+    container, out = np.iinfo(codes.params.dtype), node.outputs[0]
+    rows = new.quantize(sums, writer.params_of(out), str(out.name), (int(container.min), int(container.max)))
+    rows = new.transpose(rows, [0, 2, 3, 1], f"{name}_channels_last")
+    writer.clip_result(out, new.reshape(rows, _written_shape(node), f"{name}_to_rows"))
 
 
 def _emit_bias(writer: Writer, node: ir.Node, op: OpPlan, x_grid: QuantParams, weights: QuantParams) -> tuple[ir.Value | None, QuantParams]:
@@ -174,6 +214,9 @@ def _check(check: Check, node: ir.Node, op: OpPlan) -> None:
 
 WEIGHTED = Form("weighted", _emit, _simulate, _check)
 """A layer with constant weights."""
+
+LINEAR_CONVOLUTION = Form("linear_convolution", _emit_convolution, _simulate, _check)
+"""A product with a constant matrix that writes codes, as a convolution of size 1: the same sums, and so the same codes."""
 
 PRODUCT = Form("product", simulate=_simulate_product)
 """A product of two tensors, each on one grid."""

@@ -14,21 +14,22 @@ from converter.forms.elementwise import ELEMENTWISE, offer_binary, offer_global_
 from converter.forms.form import Context, Earlier, Form, Rule, SupportedForm, UnsupportedForm
 from converter.forms.gelu import GELU, offer_gelu
 from converter.forms.hard_swish import HARD_SWISH, offer_hard_swish
-from converter.forms.layer import PRODUCT, WEIGHTED, offer_conv, offer_linear
+from converter.forms.layer import LINEAR_CONVOLUTION, PRODUCT, WEIGHTED, offer_conv, offer_linear
 from converter.forms.movement import CONCAT, JOIN, MOVEMENT, offer_concat, offer_movement
 from converter.forms.pad import PAD, offer_pad
 from converter.forms.piecewise_linear import PIECEWISE_LINEAR
-from converter.forms.requantize import REQUANTIZE, offer_copy
+from converter.forms.requantize import PIXELS, REQUANTIZE, offer_copy, offer_pixels
 from converter.forms.rescale import RESCALE
 from converter.graph.macs import macs_of
 from converter.graph.operator_sets import MOVEMENT as MOVING
 
-__all__ = ["FORMS", "PASSING", "RULES", "SLOW", "offer_node"]
+__all__ = ["FORMS", "PASSING", "RULES", "SLOW", "WITH_WEIGHTS", "offer_node"]
 
 FORMS: Mapping[str, Form] = {
     form.name: form
     for form in (
         WEIGHTED,
+        LINEAR_CONVOLUTION,
         PRODUCT,
         ELEMENTWISE,
         MOVEMENT,
@@ -42,11 +43,15 @@ FORMS: Mapping[str, Form] = {
         GELU,
         PIECEWISE_LINEAR,
         REQUANTIZE,
+        PIXELS,
     )
 }
 
 PASSING = frozenset(name for name, form in FORMS.items() if form.passes_codes)
 """Forms whose output holds the codes of their one computed input."""
+
+WITH_WEIGHTS = frozenset([WEIGHTED.name, LINEAR_CONVOLUTION.name])
+"""Forms of layers with constant weights, which can be rounded in other ways than to the nearest, and have biases."""
 
 SLOW = ("AveragePool", "MaxPool", "Softmax")
 """Operators whose integer kernel is slower than the float one."""
@@ -73,6 +78,7 @@ RULES: Mapping[str, Rule] = {
     "Gelu": offer_gelu,
     "Concat": offer_concat,
     "Identity": offer_copy,
+    "DequantizeLinear": offer_pixels,
     "Pad": offer_pad,
     "Relu": offer_clamp,
     "Clip": offer_clamp,

@@ -1,4 +1,4 @@
-"""A copy with a grid of its own, narrower than that of the original, for the layers that read it."""
+"""Codes that are made of codes: copies, with a grid narrower than the original's, for the layers that read them; and pixels."""
 
 from __future__ import annotations
 
@@ -7,13 +7,15 @@ from typing import TYPE_CHECKING
 import onnx_ir as ir
 
 from converter.forms.form import CONTAINER_BITS, Context, Earlier, Form, SupportedForm, UnsupportedForm
-from converter.graph.queries import is_graph_output
+from converter.graph.queries import constant, gives_pixels, is_graph_output
 from converter.plan.records import OpPlan
+from converter.quantization.parameters import QuantParams
 
 if TYPE_CHECKING:
     from converter.emit.builder import Writer
+    from converter.planning.validate import Check
 
-__all__ = ["REQUANTIZE", "offer_copy"]
+__all__ = ["PIXELS", "REQUANTIZE", "offer_copy", "offer_pixels", "pixel_params"]
 
 
 def offer_copy(node: ir.Node, context: Context, _: Earlier) -> SupportedForm | UnsupportedForm:
@@ -31,3 +33,49 @@ def _emit(writer: Writer, node: ir.Node, op: OpPlan) -> None:
 
 REQUANTIZE = Form("requantize", _emit)
 """DQ and Q, no operator between them."""
+
+
+def pixel_params(signed: bool) -> QuantParams:
+    """The parameters of what pixels are decoded to: whole steps from zero on."""
+    return QuantParams((1.0,), (-128 if signed else 0,), signed=signed)
+
+
+def offer_pixels(node: ir.Node, context: Context, _: Earlier) -> SupportedForm | UnsupportedForm:
+    """A DequantizeLinear of pixels, whose codes are the pixels, or whole steps of a little more than one of them."""
+    if not gives_pixels(node):
+        return UnsupportedForm("it reads codes that the model makes itself", final=True)
+    if context.activation_bits != CONTAINER_BITS:
+        return UnsupportedForm("pixels have 8 bits")
+    size = context.size(str(node.outputs[0].name))
+    target = context.target
+    cost = 0.0 if _as_they_are(node, target.signed_activations) else target.dequantize(size) + target.quantize(size)
+    return SupportedForm("pixels", {}, False, context.cost(node)[0], cost)
+
+
+def _as_they_are(node: ir.Node, signed: bool) -> bool:
+    """True if pixels are the codes."""
+    scale = constant(node.inputs[1])
+    return not signed and scale is not None and scale.size == 1 and float(scale.reshape(())) == 1.0
+
+
+def _emit_pixels(writer: Writer, node: ir.Node, _: OpPlan) -> None:
+    x, output = node.inputs[0], node.outputs[0]
+    grid = writer.params_of(output)
+    source = writer.float_value(x, str(node.name))
+    assert source is not None
+    if _as_they_are(node, grid.signed):
+        writer.give_codes(output, source)
+        return
+    writer.copy_node(node, [source, *(writer.float_value(v, str(node.name)) for v in node.inputs[1:])])
+    writer.quantize(output, writer.real.pop(output), (grid.qmin, grid.qmax))
+
+
+def _check_pixels(check: Check, node: ir.Node, op: OpPlan) -> None:
+    tensor = check.plan.tensors.get(str(node.outputs[0].name))
+    wanted = pixel_params(check.target.signed_activations)
+    if op.coefficients or tensor is None or tensor.kind != "fixed" or tensor.params != wanted:
+        raise check.refuse(f"tensor '{node.outputs[0].name}' is pixels: its scale is 1 and its zero point {wanted.zero_point[0]}")
+
+
+PIXELS = Form("pixels", _emit_pixels, check=_check_pixels)
+"""Nothing, where codes are unsigned and pixels are not scaled; else a DQ of pixels and a Q."""

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
@@ -14,6 +15,7 @@ __all__ = [
     "constant",
     "consumers",
     "data_inputs",
+    "gives_pixels",
     "is_float",
     "is_float_output",
     "is_graph_output",
@@ -21,10 +23,13 @@ __all__ = [
     "moves_one_axis",
     "narrows_output",
     "relabel_factor",
+    "relabel_offset",
     "scalar",
     "sole_consumer",
 ]
 
+
+_LARGEST_CODE = 255
 
 _LARGEST_FACTOR = 2.0**20
 """Relabelling by more than this, or less than its inverse, could leave the range of sound scales."""
@@ -42,6 +47,26 @@ def scalar(value: ir.Value | None) -> float | None:
     """The number behind a constant of one element, else None."""
     array = constant(value)
     return float(array.reshape(())[()]) if array is not None and array.size == 1 else None
+
+
+def gives_pixels(node: ir.Node | None) -> bool:
+    """True for a DequantizeLinear of computed uint8 codes, such as pixels, without a zero point."""
+    if node is None or node.op_type != "DequantizeLinear" or node.inputs[0] is None:
+        return False
+    x, zero_point = node.inputs[0], constant(node.inputs[2]) if len(node.inputs) > 2 else None
+    scaled = constant(node.inputs[1]) is not None and (len(node.inputs) < 3 or zero_point is not None)
+    return x.dtype == ir.DataType.UINT8 and constant(x) is None and scaled and not np.any(zero_point if zero_point is not None else 0)
+
+
+def relabel_offset(node: ir.Node) -> int | None:
+    """The whole number, if the node adds one to the numbers of pixels; their codes only get another zero point."""
+    if node.op_type != "Add":
+        return None
+    for value, other in (node.inputs, node.inputs[::-1]):
+        offset = scalar(value)
+        if offset is not None and other is not None and gives_pixels(other.producer()):
+            return int(offset) if offset.is_integer() and -_LARGEST_CODE <= offset <= 0 else None
+    return None
 
 
 def attributes(node: ir.Node) -> dict[str, Any]:

@@ -20,6 +20,9 @@ __all__ = ["check_input", "check_outputs", "meant_path", "temporary_folder", "wr
 
 _BLOCK = 1 << 20
 
+_OTHER_FORMATS = frozenset([".engine", ".mlmodel", ".mlpackage", ".ort", ".pt", ".pth", ".safetensors", ".tflite", ".trt"])
+"""Suffixes of models that programs expect to be what these say."""
+
 _LONGEST_MODEL = (1 << 31) - 1
 """Bytes that protobuf can hold."""
 
@@ -83,6 +86,10 @@ def _check_output(role: str, path: Path) -> None:
         raise UsageError(f"{role} is a folder", where=str(path), hint="name a file inside it")
     if _is_loop(path):
         raise UsageError(f"{role} is a loop of symbolic links", where=str(path), hint="name another file")
+    if role == "OUT" and path.suffix.lower() in _OTHER_FORMATS:
+        what = f"the result is a model in ONNX, not in {path.suffix}"
+        other = "--ort writes the mobile format beside it" if path.suffix == ".ort" else "turn that into other formats by their tools"
+        raise UsageError(what, where=str(path), hint=f"write {path.with_suffix('.onnx')}; {other}")
     folder = path.resolve().parent
     if not folder.is_dir():
         raise UsageError(f"the folder of {role} does not exist", where=str(folder), hint="create it first")

@@ -7,13 +7,16 @@ from collections.abc import Mapping
 
 from converter.errors import ModelError
 
-__all__ = ["BITS", "CALIBRATION", "CLASSES", "METHOD", "PREPROCESS", "REQUIRES", "SEED", "SOURCE", "TARGET", "VERSION", "class_names"]
+__all__ = ["BITS", "CALIBRATION", "CLASSES", "IO", "METHOD", "PREPROCESS", "REQUIRES", "SEED", "SOURCE", "TARGET", "VERSION", "class_names"]
 
 PREPROCESS = "bridgequant.preprocess"
 """How images become inputs, as a SPEC of :mod:`converter.calibration.preprocess`."""
 
 CLASSES = "bridgequant.classes"
 """Names of the outputs, as a JSON list."""
+
+IO = "bridgequant.io"
+"""What the model takes and gives, as on the command line; there is no entry where it is ``float``."""
 
 VERSION = "bridgequant.version"
 """By which version the model was converted; by this entry a converted model is known."""

@@ -41,6 +41,15 @@ _TYPES: dict[int, np.dtype[np.generic]] = {
 _OTHER_FORMATS = (".bin", ".ckpt", ".h5", ".keras", ".mlpackage", ".pb", ".pt", ".pth", ".safetensors", ".tflite")
 _EXPORT_FIRST = "export the model to ONNX first, from PyTorch with torch.onnx.export(model.eval(), example, 'model.onnx')"
 
+_WEB_PAGE = ("a web page", "download the file itself, from the page's link for raw files or downloads")
+_BEGINNINGS = {
+    b"version https://git-lfs": ("a pointer of Git LFS", "fetch what it stands for with git lfs pull"),
+    b"<!doctype html": _WEB_PAGE,
+    b"<html": _WEB_PAGE,
+    b"pk\x03\x04": ("a zip, as PyTorch saves them", _EXPORT_FIRST),
+}
+"""First bytes, in small letters, of files that are often taken for models."""
+
 _WIDENED = "the model holds half precision numbers, which are computed in float32"
 _READ = "weights are stored as integers; they were read as the float numbers they stand for and are quantized anew"
 
@@ -193,11 +202,19 @@ def _parse(path: Path, data: bytes) -> onnx.ModelProto:
     try:
         model = onnx.load_from_string(data)
     except (DecodeError, ValueError):
-        hint = _EXPORT_FIRST if path.suffix in _OTHER_FORMATS else "export or download the model again"
-        raise ModelError("the file is not ONNX, or is truncated", where=str(path), hint=hint) from None
+        raise _not_onnx(path, data) from None
     if not model.graph.node or not model.graph.output or not model.opset_import:
         raise ModelError("the file holds no complete ONNX graph", where=str(path), hint="export or download the model again")
     return model
+
+
+def _not_onnx(path: Path, data: bytes) -> ModelError:
+    """What else the file is, by its first bytes or its name, and what to do then."""
+    for begin, (what, hint) in _BEGINNINGS.items():
+        if data.lstrip()[: len(begin)].lower() == begin:
+            return ModelError(f"the file is {what}, not a model in ONNX", where=str(path), hint=hint)
+    hint = _EXPORT_FIRST if path.suffix in _OTHER_FORMATS else "export or download the model again"
+    return ModelError("the file is not ONNX, or is truncated", where=str(path), hint=hint)
 
 
 def _value_info(path: Path, value: onnx.ValueInfoProto) -> ValueInfo:

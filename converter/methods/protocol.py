@@ -32,6 +32,7 @@ class Method:
         sigmoids: cheaper functions in the place of sigmoids, by operator name, once these parameters are known.
         refine: better constants, once it is known which operators run in integer.
         needs_context: whether it looks at layers and blocks, and needs an analysis context of the network.
+        keeps_normalizations: whether it changes factors and offsets of layer normalizations itself, so that they have to stay.
         shares: of the time, by name of its parts in their order, for whoever waits; empty if it has no parts.
     """
 
@@ -40,4 +41,5 @@ class Method:
     sigmoids: Callable[[Problem, Choice], dict[str, PricedApproximation]] | None = None
     refine: Callable[[Problem, Plan], Plan] | None = None
     needs_context: bool = False
+    keeps_normalizations: bool = False
     shares: Mapping[str, float] = field(default_factory=dict)

@@ -9,6 +9,9 @@ Each operator is integer or float and pays the cost of its form. Each tensor pay
 If accuracy has a price, an operator in integer pays for the error of its constants, and a tensor for that of its grid, once,
 if anybody writes or reads codes of it. Who only moves codes adds no error to those that it was given.
 
+A form that can only write codes does not enter the cut: that somebody reads codes would be a reward, which no capacity expresses for
+several readers. Where codes are written in the end, it is taken if it costs less.
+
 The cheapest assignment is a minimum s-t cut, solved exactly, of a graph with one vertex per operator (source side:
 integer) and up to three per tensor: ``some`` lies on the source side if some reader is integer, ``all`` only if all readers
 are, ``coded`` if there are codes of it.
@@ -32,7 +35,9 @@ from converter.calibration.observer import CalibrationStatistics
 from converter.forms.form import SupportedForm, UnsupportedForm
 from converter.forms.movement import passed_input
 from converter.forms.registry import PASSING
-from converter.graph.queries import constant, consumers, is_float, is_graph_output, relabel_factor, sole_consumer
+from converter.forms.requantize import pixel_params
+from converter.forms.rescale import relabelled
+from converter.graph.queries import constant, consumers, is_float, is_graph_output, relabel_offset, sole_consumer
 from converter.partition.cost_model import predict
 from converter.partition.max_flow import minimum_cut
 from converter.partition.policy import FOR_ACCURACY, LATENCY, Placed, Placement, Placer, added_loss, affordable, penalties
@@ -241,9 +246,14 @@ def cut_graph(
         entry = offers.get(str(node.name))
         x = node.inputs[0] if node.inputs else None
         producer = x.producer() if x is not None else None
-        if producer is not None and isinstance(entry, SupportedForm) and entry.form == "absorbed":
+        if producer is not None and isinstance(entry, SupportedForm) and (entry.form == "absorbed" or _moves_zero(node, entry)):
             network[("op", str(node.name)), ("op", str(producer.name))] = math.inf
     return network
+
+
+def _moves_zero(node: ir.Node, entry: SupportedForm) -> bool:
+    """True if it needs the codes of pixels, whose scale is known."""
+    return entry.form == "relabel" and relabel_offset(node) is not None
 
 
 def _with_copies(model: ir.Model, offers: Mapping[str, SupportedForm | UnsupportedForm], integer: set[str]) -> frozenset[str]:
@@ -373,9 +383,9 @@ def write_assignment(
             ops[name] = OpPlan(node.op_type, "float", reason=_COPY if entry.form == "requantize" else _CHEAPER)
         elif isinstance(entry, SupportedForm):
             grids = {index: choice.constants[name, index] for index in entry.constants}
-            ops[name] = OpPlan(
-                node.op_type, "integer", _writes(node, entry, offers, coded), grids, coefficients=_coefficients(entry), form=entry.form
-            )
+            writes = _writes(node, entry, offers, coded)
+            form, _ = entry.writing(writes)
+            ops[name] = OpPlan(node.op_type, "integer", writes, grids, coefficients=_coefficients(entry), form=form)
     tensors: dict[str, TensorPlan] = {}
     for value in [*model.graph.inputs, *(o for n in model.graph for o in n.outputs)]:
         if is_float(value) and constant(value) is None and str(value.name) in choice.tensors:
@@ -425,8 +435,10 @@ def _tensor_plan(
             source = str(passed_input(producer).name)
             grid = tensors[source].params
             assert grid is not None
-            factor = relabel_factor(producer) if form == "relabel" else None
-            return TensorPlan("derived", grid.rescaled(factor), source) if factor else TensorPlan("shared", grid, source)
+            renamed = relabelled(producer, grid) if form == "relabel" else None
+            return TensorPlan("shared", grid, source) if renamed is None else TensorPlan("derived", renamed, source)
+        if form == "pixels":
+            return TensorPlan("fixed", pixel_params(choice.tensors[name].signed))
         if producer.op_type == "Sigmoid" and made is not None:
             grid = tensors[str(producer.inputs[0].name)].params if form == "piecewise_linear" and producer.inputs[0] is not None else None
             return TensorPlan(

@@ -52,8 +52,9 @@ def predict(
         if not any(is_float(o) for o in node.outputs) or constant(node.outputs[0]) is not None:
             continue
         entry = offers.get(name)
-        if plan is not None and name in plan.ops and plan.ops[name].runs == "integer" and isinstance(entry, SupportedForm):
-            sums[f"{kind_of(node)} integer"].append(entry.integer_cost)
+        op = None if plan is None else plan.ops.get(name)
+        if op is not None and op.runs == "integer" and isinstance(entry, SupportedForm):
+            sums[f"{kind_of(node)} integer"].append(entry.code_cost if op.form == entry.code_form else entry.integer_cost)
         else:
             sums[f"{kind_of(node)} float"].append(operator_costs(node, shapes, target)[0])
     if plan is not None:

@@ -15,7 +15,7 @@ from converter.forms.movement import moves_codes
 from converter.forms.registry import offer_node
 from converter.graph.macs import macs_of
 from converter.graph.marks import TWIN_SUM
-from converter.graph.queries import constant, data_inputs, is_float, relabel_factor
+from converter.graph.queries import constant, data_inputs, gives_pixels, is_float, relabel_factor, relabel_offset
 from converter.plan.records import EXCLUDED
 from converter.targets import Target
 from converter.transforms.nonuniform.marks import layer_inputs, quantizer_of, reads_nonuniform
@@ -65,7 +65,7 @@ def offer(
             result[name] = UnsupportedForm(EXCLUDED, macs_of(node, shapes), final=True)
         elif quantizer_of(node):
             result[name] = UnsupportedForm(_NONUNIFORM[quantizer_of(node)], final=True)
-        elif not list(data_inputs(node)):
+        elif not list(data_inputs(node)) and not gives_pixels(node):
             result[name] = UnsupportedForm("none of its float inputs is computed", final=True)
         elif flaw := next((flaws[n] for n in _tensors(node) if n in flaws), ""):
             result[name] = UnsupportedForm(flaw, macs_of(node, shapes), final=True)
@@ -91,4 +91,4 @@ def _on_target(entry: SupportedForm | UnsupportedForm, node: ir.Node) -> Support
 
 def passes_codes(node: ir.Node) -> bool:
     """True if the output of a node's integer form would hold the codes of its input."""
-    return moves_codes(node) or relabel_factor(node) is not None
+    return moves_codes(node) or relabel_factor(node) is not None or relabel_offset(node) is not None

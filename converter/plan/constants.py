@@ -12,11 +12,13 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import onnx_ir as ir
 
-from converter.plan.records import OpPlan
-from converter.quantization.parameters import QuantParams, quantize
+from converter.graph.queries import constant
+from converter.plan.records import OpPlan, Plan
+from converter.quantization.parameters import QuantParams, fake_quantize, quantize
 
-__all__ = ["bias_of", "codes_from_text", "codes_to_text", "weight_codes"]
+__all__ = ["bias_of", "codes_from_text", "codes_to_text", "stored_numbers", "weight_codes"]
 
 
 def codes_to_text(codes: npt.NDArray[np.int8]) -> str:
@@ -56,6 +58,12 @@ def weight_codes(op: OpPlan, index: int, array: npt.NDArray[Any], grid: QuantPar
     kept, _ = planned.per_channel(array.ndim)
     now, _ = grid.per_channel(array.ndim)
     return np.where(kept == now, codes, nearest).astype(grid.dtype)
+
+
+def stored_numbers(plan: Plan | None, value: ir.Value) -> npt.NDArray[Any] | None:
+    """What a float operator reads of a constant: its numbers, or those of the codes that it is stored as; None for what is computed."""
+    array, grid = constant(value), None if plan is None else plan.stored.get(str(value.name))
+    return array if array is None or grid is None else fake_quantize(array, grid)
 
 
 def bias_of(op: OpPlan, array: npt.NDArray[Any] | None) -> npt.NDArray[Any] | None:

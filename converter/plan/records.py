@@ -12,13 +12,23 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
+from converter.plan.io_forms import IoForm
 from converter.quantization.bit_widths import BitWidths
 from converter.quantization.gated_activations import QuickGelu
 from converter.quantization.parameters import QuantParams
 from converter.transforms.sigmoids.piecewise_linear import PiecewiseLinear
 from converter.transforms.transform import Transform
 
-__all__ = ["EXCLUDED", "Kind", "OpPlan", "Plan", "TensorPlan", "approximation_of", "approximations_of", "quick_gelu_of"]
+__all__ = [
+    "EXCLUDED",
+    "Kind",
+    "OpPlan",
+    "Plan",
+    "TensorPlan",
+    "approximation_of",
+    "approximations_of",
+    "quick_gelu_of",
+]
 
 EXCLUDED = "excluded by the user"
 """Reason of an operator that ``--exclude`` keeps in float."""
@@ -88,6 +98,8 @@ class Plan:
         tensors: what becomes of each float tensor, by name in the canonical graph.
         ops: what becomes of each operator, by node name in the canonical graph.
         transforms: applied to the canonical graph beforehand, in order; tensors and operators are those of the changed graph.
+        io: what the model takes and gives.
+        stored: constants that operators in float read, but that are stored as codes, by name in the changed graph.
     """
 
     method: str
@@ -96,6 +108,8 @@ class Plan:
     tensors: dict[str, TensorPlan]
     ops: dict[str, OpPlan]
     transforms: tuple[Transform, ...] = ()
+    io: IoForm = "float"
+    stored: dict[str, QuantParams] = field(default_factory=dict)
 
     def with_ops(self, tensors: dict[str, TensorPlan], ops: dict[str, OpPlan]) -> Plan:
         """A copy with other tensors and operators."""

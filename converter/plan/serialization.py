@@ -25,13 +25,18 @@ __all__ = ["plan_from_json", "plan_to_json"]
 FORMAT = "bridgequant-plan"
 VERSION = 2
 
+_APART = ("bits", "transforms")
+"""Fields of a plan that are read in another way than the others."""
+
 _WORDS = {str: "a text", int: "a number", float: "a number", bool: "true or false"}
 
 
 def plan_to_json(plan: Plan) -> str:
     """The plan as indented JSON with a stable order; lists of numbers stand on one line."""
     record = {"format": FORMAT, "version": VERSION, "method": plan.method, "bits": str(plan.bits), "target": plan.target}
-    for part in (*plan.transforms, {"tensors": plan.tensors, "ops": plan.ops}):
+    if plan.io != "float":
+        record["io"] = plan.io
+    for part in (*plan.transforms, {"stored": plan.stored} if plan.stored else {}, {"tensors": plan.tensors, "ops": plan.ops}):
         record |= _plain(part)
     text = json.dumps(record, indent=1)
     # a line break never stands inside a JSON string, so this finds lists only
@@ -74,7 +79,8 @@ def plan_from_json(text: str, where: Path) -> Plan:
         known = {"format", "version", *_types(Plan), *(kind.key for kind in TRANSFORMS)} - {"transforms"}
         for key in record.keys() - known:
             raise ValueError(f"the plan has no '{key}'")
-        given = {name: _read(kind, record[name], name) for name, kind in _types(Plan).items() if name not in ("bits", "transforms")}
+        added = {"io": "float", "stored": {}} | record  # which older plans have not
+        given = {name: _read(kind, added[name], name) for name, kind in _types(Plan).items() if name not in _APART}
         return Plan(**given, bits=_bits(record), transforms=_transforms(record))
     except json.JSONDecodeError as error:
         raise UsageError(f"the plan is not JSON: {error}", where=f"--plan-in {where}", hint=hint) from None

@@ -55,6 +55,8 @@ PLANS = st.builds(
     st.dictionaries(NAMES, OPS, max_size=4),
     st.just(())
     | st.dictionaries(NAMES, st.builds(Equalization, NUMBERS, NUMBERS), min_size=1, max_size=2).map(lambda f: (Equalizations(f),)),
+    st.sampled_from(["float", "uint8"]),
+    st.dictionaries(NAMES, grids(), max_size=2),
 )
 
 

@@ -25,6 +25,7 @@ from converter.plan.choice import Choice
 from converter.plan.records import Plan
 from converter.planning.average_weights import with_average_codes, with_average_scales
 from converter.planning.registry import METHODS
+from converter.planning.stored_weights import with_stored_weights
 from converter.planning.validate import adopt_plan, apply_transforms, check_plan, with_forms
 from converter.progress import SILENT, Progress
 from converter.runtime.session import Feed
@@ -37,6 +38,8 @@ from converter.torch_backend.workers import one_thread_each, worker_count
 from converter.transforms.equalization.find import find_sites
 from converter.transforms.equalization.site import EqualizationSite
 from converter.transforms.nonuniform.find import find_quantizer_sites
+from converter.transforms.normalization.plain import find_plain
+from converter.transforms.normalization.transform import PlainNormalizations
 from converter.transforms.sigmoids.transform import ConstantGates
 from converter.transforms.transform import GraphFacts, Transform
 
@@ -90,6 +93,7 @@ class Searched:
         transforms: that were applied.
         target: kernels and costs.
         options: as given.
+        source: the canonical model without the transforms.
     """
 
     model: ir.Model
@@ -101,6 +105,7 @@ class Searched:
     transforms: tuple[Transform, ...]
     target: Target
     options: Options
+    source: ir.Model
 
 
 def make_plan(
@@ -185,7 +190,12 @@ def _searched(
     target: Target,
     options: Options,
 ) -> Searched:
-    method, applied = METHODS[options.method], list[Transform]()
+    method, applied, source = METHODS[options.method], list[Transform](), model
+    plain = () if method.keeps_normalizations else find_plain(model, facts(seen), target)
+    if plain:
+        applied.append(PlainNormalizations(plain))
+        model = applied[-1].apply(model, facts(seen))
+        seen = look(model)
     problem, offers = asked(model, seen)
     for propose in method.transforms:
         transform, first_choice = propose(problem)
@@ -195,6 +205,7 @@ def _searched(
             seen = look(model)
             problem, offers = asked(model, seen)
         problem = replace(problem, transforms=tuple(applied), first_choice=first_choice)
+    problem = replace(problem, transforms=tuple(applied))
     choice = with_average_scales(model, method.choose(problem))
     # lines buy speed with accuracy, which nobody asks for who wants everything in integer
     approximations = method.sigmoids(problem, choice) if method.sigmoids is not None and not _placement(options).everything else {}
@@ -211,7 +222,7 @@ def _searched(
     approximated = piecewise_linear_forms(
         model, offers, {name: approximation.shape for name, approximation in approximations.items()}, _shapes(seen), target
     )
-    return Searched(model, seen, offers, choice, approximated, problem, tuple(applied), target, options)
+    return Searched(model, seen, offers, choice, approximated, problem, tuple(applied), target, options, source)
 
 
 def placer_of(found: Searched) -> Placer:
@@ -242,7 +253,7 @@ def plan_of(found: Searched, plan: Plan) -> Planned:
         plan: as placed.
     """
     offers = found.offers | {name: entry for name, entry in found.approximated.items() if plan.ops[name].coefficients}
-    plan = replace(plan, transforms=found.transforms)
+    plan = replace(plan, transforms=found.transforms, io=found.options.io)
     refine, problem = METHODS[found.options.method].refine, found.problem
     if refine is not None and problem.context is not None:
         # now it is known which operators run in integer, and so who reads what through a grid
@@ -250,6 +261,8 @@ def plan_of(found: Searched, plan: Plan) -> Planned:
         with one_thread_each():
             plan = refine(replace(problem, context=context), plan)
     plan = with_average_codes(found.model, plan)
+    if found.options.prefer == "size":
+        plan = with_stored_weights(found.model, plan)
     choice = found.choice
     return Planned(found.model, plan, offers, _judged_by(problem, choice), choice.activation_sensitivity, choice.weight_sensitivity)
 

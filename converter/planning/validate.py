@@ -9,15 +9,17 @@ from pathlib import Path
 import onnx_ir as ir
 
 from converter.errors import UsageError
-from converter.forms.form import SupportedForm, UnsupportedForm
+from converter.forms.form import CONTAINER_BITS, SupportedForm, UnsupportedForm
 from converter.forms.movement import passed_input
-from converter.forms.registry import FORMS, PASSING
+from converter.forms.registry import FORMS, PASSING, WITH_WEIGHTS
+from converter.forms.rescale import relabelled
 from converter.graph.marks import BORDER
 from converter.graph.operator_sets import MOVEMENT
-from converter.graph.queries import constant, data_inputs, is_float, relabel_factor, sole_consumer
+from converter.graph.queries import constant, data_inputs, is_float, relabel_factor, relabel_offset, sole_consumer
 from converter.partition.bit_widths import tensor_bits
 from converter.plan.choice import Constant
 from converter.plan.records import EXCLUDED, OpPlan, Plan
+from converter.planning.stored_weights import storable_weights
 from converter.quantization.parameters import QuantParams
 from converter.targets import Target
 from converter.transforms.equalization.apply import channel_grid, inserted_factors
@@ -69,7 +71,7 @@ def _form(node: ir.Node, op: OpPlan) -> str:
         return "weighted" if 1 in op.constants and matrix else "product"
     if node.op_type == "Sigmoid":
         return "piecewise_linear" if op.coefficients else "pointwise"
-    if relabel_factor(node) is not None:
+    if relabel_factor(node) is not None or relabel_offset(node) is not None:
         return "relabel"
     if BORDER in node.metadata_props:
         return "join"
@@ -81,6 +83,7 @@ def _form(node: ir.Node, op: OpPlan) -> str:
         "Identity": "requantize",
         "Concat": "concat",
         "Pad": "pad",
+        "DequantizeLinear": "pixels",
     }
     return alone.get(node.op_type, "movement" if node.op_type in MOVEMENT else "pointwise")
 
@@ -135,6 +138,7 @@ def check_plan(plan: Plan, model: ir.Model, offers: Offers, target: Target, wher
     if missing or unknown:
         said = "unknown" if unknown else "missing"
         raise check.refuse(f"the plan does not fit the model: operator '{(unknown or missing)[0]}' is {said}")
+    _check_stored(model, check)
     tensors = {str(v.name) for v in [*model.graph.inputs, *(o for n in model.graph for o in n.outputs)]}
     for name in plan.tensors:
         if name not in tensors:
@@ -159,17 +163,29 @@ def check_plan(plan: Plan, model: ir.Model, offers: Offers, target: Target, wher
         _check_integer(node, op, entry, check)
 
 
+def _check_stored(model: ir.Model, check: Check) -> None:
+    axes = storable_weights(model, check.plan)
+    for name, grid in check.plan.stored.items():
+        if name not in axes:
+            raise check.refuse(f"constant '{name}' cannot be stored as codes: it is no weight of layers in float alone")
+        array, axis = constant(model.graph.initializers[name]), axes[name]
+        assert array is not None
+        _check_constant(f"constant '{name}'", grid, Constant(array, axis, CONTAINER_BITS), check)
+
+
 def _check_integer(node: ir.Node, op: OpPlan, entry: SupportedForm, check: Check) -> None:
     name = str(node.name)
     if set(op.constants) != set(entry.constants):
         raise check.refuse(f"operator '{name}' needs grids for its constant inputs {sorted(entry.constants)}")
     for index, grid in op.constants.items():
         _check_constant(f"constant input {index} of operator '{name}'", grid, entry.constants[index], check)
-    if op.form not in (entry.form, "piecewise_linear" if node.op_type == "Sigmoid" else ""):
+    if op.form not in (entry.form, entry.code_form, "piecewise_linear" if node.op_type == "Sigmoid" else ""):
         raise check.refuse(f"operator '{name}' has the form {entry.form}, the plan says {op.form}")
-    if op.form != "weighted" and op.codes:
+    if op.form == entry.code_form and op.writes != "codes":
+        raise check.refuse(f"operator '{name}' has the form {op.form}, which writes codes, the plan says {op.writes}")
+    if op.form not in WITH_WEIGHTS and op.codes:
         raise check.refuse(f"operator '{name}' has no weights to give codes for")
-    if op.form != "weighted" and op.bias:
+    if op.form not in WITH_WEIGHTS and op.bias:
         raise check.refuse(f"operator '{name}' has 0 biases, the plan gives {len(op.bias)}")
     form = FORMS[op.form]
     form.check(check, node, op)
@@ -223,10 +239,11 @@ def _check_constant(what: str, grid: QuantParams, constant_: Constant, check: Ch
 
 
 def _check_follows(output: ir.Value, node: ir.Node, op: OpPlan, check: Check) -> None:
-    """Movements keep their input's grid and multiplications by a constant rescale it; nothing else shares or derives one."""
+    """Movements keep their input's grid, multiplications by a constant rescale it and whole numbers added to pixels shift it; nothing else
+    shares or derives one.
+    """
     plan = check.plan
     tensor_plan = plan.tensors[str(output.name)]
-    factor = relabel_factor(node) if op.form == "relabel" else None
     if op.form not in PASSING:
         if tensor_plan.kind == "derived":
             raise check.refuse(f"tensor '{output.name}' cannot be derived: operator '{node.name}' does not multiply by a positive constant")
@@ -235,9 +252,14 @@ def _check_follows(output: ir.Value, node: ir.Node, op: OpPlan, check: Check) ->
         return
     source = str(passed_input(node).name)
     before = plan.tensors[source].params
-    wanted = before.rescaled(factor) if before is not None and factor is not None else before
+    try:
+        wanted = relabelled(node, before) if before is not None and op.form == "relabel" else before
+    except ValueError:
+        raise check.refuse(f"tensor '{output.name}' is pixels minus a whole number, and '{source}' is no longer pixels") from None
     if tensor_plan.params != wanted or (tensor_plan.kind == "derived") != (op.form == "relabel"):
-        rule = f"must share the grid of '{source}'" if factor is None else f"must have the grid of '{source}' times {factor:g}"
+        factor, offset = relabel_factor(node), relabel_offset(node)
+        changed = f" times {factor:g}" if factor is not None else f" plus {offset}"
+        rule = f"must have the grid of '{source}'{changed}" if op.form == "relabel" else f"must share the grid of '{source}'"
         raise check.refuse(f"tensor '{output.name}' {rule}")
 
 

@@ -98,6 +98,14 @@ class QuantParams:
         """
         return replace(self, scale=tuple(float(np.float32(s * factor)) for s in self.scale))
 
+    def shifted(self, offset: int) -> QuantParams:
+        """The grid whose numbers are those of this one, whose scale is 1, plus a whole number.
+
+        Raises:
+            ValueError: the zero point would leave the grid.
+        """
+        return replace(self, zero_point=tuple(z - offset for z in self.zero_point))
+
     def per_channel(self, rank: int) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int32]]:
         """Scale (float32) and zero point (int32), shaped to broadcast against a tensor of that rank."""
         shape = [1] * rank
@@ -169,12 +177,12 @@ def _in_slabs(function: Callable[..., npt.NDArray[Any]], x: npt.NDArray[Any], gr
     scale, zero_point = grid.per_channel(x.ndim)
     if x.size <= _NUMBERS_AT_ONCE or x.ndim == 0:
         return function(x, scale, zero_point)
-    scale, zero_point = (np.broadcast_to(part, x.shape) for part in (scale, zero_point))
+    scales, zero_points = np.broadcast_to(scale, x.shape), np.broadcast_to(zero_point, x.shape)
     result = np.empty(x.shape, dtype)
     step = max(1, _NUMBERS_AT_ONCE * len(x) // x.size)
     for start in range(0, len(x), step):
         rows = slice(start, start + step)
-        result[rows] = function(x[rows], scale[rows], zero_point[rows])
+        result[rows] = function(x[rows], scales[rows], zero_points[rows])
     return result
 
 

@@ -98,6 +98,13 @@ def test_it_opens_without_complaint_and_nothing_sticks_out(browser: Browser, fol
     assert tab.text("#count") == f"{tensors} tensors"
 
 
+def test_where_the_bytes_are_is_a_bar_and_a_list(tab: Tab) -> None:
+    widths = tab.run("[...document.querySelectorAll('#bytes .parts i')].map(part => part.style.width)")
+    assert [float(width.rstrip("%")) for width in widths] == [60, 30, 5, 5]
+    assert "numbers in float 600.0 kB (30.0 %)" in tab.text("#bytes") and "1 weight of layers in float" in tab.text("#bytes")
+    assert tab.texts("#bytes li") == ["512.0 kB in float: Gemm head, for accuracy", "0.5 kB in float: Conv stem"]
+
+
 @pytest.mark.parametrize("window", [{}, PHONE], ids=["desk", "phone"])
 def test_the_curve_of_a_budget_shows_what_was_evaluated_and_what_was_taken(browser: Browser, folder: Path, window: dict[str, Any]) -> None:
     path = folder / "budget.html"

@@ -105,6 +105,23 @@
   const next = make("div", "card");
   next.append(make("h3", "", "What to do next"), make("p", "strong", D.summary.next));
   cards.append(gained, lost, next);
+  if (D.bytes) {
+    const box = $("bytes"), total = D.bytes.parts.reduce((a, b) => a + b, 0), bar = make("div", "parts");
+    const said = ["weights in 8 bits", "numbers in float", "scales and biases", "nodes and names"].map((name, i) => name + " " + bytes(D.bytes.parts[i]) + " (" + percent(D.bytes.parts[i] / total) + ")");
+    ["--integer", "--float", "--fake", "--faint"].forEach((colour, i) => {
+      const part = make("i");
+      part.style.width = (100 * D.bytes.parts[i]) / total + "%";
+      part.style.background = "var(" + colour + ")";
+      part.title = said[i];
+      bar.append(part);
+    });
+    const list = make("ul");
+    D.bytes.largest.forEach(([size, who, why]) => list.append(make("li", "", bytes(size) + " in float: " + who + (why ? ", " + why : ""))));
+    const stored = D.bytes.stored ? "; among those in 8 bits " + D.bytes.stored + (D.bytes.stored > 1 ? " weights" : " weight") + " of layers in float" : "";
+    box.append(make("b", "", "Where the bytes are"), bar, make("span", "", said.join(", ") + stored), list);
+    if (D.bytes.advice) box.append(make("span", "", D.bytes.advice + "."));
+    box.hidden = false;
+  }
   [...D.warnings, ...(D.note ? [D.note] : [])].forEach((w) => $("warnings").append(make("p", "warning", w)));
   D.facts.forEach(([k, v]) => {
     const d = make("div");

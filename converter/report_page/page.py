@@ -11,7 +11,8 @@ from typing import Any
 
 from converter.budget.records import Budget, told
 from converter.diagnosis.records import Diagnosis, TensorFigures
-from converter.report import Report, finite, summarise
+from converter.emit.file_bytes import FileBytes
+from converter.report import Report, finite, size_advice, summarise
 
 __all__ = ["budget_curve", "diagnosis_columns", "fill", "report_page"]
 
@@ -38,11 +39,23 @@ def report_page(report: Report) -> str:
         "warnings": list(report.warnings),
         "notes": list(report.notes),
         "unit": report.cost_unit,
+        "bytes": None if report.file_bytes is None else _bytes(report.file_bytes, size_advice(report)),
         **diagnosis_columns(report.diagnosis),
     }
     if report.budget is not None:
         payload["budget"] = budget_curve(report.budget)
     return fill(f"{report.source}: quantization report", payload)
+
+
+def _bytes(found: FileBytes, advice: str) -> dict[str, Any]:
+    """Where the bytes of the file are, for a bar of four parts and a list below it."""
+    largest = [[each.bytes, f"{each.op_type} {each.operator}", each.reason] for each in found.largest]
+    return {
+        "parts": [found.in_8_bits, found.in_float, found.in_others, found.graph],
+        "stored": found.stored,
+        "largest": largest,
+        "advice": advice,
+    }
 
 
 def budget_curve(budget: Budget) -> dict[str, Any]:

@@ -14,6 +14,7 @@ import onnxruntime
 
 from converter.errors import ModelError
 from converter.graph.weight_files import WeightFolder, exceeds_file, folder_of, offload, with_relative_places
+from converter.quantization.output_codes import output_grids, with_numbers
 
 __all__ = ["Feed", "first_line", "open_session", "run_model", "run_session"]
 
@@ -118,6 +119,8 @@ def _content(model: onnx.ModelProto | Path) -> tuple[str | bytes, Path | None, W
 def run_session(session: Any, feed: Feed, outputs: Sequence[str] | None = None) -> dict[str, npt.NDArray[Any]]:
     """Run one sample; outputs by name: arrays, or lists of arrays where an output is a sequence.
 
+    Outputs that a model gives as codes, as its metadata say, come as the numbers that they stand for.
+
     Raises:
         ModelError: the runtime fails on this input.
     """
@@ -127,7 +130,10 @@ def run_session(session: Any, feed: Feed, outputs: Sequence[str] | None = None) 
     except _RUNTIME_ERRORS as error:
         raise ModelError(f"ONNX Runtime cannot run the model: {first_line(error)}", where=_place(error)) from error
     results: dict[str, Any] = {n: value if isinstance(value, list) else np.asarray(value) for n, value in zip(names, values, strict=True)}
-    return results
+    try:
+        return with_numbers(results, output_grids(session.get_modelmeta().custom_metadata_map))
+    except ValueError as error:
+        raise ModelError(str(error), hint="convert the model again") from error
 
 
 def run_model(model: onnx.ModelProto, feed: Feed, *, optimise: bool = True) -> dict[str, npt.NDArray[Any]]:

@@ -14,8 +14,9 @@ import onnx_ir as ir
 import torch
 
 from converter.calibration.observer import values_of
+from converter.forms.registry import WITH_WEIGHTS
 from converter.graph.operator_sets import CLAMPS, LAYERS
-from converter.graph.queries import constant, is_float, relabel_factor
+from converter.graph.queries import constant, is_float, relabel_factor, relabel_offset
 from converter.plan.records import Plan
 from converter.runtime.session import Feed
 from converter.sensitivity.output_loss import OutputLoss
@@ -112,8 +113,9 @@ def quantized_edges_of(model: ir.Model, plan: Plan) -> dict[tuple[str, int], Qua
 
 
 def _owner(name: str, plan: Plan, made: Mapping[str, ir.Node]) -> QuantizedEdge:
+    """Whose parameters a tensor has; pixels from which a mean was subtracted count by themselves, as their zero lies elsewhere."""
     factor = 1.0
-    while plan.tensors[name].kind in ("shared", "derived"):
+    while plan.tensors[name].kind in ("shared", "derived") and relabel_offset(made[name]) is None:
         if plan.tensors[name].kind == "derived":
             factor *= relabel_factor(made[name]) or 1.0
         name = plan.tensors[name].source
@@ -147,4 +149,4 @@ def context_of_layers(model: ir.Model, plan: Plan, feeds: Sequence[Feed], seed: 
 
 
 def _weighted(plan: Plan) -> tuple[str, ...]:
-    return tuple(n for n, op in plan.ops.items() if op.runs == "integer" and op.form == "weighted")
+    return tuple(n for n, op in plan.ops.items() if op.runs == "integer" and op.form in WITH_WEIGHTS)

@@ -14,6 +14,7 @@ from converter.targets.target import Prices, Target
 
 __all__ = [
     "COPY_KIND",
+    "LINEAR_CONVOLUTION_KIND",
     "PIECEWISE_LINEAR_KIND",
     "TRANSPOSE_STEP_KIND",
     "Shapes",
@@ -36,6 +37,9 @@ COPY_KIND = "Split"
 
 PIECEWISE_LINEAR_KIND = "PiecewiseLinear"
 """How targets call the integer form of a piecewise-linear sigmoid, a Clip of codes."""
+
+LINEAR_CONVOLUTION_KIND = "LinearConvolution"
+"""How targets call a ``Linear`` that is written as a convolution over a row of places, with all that this takes."""
 
 TRANSPOSE_STEP_KIND = "TransposeStep"
 """How targets call a Transpose by its :func:`step_features`, which tell more than the features of a ``Transpose``."""
@@ -139,6 +143,8 @@ def features(node: ir.Node, shapes: Shapes) -> dict[str, float]:
     }
     if macs := macs_of(node, shapes):
         found |= {"mac": macs, **_multiplied(node, macs, written, shapes)}
+    elif node.op_type == "InstanceNormalization" and written:
+        found["group"] = math.prod(written[0][:2])
     elif node.op_type == "Transpose" and read:
         found["block"] = _blocks(read[0], attributes(node).get("perm", range(len(read[0]))[::-1]))
     return {feature: amount for feature, amount in found.items() if amount}

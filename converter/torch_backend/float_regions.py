@@ -10,7 +10,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
 
+import numpy.typing as npt
 import onnx
 import onnx_ir as ir
 from onnx import helper, numpy_helper
@@ -18,7 +21,7 @@ from onnx import helper, numpy_helper
 from converter.graph.operator_sets import CONVOLUTIONS
 from converter.graph.queries import constant
 
-__all__ = ["Region", "order_by_regions", "region_graph"]
+__all__ = ["Region", "order_by_regions", "region_constants", "region_graph"]
 
 
 @dataclass(frozen=True)
@@ -91,10 +94,23 @@ def _handed_on(nodes: Sequence[ir.Node]) -> tuple[ir.Value, ...]:
     return tuple(v for v in made if v.is_graph_output() or any(use.node not in inside for use in v.uses()))
 
 
-def region_graph(region: Region, inputs: Sequence[onnx.ValueInfoProto]) -> onnx.GraphProto:
-    """A region as a graph with inputs of these types. The runtime finds out the types of the outputs."""
+def region_constants(region: Region) -> dict[str, ir.Value]:
+    """Constants that the operators of a region read, by name."""
+    read = (v for n in (*region.context, *region.nodes) for v in n.inputs if v is not None)
+    return {str(v.name): v for v in read if constant(v) is not None}
+
+
+def region_graph(
+    region: Region, inputs: Sequence[onnx.ValueInfoProto], others: Mapping[str, npt.NDArray[Any]] = MappingProxyType({})
+) -> onnx.GraphProto:
+    """A region as a graph. The runtime finds out the types of the outputs.
+
+    Args:
+        inputs: with their types.
+        others: what stands for some constants, by their names.
+    """
     nodes = (*region.context, *region.nodes)
-    arrays = {str(v.name): constant(v) for n in nodes for v in n.inputs if v is not None}
+    arrays = {name: others[name] if name in others else constant(v) for name, v in region_constants(region).items()}
     outputs = dict.fromkeys([*region.outputs, *_handed_on(nodes), *_handed_on(region.context)])
     return helper.make_graph(
         [ir.to_proto(node) for node in nodes],

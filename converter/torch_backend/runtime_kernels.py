@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Collection, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -83,12 +84,15 @@ def runtime_operator(
     return [_tensors(result) for result in results]
 
 
-def runtime_region(region: Region, inputs: Sequence[Any], sessions: Sessions) -> list[Any]:
+def runtime_region(
+    region: Region, inputs: Sequence[Any], sessions: Sessions, others: Mapping[str, npt.NDArray[Any]] = MappingProxyType({})
+) -> list[Any]:
     """Run float operators as one model in ONNX Runtime, on one thread.
 
     Args:
         region: of the model whose sessions these are.
         inputs: its inputs, tensors or lists of them.
+        others: what stands for some of its constants, by their names.
 
     Returns:
         its outputs.
@@ -100,14 +104,15 @@ def runtime_region(region: Region, inputs: Sequence[Any], sessions: Sessions) ->
         return []
     arrays = [_arrays(x) for x in inputs]
     names = [str(v.name) for v in region.inputs]
-    key = (tuple(n.name for n in region.nodes), tuple(_signature(a) for a in arrays))
+    changed = tuple((name, _digest(array)) for name, array in others.items())
+    key = (tuple(n.name for n in region.nodes), tuple(_signature(a) for a in arrays), changed)
     try:
         if key not in sessions:
             holding = next((n for n in (*region.context, *region.nodes) if any(a.type in _IR_GRAPHS for a in n.attributes.values())), None)
             if holding is not None:
                 raise torch_ops.UnknownOperatorError(f"operator '{holding.op_type}', which holds a graph")
             declared = [_declared(name, array) for name, array in zip(names, arrays, strict=True)]
-            sessions[key] = open_session(_model(region_graph(region, declared)), threads=1)
+            sessions[key] = open_session(_model(region_graph(region, declared, others)), threads=1)
         results = run_session(sessions[key], dict(zip(names, arrays, strict=True)), [str(v.name) for v in region.outputs])
     except ModelError as error:
         raise torch_ops.UnknownOperatorError(f"float operators by themselves: {error.what}") from error

@@ -12,10 +12,11 @@ import torch
 
 from converter.forms.registry import FORMS
 from converter.graph.queries import attributes, constant
+from converter.plan.constants import stored_numbers
 from converter.plan.records import OpPlan, Plan
 from converter.quantization.parameters import QuantParams, fake_quantize
 from converter.torch_backend import ops as torch_ops
-from converter.torch_backend.float_regions import Region, order_by_regions
+from converter.torch_backend.float_regions import Region, order_by_regions, region_constants
 from converter.torch_backend.runtime_kernels import Sessions, runtime_operator, runtime_region
 from converter.transforms.equalization.apply import channel_grid, inserted_factors
 
@@ -103,7 +104,14 @@ class Run:
             elif self.sessions is None:
                 self.one_by_one(item.nodes)
             else:
-                self.made.update(zip(item.outputs, runtime_region(item, [self.read(v) for v in item.inputs], self.sessions), strict=True))
+                inputs, others = [self.read(v) for v in item.inputs], self.stored_constants(item)
+                self.made.update(zip(item.outputs, runtime_region(item, inputs, self.sessions, others), strict=True))
+
+    def stored_constants(self, region: Region) -> dict[str, npt.NDArray[Any]]:
+        """Those of a region's constants that are stored as codes, as the numbers that these stand for."""
+        stored = {} if self.plan is None else self.plan.stored
+        arrays = {name: stored_numbers(self.plan, v) for name, v in region_constants(region).items() if name in stored}
+        return {name: array for name, array in arrays.items() if array is not None}
 
     def in_float(self, node: ir.Node) -> bool:
         """It reads and writes plain numbers, and is there in the emitted model."""
@@ -126,7 +134,7 @@ class Run:
         if value is None:
             return None
         if value not in self.made:
-            array = constant(value)
+            array = stored_numbers(self.plan, value)
             if array is None:
                 raise torch_ops.UnknownOperatorError(f"tensor '{value.name}' has no value")
             try:

@@ -20,6 +20,7 @@ from converter.load.files import temporary_folder
 from converter.load.model import Source
 from converter.plan.records import Plan
 from converter.progress import SILENT, Progress
+from converter.quantization.output_codes import output_grids
 from converter.runtime.session import Feed, open_session, run_session
 from converter.targets import Target
 from converter.verify.fusion_hazards import check_emitted
@@ -88,7 +89,7 @@ def verify(
     """
     check_emitted(emitted)
     proto: onnx.ModelProto = ir.to_proto(emitted)
-    _check_interface(source, proto)
+    _check_interface(source, proto, plan)
     settings = target.session_settings.get(platform.machine(), {})
     floats = open_session(source.model, threads=threads)
     progress.part("samples", 0.0, _RUNS)
@@ -145,9 +146,18 @@ def _check_parity(parity: PlanParity, qualities: Sequence[OutputQuality]) -> Non
         )
 
 
-def _check_interface(source: Source, proto: onnx.ModelProto) -> None:
+def _check_interface(source: Source, proto: onnx.ModelProto, plan: Plan) -> None:
+    codes = output_grids({p.key: p.value for p in proto.metadata_props}) if plan.io != "float" else {}
+
     def signature(values: Any) -> list[tuple[str, int, list[int | str]]]:
-        return [(v.name, v.type.tensor_type.elem_type, [d.dim_param or d.dim_value for d in v.type.tensor_type.shape.dim]) for v in values]
+        return [
+            (
+                v.name,
+                onnx.TensorProto.FLOAT if v.name in codes else v.type.tensor_type.elem_type,
+                [d.dim_param or d.dim_value for d in v.type.tensor_type.shape.dim],
+            )
+            for v in values
+        ]
 
     initializers = {i.name for i in source.model.graph.initializer}
     inputs = [i for i in source.model.graph.input if i.name not in initializers]

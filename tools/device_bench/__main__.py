@@ -116,7 +116,7 @@ def _cores(text: str | None) -> tuple[int, ...] | None:
 
 
 def _pair(options: argparse.Namespace, path: Path) -> ModelPair:
-    return open_model_pair(
+    pair = open_model_pair(
         options.floats,
         path,
         data=options.data,
@@ -126,6 +126,10 @@ def _pair(options: argparse.Namespace, path: Path) -> ModelPair:
         target=options.target,
         seed=1,  # other samples than those of the calibration
     )
+    if pair.takes_pixels:
+        what = "the model takes pixels and the float model takes numbers, so that they cannot run on the same samples"
+        raise UsageError(what, where=str(path), hint="convert the model with --io float to measure it beside float")
+    return pair
 
 
 def _model(options: argparse.Namespace, pair: ModelPair) -> Model:

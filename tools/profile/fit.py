@@ -9,7 +9,7 @@ import numpy as np
 from scipy.optimize import nnls
 
 from converter.graph.operator_sets import CLAMPS
-from converter.targets.costs import TRANSPOSE_STEP_KIND
+from converter.targets.costs import LINEAR_CONVOLUTION_KIND, TRANSPOSE_STEP_KIND
 from tools.profile.samples import Sample
 
 __all__ = ["Fit", "fit", "fit_all", "terms_of"]
@@ -21,13 +21,14 @@ _TERMS: Mapping[str, tuple[str, ...]] = {
     "DepthwiseConv": ("node", "element", "input", "mac", "group", "uneven8", "uneven16"),
     "GroupedConv": ("node", "element", "mac", "column"),
     "Linear": ("node", "element", "input", "row", "mac"),
+    LINEAR_CONVOLUTION_KIND: _LAYER[:4],
     "MatMul": ("node", "element", "input", "row", "mac", "matrix", "operand"),
     "Pad": ("node", "element", "row"),
     "Transpose": ("node", "element", "block"),
     TRANSPOSE_STEP_KIND: ("node", "element", "moved", "turned", "rim", "moved_pair", "moved_piece", "piece", "single"),
     "Softmax": ("node", "element", "row"),
     "LayerNormalization": ("node", "element", "row"),
-    "InstanceNormalization": ("node", "element"),
+    "InstanceNormalization": ("node", "element", "group"),
     "GlobalAveragePool": ("node", "input"),
     "ReduceMean": ("node", "input"),
     "ReduceSum": ("node", "input"),

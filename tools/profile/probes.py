@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,7 @@ from onnx import TensorProto, helper, numpy_helper
 from converter.calibration.observer import CalibrationStatistics, collect_statistics
 from converter.emit.builder import emit
 from converter.forms.form import SupportedForm
+from converter.forms.layer import LINEAR_CONVOLUTION
 from converter.methods.problem import Problem
 from converter.methods.ranges import minmax
 from converter.partition.assign import write_assignment
@@ -26,6 +27,7 @@ from converter.partition.integer_forms import offer
 from converter.plan.records import Plan
 from converter.quantization.bit_widths import BitWidths
 from converter.targets import Target
+from converter.targets.costs import kind_of
 
 __all__ = ["BRANCH_LETTERS", "Probe", "branches", "feeds", "integers", "probe_model", "probes", "seen_in"]
 
@@ -126,7 +128,7 @@ def _reductions() -> list[Probe]:
     return [
         *(Probe("Softmax", (shape,), (), {"axis": -1}) for shape in rows),
         *(Probe("LayerNormalization", (shape,), (shape[-1:], shape[-1:]), {"axis": -1}) for shape in _TOKENS),
-        *(Probe("InstanceNormalization", (shape,), (shape[1:2], shape[1:2])) for shape in (*_IMAGES, (1, 1, 16384))),
+        *(Probe("InstanceNormalization", (shape,), (shape[1:2], shape[1:2])) for shape in (*_IMAGES, (1, 1, 16384), *_TOKENS)),
         *(Probe("GlobalAveragePool", (shape,)) for shape in (*_IMAGES, (1, 320, 8, 8))),
         *(Probe("ReduceMean", (shape,), ([2, 3],)) for shape in _IMAGES),
         *(Probe("ReduceSum", (shape,), ([-1],)) for shape in _TOKENS),
@@ -238,9 +240,19 @@ def seen_in(model: ir.Model) -> CalibrationStatistics:
     return collect_statistics(model, [feeds(model)], threads=1)
 
 
-def integers(model: ir.Model, seen: CalibrationStatistics, target: Target) -> tuple[onnx.ModelProto, frozenset[str]]:
-    """The model with all that is offered in integer, as the converter writes it for a target; and the names of what is offered."""
+def integers(
+    model: ir.Model, seen: CalibrationStatistics, target: Target, *, convolved: bool = False
+) -> tuple[onnx.ModelProto, frozenset[str]]:
+    """The model with all that is offered in integer, as the converter writes it for a target; and the names of what is offered.
+
+    Args:
+        convolved: linear layers are convolutions, and write codes as those must; otherwise none is, whatever it costs.
+    """
     offers = offer(model, seen, target, activation_bits=8, weight_bits=8)
+    linear = [str(node.name) for node in model.graph if kind_of(node) == "Linear"]
+    for name, entry in ((name, entry) for name in linear if isinstance(entry := offers[name], SupportedForm)):
+        form = LINEAR_CONVOLUTION.name if convolved else ""
+        offers[name] = replace(entry, code_form=form, may_write_float=entry.may_write_float and not convolved)
     constants = {(n, i): c for n, o in offers.items() if isinstance(o, SupportedForm) for i, c in o.constants.items()}
     widths = dict.fromkeys(seen.tensors, 8)
     choice = minmax.choose(Problem(seen.tensors, constants, widths, target.signed_activations))

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from converter.calibration.observer import CalibrationStatistics
 from converter.runtime.session import open_session, run_session
 from converter.targets import TARGETS, Target
-from converter.targets.costs import PIECEWISE_LINEAR_KIND, TRANSPOSE_STEP_KIND, Shapes, features, kind_of, price
+from converter.targets.costs import LINEAR_CONVOLUTION_KIND, PIECEWISE_LINEAR_KIND, TRANSPOSE_STEP_KIND, Shapes, features, kind_of, price
 from converter.testing.sketch import settings_for
 from tools.profile.fit import fit, terms_of
 from tools.profile.probes import BRANCH_LETTERS, branches, feeds, integers, probe_model, probes, seen_in
@@ -49,8 +49,9 @@ def whole() -> Whole:
 
 
 def priced(target: Target, *, integer: bool) -> set[str]:
-    """Kinds that a target has prices for; but for a piecewise-linear sigmoid, which is no operator of a float model."""
+    """Kinds that a target has prices for; but for what is no operator of a float model by itself."""
     return {kind for kind, cost in target.costs.items() if cost.integer is not None or not integer} - {
+        LINEAR_CONVOLUTION_KIND,
         PIECEWISE_LINEAR_KIND,
         TRANSPOSE_STEP_KIND,
     }
@@ -74,6 +75,16 @@ def test_integer_probes_are_a_sound_model_of_just_the_kinds_that_have_an_integer
     proto, offered = integers(whole.model, whole.seen, TARGETS[name])
     onnx.checker.check_model(proto, full_check=True)
     assert {kind_of(node) for node in whole.measured if node.name in offered} == priced(TARGETS[name], integer=True)
+
+
+def test_linear_layers_are_convolutions_in_a_model_of_their_own(whole: Whole) -> None:
+    """By default none is, whatever the target's prices say."""
+    names = {str(node.name) for node in whole.measured if kind_of(node) == "Linear"}
+    half = probe_model(probes(), only=names)
+    assert "Conv" not in {node.op_type for node in integers(half, seen_in(half), TARGETS["arm64"])[0].graph.node}
+    proto, offered = integers(half, seen_in(half), TARGETS["arm64"], convolved=True)
+    assert offered == names == {node.name for node in proto.graph.node if node.op_type == "Conv"}
+    onnx.checker.check_model(proto, full_check=True)
 
 
 def test_float_probes_are_a_sound_model_whose_names_tell_the_branch(whole: Whole) -> None:

@@ -26,7 +26,7 @@ from converter.errors import UsageError
 from converter.load.files import check_outputs, write_files
 from converter.runtime.session import Feed
 from converter.targets import DEFAULT_TARGET, find_target
-from converter.targets.costs import PIECEWISE_LINEAR_KIND
+from converter.targets.costs import LINEAR_CONVOLUTION_KIND, PIECEWISE_LINEAR_KIND, kind_of
 from converter.targets.target import Cost, Prices, Target
 from converter.targets.target_file import FILE_SUFFIX, target_text
 from runtime_tests.emulation.cores import CORES, check_core
@@ -125,6 +125,8 @@ def fitted(base: Target, measured: Measured) -> tuple[Target, dict[str, Fit]]:
         integer = by_form["integer"].get(kind)
         # what costs nothing in float could never be worth anything in integer
         costs[kind] = Cost(found.prices or _SMALLEST, None if integer is None else integer.prices)
+    if LINEAR_CONVOLUTION_KIND in by_form["integer"]:
+        costs[LINEAR_CONVOLUTION_KIND] = Cost(costs["Linear"].float, by_form["integer"][LINEAR_CONVOLUTION_KIND].prices)
     conversions = fit_all(measured.conversions, measured.floor)
     fits |= conversions
     quantize, dequantize = (conversions[f"{which}Linear"].prices for which in ("Quantize", "Dequantize"))
@@ -158,7 +160,20 @@ def _emulated(core: str, env: Environment, target: Target, given: Sequence[Probe
     _, offered = integers(model, seen, target)
     half = probe_model(given, only={name[:BRANCH_LETTERS] for name in offered})
     in_integer, _, _ = counted_nodes(integers(half, seen_in(half), target)[0], core, env, unit)
-    return _measured(model, in_float, in_integer, offered, call, ran, unit, _EMULATED_FLOOR, env.runtime)
+    found = _measured(model, in_float, in_integer, offered, call, ran, unit, _EMULATED_FLOOR, env.runtime)
+    return replace(found, integers=[*found.integers, *_convolved(core, env, target, given, unit)])
+
+
+def _convolved(core: str, env: Environment, target: Target, given: Sequence[Probe], unit: str) -> list[Sample]:
+    """What linear layers take as convolutions, with all that moves codes there and back."""
+    names = [str(node.name) for node in probe_model(given).graph if kind_of(node) == "Linear"]
+    if not names:
+        return []
+    model = probe_model(given, only=names)
+    proto, offered = integers(model, seen_in(model), target, convolved=True)
+    nodes, _, _ = counted_nodes(proto, core, env, unit)
+    shapes = {name: stats.shape for name, stats in seen_in(model).tensors.items()}
+    return [replace(sample, kind=LINEAR_CONVOLUTION_KIND) for sample in operator_samples(nodes, model, shapes, offered)]
 
 
 def _clocked(target: Target, given: Sequence[Probe], visits: _Visits) -> Measured:

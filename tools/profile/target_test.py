@@ -13,7 +13,7 @@ import pytest
 
 from converter.options import Options
 from converter.targets import TARGETS, find_target
-from converter.targets.costs import PIECEWISE_LINEAR_KIND, TRANSPOSE_STEP_KIND, features, form_costs, kind_of
+from converter.targets.costs import LINEAR_CONVOLUTION_KIND, PIECEWISE_LINEAR_KIND, TRANSPOSE_STEP_KIND, features, form_costs, kind_of
 from converter.targets.target import Cost, Target
 from converter.targets.target_file import target_text
 from runtime_tests.emulation import emulator
@@ -81,6 +81,13 @@ def test_a_piecewise_linear_sigmoid_of_another_unit_has_no_price() -> None:
         PIECEWISE_LINEAR_KIND
         not in fitted(BASE, replace(MEASURED, unit="picoseconds" if BASE.unit != "picoseconds" else "instructions"))[0].costs
     )
+
+
+def test_linear_layers_as_convolutions_have_a_price_of_their_own_beside_the_same_float_form() -> None:
+    linear, convolved = samples("Linear", 30.0, 5.0), samples(LINEAR_CONVOLUTION_KIND, 20.0, 4.0)
+    target, _ = fitted(BASE, replace(MEASURED, floats=[*MEASURED.floats, *linear], integers=[*MEASURED.integers, *linear, *convolved]))
+    assert target.costs[LINEAR_CONVOLUTION_KIND] == Cost({"node": 30.0, "element": 5.0}, {"node": 20.0, "element": 4.0})
+    assert LINEAR_CONVOLUTION_KIND not in fitted(BASE, MEASURED)[0].costs
 
 
 def test_the_target_says_what_was_measured_and_how_far_off_its_prices_are() -> None:

@@ -23,6 +23,7 @@ from rich.table import Table
 
 from converter.cli.command import Parser, exit_code
 from converter.errors import BoundMissedError, UsageError
+from converter.quantization.output_codes import output_grids, with_numbers
 from converter.runtime.latency import LatencyRatio, ratio_of_times
 from converter.runtime.session import Feed, open_session, run_session
 from runtime_tests.model_pair import ModelPair, open_model_pair
@@ -111,7 +112,8 @@ def compared(pair: ModelPair, engine: str, package: Package, *, turns: int) -> F
             job.outputs(name, feeds)
         ENGINES[engine](job, package)
         times, *results = job.results()
-        in_web = [read_outputs(result, job.folder) for result in results]
+        grids = [output_grids({entry.key: entry.value for entry in model.metadata_props}) for model in models]
+        in_web = [[with_numbers(outputs, g) for outputs in read_outputs(r, job.folder)] for r, g in zip(results, grids, strict=True)]
     in_python = [_outputs(model, pair.feeds, settings) for model, settings in zip(models, ({}, pair.settings), strict=True)]
     floats, integers = (agreement(one, other) for one, other in zip(in_python, in_web, strict=True))
     return Found(engine, floats, integers, ratio_of_times(*times), min(times[0]) / min(times[1]))

@@ -25,5 +25,11 @@ def payload_of(diagnosis: Diagnosis) -> dict[str, Any]:
         "warnings": ["a warning"],
         "notes": ["a note"],
         "unit": "instructions",
+        "bytes": {
+            "parts": [1.2e6, 6e5, 1e5, 1e5],
+            "stored": 1,
+            "largest": [[512_000, "Gemm head", "for accuracy"], [512, "Conv stem", ""]],
+            "advice": "more could be stored",
+        },
         **diagnosis_columns(diagnosis),
     }

@@ -1,0 +1,1 @@
+"""Layer normalizations without factor and offset, which layers behind them take in."""
