@@ -233,7 +233,7 @@ def read_back(model: onnx.ModelProto) -> onnx.ModelProto:
     for tensor in model.graph.initializer:
         if is_in_file(tensor):
             numbers = array_of(tensor).tobytes()
-            tensor.data_location = TensorProto.DEFAULT
+            tensor.ClearField("data_location")
             del tensor.external_data[:]
             tensor.raw_data = numbers
     return model
