@@ -29,8 +29,7 @@ def model_files(model: onnx.ModelProto, path: Path) -> dict[Path, bytes | Iterab
         UsageError: the model needs a second file, and the path is a device or a pipe, beside which there can be none.
     """
     if weight_files.model_bytes(model) <= weight_files.MOST_IN_ONE_FILE:
-        whole = model if weight_files.folder_of(model) is None else weight_files.read_back(weight_files.copied(model))
-        return {path: whole.SerializeToString(deterministic=True)}
+        return {path: weight_files.in_memory(model).SerializeToString(deterministic=True)}
     if path.exists() and not path.is_file():
         raise UsageError("the model is too large for one file", where=str(path), hint="name a file, beside which another can lie")
     light, arrays = weight_files.apart(model, data_path(path).name)

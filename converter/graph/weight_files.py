@@ -39,6 +39,7 @@ __all__ = [
     "copied",
     "exceeds_file",
     "folder_of",
+    "in_memory",
     "is_heavy",
     "is_in_file",
     "memory_bytes",
@@ -177,6 +178,11 @@ def apart(model: onnx.ModelProto, location: str) -> tuple[onnx.ModelProto, list[
         moved.append(tensor)
         offset += _bytes(tensor) + -_bytes(tensor) % ALIGNMENT
     return result, moved
+
+
+def in_memory(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The same model with all its weights in it; a copy if some are in files."""
+    return model if folder_of(model) is None else read_back(copied(model))
 
 
 def copied(model: onnx.ModelProto) -> onnx.ModelProto:
