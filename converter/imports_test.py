@@ -11,7 +11,20 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 
 ORDER = (
-    *("errors", "progress", "flag", "system", "quantization", "graph", "runtime", "targets", "torch_backend", "transforms", "load"),
+    *(
+        "errors",
+        "progress",
+        "flag",
+        "system",
+        "distribute",
+        "quantization",
+        "graph",
+        "runtime",
+        "targets",
+        "torch_backend",
+        "transforms",
+        "load",
+    ),
     *("canonicalise", "calibration", "plan", "forms", "sensitivity", "methods", "partition", "options", "planning", "emit", "verify"),
     *("diagnosis", "budget", "report", "provenance", "report_page", "pipeline", "compare", "doctor", "__init__", "cli", "__main__"),
 )

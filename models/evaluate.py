@@ -17,7 +17,7 @@ import time
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -41,9 +41,11 @@ from converter.calibration.preprocess import (
     stated_preprocess,
 )
 from converter.cli.command import Parser, exit_code, print_line
+from converter.distribute.workers import Workers, add_worker_flags, as_done, workers_of
 from converter.errors import CalibrationError, ModelError, UsageError
 from converter.load.files import write_files
 from converter.load.metadata import class_names
+from converter.load.model import load
 from converter.runtime.session import run_session
 from models.images import LabelledImages, find_images
 from models.unsigned_codes import unsigned_codes
@@ -60,6 +62,9 @@ __all__ = [
 ]
 
 _BATCH = 32
+_SHARD = 512
+"""Images of a piece of work, at least."""
+
 _INPUTS = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(uint8)": np.uint8}
 _UNREADABLE = (OSError, ValueError, SyntaxError, EOFError, zipfile.BadZipFile, zlib.error, Image.DecompressionBombError)
 """What Pillow and zipfile raise for damaged files."""
@@ -272,17 +277,51 @@ def _parse(arguments: Sequence[str] | None, prog: str) -> argparse.Namespace:
     parser.add_argument("--data", type=Path, required=True, metavar="ZIP_OR_FOLDER", help="CLASS/NAME.jpg, or IIII_wnid_name.jpg")
     parser.add_argument("--limit", type=int, metavar="N", help="evaluate a random choice of N images, always the same one")
     parser.add_argument("--batch", type=int, default=_BATCH, metavar="N", help=f"images at a time, where the model allows it ({_BATCH})")
-    parser.add_argument("--threads", type=int, default=0, metavar="N", help="0: as many as there are cores")
+    parser.add_argument("--threads", type=int, default=0, metavar="N", help="0: as many as there are cores; 1 in each of several processes")
     parser.add_argument("--size", type=int, metavar="PX", help="height and width, where the model leaves them open")
     parser.add_argument("--preprocess", metavar="SPEC", help="instead of the model's own, such as 'imagenet;resize=crop'")
     parser.add_argument("--exact", action="store_true", help="integer kernels that do not saturate on x86 without VNNI")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the result as JSON")
+    add_worker_flags(parser, jobs=0, pieces="shards of the images")
     options = parser.parse_args(arguments)
     parser.check_least(options, limit=1, batch=1, threads=0, size=1)
     return options
 
 
+@dataclass(frozen=True)
+class _Evaluation:
+    """What all shards of an evaluation share; attributes are those of :func:`open_classifier` and :func:`score`."""
+
+    model: Path
+    data: LabelledImages
+    preprocess: Preprocess
+    batch: int
+    exact: bool
+    threads: int
+    size: int | None
+
+
+def _shard(at: _Evaluation, places: tuple[int, int]) -> Score:
+    classifier = open_classifier(at.model, exact=at.exact, threads=at.threads, size=at.size)
+    return score(classifier, at.data.part(*places), at.preprocess, batch=at.batch)
+
+
+def _score_in_shards(at: _Evaluation, workers: Workers, rows: int, advance: Callable[[int], None]) -> Score:
+    """The score of all images, a shard in each piece of work; batches are those of a single shard, of ``rows`` images each."""
+    start, images, correct = time.monotonic(), 0, 0
+    step = -(-_SHARD // rows) * rows
+    shards = [(begin, min(begin + step, len(at.data))) for begin in range(0, len(at.data), step)]
+    source = at.data.source
+    pictures = [source / entry for entry in at.data.entries] if source.is_dir() else [source]
+    files = [at.model, *load(at.model).external, *pictures] if workers.ray else ()
+    for _, found in as_done(_shard, at, shards, workers, files=files, name=lambda places: f"images {places[0]} to {places[1] - 1}"):
+        images, correct = images + found.images, correct + found.correct
+        advance(found.images)
+    return Score(images, correct, time.monotonic() - start)
+
+
 def _evaluate(options: argparse.Namespace) -> None:
+    workers = workers_of(options)
     classifier = open_classifier(options.model, exact=options.exact, threads=options.threads, size=options.size)
     preprocess = parse_preprocess(options.preprocess) if options.preprocess else stated_preprocess(classifier.metadata)
     if preprocess is None and classifier.takes_pixels:
@@ -299,7 +338,16 @@ def _evaluate(options: argparse.Namespace) -> None:
     console = Console(stderr=True)
     with Progress(console=console, disable=not console.is_terminal) as progress:
         task = progress.add_task(options.model.name, total=len(data))
-        result = score(classifier, data, preprocess, batch=options.batch, advance=lambda done: progress.advance(task, done))
+
+        def advance(done: int) -> None:
+            progress.advance(task, done)
+
+        if workers.alone:
+            result = score(classifier, data, preprocess, batch=options.batch, advance=advance)
+        else:
+            data = replace(data, source=data.source.resolve())  # a worker may stand in another folder
+            at = _Evaluation(options.model.resolve(), data, preprocess, options.batch, options.exact, options.threads or 1, options.size)
+            result = _score_in_shards(at, workers, classifier.batch or options.batch, advance)
     report = {
         "model": options.model.name,
         "data": options.data.name,

@@ -10,9 +10,12 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from converter.calibration.preprocess import parse_preprocess
+from converter.distribute.workers import Workers
 from converter.errors import UsageError
+from models import evaluate as evaluate_module
 from models.evaluate import exact_setting, main, output_indices
-from models.images import LabelledImages
+from models.images import LabelledImages, find_images
 from models.testing.classifier import evaluate, strongest_channel
 from models.testing.pictures import Colour, make_zip
 
@@ -85,6 +88,26 @@ def test_open_size_is_taken_from_the_command_line(tmp_path: Path, capsys: pytest
     assert evaluate(tmp_path, model, data, "--size", "5")["correct"] == 3
     assert main([str(model), "--data", str(data)]) == 2
     assert "--size" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("shard", "rows"), [(1, 1), (2, 1), (3, 2), (512, 32)])
+def test_shards_of_any_size_add_up(shard: int, rows: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(evaluate_module, "_SHARD", shard)
+    model = strongest_channel(tmp_path / "model.onnx", classes=["red", "green", "blue"])
+    data = find_images(make_zip(tmp_path / "data.zip", PICTURES))
+    at = evaluate_module._Evaluation(model, data, parse_preprocess("unit"), rows, False, 1, None)
+    done: list[int] = []
+    found = evaluate_module._score_in_shards(at, Workers(), rows, done.append)
+    assert (found.images, found.correct) == (4, 3)
+    assert sum(done) == 4 and len(done) == -(-4 // (-(-shard // rows) * rows))
+
+
+@pytest.mark.slow
+def test_processes_count_as_one_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(evaluate_module, "_SHARD", 2)
+    model = strongest_channel(tmp_path / "model.onnx", batch=1, classes=["red", "green", "blue"])
+    report = evaluate(tmp_path, model, make_zip(tmp_path / "data.zip", PICTURES), "--jobs", "2")
+    assert (report["images"], report["correct"], report["top1"]) == (4, 3, 75.0)
 
 
 @pytest.mark.parametrize(
@@ -205,8 +228,6 @@ def test_float_models_run_with_exact_kernels_too(tmp_path: Path) -> None:
 
 
 def test_every_image_of_the_imagenet_sample_finds_its_output(shared_data: Path) -> None:
-    from models.images import find_images
-
     data = find_images(shared_data / "imagenet_sample.zip")
     indices = output_indices(data, 1000)
     assert [int(entry.split("_")[0]) for entry in data.entries] == [indices[label] for label in data.labels]

@@ -50,6 +50,10 @@ class LabelledImages:
                 with Image.open(io.BytesIO(archive.read(entry))) as image:
                     yield image.convert("RGB")
 
+    def part(self, start: int, stop: int) -> LabelledImages:
+        """Those at the places from ``start`` up to, but not including, ``stop``."""
+        return LabelledImages(self.source, self.entries[start:stop], self.labels[start:stop], self.classes)
+
     def take(self, count: int, seed: int = 0) -> LabelledImages:
         """Pick ``count`` images at random, the same ones for the same seed."""
         picked = sorted(np.random.default_rng(seed).permutation(len(self))[:count].tolist())

@@ -126,7 +126,7 @@ def open_model_pair(
         session_settings(model, target or made_for, named=target is not None),
         (int(bits[1]), int(bits[2])) if bits else None,
         prepared,
-        samples.calibration[:count],
+        tuple(samples.calibration[:count]),
         samples.description.partition(": ")[0],
         sum(file.stat().st_size for file in (path, *files)),
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from converter.calibration.input_shapes import calibration_shapes
@@ -14,7 +15,7 @@ from converter.runtime.session import Feed
 __all__ = ["calibration_feeds"]
 
 
-def calibration_feeds(source: Source, calib: Path | None, *, count: int, seed: int) -> tuple[Feed, ...]:
+def calibration_feeds(source: Source, calib: Path | None, *, count: int, seed: int) -> Sequence[Feed]:
     """So many samples of images or arrays; of built-in synthetic ones without any.
 
     Raises:

@@ -75,10 +75,12 @@ def run_limited(
             if megabytes is not None:
                 limit = int(megabytes * 1e6)
                 resource.prlimit(process.pid, resource.RLIMIT_DATA, (limit, limit))
-            status, kilobytes = _waited(process.pid, begun + seconds)
-        with contextlib.suppress(ProcessLookupError):  # what it may have left running
-            os.killpg(process.pid, signal.SIGKILL)
-        process.returncode = 0  # it has been waited for
+            try:
+                status, kilobytes = _waited(process.pid, begun + seconds)
+            finally:  # what it may have left running, and itself when this process is interrupted
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)
+                process.returncode = 0  # it has been waited for
         taken = time.monotonic() - begun
         code = None if status is None else os.waitstatus_to_exitcode(status)
         return Ended(code, out.read_text(errors="replace"), err.read_text(errors="replace"), taken, kilobytes / 1e3)

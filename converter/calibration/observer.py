@@ -17,7 +17,16 @@ from converter.graph.queries import constant, is_float, is_float_output
 from converter.graph.shape_inference import infer_shapes
 from converter.runtime.session import Feed, open_session, run_session
 
-__all__ = ["CalibrationStatistics", "TensorStats", "collect_statistics", "output_values", "values_of"]
+__all__ = [
+    "CalibrationStatistics",
+    "PartStatistics",
+    "TensorStats",
+    "collect_part",
+    "collect_statistics",
+    "merge_parts",
+    "output_values",
+    "values_of",
+]
 
 _VALUES_KEPT = 16384
 _BYTES_AT_ONCE = 1 << 29
@@ -30,7 +39,7 @@ class TensorStats:
     Attributes:
         minimum: over all samples.
         maximum: over all samples.
-        sample: float32 [K], values drawn at random from all samples, at most 16384 of them.
+        sample: float32 [K], values drawn at random from all samples; about 16384 of them, at most twice as many.
         shape: at the first sample.
         steady: all samples had that shape.
         flaw: why no grid can stand for it, as a clause; empty if one can. Infinities and what is no number are legal in a float
@@ -60,6 +69,25 @@ class CalibrationStatistics:
     samples: int
 
 
+@dataclass(frozen=True)
+class PartStatistics:
+    """What was seen of the model on some of the samples, in constant memory; see :func:`merge_parts`.
+
+    Attributes:
+        first: place of the first of these samples among all.
+        samples: how many were run.
+        total: how many there are in all.
+        collected: by tensor name, graph inputs included.
+        outputs: names of the model's outputs.
+    """
+
+    first: int
+    samples: int
+    total: int
+    collected: dict[str, _Collector]
+    outputs: tuple[str, ...]
+
+
 def collect_statistics(
     model: ir.Model,
     feeds: Sequence[Feed],
@@ -80,20 +108,45 @@ def collect_statistics(
     Raises:
         CalibrationError: not one number of an output is finite.
     """
+    return merge_parts([collect_part(model, feeds, seed=seed, threads=threads, progress=progress)])
+
+
+def collect_part(
+    model: ir.Model,
+    feeds: Sequence[Feed],
+    *,
+    first: int = 0,
+    total: int | None = None,
+    seed: int = 0,
+    threads: int = 0,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> PartStatistics:
+    """Run the canonical model on some of the samples, and collect statistics of every computed float tensor.
+
+    Args:
+        model: canonical float model.
+        feeds: these samples.
+        first: place of the first of them among all.
+        total: how many there are in all; by default these are all.
+        seed: of the random choice of values kept. What is drawn of a sample depends on its place only, not on the part it is in.
+        threads: of the runtime; 0 leaves the choice to it.
+        progress: called with (samples done, samples of this part).
+    """
+    total = len(feeds) if total is None else total
     fed = [str(v.name) for v in model.graph.inputs if is_float(v)]
     computed = _float_tensors(model)
-    names = fed + computed
-    order = {name: i for i, name in enumerate(names)}
+    order = {name: i for i, name in enumerate(fed + computed)}
+    room = sum(_kept(first + number, total) for number in range(len(feeds)))
     collected: dict[str, _Collector] = {}
 
     def collect(number: int, values: Mapping[str, npt.NDArray[Any]]) -> None:
         for name, value in values.items():
             if name not in collected:
-                collected[name] = _Collector(value.shape)
-            generator = np.random.default_rng((seed, order[name], number))
-            collected[name].add(value, generator, -(-_VALUES_KEPT // len(feeds)))
+                collected[name] = _Collector(value.shape, room)
+            generator = np.random.default_rng((seed, order[name], first + number))
+            collected[name].add(value, generator, _kept(first + number, total))
 
-    for number, feed in enumerate(feeds):
+    for number, feed in enumerate(feeds if fed else ()):
         collect(number, {name: feed[name] for name in fed})
     groups = _groups(model, computed, feeds[0])  # none where nothing is computed in float
     for place, group in enumerate(groups):
@@ -102,14 +155,44 @@ def collect_statistics(
         for number, feed in enumerate(feeds):
             collect(number, run_session(session, feed, group))
             progress((place * len(feeds) + number + 1) // len(groups), len(feeds))
-    for name in (str(v.name) for v in model.graph.outputs):
-        if name in collected and not collected[name].finite and not collected[name].parts:
+    ordered = {name: collected[name] for name in order}
+    return PartStatistics(first, len(feeds), total, ordered, tuple(str(v.name) for v in model.graph.outputs))
+
+
+def merge_parts(parts: Sequence[PartStatistics]) -> CalibrationStatistics:
+    """Put together what was seen on parts of the samples: to the bit what one run over all of them sees, however they were parted.
+
+    Args:
+        parts: of the same model, in any order; together all samples, each once.
+
+    Raises:
+        ValueError: samples are missing, or in two parts.
+        CalibrationError: not one number of an output is finite.
+    """
+    ordered = sorted(parts, key=lambda part: part.first)
+    total, reached = ordered[0].total, 0
+    for part in ordered:
+        if part.first != reached or part.total != total:
+            raise ValueError(f"a part begins at sample {part.first} of {part.total}, the one before ends at {reached} of {total}")
+        reached += part.samples
+    if reached != total:
+        raise ValueError(f"the parts hold {reached} of {total} samples")
+    collected = {name: _joined([part.collected[name] for part in ordered]) for name in ordered[0].collected}
+    for name in ordered[0].outputs:
+        if name in collected and not collected[name].finite and not collected[name].any_finite:
             raise CalibrationError(
                 f"output '{name}' is not finite in the float model, not one number of it",
-                where=f"{len(feeds)} calibration samples",
+                where=f"{total} calibration samples",
                 hint="check --preprocess and the samples",
             )
-    return CalibrationStatistics({name: collected[name].stats() for name in names}, len(feeds))
+    return CalibrationStatistics({name: collector.stats() for name, collector in collected.items()}, total)
+
+
+def _kept(place: int, total: int) -> int:
+    """How many values are kept of the sample at that place; of very many samples only one, of some of them."""
+    if total <= _VALUES_KEPT:
+        return -(-_VALUES_KEPT // total)
+    return (place + 1) * _VALUES_KEPT // total - place * _VALUES_KEPT // total
 
 
 def values_of(model: ir.Model, feeds: Sequence[Feed], names: Sequence[str], *, threads: int = 0) -> dict[str, npt.NDArray[np.float32]]:
@@ -134,15 +217,22 @@ def output_values(model: ir.Model, feeds: Sequence[Feed], *, threads: int = 0) -
 
 
 class _Collector:
-    """Running range and sample of one tensor."""
+    """Running range and sample of one tensor.
 
-    def __init__(self, shape: tuple[int, ...]) -> None:
+    Args:
+        shape: of the tensor at the first sample.
+        room: values that will be kept at most.
+    """
+
+    def __init__(self, shape: tuple[int, ...], room: int) -> None:
         self.shape = shape
         self.minimum, self.maximum, self.nearest = np.inf, -np.inf, np.inf
-        self.parts: list[npt.NDArray[np.float32]] = []
+        self.values, self.filled = np.empty(room, np.float32), 0
         self.steady = self.finite = True
+        self.any_finite = False
 
     def add(self, value: npt.NDArray[Any], generator: np.random.Generator, keep: int) -> None:
+        """Take in what the tensor was on one sample, and keep so many of its values."""
         self.steady &= value.shape == self.shape
         flat = value.reshape(-1)
         if flat.size and not (np.isfinite(flat.min()) and np.isfinite(flat.max())):
@@ -150,22 +240,46 @@ class _Collector:
             flat = flat[np.isfinite(flat)]
         if not flat.size:
             return
-        self.minimum, self.maximum = min(self.minimum, float(flat.min())), max(self.maximum, float(flat.max()))
+        self.any_finite = True
         sizes = np.abs(flat)
-        self.nearest = min(self.nearest, float(sizes.min(where=sizes > 0, initial=np.inf)))
-        chosen = flat if flat.size <= keep else flat[generator.integers(0, flat.size, keep)]
-        self.parts.append(chosen.astype(np.float32))
+        self._reach(float(flat.min()), float(flat.max()), float(sizes.min(where=sizes > 0, initial=np.inf)))
+        self._keep(flat if flat.size <= keep else flat[generator.integers(0, flat.size, keep)])
+
+    def add_later(self, other: _Collector) -> None:
+        """Take in what another one has seen on later samples."""
+        self.steady &= other.steady and other.shape == self.shape
+        self.finite &= other.finite
+        self.any_finite |= other.any_finite
+        self._reach(other.minimum, other.maximum, other.nearest)
+        self._keep(other.values[: other.filled])
+
+    def _reach(self, minimum: float, maximum: float, nearest: float) -> None:
+        self.minimum, self.maximum = min(self.minimum, minimum), max(self.maximum, maximum)
+        self.nearest = min(self.nearest, nearest)
+
+    def _keep(self, values: npt.NDArray[Any]) -> None:
+        self.values[self.filled : self.filled + values.size] = values
+        self.filled += values.size
 
     def stats(self) -> TensorStats:
-        sample = np.concatenate(self.parts) if self.parts else np.zeros(1, np.float32)
-        low, high = (self.minimum, self.maximum) if self.parts else (0.0, 0.0)
+        """What was seen so far."""
+        low, high = (self.minimum, self.maximum) if self.any_finite else (0.0, 0.0)
+        # of very many samples none may have been kept that had a finite number
+        sample = self.values[: self.filled].copy() if self.filled else np.unique(np.asarray([low, high], np.float32))
         nearest = self.nearest if np.isfinite(self.nearest) else 0.0
         return TensorStats(low, high, sample, tuple(self.shape), self.steady, self._flaw(), nearest)
 
     def _flaw(self) -> str:
         if not self.finite:
             return "not all of its numbers are finite"
-        return "" if self.parts else "it has no elements"
+        return "" if self.any_finite else "it has no elements"
+
+
+def _joined(collectors: Sequence[_Collector]) -> _Collector:
+    joined = _Collector(collectors[0].shape, sum(collector.filled for collector in collectors))
+    for collector in collectors:
+        joined.add_later(collector)
+    return joined
 
 
 def _float_tensors(model: ir.Model) -> list[str]:

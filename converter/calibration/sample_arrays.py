@@ -24,7 +24,7 @@ _IMAGE_AXES = ((0, 3, 1, 2), (0, 2, 3, 1))
 """Transposes that put the channels of images where others have them."""
 
 
-def array_feeds(store: ArrayStore, inputs: Sequence[InputSpec], most: int, seed: int) -> tuple[list[dict[str, Array]], int]:
+def array_feeds(store: ArrayStore, inputs: Sequence[InputSpec], most: int, seed: int) -> tuple[tuple[dict[str, Array], ...], int]:
     """Choose samples at random; all are read and checked, and only these kept.
 
     Args:
@@ -49,7 +49,7 @@ def array_feeds(store: ArrayStore, inputs: Sequence[InputSpec], most: int, seed:
     total = next(iter(counts.values()), 1)
     chosen = shuffled(total, seed)[:most]
     columns = {spec.name: _column(store, entries.get(spec.name, ""), spec, chosen) for spec in inputs}
-    return [{name: column[place] for name, column in columns.items()} for place in range(len(chosen))], total
+    return tuple({name: column[place] for name, column in columns.items()} for place in range(len(chosen))), total
 
 
 def _check_names(where: str, inputs: Sequence[InputSpec], needed: Sequence[InputSpec], entries: dict[str, str]) -> None:

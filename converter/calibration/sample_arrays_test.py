@@ -26,7 +26,7 @@ def test_arrays_keep_inputs_together(tmp_path: Path) -> None:
     mask, scalar = InputSpec("mask", (None,), np.dtype(np.int64)), InputSpec("mask", (), np.dtype(np.int64))
     for spec, shape in ((mask, (1,)), (scalar, ())):
         samples = load(path, VECTOR, spec, count=8)
-        for feed in samples.calibration + samples.held_aside:
+        for feed in (*samples.calibration, *samples.held_aside):
             assert list(feed) == ["v", "mask"]
             assert feed["v"].shape == (1, 2)
             assert feed["mask"].shape == shape
@@ -53,7 +53,7 @@ def test_any_floating_point_type_fits_a_floating_point_input(tmp_path: Path, exp
     values = np.arange(12).reshape(6, 2) / 8
     for number, dtype in enumerate(["float16", "float32", "float64", ">f8"]):
         samples = load(saved_alone(tmp_path / f"{number}.npy", values.astype(dtype)), InputSpec("v", (1, 2), np.dtype(expected)))
-        for feed in samples.calibration + samples.held_aside:
+        for feed in (*samples.calibration, *samples.held_aside):
             assert feed["v"].dtype == expected
             assert feed["v"][0].tolist() in values.tolist()
 
@@ -70,7 +70,7 @@ def test_only_the_chosen_rows_are_kept_in_memory(tmp_path: Path, monkeypatch: py
     tracemalloc.stop()
     assert most < 8e6
     assert load(tmp_path / "b.npz", spec, count=4).digest == samples.digest
-    for feed in samples.calibration + samples.held_aside:
+    for feed in (*samples.calibration, *samples.held_aside):
         assert np.array_equal(feed["v"][0], values[int(feed["v"][0, 0]) // values.shape[1]])
 
 

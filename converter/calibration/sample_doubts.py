@@ -29,15 +29,14 @@ def doubts(feeds: Sequence[Mapping[str, Array]], inputs: Sequence[InputSpec]) ->
     filled = [spec for spec in inputs if not spec.is_empty]
     numbers = [spec for spec in filled if spec.is_float or spec.dtype == np.uint8]
     found: list[str] = []
-    if len(feeds) > 1 and filled and all(_all_equal([feed[spec.name] for feed in feeds]) for spec in numbers or filled):
+    if len(feeds) > 1 and filled and all(_all_equal(feeds, spec.name) for spec in numbers or filled):
         found.append(f"all {len(feeds)} calibration samples are equal: they say nothing about other data")
     pictures = _pictures(numbers)
     for spec in pictures or numbers:
-        arrays = [feed[spec.name] for feed in feeds]
-        if all(_holds_one_number(array, image_layout(spec)) for array in arrays):
+        if all(_holds_one_number(feed[spec.name], image_layout(spec)) for feed in feeds):
             what = "one colour only, as a black picture does" if spec in pictures else "one number only"
             found.append(f"each calibration sample of input '{spec.name}' holds {what}")
-        elif spec in pictures and spec.dtype == np.uint8 and all(array.max() <= 1 for array in arrays):
+        elif spec in pictures and spec.dtype == np.uint8 and all(feed[spec.name].max() <= 1 for feed in feeds):
             found.append(f"the calibration samples of the uint8 input '{spec.name}' never exceed 1: pixel codes reach 255")
     return tuple(found)
 
@@ -49,8 +48,9 @@ def _pictures(inputs: Sequence[InputSpec]) -> list[InputSpec]:
     return [spec for spec in inputs if spec.name in layouts and layouts[spec.name].channels == most]
 
 
-def _all_equal(arrays: Sequence[Array]) -> bool:
-    return all(np.array_equal(arrays[0], array) for array in arrays[1:])
+def _all_equal(feeds: Sequence[Mapping[str, Array]], name: str) -> bool:
+    first = feeds[0][name]
+    return all(np.array_equal(first, feed[name]) for feed in feeds[1:])
 
 
 def _holds_one_number(array: Array, layout: ImageLayout | None) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from converter.calibration.input_specs import ImageLayout, InputSpec, image_inpu
 from converter.calibration.preprocess import Preprocess, apply_preprocess, open_images, picture_codes, spec_text
 from converter.calibration.shuffle import shuffled
 from converter.errors import CalibrationError
+from converter.system.stored_feeds import in_bounded_memory
 
 __all__ = ["ImageFeeds", "image_batches", "image_feeds", "image_row", "treatment"]
 
@@ -33,7 +35,7 @@ class ImageFeeds:
         assumed: a sentence on the other inputs, which are made up, or an empty string.
     """
 
-    feeds: list[dict[str, Array]]
+    feeds: Sequence[dict[str, Array]]
     picture: InputSpec
     found: int
     unreadable: list[str]
@@ -52,25 +54,37 @@ def image_feeds(path: Path, inputs: Sequence[InputSpec], most: int, preprocess: 
     """
     picture, layout, beside = _filled(path, inputs)
     others = [spec for spec in inputs if spec is not picture]
-    rows, reasons = list[Array](), list[tuple[str, str]]()
+    batch, readable, reasons = picture.batch, 0, list[tuple[str, str]]()
     with open_images(path) as (files, read):
-        for index in shuffled(len(files), seed):
-            if len(rows) == most * picture.batch:
-                break
-            try:
-                rows.append(image_row(read(files[index]), picture, layout, preprocess))
-            except Exception as error:  # a damaged file makes Pillow raise anything; how many there were is told
-                text = error.what if isinstance(error, CalibrationError) else str(error)
-                reasons.append((files[index], text or type(error).__name__))
-    if not rows:
+
+        def rows() -> Iterator[Array]:
+            nonlocal readable
+            for index in shuffled(len(files), seed):
+                if readable == most * batch:
+                    break
+                try:
+                    row = image_row(read(files[index]), picture, layout, preprocess)
+                except Exception as error:  # a damaged file makes Pillow raise anything; how many there were is told
+                    text = error.what if isinstance(error, CalibrationError) else str(error)
+                    reasons.append((files[index], text or type(error).__name__))
+                else:
+                    readable += 1
+                    yield row
+
+        stacks = map(np.stack, _in_batches(rows(), batch))
+        feeds = in_bounded_memory({spec.name: stack if spec is picture else beside[spec.name] for spec in inputs} for stack in stacks)
+    if not readable:
         where = f"{path}: {': '.join(reasons[0])}"
         raise CalibrationError(f"none of the {len(files)} images can be read", where=where, hint="check the files")
-    batch = picture.batch
-    if len(rows) < batch:
-        raise CalibrationError(f"the model takes {batch} images at a time, {len(rows)} can be read", where=str(path), hint="give more")
-    stacks = [np.stack(rows[start : start + batch]) for start in range(0, len(rows) - batch + 1, batch)]
-    feeds = [{spec.name: stack if spec is picture else beside[spec.name] for spec in inputs} for stack in stacks]
+    if readable < batch:
+        raise CalibrationError(f"the model takes {batch} images at a time, {readable} can be read", where=str(path), hint="give more")
     return ImageFeeds(feeds, picture, len(files), [file for file, _ in reasons], _assumed(others, layout))
+
+
+def _in_batches(rows: Iterator[Array], batch: int) -> Iterator[list[Array]]:
+    """Whole batches; what is left over is not given."""
+    while len(rows_of_batch := list(islice(rows, batch))) == batch:
+        yield rows_of_batch
 
 
 def image_batches(path: Path, inputs: Sequence[InputSpec], preprocess: Preprocess) -> Iterator[tuple[list[str], dict[str, Array]]]:

@@ -9,7 +9,7 @@ and fair to folders sorted by class.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -21,13 +21,14 @@ from PIL import Image
 from converter.calibration.array_files import ARRAY_SUFFIXES, ArrayStore, array_file
 from converter.calibration.calibration_files import check_calibration_path
 from converter.calibration.given_samples import with_pictures_normalised
-from converter.calibration.input_specs import InputSpec, feed_rows, image_layout
+from converter.calibration.input_specs import ImageLayout, InputSpec, feed_rows, image_layout
 from converter.calibration.preprocess import IMAGE_SUFFIXES, PRESETS, Preprocess, spec_text
 from converter.calibration.sample_arrays import array_feeds
 from converter.calibration.sample_doubts import doubts
 from converter.calibration.sample_images import image_feeds, image_row, treatment
-from converter.calibration.synthetic_images import natural_images, normal_values, zeros_and_ones
+from converter.calibration.synthetic_images import natural_image, normal_values, zeros_and_ones
 from converter.errors import CalibrationError, UsageError
+from converter.system.stored_feeds import in_bounded_memory
 
 __all__ = ["Feed", "InputSpec", "SampleSet", "load_samples"]
 
@@ -43,7 +44,7 @@ class SampleSet:
     """Samples to calibrate and to check with.
 
     Attributes:
-        calibration: feeds that choose the scales; at least one.
+        calibration: feeds that choose the scales; at least one. Many images are in a file, and read from it one by one.
         held_aside: feeds to compare the models on; at least one.
         kind: where they come from.
         description: one line for the report; holds no path, only the last part of one.
@@ -54,7 +55,7 @@ class SampleSet:
         doubts: sentences on why the calibration samples may say nothing about other data.
     """
 
-    calibration: tuple[Feed, ...] = field(repr=False)
+    calibration: Sequence[Feed] = field(repr=False)
     held_aside: tuple[Feed, ...] = field(repr=False)
     kind: Kind
     description: str
@@ -125,7 +126,7 @@ def _sample_set(feeds: Sequence[Feed], wanted: int, kind: Kind, origin: str) -> 
     more = len(feeds) > wanted
     held = min(len(feeds) - wanted, _most_held_aside(wanted)) if more else max(1, len(feeds) // 8)
     shared = len(feeds) == 1
-    calibration = tuple(feeds) if shared else tuple(feeds[: wanted if more else len(feeds) - held])
+    calibration = feeds if shared else feeds[: wanted if more else len(feeds) - held]
     held_aside = tuple(feeds) if shared else tuple(feeds[len(calibration) : len(calibration) + held])
     division = "1 sample for calibration and checking alike" if shared else f"{len(calibration)} for calibration, {held} held aside"
     return SampleSet(calibration, held_aside, kind, f"{origin}: {division}", 0, _digest(calibration), shared)
@@ -167,22 +168,27 @@ def _from_arrays(store: ArrayStore, origin: str, use: str, inputs: Sequence[Inpu
 def _from_generator(inputs: Sequence[InputSpec], wanted: int, preprocess: Preprocess, seed: int) -> SampleSet:
     total = wanted + _most_held_aside(wanted)
     columns = {spec.name: _generated(spec, total, preprocess, seed + place) for place, spec in enumerate(inputs)}
-    feeds = [{name: np.asarray(column[index]) for name, column in columns.items()} for index in range(total)]
+    feeds = in_bounded_memory({name: np.asarray(next(column)) for name, column in columns.items()} for _ in range(total))
     treatments = dict.fromkeys(treatment(spec, preprocess) for spec in inputs if image_layout(spec) is not None)
     origin = f"synthetic images, {' and '.join(treatments)}" if treatments else "synthetic numbers"
     return _sample_set(feeds, wanted, "synthetic", f"{origin} (no calibration data were given){_grouping(inputs)}")
 
 
-def _generated(spec: InputSpec, total: int, preprocess: Preprocess, seed: int) -> Array:
-    """Make up samples of one input, [total, ...]: pictures, standard normal numbers, or zeros and ones for integers."""
+def _generated(spec: InputSpec, total: int, preprocess: Preprocess, seed: int) -> Iterator[Array]:
+    """Make up samples of one input, one by one: pictures, standard normal numbers, or zeros and ones for integers."""
     layout, shape = image_layout(spec), (total, *spec.fed_shape)
     if layout is not None:
-        pictures = natural_images(total * spec.batch, layout.height, layout.width, seed)
-        rows = [image_row(Image.fromarray(picture), spec, layout, preprocess) for picture in pictures]
-        return np.stack(rows).reshape(shape)
+        return _pictures(spec, layout, total, preprocess, seed)
     if spec.is_float:
-        return normal_values(shape, seed).astype(spec.dtype)
+        return iter(normal_values(shape, seed).astype(spec.dtype))
     if np.issubdtype(spec.dtype, np.integer) or spec.dtype == np.bool_:
-        return zeros_and_ones(shape, seed).astype(spec.dtype)
+        return iter(zeros_and_ones(shape, seed).astype(spec.dtype))
     hint = "give --calib an .npz with an array for each input"
     raise CalibrationError(f"samples of type {spec.dtype} cannot be made up", where=str(spec), hint=hint)
+
+
+def _pictures(spec: InputSpec, layout: ImageLayout, total: int, preprocess: Preprocess, seed: int) -> Iterator[Array]:
+    for index in range(total):
+        pictures = (natural_image(index * spec.batch + row, layout.height, layout.width, seed) for row in range(spec.batch))
+        rows = [image_row(Image.fromarray(picture), spec, layout, preprocess) for picture in pictures]
+        yield np.stack(rows).reshape(spec.fed_shape)

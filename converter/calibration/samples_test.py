@@ -55,7 +55,7 @@ def test_division(tmp_path: Path, source: str, found: int, count: int, calibrati
     assert (len(samples.calibration), len(samples.held_aside)) == (calibration, held)
     assert samples.shared == (found == 1)
     assert samples.kind == source
-    together = [feed[name].tobytes() for feed in samples.calibration + samples.held_aside for name in feed]
+    together = [feed[name].tobytes() for feed in (*samples.calibration, *samples.held_aside) for name in feed]
     assert len(set(together)) == (1 if samples.shared else calibration + held)
 
 
@@ -257,7 +257,7 @@ def test_synthetic_samples_for_every_kind_of_input() -> None:
     ]
     samples = load(None, *inputs, count=8, seed=3)
     assert (samples.kind, len(samples.calibration), len(samples.held_aside)) == ("synthetic", 8, 2)
-    for feed in samples.calibration + samples.held_aside:
+    for feed in (*samples.calibration, *samples.held_aside):
         assert {name: (array.shape, array.dtype) for name, array in feed.items()} == {
             "image": ((1, 3, 16, 12), FLOAT),
             "tokens": ((1, 5), np.dtype(np.int64)),
@@ -275,7 +275,7 @@ def test_synthetic_images_take_the_preprocessing_and_the_batch() -> None:
     assert samples.calibration[0]["x"].min() < 0
     assert samples.description.endswith("in batches of 2: 2 for calibration, 1 held aside")
     assert "preprocessing symmetric" in samples.description
-    assert len({row.tobytes() for feed in samples.calibration + samples.held_aside for row in feed["x"]}) == 6
+    assert len({row.tobytes() for feed in (*samples.calibration, *samples.held_aside) for row in feed["x"]}) == 6
 
 
 @pytest.mark.parametrize("shape", [(None, 3, 16, 12), (2, 16, 12, 3), (1, 1, 16, 12), (1, 16, 12, 1)])

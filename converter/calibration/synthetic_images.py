@@ -23,7 +23,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["natural_images", "normal_values", "zeros_and_ones"]
+__all__ = ["natural_image", "natural_images", "normal_values", "zeros_and_ones"]
 
 Field = npt.NDArray[np.float64]
 Uniform = Callable[..., Field]
@@ -46,7 +46,12 @@ def natural_images(count: int, height: int, width: int, seed: int) -> list[npt.N
     Returns:
         `count` arrays uint8 [height, width, 3], red, green, blue, 0..255.
     """
-    return [_image(_uniform_source(seed, index), height, width) for index in range(count)]
+    return [natural_image(index, height, width, seed) for index in range(count)]
+
+
+def natural_image(index: int, height: int, width: int, seed: int) -> npt.NDArray[np.uint8]:
+    """The picture of that number of :func:`natural_images`, uint8 [height, width, 3]."""
+    return _image(_uniform_source(seed, index), height, width)
 
 
 def normal_values(shape: Sequence[int], seed: int) -> npt.NDArray[np.float64]:

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from converter.errors import ModelError, UsageError
+from converter.system.stored_feeds import no_temporary_files
 
 __all__ = ["check_input", "check_outputs", "meant_path", "temporary_folder", "write_files"]
 
@@ -196,7 +197,7 @@ def temporary_folder(size: int) -> Iterator[Path]:
     try:
         folder = tempfile.TemporaryDirectory()
     except OSError as error:
-        raise _no_temporary_files(error) from error
+        raise no_temporary_files(error) from error
     with folder:
         probe = Path(folder.name) / "probe"
         try:
@@ -205,13 +206,8 @@ def temporary_folder(size: int) -> Iterator[Path]:
                     file.write(bytes(min(_BLOCK, size - start)))
             probe.unlink()
         except OSError as error:
-            raise _no_temporary_files(error) from error
+            raise no_temporary_files(error) from error
         yield Path(folder.name)
-
-
-def _no_temporary_files(error: OSError) -> UsageError:
-    what = f"temporary files cannot be written: {error.strerror or error}"
-    return UsageError(what, where=os.environ.get("TMPDIR", "the folder of temporary files"), hint="set TMPDIR to a folder with some space")
 
 
 def _parts(data: bytes | Iterable[bytes]) -> Iterable[bytes]:

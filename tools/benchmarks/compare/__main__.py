@@ -6,19 +6,18 @@ Each row is written as soon as it is measured; started again with the same folde
 from __future__ import annotations
 
 import argparse
-import multiprocessing
 import os
 from collections.abc import Mapping, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 from rich.console import Console
 from rich.progress import Progress
 
 from converter.cli.command import Parser, exit_code, print_line
-from converter.errors import ConverterError, UsageError
+from converter.distribute.workers import Workers, add_worker_flags, as_done, workers_of
+from converter.errors import UsageError
 from converter.load.files import write_files
+from converter.load.model import load
 from converter.methods.names import METHOD_NAMES
 from converter.options import Options
 from converter.partition.policy import parse_placement
@@ -58,7 +57,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--ablation", nargs="*", choices=steps, metavar="STEP", help=f"instead of methods, parts of q-hyvit added up: {', '.join(steps)}"
     )
     parser.add_argument("--full", action="store_true", help="softmax, norms and all else quantized too")
-    parser.add_argument("--jobs", type=int, default=len(os.sched_getaffinity(0)), help="processes (default: as many as cores)")
+    add_worker_flags(parser, jobs=len(os.sched_getaffinity(0)), pieces="cells")
     parser.add_argument("--out", type=Path, required=True, help="folder for results, models and prepared images")
     flags = parser.parse_args(arguments)
     parse_placement(flags.placement)
@@ -66,8 +65,6 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         BitWidths.parse(bits)
     return flags
 
-
-_CELLS_OF_A_PROCESS = 20
 
 _PEER_BITS = "W8A8"
 """The only width that other tools have."""
@@ -80,36 +77,33 @@ def _bench(flags: argparse.Namespace, names: Sequence[str], variants: dict[str, 
         raise UsageError(str(error), where="--data", hint="give a folder or zip of CLASS/NAME.jpg") from error
     if flags.limit:
         data = data.take(flags.limit)
-    folder = flags.out / "models"
+    out = flags.out.resolve()  # a worker may stand in another folder
+    folder = out / "models"
     folder.mkdir(parents=True, exist_ok=True)
-    sources = {name: prepare_model(name, folder) for name in names}
-    images = prepare_images(list(sources.values()), data, flags.out)
-    return Bench(sources, images, data, flags.calib, flags.samples, flags.target, variants, folder, flags.placement)
+    sources = {name: prepare_model(name, folder).resolve() for name in names}
+    images = prepare_images(list(sources.values()), data, out)
+    return Bench(sources, images, data, flags.calib.resolve(), flags.samples, flags.target, variants, folder, flags.placement)
 
 
-def _measure_all(bench: Bench, cells: Sequence[Cell], jobs: int, table: Path) -> None:
+def _measure_all(bench: Bench, cells: Sequence[Cell], workers: Workers, table: Path) -> None:
     console = Console(stderr=True)
-    # a fresh interpreter for each process: one that is forked inherits locks of the runtime's threads
-    context = multiprocessing.get_context("spawn")
     with Progress(console=console, disable=not console.is_terminal) as progress:
         task = progress.add_task("cells", total=len(cells))
-        # fresh processes now and then, as memory grows; a pool that replaces its own can wait for ever (CPython gh-115634)
-        for start in range(0, len(cells), jobs * _CELLS_OF_A_PROCESS):
-            some = cells[start : start + jobs * _CELLS_OF_A_PROCESS]
-            with ProcessPoolExecutor(jobs, mp_context=context) as pool:
-                for future in as_completed([pool.submit(measure, bench, cell) for cell in some]):
-                    row = _result(future)
-                    append_row(table, row)
-                    progress.advance(task)
-                    console.print(f"{row.model} {row.method} {row.bits} {row.failure or f'{row.top1:.2f} %'}", highlight=False)
+        for _, row in as_done(measure, bench, cells, workers, files=_files(bench), name=_name):
+            append_row(table, row)
+            progress.advance(task)
+            console.print(f"{row.model} {row.method} {row.bits} {row.failure or f'{row.top1:.2f} %'}", highlight=False)
 
 
-def _result(future: Future[Row]) -> Row:
-    try:
-        return future.result()
-    except BrokenProcessPool as error:
-        hint = "start it again: what was measured is kept; with fewer --jobs if memory ran out"
-        raise ConverterError("a measuring process has died", where="--jobs", hint=hint) from error
+def _name(cell: Cell) -> str:
+    return " ".join(filter(None, [cell.model, cell.method, cell.bits]))
+
+
+def _files(bench: Bench) -> list[Path]:
+    """What measuring reads."""
+    models = [file for path in bench.sources.values() for file in (path, *load(path).external)]
+    calib = [path for path in bench.calib.rglob("*") if path.is_file()] if bench.calib.is_dir() else [bench.calib]
+    return [*models, *bench.images.values(), *calib]
 
 
 def _variants(flags: argparse.Namespace) -> dict[str, Variant]:
@@ -126,6 +120,7 @@ def _columns(flags: argparse.Namespace, variants: Mapping[str, Variant]) -> dict
 
 
 def _run(flags: argparse.Namespace) -> None:
+    workers = workers_of(flags)
     names = [f"{n}{STRESSED}" if flags.stress else n for n in flags.models]
     flags.out.mkdir(parents=True, exist_ok=True)
     table = flags.out / "results.csv"
@@ -136,7 +131,7 @@ def _run(flags: argparse.Namespace) -> None:
     settings = {f"--{n}": vars(flags)[n] for n in ("target", "placement", "samples", "limit")}
     keep_settings(flags.out, settings | {f"--{n}": vars(flags)[n].name for n in ("data", "calib")})
     bench = _bench(flags, names, variants)
-    _measure_all(bench, missing, flags.jobs, table)
+    _measure_all(bench, missing, workers, table)
     rows = [_timed(bench, row, table) for row in _latest(table, cells)]
     text = "\n".join([means(rows), *(matrix(rows, bits) for bits in flags.bits), details(rows)])
     write_files({flags.out / "results.md": text.encode()})

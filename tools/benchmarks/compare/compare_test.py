@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import io
 import sys
-import zipfile
-from concurrent.futures import Future
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Iterator
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -16,8 +13,8 @@ from typing import Any, cast
 import numpy as np
 import onnx
 import pytest
-from PIL import Image
 
+from converter.distribute.died import died
 from converter.errors import UsageError
 from converter.testing.models import hybrid_model
 from tools.benchmarks.compare import __main__ as command
@@ -30,6 +27,7 @@ from tools.benchmarks.compare.peers import available_peers, nncf
 from tools.benchmarks.compare.plot import plot_means
 from tools.benchmarks.compare.settings import keep_settings
 from tools.benchmarks.compare.tables import details, matrix, means
+from tools.benchmarks.compare.testing.small_matrix import pictures, small_matrix
 from tools.benchmarks.compare.variants import Variant, ablation, plain
 from tools.benchmarks.table_file import append_row, read_rows
 
@@ -121,25 +119,6 @@ def test_the_picture_is_the_same_bytes_each_time(tmp_path: Path) -> None:
     assert (tmp_path / "other.svg").read_bytes() != (tmp_path / "one.svg").read_bytes()
 
 
-def _pictures(path: Path, count: int) -> Path:
-    generator = np.random.default_rng(count)
-    with zipfile.ZipFile(path, "w") as archive:
-        for number in range(count):
-            stream = io.BytesIO()
-            Image.fromarray(generator.integers(0, 256, (32, 32, 3), dtype=np.uint8)).save(stream, "png")
-            archive.writestr(f"{number % 10}/{number}.png", stream.getvalue())
-    return path
-
-
-def small_matrix(folder: Path, *more: str) -> list[str]:
-    """Arguments that compare two methods on one small network, on 20 pictures."""
-    model = folder / "small.onnx"
-    onnx.save(hybrid_model(metadata={"bridgequant.preprocess": "unit;resize=stretch"}), model)
-    arguments = ["--models", str(model), "--methods", "ort-static", "minmax", "--bits", "W8A8", "--samples", "4", "--jobs", "1"]
-    arguments += ["--data", str(_pictures(folder / "test.zip", 20)), "--calib", str(_pictures(folder / "train.zip", 8))]
-    return [*arguments, "--out", str(folder / "out"), "--placement", "all", *more]
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("jobs", ["1", "2"])
 def test_a_small_matrix_from_end_to_end_and_again_without_measuring(
@@ -170,36 +149,18 @@ def test_results_of_other_settings_do_not_join_the_table(tmp_path: Path, capsys:
     assert not (tmp_path / "out" / "results.csv").exists()
 
 
-class _Pool:
-    """Measures at once, in this process; the third cell finds its process dead."""
-
-    def __init__(self, *_: Any, **__: Any) -> None:
-        self.count = 0
-
-    def __enter__(self) -> _Pool:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        pass
-
-    def submit(self, _: object, bench: object, cell: Cell) -> Future[Row]:
-        self.count += 1
-        future: Future[Row] = Future()
-        if self.count < 3:
-            future.set_result(Row(cell.model, cell.method, cell.bits, top1=50.0))
-        else:
-            future.set_exception(BrokenProcessPool())
-        return future
-
-
-def test_what_was_measured_before_a_process_died_is_kept(
+def test_what_was_measured_before_workers_died_is_kept(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(command, "ProcessPoolExecutor", _Pool)
-    monkeypatch.setattr(command, "as_completed", list)
+    def done(_: object, bench: Bench, cells: list[Cell], workers: object, **__: object) -> Iterator[tuple[Cell, Row]]:
+        for cell in cells[:2]:
+            yield cell, Row(cell.model, cell.method, cell.bits, top1=50.0)
+        raise died(command._name(cells[2]))
+
+    monkeypatch.setattr(command, "as_done", done)
     assert main(small_matrix(tmp_path)) == 1
     error = capsys.readouterr().err
-    assert "died" in error and "start it again" in error
+    assert "died" in error and "small.onnx minmax W8A8" in error and "start it again" in error
     assert [row.method for row in read_rows(tmp_path / "out" / "results.csv", Row)] == ["float", "ort-static"]
 
 
@@ -255,7 +216,7 @@ def test_nncf_is_given_all_samples_and_the_preset_for_transformers(tmp_path: Pat
 
 
 def test_a_model_that_does_not_exist_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    data = str(_pictures(tmp_path / "test.zip", 4))
+    data = str(pictures(tmp_path / "test.zip", 4))
     assert main(["--models", "nobody", "--data", data, "--calib", data, "--out", str(tmp_path / "out")]) == 2
     error = capsys.readouterr().err
     assert "nobody" in error and len(error.splitlines()) <= 3

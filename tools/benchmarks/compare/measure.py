@@ -64,6 +64,7 @@ class Bench:
 def measure(bench: Bench, cell: Cell) -> Row:
     """Make and judge one model; whatever goes wrong becomes a row that says why, so that the other cells are measured."""
     torch.set_num_threads(1)
+    bench.folder.mkdir(parents=True, exist_ok=True)  # it may not be there on another machine
     row = Row(cell.model, cell.method, cell.bits)
     try:
         return _measured(bench, row)

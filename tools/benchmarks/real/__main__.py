@@ -9,11 +9,11 @@ import argparse
 import os
 import sys
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import replace
 from pathlib import Path
 
 from converter.cli.command import Parser, exit_code, print_line
+from converter.distribute.workers import Workers, add_worker_flags, as_done, workers_of
 from converter.errors import UsageError
 from converter.methods.names import METHOD_NAMES
 from converter.options import Options
@@ -64,7 +64,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--part", default="all", choices=("all", "even", "odd"), help="of the images to judge on, by places of their sorted names")
     add("--samples", type=int, default=Options.samples, help=f"that calibrate (default {Options.samples})")
     add("--threads", type=int, default=2, help="of the runtime where images are judged (default 2)")
-    add("--jobs", type=int, default=1, metavar="N", help="rows at a time (default 1)")
+    add_worker_flags(parser, jobs=0, pieces="rows")
     add("--peers-python", default=sys.executable, metavar="PATH", help="interpreter that has nncf and quark (default: this one)")
     add("--count", action="store_true", help="count ARM64 instructions too, on the emulated machine")
     add("--out", type=Path, default=Path("build/real/real.csv"), metavar="CSV", help="rows; those that are there are kept")
@@ -74,7 +74,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     unknown = [part for some in flags.without for part in some.split("+") if part and part not in PARTS]
     if unknown:
         raise UsageError(f"the search has no part '{unknown[0]}'", where="--without", hint=f"its parts are {', '.join(PARTS)}")
-    parser.check_least(flags, samples=1, threads=1, jobs=1)
+    parser.check_least(flags, samples=1, threads=1)
     parse_placement(flags.placement)
     for bits in flags.bits:
         BitWidths.parse(bits)
@@ -97,27 +97,28 @@ def wanted(flags: argparse.Namespace) -> Iterator[Row]:
 
 
 def _run(flags: argparse.Namespace) -> None:
+    workers = workers_of(flags)
     rows = read_rows(flags.out, Row)
     if not flags.table:
         flags.models.mkdir(parents=True, exist_ok=True)
-        run = Run(flags.data, Workshop(flags.models, flags.samples, flags.peers_python), flags.threads, flags.count)
+        # a worker may stand in another folder
+        shop = Workshop(flags.models.resolve(), flags.samples, flags.peers_python)
+        run = Run(flags.data.resolve(), shop, flags.threads, flags.count)
         done = {row.key for row in rows}
         missing = [replace(row, tree=described_tree()) for row in wanted(flags) if row.key not in done]
-        for found in _measured(run, missing, flags.jobs):
+        for found in _measured(run, missing, workers):
             append_row(flags.out, found)
             rows.append(found)
             print_line(f"{' '.join(part for part in found.key if part)}: {found.figures} {found.remark}")
     print_line(markdown(rows))
 
 
-def _measured(run: Run, rows: Sequence[Row], jobs: int) -> Iterator[Row]:
-    """Rows as they are done; threads will do, as models are made in processes of their own and run outside of Python."""
-    with ThreadPoolExecutor(jobs) as pool:
-        try:
-            for future in as_completed([pool.submit(measure_row, run, row) for row in rows]):
-                yield future.result()
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
+def _measured(run: Run, rows: Sequence[Row], workers: Workers) -> Iterator[Row]:
+    """Rows as they are done."""
+    networks = {run.data / TASKS[row.network].model for row in rows}
+    packs = (path for path in run.data.rglob("*") if path.suffix in (".zip", ".npz"))
+    for _, found in as_done(measure_row, run, rows, workers, files=[*networks, *packs], name=lambda row: " ".join(filter(None, row.key))):
+        yield found
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -55,6 +55,7 @@ class _Answers:
 
 def measure_row(run: Run, row: Row) -> Row:
     """The row with what was measured; what goes wrong is its remark."""
+    run.shop.folder.mkdir(parents=True, exist_ok=True)  # it may not be there on another machine
     try:
         return _measured(run, row)
     except ConverterError as error:

@@ -95,7 +95,7 @@ def test_what_cannot_be_made_is_a_row_that_says_why(data: Path, tmp_path: Path) 
         (["--data", "nowhere"], "there is no such folder"),
         (["--bits", "W9A9"], "W9A9"),
         (["--placement", "fast"], "fast"),
-        (["--jobs", "0"], "--jobs must be at least 1"),
+        (["--jobs", "-1"], "--jobs must be at least 0"),
     ],
 )
 def test_mistakes_are_told(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str], what: str) -> None:

@@ -10,11 +10,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from converter.cli.command import Parser, exit_code, print_line
+from converter.distribute.workers import add_worker_flags, as_done, workers_of
 from converter.options import Options
 from tools.benchmarks.table_file import append_row, read_rows
 from tools.benchmarks.zoo.export import BATCHES
 from tools.benchmarks.zoo.networks import NETWORKS
-from tools.benchmarks.zoo.rows import Row, Run, markdown, measure_row, wanted
+from tools.benchmarks.zoo.rows import Row, Run, markdown, measure_named, wanted
 
 __all__ = ["main"]
 
@@ -31,23 +32,33 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--models", type=Path, default=Path("build/zoo"), metavar="FOLDER", help="where models go")
     parser.add_argument("--seconds", type=float, default=1200.0, help="that a conversion may take (default 1200)")
     parser.add_argument("--megabytes", type=float, default=10000.0, help="of data that a process may hold (default 10000)")
+    add_worker_flags(parser, jobs=0, pieces="rows")
     parser.add_argument("--table", action="store_true", help="measure nothing, print the rows that are there")
     return parser.parse_args(arguments)
 
 
 def _run(flags: argparse.Namespace) -> None:
+    workers = workers_of(flags)
     rows = read_rows(flags.out, Row)
     if not flags.table:
         flags.models.mkdir(parents=True, exist_ok=True)
-        run = Run(flags.models, flags.data, flags.samples, flags.seconds, flags.megabytes)
+        data = None if flags.data is None else flags.data.resolve()  # a worker may stand in another folder
+        run = Run(flags.models.resolve(), data, flags.samples, flags.seconds, flags.megabytes)
         done = {row.key for row in rows}
-        for entry, how in wanted(NETWORKS, flags.only, flags.exporters):
-            if (entry.name, how.exporter, BATCHES[how.open_batch]) not in done:
-                row = measure_row(run, entry, how)
-                append_row(flags.out, row)
-                rows.append(row)
-                print_line(f"{' '.join(row.key)}: exit {row.exit} {row.reason}")
+        asked = [(entry.name, how) for entry, how in wanted(NETWORKS, flags.only, flags.exporters)]
+        missing = [(name, how) for name, how in asked if (name, how.exporter, BATCHES[how.open_batch]) not in done]
+        for _, row in as_done(measure_named, run, missing, workers, files=_files(data), name=lambda piece: piece[0]):
+            append_row(flags.out, row)
+            rows.append(row)
+            print_line(f"{' '.join(row.key)}: exit {row.exit} {row.reason}")
     print_line(markdown(rows))
+
+
+def _files(data: Path | None) -> list[Path]:
+    """What measuring reads; a folder counts with all that is in it."""
+    if data is None:
+        return []
+    return [path for path in data.rglob("*") if path.is_file()] if data.is_dir() else [data]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -5,15 +5,15 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from tools.benchmarks.tree import described_tree
 from tools.benchmarks.zoo.export import BATCHES
-from tools.benchmarks.zoo.networks import ALL_FOUR, COMBINATIONS, Entry, How
+from tools.benchmarks.zoo.networks import ALL_FOUR, COMBINATIONS, NETWORKS, Entry, How
 from tools.processes import Ended, run_limited
 
-__all__ = ["Row", "Run", "markdown", "measure_row", "wanted"]
+__all__ = ["Row", "Run", "markdown", "measure_named", "measure_row", "wanted"]
 
 _ROOT = Path(__file__).parents[3]
 _EXPORT_SECONDS, _JUDGE_SECONDS = 600.0, 900.0
@@ -76,6 +76,7 @@ class Run:
         samples: how many calibrate.
         seconds: that a conversion may take.
         megabytes: that any step may hold.
+        tree: of this project, as git describes it.
     """
 
     folder: Path
@@ -83,6 +84,7 @@ class Run:
     samples: int
     seconds: float
     megabytes: float
+    tree: str = field(default_factory=described_tree)
 
 
 def wanted(entries: Sequence[Entry], pattern: str, exporters: Sequence[str]) -> list[tuple[Entry, How]]:
@@ -94,9 +96,16 @@ def wanted(entries: Sequence[Entry], pattern: str, exporters: Sequence[str]) -> 
     return found
 
 
+def measure_named(run: Run, piece: tuple[str, How]) -> Row:
+    """The row of a network that is given by its name, as those that build networks do not travel between processes."""
+    name, how = piece
+    return measure_row(run, next(entry for entry in NETWORKS if entry.name == name), how)
+
+
 def measure_row(run: Run, entry: Entry, how: How) -> Row:
     """Export, convert by default and judge; whatever goes wrong is a row that says so."""
-    row = Row(entry.name, how.exporter, BATCHES[how.open_batch], tree=described_tree())
+    row = Row(entry.name, how.exporter, BATCHES[how.open_batch], tree=run.tree)
+    run.folder.mkdir(parents=True, exist_ok=True)  # it may not be there on another machine
     stem = "_".join(row.key).replace(" ", "_")
     source, converted, report = (run.folder / f"{stem}{ending}" for ending in (".onnx", "_int8.onnx", ".json"))
     for path in (source, converted, report):
@@ -106,7 +115,7 @@ def measure_row(run: Run, entry: Entry, how: How) -> Row:
         return replace(row, exit="export", reason=exported.complaint)
     calib = [] if run.calib is None else ["--calib", str(run.calib)]
     same = [*calib, "--samples", str(run.samples)]
-    done = _python(run, "convert.py", str(source), str(converted), "--json", str(report), *same, seconds=run.seconds)
+    done = _python(run, "-m", "converter", str(source), str(converted), "--json", str(report), *same, seconds=run.seconds)
     row = _converted(row, done, report)
     judged = _python(run, "-m", "tools.benchmarks.zoo.judge", str(source), str(converted), *same, seconds=_JUDGE_SECONDS)
     return _judged(row, judged)

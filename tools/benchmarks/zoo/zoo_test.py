@@ -186,8 +186,10 @@ def test_rows_are_kept_and_only_missing_ones_measured(
         measured.append(entry.name)
         return Row(entry.name, how.exporter, "open" if how.open_batch else "1", "0", 30.0, 20.0, layers=9, layers_in_blocks=3)
 
-    monkeypatch.setattr(command, "NETWORKS", (TINY, Entry("other@32", 32, COMBINATIONS[3], Tiny)))
-    monkeypatch.setattr(command, "measure_row", measure)
+    tiny = (TINY, Entry("other@32", 32, COMBINATIONS[3], Tiny))
+    monkeypatch.setattr(command, "NETWORKS", tiny)
+    monkeypatch.setattr(rows, "NETWORKS", tiny)
+    monkeypatch.setattr(rows, "measure_row", measure)
     append_row(table, Row("tiny@32", "torchscript", "1", "5", reason="a | b"))
     words = ["--out", str(table), "--models", str(tmp_path)]
     assert command.main(words) == command.main(words) == command.main([*words, "--table"]) == 0
