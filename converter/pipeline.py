@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -31,6 +31,7 @@ from converter.diagnosis.records import Diagnosis
 from converter.emit.builder import emit
 from converter.emit.file_bytes import bytes_of
 from converter.emit.interface import describe_interface, output_codes
+from converter.emit.model_files import data_path, model_files
 from converter.emit.opset import write_in_opset
 from converter.emit.proto import as_proto
 from converter.emit.requirement import opset_of, required_runtime
@@ -39,6 +40,7 @@ from converter.forms.form import SupportedForm, UnsupportedForm
 from converter.graph.exclusions import excluded_nodes
 from converter.graph.operator_sets import CANONICAL_OPSET
 from converter.graph.source_nodes import name_after_source
+from converter.graph.weight_files import model_bytes, offload_constants, read_back, release_pages
 from converter.load.files import check_input, check_outputs, write_files
 from converter.load.metadata import class_names
 from converter.load.model import Source, load
@@ -132,7 +134,8 @@ def convert(
     progress.stage("load")
     loaded = load(source)
     _check_bound(loaded, options)
-    check_outputs(written, {f"the external data {path.name}": path for path in loaded.external})
+    both = {"the data of OUT": data_path(written["OUT"])} if loaded.weights is not None and "OUT" in written else {}
+    check_outputs(written | both, {f"the external data {path.name}": path for path in loaded.external})
     try:
         report = _converted(loaded, written, options, given, dry_run, progress)
     except ModelError as error:
@@ -146,9 +149,13 @@ def convert(
         contents["--report"] = report_page(report).encode()
     if report.mobile is not None:
         contents["--ort"] = report.mobile.content
+    files: dict[Path, bytes | Iterable[bytes]] = {written[role]: content for role, content in contents.items() if role in written}
     if report.model is not None:
-        contents["OUT"] = report.model.SerializeToString(deterministic=True)
-    write_files({written[role]: content for role, content in contents.items() if role in written})
+        if "OUT" in written:
+            files |= model_files(report.model, written["OUT"])
+        write_files(files)
+        return replace(report, model=read_back(report.model))
+    write_files(files)
     return report
 
 
@@ -174,10 +181,12 @@ def _converted(
     if dry_run:
         return _report(calibrated, planned, diagnosis=_diagnosis(calibrated, planned, progress) if diagnosed else None)
     progress.stage("emit")
-    model = emit_model(calibrated, planned)
+    model = _emitted(calibrated, planned)
     interface = _interface(source, calibrated, planned, model)
     if interface:
         progress.note(interface)
+    for read in (calibrated.canonical.model, planned.model):
+        release_pages(read)
     progress.stage("verify")
     verdict = verify_model(calibrated, planned, model, progress)
     _enforce(verdict, options)
@@ -281,6 +290,7 @@ def calibrate(source: Source, options: Options, progress: Progress = SILENT) -> 
     if options.widths.activations < CONTAINER_BITS:
         add_requantize_copies(canonical.model, excluded)
     progress.stage("observe")
+    release_pages(canonical.model)
     seen = collect_statistics(canonical.model, samples.calibration, seed=options.seed, threads=options.threads, progress=progress.step)
     losses = find_losses(canonical.model, samples.calibration, options)
     return Calibrated(source, options, target, samples, preprocess, tuple(remarks), canonical, excluded, seen, tuple(inputs), losses)
@@ -327,7 +337,7 @@ def plan_within_budget(at: Calibrated, progress: Progress = SILENT) -> tuple[Pla
     model, feeds, blocks = at.canonical.model, at.samples.calibration, _reconstruction_blocks(at)
     found = planning.search(model, at.seen, at.look, feeds, blocks, at.target, options, at.excluded, losses=at.losses, progress=progress)
     progress.stage("budget")
-    return choose_within_budget(found, lambda planned: emit_model(at, planned), metric, options.max_drop, options.max_evaluations, progress)
+    return choose_within_budget(found, lambda planned: _emitted(at, planned), metric, options.max_drop, options.max_evaluations, progress)
 
 
 def _reconstruction_blocks(at: Calibrated) -> tuple[ReconstructionBlock, ...]:
@@ -366,9 +376,15 @@ def adopt_plan(at: Calibrated, plan: Plan, where: Path | None = None) -> Planned
 
 def emit_model(at: Calibrated, planned: Planned) -> onnx.ModelProto:
     """Write the planned model as QuantizeLinear and DequantizeLinear nodes, with the source's inputs, outputs and metadata."""
+    return read_back(_emitted(at, planned))
+
+
+def _emitted(at: Calibrated, planned: Planned) -> onnx.ModelProto:
+    """The same; what a large model has left of its float weights is still in files."""
     emitted = emit(planned.model, planned.plan, {})
     restore_outputs(emitted, at.source.model, at.canonical.constants)
     write_in_opset(emitted, at.options.opset)
+    offload_constants(emitted)
     model = as_proto(emitted)
     metadata = provenance(
         at.source,
@@ -552,7 +568,7 @@ def _report(
         plan=planned.plan,
         verdict=None if result is None else result.verdict,
         float_bytes=at.source.bytes,
-        integer_bytes=0 if result is None else result.model.ByteSize(),
+        integer_bytes=0 if result is None else model_bytes(result.model),
         latency=None if result is None else result.latency,
         notes=at.remarks if result is None or not result.interface else (*at.remarks, result.interface),
         warnings=tuple(warnings),

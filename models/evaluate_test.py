@@ -16,34 +16,12 @@ from converter.errors import UsageError
 from models import evaluate as evaluate_module
 from models.evaluate import exact_setting, main, output_indices
 from models.images import LabelledImages, find_images
+from models.testing.classifier import evaluate, strongest_channel
 from models.testing.pictures import Colour, make_zip
 
 RED, GREEN, BLUE = (250, 10, 10), (10, 250, 10), (10, 10, 250)
 # Sorted, the classes are blue, green, red; the model's outputs are red, green, blue. One of the four is mislabelled.
 PICTURES: dict[str, Colour] = {"red/1.png": RED, "green/1.png": GREEN, "blue/1.png": BLUE, "blue/2.png": RED}
-
-
-def strongest_channel(
-    path: Path, *, batch: int | str = "batch", size: int | str = 4, classes: list[str] | None = None, preprocess: str | None = "unit"
-) -> Path:
-    """A classifier of red, green and blue pictures: the logits are the means of the three channels."""
-    graph = helper.make_graph(
-        [helper.make_node("ReduceMean", ["image"], ["logits"], axes=[2, 3], keepdims=0)],
-        "strongest_channel",
-        [helper.make_tensor_value_info("image", TensorProto.FLOAT, [batch, 3, size, size])],
-        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, [batch, 3])],
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-    properties = {"bridgequant.classes": json.dumps(classes)} if classes else {}
-    helper.set_model_props(model, properties | ({"bridgequant.preprocess": preprocess} if preprocess else {}))
-    onnx.save(model, path)
-    return path
-
-
-def evaluate(tmp_path: Path, model: Path, data: Path, *more: str) -> dict[str, object]:
-    assert main([str(model), "--data", str(data), "--json", str(tmp_path / "result.json"), *more]) == 0
-    report: dict[str, object] = json.loads((tmp_path / "result.json").read_text())
-    return report
 
 
 @pytest.mark.parametrize("batch", ["batch", 1, 3])

@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image
 
 from converter.budget.labels import class_of_each
+from models.imagenet import wordnet_numbers
 
 __all__ = ["LabelledImages", "find_images", "labelled_images", "load_uint8"]
 
@@ -79,12 +80,16 @@ def labelled_images(source: Path) -> LabelledImages:
 def find_images(source: Path) -> LabelledImages:
     """List images that lie in class folders, or whose names all begin with class index and WordNet number.
 
-    An example of the second kind is ``0007_n01514668_cock.jpg``; its class is called ``7``.
+    An example of the second kind is ``0007_n01514668_cock.jpg``; its class is called ``7``. Validation images of ImageNet may also lie
+    in one folder, as they are distributed, see :mod:`models.imagenet`.
 
     Raises:
-        ValueError: not a zip or folder, or the images are of neither kind.
+        ValueError: not a zip or folder, or the images are of no such kind.
     """
     entries = _image_paths(source)
+    flat = wordnet_numbers(source, entries)
+    if flat is not None:
+        return _with_labels(source, entries, flat)
     labelled = [(entry, name) for entry, name in zip(entries, class_of_each(entries), strict=True) if name]
     return _with_labels(source, [entry for entry, _ in labelled], [name for _, name in labelled]) if labelled else labelled_images(source)
 

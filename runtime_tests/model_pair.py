@@ -19,6 +19,7 @@ from converter.calibration.samples import load_samples
 from converter.diagnosis.model_file import is_quantized
 from converter.errors import ModelError, UsageError
 from converter.graph.protos import tensors_of
+from converter.graph.weight_files import in_memory
 from converter.load.external_data import load_external_data
 from converter.load.metadata import BITS, IO, TARGET
 from converter.load.model import Source, load
@@ -71,7 +72,7 @@ class ModelPair:
         if not self.takes_pixels:
             return self.floats.path
         path = folder / "normalising.onnx"
-        path.write_bytes(self.floats.model.SerializeToString(deterministic=True))
+        path.write_bytes(in_memory(self.floats.model).SerializeToString(deterministic=True))
         return path
 
     @property

@@ -11,6 +11,7 @@ from pathlib import Path
 import onnx
 
 from converter.errors import UsageError
+from converter.graph.weight_files import in_memory
 from converter.load.files import temporary_folder
 
 __all__ = ["check_command", "score_by_command"]
@@ -51,7 +52,7 @@ def score_by_command(words: Sequence[str], model: onnx.ModelProto | Path) -> flo
     """
     if isinstance(model, Path):
         return _score(words, model)
-    content = model.SerializeToString(deterministic=True)
+    content = in_memory(model).SerializeToString(deterministic=True)
     with temporary_folder(len(content)) as folder:
         path = folder / "model.onnx"
         path.write_bytes(content)

@@ -14,6 +14,7 @@ import onnx_ir as ir
 
 from converter.errors import CalibrationError
 from converter.graph.queries import constant, is_float, is_float_output
+from converter.graph.shape_inference import infer_shapes
 from converter.runtime.session import Feed, open_session, run_session
 
 __all__ = [
@@ -322,7 +323,7 @@ def _sizes(model: ir.Model, feed: Feed) -> dict[str, int]:
     del proto.graph.value_info[:]
     for output in proto.graph.output:
         output.type.tensor_type.ClearField("shape")
-    inferred = onnx.shape_inference.infer_shapes(proto, data_prop=True)
+    inferred = infer_shapes(proto)
     values = (*inferred.graph.input, *inferred.graph.value_info, *inferred.graph.output)
     shapes = {v.name: [d.dim_value for d in v.type.tensor_type.shape.dim] for v in values}
     return {name: 4 * math.prod(shape) for name, shape in shapes.items() if all(shape)}

@@ -38,6 +38,7 @@ from converter.canonicalise.transpose_chains import rearrange
 from converter.errors import ModelError
 from converter.graph.builder import remove_dead
 from converter.graph.operator_sets import CANONICAL_OPSET
+from converter.graph.weight_files import offload_constants
 from converter.runtime.session import Feed
 from converter.targets import DEFAULT_TARGET, Target, find_target
 
@@ -160,6 +161,7 @@ def canonicalise(model: onnx.ModelProto, feeds: Sequence[Feed], target: Target |
     current, counts = _read(start), {}
     for name, step in _STEPS.items():
         current, counts[name] = step(current, target)
+        offload_constants(current)
     found = _difference(current, reference)
     if not found.small:
         reference = measure_noise(reference)
@@ -205,6 +207,7 @@ def _one_by_one(start: onnx.ModelProto, reference: Reference, target: Target) ->
     for name, step in _STEPS.items():
         before = ir.to_proto(current)
         candidate, count = step(current, target)
+        offload_constants(candidate)
         found = _difference(candidate, reference)
         error, edge = found.decisive
         rewrites.append(Rewrite(name, count, found.small, error, edge))

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import onnx
 
+from converter.graph.weight_files import model_bytes
 from converter.plan.records import Plan
 
 __all__ = ["FileBytes", "FloatConstant", "bytes_of"]
@@ -83,7 +84,7 @@ def bytes_of(model: onnx.ModelProto, plan: Plan, to_save: int = 0) -> FileBytes:
     found = [_constant(name, size, readers.get(name), plan) for name, size in in_float.items()]
     found.sort(key=lambda each: (-each.bytes, each.name))
     others = sum(sizes.values()) - in_8_bits - sum(in_float.values())
-    graph = model.ByteSize() - sum(sizes.values())
+    graph = model_bytes(model) - sum(sizes.values())
     return FileBytes(in_8_bits, sum(in_float.values()), others, graph, len(plan.stored), to_save, tuple(found[:_MOST_LISTED]))
 
 

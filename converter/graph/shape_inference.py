@@ -8,8 +8,9 @@ import onnx
 from onnx import helper
 
 from converter.errors import ModelError
+from converter.graph.weight_files import exceeds_file, folder_of, is_in_file
 
-__all__ = ["infer_shapes", "without_weights"]
+__all__ = ["check_model", "infer_shapes", "without_weights"]
 
 _HEAVY = 1 << 12
 """Bytes above which an initializer is kept out of calls that only look at shapes."""
@@ -28,9 +29,26 @@ def infer_shapes(model: onnx.ModelProto) -> onnx.ModelProto:
         raise ModelError(f"shapes cannot be inferred: {first}") from error
 
 
+def check_model(model: onnx.ModelProto) -> None:
+    """The onnx checker; weights of a large model count as inputs, as it takes no model over 2 GB.
+
+    Raises:
+        onnx.checker.ValidationError: says what is wrong.
+    """
+    if folder_of(model) is None and not exceeds_file(model):
+        onnx.checker.check_model(model)
+    else:
+        without_weights(_checked, model)
+
+
+def _checked(model: onnx.ModelProto) -> onnx.ModelProto:
+    onnx.checker.check_model(model)
+    return model
+
+
 def without_weights(call: Callable[[onnx.ModelProto], onnx.ModelProto], model: onnx.ModelProto) -> onnx.ModelProto:
     """Call with large initializers reduced to their types, so that they are not copied to C++ and back, and put them back."""
-    heavy = [i for i in model.graph.initializer if i.ByteSize() > _HEAVY]
+    heavy = [i for i in model.graph.initializer if is_in_file(i) or i.ByteSize() > _HEAVY]
     if not heavy:
         return call(model)
     light = onnx.ModelProto(
@@ -45,7 +63,7 @@ def without_weights(call: Callable[[onnx.ModelProto], onnx.ModelProto], model: o
             input=[*model.graph.input, *(helper.make_tensor_value_info(i.name, i.data_type, list(i.dims)) for i in heavy)],
             output=model.graph.output,
             value_info=model.graph.value_info,
-            initializer=[i for i in model.graph.initializer if i.ByteSize() <= _HEAVY],
+            initializer=[i for i in model.graph.initializer if not is_in_file(i) and i.ByteSize() <= _HEAVY],
         ),
     )
     result = call(light)

@@ -6,7 +6,9 @@ import onnx
 import onnxsim
 
 from converter.errors import ModelError
+from converter.graph.shape_inference import without_weights
 from converter.graph.silence import silence
+from converter.graph.weight_files import folder_of
 
 __all__ = ["simplify"]
 
@@ -30,14 +32,21 @@ _NOT_WANTED = (
 def simplify(model: onnx.ModelProto) -> onnx.ModelProto:
     """Fold constants and BatchNorm, drop identities and the branches that are never taken; nothing is printed.
 
+    Large weights of a model that keeps them in files are left as they are, with what is computed from them.
+
     Raises:
         ModelError: onnxsim fails.
     """
     try:
         with silence():
-            simplified, _ = onnxsim.simplify(model, check_n=0, certify=False, skipped_optimizers=list(_NOT_WANTED))
+            simplified = _simplified(model) if folder_of(model) is None else without_weights(_simplified, model)
     except Exception as error:  # C++ below, which raises whatever it likes
         first = next(iter(str(error).strip().splitlines()), type(error).__name__)[:200]
         raise ModelError(f"onnxsim cannot simplify the model: {first}") from error
-    result: onnx.ModelProto = simplified
+    return simplified
+
+
+def _simplified(model: onnx.ModelProto) -> onnx.ModelProto:
+    result: onnx.ModelProto
+    result, _ = onnxsim.simplify(model, check_n=0, certify=False, skipped_optimizers=list(_NOT_WANTED))
     return result

@@ -9,10 +9,20 @@ import pytest
 from onnx import TensorProto, helper
 
 from converter.errors import ModelError
+from converter.graph import weight_files
 from converter.load.model import load
 from converter.testing.models import make_model
 
 DATA = "weights.bin"
+
+
+@pytest.fixture(autouse=True, params=["in memory", "in files"])
+def place(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Where weights are kept: a large model is refused in the same words as any other."""
+    if request.param == "in files":
+        monkeypatch.setattr(weight_files, "MOST_IN_MEMORY", 0)
+        monkeypatch.setattr(weight_files, "_SMALL", 0)
+    return str(request.param)
 
 
 def save(folder: Path, *, constant: bool = False) -> Path:
@@ -61,7 +71,7 @@ def test_external_data_is_read_and_counted(tmp_path: Path, constant: bool) -> No
     assert source.bytes == path.stat().st_size + 80
     assert source.external == (tmp_path.resolve() / DATA,)
     tensor = source.model.graph.node[0].attribute[0].t if constant else source.model.graph.initializer[0]
-    assert np.array_equal(onnx.numpy_helper.to_array(tensor).ravel(), np.arange(16))
+    assert np.array_equal(weight_files.array_of(tensor).ravel(), np.arange(16))
 
 
 def test_data_are_looked_for_beside_the_model_not_in_the_working_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -69,7 +79,7 @@ def test_data_are_looked_for_beside_the_model_not_in_the_working_folder(tmp_path
     (tmp_path / DATA).write_bytes(bytes(80))
     monkeypatch.chdir(tmp_path)
     source = load(Path("model/in.onnx"))
-    assert onnx.numpy_helper.to_array(source.model.graph.initializer[0])[3, 3] == 15
+    assert weight_files.array_of(source.model.graph.initializer[0])[3, 3] == 15
     assert refusal_after_removal(path).startswith("external data file 'weights.bin' is missing")
 
 

@@ -10,7 +10,7 @@ import os
 import platform
 import stat
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from converter.errors import ModelError, UsageError
@@ -42,7 +42,8 @@ def check_input(path: Path) -> None:
         if _is_special(path):
             raise ModelError("the input is a pipe or a device, not a file", where=str(path), hint="save the model to a file first")
         if path.stat().st_size >= _LONGEST_MODEL:
-            raise ModelError("models over 2 GB are not supported", where=str(path), hint="convert a smaller model")
+            hint = "save it again with onnx.save(model, path, save_as_external_data=True)"
+            raise ModelError("files over 2 GB are no ONNX; a larger model has its weights in a file beside it", where=str(path), hint=hint)
         if not os.access(path, os.R_OK):
             raise ModelError("the input file cannot be read", where=str(path), hint="check its permissions")
     except OSError as error:
@@ -142,8 +143,10 @@ def _is_running(process: int) -> bool:
     return True
 
 
-def write_files(contents: Mapping[Path, bytes]) -> None:
+def write_files(contents: Mapping[Path, bytes | Iterable[bytes]]) -> None:
     """Write temporary files beside all of them and rename these in order, so that each is replaced whole or not at all.
+
+    What is too large to be held at once comes in parts.
 
     Those that killed processes of this machine left behind are removed.
 
@@ -156,7 +159,8 @@ def write_files(contents: Mapping[Path, bytes]) -> None:
             target = path.resolve()
             try:
                 if _is_special(target):
-                    target.write_bytes(data)
+                    with open(target, "wb") as file:
+                        file.writelines(_parts(data))
                     continue
                 # known before it exists: an interruption at any moment leaves nothing behind
                 staged[target] = target.with_name(f"{_temporary(target)}.{os.getpid()}.tmp")
@@ -206,11 +210,15 @@ def temporary_folder(size: int) -> Iterator[Path]:
         yield Path(folder.name)
 
 
-def _write_new(temporary: Path, data: bytes, like: Path) -> None:
+def _parts(data: bytes | Iterable[bytes]) -> Iterable[bytes]:
+    return [data] if isinstance(data, bytes) else data
+
+
+def _write_new(temporary: Path, data: bytes | Iterable[bytes], like: Path) -> None:
     """Write a file under its temporary name and flush it to the disk, with the permissions of the one it will replace."""
     temporary.unlink(missing_ok=True)
     with open(temporary, "xb") as file:
-        file.write(data)
+        file.writelines(_parts(data))
         file.flush()
         os.fsync(file.fileno())
     if like.exists():

@@ -7,6 +7,7 @@ import onnx
 from onnx import AttributeProto, GraphProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
 from converter.graph.protos import graphs_of, names_in, nodes_of, refill, tensors_of, unused_name
+from converter.graph.weight_files import array_of
 
 __all__ = ["widen_halves"]
 
@@ -26,7 +27,7 @@ def widen_halves(model: onnx.ModelProto) -> bool:
     """
     tensors = [t for t in tensors_of(model) if t.data_type in _HALVES]
     for tensor in tensors:
-        tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor).astype(np.float32), tensor.name))
+        tensor.CopyFrom(numpy_helper.from_array(array_of(tensor).astype(np.float32), tensor.name))
     attributes = [a for n in nodes_of(model) if n.op_type != "BitCast" for a in n.attribute if _names_half(a)]
     for attribute in attributes:
         attribute.i = TensorProto.FLOAT

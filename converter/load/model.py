@@ -12,7 +12,9 @@ from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from onnx import TensorProto
 
 from converter.errors import ModelError
+from converter.graph import weight_files
 from converter.graph.protos import tensors_of
+from converter.graph.weight_files import WeightFolder, memory_bytes, offload
 from converter.load.control_flow import refuse_lasting_control_flow
 from converter.load.external_data import load_external_data
 from converter.load.files import check_input
@@ -82,6 +84,7 @@ class Source:
         metadata: ``metadata_props``, in order.
         external: files with external data, read into the model.
         notes: sentences that the user should read about what was done to the model.
+        weights: where the weights of a large model lie, which is there as long as this is; None if they are in the model.
     """
 
     path: Path
@@ -93,6 +96,7 @@ class Source:
     metadata: dict[str, str]
     external: tuple[Path, ...] = ()
     notes: tuple[str, ...] = ()
+    weights: WeightFolder | None = None
 
     @property
     def opset(self) -> int:
@@ -112,7 +116,8 @@ def load(given: str | Path | onnx.ModelProto) -> Source:
     refuse_damaged_names(path, model)
     if path is GIVEN:
         _refuse_external_data(model)
-    files = load_external_data(path, model, list(tensors_of(model)))
+    folders: list[WeightFolder] = []
+    files = load_external_data(path, model, list(tensors_of(model)), lambda: _new_folder(folders))
     spell_standard_domain(path, model)
     drop_unused_functions(model)
     notes = [_READ] if read_stored_integers(model) else []
@@ -127,6 +132,8 @@ def load(given: str | Path | onnx.ModelProto) -> Source:
     if not inputs:
         raise ModelError("the model has no inputs, it is a constant", where=str(path), hint="export the model again")
     notes += [_WIDENED] if widen_halves(model) else []
+    if folders or memory_bytes(model) > weight_files.MOST_IN_MEMORY:  # what was widened or computed meanwhile, and what a single file holds
+        model = offload(model, folders[0].path if folders else _new_folder(folders))
     refuse_lasting_control_flow(path, model)
     return Source(
         path=path,
@@ -138,6 +145,7 @@ def load(given: str | Path | onnx.ModelProto) -> Source:
         metadata={p.key: p.value for p in model.metadata_props},
         external=files,
         notes=tuple(notes),
+        weights=folders[0] if folders else None,
     )
 
 
@@ -156,6 +164,11 @@ def load_as_it_is(path: Path) -> Source:
     size = len(data) + sum(file.stat().st_size for file in files)
     metadata = {entry.key: entry.value for entry in model.metadata_props}
     return Source(path, model, hashlib.sha256(data).hexdigest(), size, inputs, outputs, metadata, files)
+
+
+def _new_folder(folders: list[WeightFolder]) -> Path:
+    folders.append(WeightFolder())
+    return folders[0].path
 
 
 def _read(path: Path) -> bytes:

@@ -15,6 +15,8 @@ from onnx import AttributeProto, FunctionProto, GraphProto, NodeProto, TensorPro
 from converter.errors import ModelError
 from converter.graph.operator_sets import PRODUCTS, RECURRENT, VIEWS
 from converter.graph.protos import graphs_of, nodes_of
+from converter.graph.shape_inference import check_model
+from converter.graph.weight_files import array_of
 from converter.load import metadata
 
 __all__ = [
@@ -164,7 +166,7 @@ def _refuse_bad_weights(path: Path, model: onnx.ModelProto) -> None:
 def _check_constant(path: Path, graph: GraphProto | FunctionProto, tensor: TensorProto, name: str, kind: str) -> None:
     where = f"{path}, tensor '{name}'"
     try:
-        array = numpy_helper.to_array(tensor)
+        array = array_of(tensor)
     except (ValueError, TypeError, KeyError) as error:
         raise ModelError(f"{kind} '{name}' is damaged: {error}", where=where, hint="export the model again") from None
     if tensor.data_type not in _FLOATS:
@@ -219,7 +221,7 @@ def refuse_invalid(path: Path, model: onnx.ModelProto) -> None:
     """
     refuse_large(path, model)
     try:
-        onnx.checker.check_model(_without_deprecated(model))
+        check_model(_without_deprecated(model))
     except (onnx.checker.ValidationError, UnicodeDecodeError) as error:
         first = str(error).strip().splitlines()[0][:200]
         raise ModelError(f"the model is not valid ONNX: {first}", where=str(path), hint="export the model again") from None

@@ -7,6 +7,7 @@ fewer than 8 bits lives in an 8-bit container and uses only part of its range.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -22,6 +23,9 @@ SMALLEST_SCALE = 2.0**-40
 
 _SMALLEST_ALLOWED = 2.0**-60
 """Down to here a grid may be rescaled: the product of two such scales is still a normal number."""
+
+_NUMBERS_AT_ONCE = 1 << 22
+"""Of an array that is quantized: more than layers of small networks have, and little beside the weights of large ones."""
 
 
 @dataclass(frozen=True)
@@ -148,16 +152,38 @@ def symmetric_params(magnitude: npt.ArrayLike, *, bits: int, axis: int | None = 
 
 def quantize(x: FloatArray, grid: QuantParams) -> npt.NDArray[np.int8 | np.uint8]:
     """Real numbers to codes in the grid's container; same shape."""
-    scale, zero_point = grid.per_channel(x.ndim)
-    with np.errstate(over="ignore"):  # far beyond the range: infinity is clipped like any other number
-        codes = np.rint(x.astype(np.float32) / scale) + zero_point
-    return np.asarray(np.clip(codes, grid.qmin, grid.qmax)).astype(grid.dtype)
+
+    def some(x: npt.NDArray[Any], scale: npt.NDArray[Any], zero_point: npt.NDArray[Any]) -> npt.NDArray[np.int8 | np.uint8]:
+        with np.errstate(over="ignore"):  # far beyond the range: infinity is clipped like any other number
+            codes = np.rint(x.astype(np.float32) / scale) + zero_point
+        return np.asarray(np.clip(codes, grid.qmin, grid.qmax)).astype(grid.dtype)
+
+    return _in_slabs(some, x, grid, grid.dtype)
 
 
 def dequantize(codes: npt.NDArray[Any], grid: QuantParams) -> npt.NDArray[np.float32]:
     """Codes to real numbers, float32; same shape."""
-    scale, zero_point = grid.per_channel(codes.ndim)
-    return np.asarray((codes.astype(np.int32) - zero_point).astype(np.float32) * scale)
+
+    def some(codes: npt.NDArray[Any], scale: npt.NDArray[Any], zero_point: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+        return np.asarray((codes.astype(np.int32) - zero_point).astype(np.float32) * scale)
+
+    return _in_slabs(some, codes, grid, np.dtype(np.float32))
+
+
+def _in_slabs(function: Callable[..., npt.NDArray[Any]], x: npt.NDArray[Any], grid: QuantParams, dtype: npt.DTypeLike) -> npt.NDArray[Any]:
+    """Apply an elementwise function of numbers, scales and zero points to a few rows at a time of a large array: what it computes on
+    the way would be many times as large.
+    """
+    scale, zero_point = grid.per_channel(x.ndim)
+    if x.size <= _NUMBERS_AT_ONCE or x.ndim == 0:
+        return function(x, scale, zero_point)
+    scales, zero_points = np.broadcast_to(scale, x.shape), np.broadcast_to(zero_point, x.shape)
+    result = np.empty(x.shape, dtype)
+    step = max(1, _NUMBERS_AT_ONCE * len(x) // x.size)
+    for start in range(0, len(x), step):
+        rows = slice(start, start + step)
+        result[rows] = function(x[rows], scales[rows], zero_points[rows])
+    return result
 
 
 def fake_quantize(x: FloatArray, grid: QuantParams) -> npt.NDArray[np.float32]:

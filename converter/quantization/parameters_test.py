@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from converter.quantization import parameters
 from converter.quantization.parameters import (
     SMALLEST_SCALE,
     QuantParams,
@@ -187,3 +188,15 @@ def test_a_grid_is_never_rescaled_wrongly_in_silence() -> None:
 @pytest.mark.parametrize(("bits", "signed", "reduced_range"), [(8, True, False), (8, False, False), (7, True, True), (4, False, True)])
 def test_grids_narrower_than_their_container_say_so(bits: int, signed: bool, reduced_range: bool) -> None:
     assert QuantParams((1.0,), (0,), bits, signed).reduced_range is reduced_range
+
+
+@pytest.mark.parametrize("axis", [None, 0, 1])
+def test_large_arrays_are_quantized_some_rows_at_a_time_with_the_same_result(axis: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    x = np.random.default_rng(0).standard_normal((7, 3, 2)).astype(np.float32)
+    rest = tuple(i for i in range(3) if i != axis)
+    grid = symmetric_params(np.abs(x).max(axis=rest if axis is not None else None), bits=8, axis=axis)
+    whole = quantize(x, grid), fake_quantize(x, grid)
+    monkeypatch.setattr(parameters, "_NUMBERS_AT_ONCE", 12)
+    parts = quantize(x, grid), fake_quantize(x, grid)
+    for one, other in zip(whole, parts, strict=True):
+        assert np.array_equal(one, other) and one.dtype == other.dtype

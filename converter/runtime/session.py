@@ -13,6 +13,7 @@ import onnx
 import onnxruntime
 
 from converter.errors import ModelError
+from converter.graph.weight_files import WeightFolder, exceeds_file, folder_of, offload, with_relative_places
 from converter.quantization.output_codes import output_grids, with_numbers
 
 __all__ = ["Feed", "first_line", "open_session", "run_model", "run_session"]
@@ -35,6 +36,10 @@ _RUNTIME_ERRORS = (
 _SPINNING = "session.intra_op.allow_spinning"
 """Threads that wait for the next operator by spinning take a processor from whoever else could use it, and slow each other down
 where several processes share a few. Where time is measured it stays as it is on a device."""
+
+_WEIGHT_FOLDER = "session.model_external_initializers_file_folder_path"
+_OPTIMISED_WEIGHTS = "session.optimized_model_external_initializers_file_name"
+_NO_COPIES = "session.disable_prepacking"
 
 _PLACES = (r"Name:'([^']+)'", r"node with name '([^']+)'", r"Node \(([^)]+)\)", r'In Node, \("([^"]+)"')
 """How the runtime's messages name the node they speak of."""
@@ -81,11 +86,34 @@ def open_session(
     if profile_prefix is not None:
         options.enable_profiling = True
         options.profile_file_prefix = str(profile_prefix)
-    content = str(model) if isinstance(model, Path) else model.SerializeToString()
+    content, folder, weights = _content(model)
+    if folder is not None:
+        options.add_session_config_entry(_WEIGHT_FOLDER, str(folder))
+        if optimised_path is not None and optimised_path.suffix == ".onnx":
+            options.add_session_config_entry(_OPTIMISED_WEIGHTS, f"{optimised_path.name}.data")
+        if not spinning:  # where time is measured, weights are copied into the order that is fastest
+            options.add_session_config_entry(_NO_COPIES, "1")
     try:
         return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"], disabled_optimizers=list(without))
     except _RUNTIME_ERRORS as error:
         raise ModelError(f"ONNX Runtime does not load the model: {first_line(error)}", where=_place(error)) from error
+    finally:
+        del weights  # the session has mapped the files
+
+
+def _content(model: onnx.ModelProto | Path) -> tuple[str | bytes, Path | None, WeightFolder | None]:
+    """What the runtime opens, the folder of its large weights, and the owner of that folder if it is for this session alone."""
+    if isinstance(model, Path):
+        return str(model), None, None
+    folder, own = folder_of(model), None
+    if exceeds_file(model):
+        if folder is None:
+            own = WeightFolder()
+            folder = own.path
+        model = offload(model, folder)
+    if folder is None:
+        return model.SerializeToString(), None, None
+    return with_relative_places(model).SerializeToString(), folder, own
 
 
 def run_session(session: Any, feed: Feed, outputs: Sequence[str] | None = None) -> dict[str, npt.NDArray[Any]]:

@@ -10,11 +10,13 @@ many samples at once, takes them one by one.
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import onnx_ir as ir
 import torch
 
@@ -107,13 +109,21 @@ def network_of(model: ir.Model, only: Collection[str] | None = None) -> Network:
         for value in node.inputs:
             array = constant(value)
             if value is not None and array is not None:
-                constants[str(value.name)] = torch.from_numpy(np.array(array))
+                on_file = isinstance(value.const_value, ir.ExternalTensor)
+                constants[str(value.name)] = _on_file(array) if on_file else torch.from_numpy(np.array(array))
         inputs = tuple("" if v is None else str(v.name) for v in node.inputs)
         op_type, attrs = ("Identity", {}) if narrows_output(node) else (node.op_type, attributes(node))
         steps.append(Step(str(node.name), op_type, inputs, tuple(str(v.name or "") for v in node.outputs), attrs))
     names = tuple(str(v.name) for v in model.graph.inputs)
     known = all(torch_ops.known(step.op_type) for step in steps)
     return Network(tuple(steps), constants, names, tuple(str(v.name) for v in model.graph.outputs), one_by_one=not known)
+
+
+def _on_file(array: npt.NDArray[Any]) -> Tensor:
+    """A tensor on a file that is mapped into memory, not a copy; it must not be written to."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # says just that
+        return torch.from_numpy(array)
 
 
 def sized(network: Network, shapes: Mapping[str, Sequence[int]]) -> Network:

@@ -98,7 +98,7 @@ def integer_products(
     optimised = folder / "optimised.onnx"
     session = open_session(model, threads=1, settings=settings, optimised_path=optimised, profile_prefix=folder / "profile")
     ran = [(event["args"]["op_name"], event["name"].removesuffix(_SUFFIX)) for event in profile(session, feed)]
-    source_nodes = _source_nodes(model, onnx.load(optimised), names)
+    source_nodes = _source_nodes(model, onnx.load(optimised, load_external_data=False), names)
     found = frozenset(source_nodes[kernel] for op_type, kernel in ran if op_type in INTEGER_PRODUCTS and kernel in source_nodes)
     return found, dict(sorted(Counter(op_type for op_type, _ in ran).items(), key=lambda item: (-item[1], item[0])))
 

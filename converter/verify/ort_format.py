@@ -21,6 +21,7 @@ import numpy.typing as npt
 import onnx
 
 from converter.errors import ModelError, VerificationError
+from converter.graph.weight_files import model_bytes
 from converter.load.files import temporary_folder
 from converter.runtime.session import Feed, open_session, run_session
 from converter.targets import Target
@@ -52,7 +53,7 @@ def ort_format(model: onnx.ModelProto, target: Target, feed: Feed, kernels: Mapp
         UsageError: there is no room for temporary files.
     """
     settings = {"session.qdqisint8allowed": str(int(target.signed_activations))}
-    with temporary_folder(4 * model.ByteSize()) as folder:
+    with temporary_folder(4 * model_bytes(model)) as folder:
         path = folder / "model.ort"
         try:
             session = open_session(model, threads=1, settings={**settings, **_FORMAT}, optimised_path=path, without=_LAYOUTS)

@@ -14,6 +14,8 @@ import onnx_ir as ir
 
 from converter.errors import ModelError, VerificationError
 from converter.forms.form import SupportedForm, UnsupportedForm
+from converter.graph.shape_inference import check_model
+from converter.graph.weight_files import model_bytes
 from converter.load.files import temporary_folder
 from converter.load.model import Source
 from converter.plan.records import Plan
@@ -96,13 +98,15 @@ def verify(
     for feed in feeds:
         wanted.append(run_session(floats, feed))
         progress.step(len(wanted), runs)
+    del floats  # sessions of large models
     try:
-        onnx.checker.check_model(proto)
+        check_model(proto)
         session = open_session(proto, threads=threads, settings=settings)
         got = []
         for feed in feeds:
             got.append(run_session(session, feed))
             progress.step(len(feeds) + len(got), runs)
+        del session
     except (ModelError, onnx.checker.ValidationError) as error:
         what = error.what if isinstance(error, ModelError) else str(error).strip().splitlines()[0]
         raise VerificationError(f"the emitted model does not run: {what}", where=getattr(error, "where", "")) from error
@@ -115,7 +119,7 @@ def verify(
     _check_parity(parity, qualities)
     _check_constants({o.name for o in source.outputs} - {str(v.name) for v in canonical.graph.outputs}, wanted, got)
     progress.part("kernels", _SIMULATED, 1.0)
-    with temporary_folder(2 * proto.ByteSize()) as folder:
+    with temporary_folder(2 * model_bytes(proto)) as folder:
         integer_coverage = measure_integer_coverage(proto, plan, offers, feeds[0], settings, folder)
     return Verdict(qualities, parity.db, parity.reference, integer_coverage, len(feeds), parity.agreement)
 

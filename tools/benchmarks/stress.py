@@ -19,7 +19,9 @@ import onnx_ir as ir
 from converter.calibration.observer import collect_statistics
 from converter.canonicalise import canonicalise
 from converter.cli.command import Parser, exit_code, print_line
+from converter.emit.model_files import model_files
 from converter.errors import UsageError, VerificationError
+from converter.graph.weight_files import in_memory
 from converter.load.files import check_input, check_outputs, write_files
 from converter.load.model import load
 from converter.runtime.session import Feed, open_session, run_session
@@ -75,7 +77,7 @@ def stress(path: Path, *, spread: float = DEFAULT_SPREAD, seed: int = 0) -> Stre
     reach = np.log(spread) / 2
     equalizations = {name: Equalization(tuple(np.exp(generator.uniform(-reach, reach, site.channels)))) for name, site in sites.items()}
     stressed = apply_equalizations(model, sites, equalizations)
-    proto: onnx.ModelProto = ir.to_proto(stressed)
+    proto = in_memory(ir.to_proto(stressed))
     onnx.helper.set_model_props(proto, source.metadata)
     error = _error(source.model, proto, feeds)
     if not error <= _LARGEST_ERROR:
@@ -132,7 +134,7 @@ def _run(arguments: Sequence[str] | None) -> None:
     check_input(flags.source)
     check_outputs({"OUT": flags.output}, {"IN": flags.source})
     result = stress(flags.source, spread=flags.spread, seed=flags.seed)
-    write_files({flags.output: result.model.SerializeToString(deterministic=True)})
+    write_files(model_files(result.model, flags.output))
     print_line(
         f"{result.sites} sites rescaled; largest channel range over the median one, median of the sites: "
         f"{result.before:.1f} before, {result.after:.1f} after; outputs differ by {result.error:.1e}"

@@ -83,7 +83,11 @@ def _reach(site: EqualizationSite, nodes: Mapping[str, ir.Node], power: int) -> 
         array = constant(inputs[scaling.index]) if len(inputs) > scaling.index else None
         if array is None:
             continue
-        channels, powers, sizes = np.broadcast_arrays(scaling.channels, scaling.powers, np.abs(array.astype(np.float64)))
+        channels, powers = np.broadcast_arrays(scaling.channels, scaling.powers)
+        channels, powers = (part.reshape((1,) * (array.ndim - part.ndim) + part.shape) for part in (channels, powers))
+        alike = tuple(axis for axis, size in enumerate(channels.shape) if size == 1)  # without a copy of an array that may be large
+        sizes = np.maximum(array.max(axis=alike, keepdims=True), -array.min(axis=alike, keepdims=True)).astype(np.float64)
+        channels, powers = (np.broadcast_to(part, sizes.shape) for part in (channels, powers))
         chosen = (channels >= 0) & (powers == power)
         np.maximum.at(largest, channels[chosen], sizes[chosen])
     return largest

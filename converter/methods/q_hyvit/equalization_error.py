@@ -42,10 +42,12 @@ def extremes_of(context: AnalysisContext, names: Iterable[str], feed: Mapping[st
         return {name: (x.amin(0), x.amax(0)) for name, x in flat.items()}
 
     samples = next(iter(feed.values())).shape[0]
-    first, *others = in_order(some, range(0, samples, context.network.most_at_once), context.workers)
-    for other in others:
-        first = {n: (torch.minimum(low, other[n][0]), torch.maximum(high, other[n][1])) for n, (low, high) in first.items()}
-    return first
+    parts = in_order(some, range(0, samples, context.network.most_at_once), context.workers)
+    found = next(parts)
+    for part in parts:  # one at a time: those of all samples would be as many numbers as the tensors have on all of them
+        for name, (low, high) in part.items():
+            found[name] = torch.minimum(found[name][0], low), torch.maximum(found[name][1], high)
+    return found
 
 
 def channel_ranges(extremes: Extremes, member: Member, shape: tuple[int, ...], channels: int, power: int = 1) -> Extremes | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -13,6 +13,7 @@ import onnx_ir as ir
 from converter.graph.builder import GraphBuilder
 from converter.graph.marks import INSERTED
 from converter.graph.queries import constant
+from converter.graph.weight_files import offload_constants
 from converter.quantization.parameters import QuantParams
 from converter.transforms.equalization.site import BiasAbsorption, Equalization, EqualizationSite, Scaling, Shifting, check_equalization
 
@@ -79,7 +80,7 @@ def apply_equalizations(model: ir.Model, sites: Mapping[str, EqualizationSite], 
         for scaling in site.scalings:
             constants.rescale(scaling, scale)
     builder = GraphBuilder(result.graph)
-    constants.write(builder)
+    constants.write(builder, result)
     for name, equalization in equalizations.items():
         if sites[name].inserted:
             _insert(builder, sites[name], equalization)
@@ -87,30 +88,34 @@ def apply_equalizations(model: ir.Model, sites: Mapping[str, EqualizationSite], 
 
 
 class _Constants:
-    """Constant operands under change, by node name and input index, in float64."""
+    """Changes of constant operands, by node name and input index; they are carried out in float64, one constant after the other."""
 
     def __init__(self, nodes: Mapping[str, ir.Node]) -> None:
         self.nodes = nodes
-        self.arrays: dict[tuple[str, int], Array] = {}
+        self.changes: dict[tuple[str, int], list[Callable[[Array | None], Array]]] = {}
 
     def get(self, node: str, index: int) -> Array | None:
-        if (node, index) in self.arrays:
-            return self.arrays[node, index]
         inputs = self.nodes[node].inputs
-        array = constant(inputs[index]) if len(inputs) > index else None
-        return None if array is None else array.astype(np.float64)
+        stored = constant(inputs[index]) if len(inputs) > index else None
+        array = None if stored is None else stored.astype(np.float64)
+        for change in self.changes.get((node, index), []):
+            array = change(array)
+        return array
+
+    def change(self, node: str, index: int, change: Callable[[Array | None], Array]) -> None:
+        self.changes.setdefault((node, index), []).append(change)
 
     def add(self, node: str, index: int, numbers: Array) -> None:
-        old = self.get(node, index)
-        self.arrays[node, index] = numbers if old is None else old + numbers
+        self.change(node, index, lambda old: numbers if old is None else old + numbers)
 
     def rescale(self, scaling: Scaling, scale: Array) -> None:
-        old = self.get(scaling.node, scaling.index)
-        if old is None:
+        inputs = self.nodes[scaling.node].inputs
+        given = len(inputs) > scaling.index and constant(inputs[scaling.index]) is not None
+        if not given and (scaling.node, scaling.index) not in self.changes:
             return  # a layer without a bias
         # the powers are 1 and -1; numbers that belong to no channel of the site keep their value
         factors = np.where(scaling.channels >= 0, scale[scaling.channels] ** scaling.powers.astype(np.float64), 1.0)
-        self.arrays[scaling.node, scaling.index] = old * factors
+        self.change(scaling.node, scaling.index, lambda old: np.asarray(old) * factors)
 
     def subtract(self, shifting: Shifting, shift: Array) -> None:
         self.add(shifting.node, shifting.index, -np.where(shifting.channels >= 0, shift[shifting.channels], 0.0))
@@ -123,13 +128,17 @@ class _Constants:
             absorption.bias_node, absorption.bias_index, products.sum(axis=tuple(i for i in range(weight.ndim) if i != absorption.axis))
         )
 
-    def write(self, builder: GraphBuilder) -> None:
-        for (name, index), array in self.arrays.items():
+    def write(self, builder: GraphBuilder, model: ir.Model) -> None:
+        for name, index in self.changes:
+            array = self.get(name, index)
+            assert array is not None
             with np.errstate(over="ignore"):
                 numbers = array.astype(np.float32)
             if not np.isfinite(numbers).all():
                 raise ValueError(f"constant input {index} of operator '{name}' would leave the range of numbers")
+            del array
             _replace_constant(builder, self.nodes[name], index, numbers)
+            offload_constants(model)  # before the next one
 
 
 def _replace_constant(builder: GraphBuilder, node: ir.Node, index: int, numbers: npt.NDArray[Any]) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from converter.calibration.preprocess import apply_preprocess, parse_preprocess
+from converter.emit.model_files import model_files
 from converter.errors import UsageError
 from converter.load.files import write_files
 from converter.load.metadata import PREPROCESS
@@ -44,7 +45,7 @@ def prepare_model(name: str, folder: Path) -> Path:
         return path
     if name.endswith(STRESSED):
         made = stress(prepare_model(name.removesuffix(STRESSED), folder))
-        write_files({path: made.model.SerializeToString(deterministic=True)})
+        write_files(model_files(made.model, path))
         return path
     checkpoint = CHECKPOINTS / f"{name}.safetensors"
     if not checkpoint.exists():
