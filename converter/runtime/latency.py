@@ -1,17 +1,18 @@
-"""Latency of two models as a ratio, measured in turns in one process: absolute times mean nothing on a shared machine."""
+"""Latency of models as a ratio, measured in turns in one process: absolute times mean nothing on a shared machine."""
 
 from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import onnx
 
 from converter.runtime.session import Feed, open_session, run_session
 
-__all__ = ["LatencyRatio", "latency_ratio", "ratio_of_times"]
+__all__ = ["LatencyRatio", "latency_ratio", "ratio_of_times", "times_in_turns"]
 
 
 @dataclass(frozen=True)
@@ -34,16 +35,26 @@ class LatencyRatio:
 def latency_ratio(first: onnx.ModelProto, second: onnx.ModelProto, feed: Feed, *, threads: int = 1, seconds: float = 3.0) -> LatencyRatio:
     """Run both models in turns for about ``seconds`` and compare each pair."""
     sessions = [open_session(model, threads=threads, spinning=True) for model in (first, second)]
-    for session in sessions:
-        run_session(session, feed)
-    times: tuple[list[float], list[float]] = ([], [])
+    first_times, second_times = times_in_turns([partial(run_session, session, feed) for session in sessions], seconds=seconds)
+    return ratio_of_times(first_times, second_times)
+
+
+def times_in_turns(runs: Sequence[Callable[[], object]], *, seconds: float) -> tuple[list[float], ...]:
+    """Run each once to warm up, then all in turns for about so many seconds, at least five times and at most a thousand times.
+
+    Returns:
+        for each, the seconds that it took, in the order of the turns.
+    """
+    for run in runs:
+        run()
+    times: tuple[list[float], ...] = tuple([] for _ in runs)
     end = time.perf_counter() + seconds
     while len(times[0]) < 5 or (time.perf_counter() < end and len(times[0]) < 1000):
-        for session, taken in zip(sessions, times, strict=True):
+        for run, taken in zip(runs, times, strict=True):
             start = time.perf_counter()
-            run_session(session, feed)
+            run()
             taken.append(time.perf_counter() - start)
-    return ratio_of_times(*times)
+    return times
 
 
 def ratio_of_times(first: Sequence[float], second: Sequence[float]) -> LatencyRatio:

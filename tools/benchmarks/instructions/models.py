@@ -121,37 +121,50 @@ def float_model(shop: Workshop, network: str) -> Path:
     return path
 
 
-def our_model(shop: Workshop, network: str, target: str) -> Ours:
+def our_model(shop: Workshop, network: str, target: str, method: str | None = None) -> Ours:
     """The model that ``convert.py`` makes for a target, all else at its defaults.
+
+    Args:
+        shop: where and from what.
+        network: one of :data:`NETWORKS`, or the path of an ONNX file.
+        target: its name.
+        method: None for the default one.
 
     Raises:
         ModelError: it makes none.
     """
     source = float_model(shop, network)
-    path = shop.folder / f"{source.stem}_{target}.onnx"
+    path = shop.folder / f"{source.stem}_{'_'.join([target, *([method] if method else [])])}.onnx"
     report, calib = path.with_suffix(".json"), [] if shop.calib is None else [shop.calib]
     command = [str(_ROOT / "convert.py"), str(source), str(path), "--target", target, "--json", str(report), "--threads", "1"]
     command += [word for data in calib for word in ("--calib", str(data))]
-    _make(shop, path, command, _key(["ours", target], ["converter"], [source, *calib]))
+    command += ["--method", method] if method else []
+    _make(shop, path, command, _key(["ours", target, *([method] if method else [])], ["converter"], [source, *calib]))
     record = json.loads(report.read_text())
     return Ours(path, record["predicted"], record["predicted_float"])
 
 
-def static_model(shop: Workshop, network: str) -> Path:
-    """What ONNX Runtime's ``quantize_static`` makes of it: QDQ, int8 activations and weights, per channel, on the same samples.
+def static_model(shop: Workshop, network: str, tool: str = "ort-s8s8") -> Path:
+    """What another tool makes of it on the same samples.
+
+    Args:
+        shop: where and from what.
+        network: one of :data:`NETWORKS`, or the path of an ONNX file.
+        tool: of :data:`tools.benchmarks.real.other_tools.PEERS`; by default ONNX Runtime's ``quantize_static``: QDQ, int8 activations
+            and weights, per channel.
 
     Raises:
         ModelError: it makes none.
         CalibrationError: the samples cannot be used.
     """
     source = float_model(shop, network)
-    path = shop.folder / f"{source.stem}_quantize_static.onnx"
-    key = _key(["quantize_static"], _STATIC, [source, *([] if shop.calib is None else [shop.calib])])
+    path = shop.folder / f"{source.stem}_{'quantize_static' if tool == 'ort-s8s8' else tool}.onnx"
+    key = _key(["quantize_static" if tool == "ort-s8s8" else tool], _STATIC, [source, *([] if shop.calib is None else [shop.calib])])
     if not _made(path, key):
         calib = path.with_suffix(".npz")
         write_files({calib: _samples(source, shop.calib)})
         try:
-            command = ["-m", "tools.benchmarks.real.other_tools", "ort-s8s8", str(source), str(path), str(calib)]
+            command = ["-m", "tools.benchmarks.real.other_tools", tool, str(source), str(path), str(calib)]
             _make(shop, path, [*command, "--samples", str(Options.samples)], key)
         finally:
             calib.unlink(missing_ok=True)
