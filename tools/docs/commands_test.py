@@ -57,6 +57,7 @@ PARSED_ONLY = {
     "tools.demo": "a network from the package registry",
     "tools.docs": "a test of its own",
     "tools.fuzz": "minutes",
+    "tools.importers": "packages of others",
     "tools.profile": "minutes, and the emulated machine",
     "tools.runtimes": "every ONNX Runtime",
     "tools.web": "Node and a package of npm's",

@@ -1,0 +1,1 @@
+"""Converted files in runtimes other than ONNX Runtime."""
