@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from converter.errors import ModelError, UsageError
-from converter.system.stored_feeds import no_temporary_files
+from converter.system.temporary_files import no_temporary_files
 
 __all__ = ["check_input", "check_outputs", "meant_path", "temporary_folder", "write_files"]
 

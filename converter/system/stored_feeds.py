@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
 import threading
 from collections.abc import Iterable, Iterator, Sequence
@@ -11,9 +10,9 @@ from typing import IO, Any, overload
 import numpy as np
 import numpy.typing as npt
 
-from converter.errors import UsageError
+from converter.system.temporary_files import no_temporary_files
 
-__all__ = ["StoredFeeds", "in_bounded_memory", "no_temporary_files"]
+__all__ = ["StoredFeeds", "in_bounded_memory"]
 
 Feed = dict[str, npt.NDArray[Any]]
 Layout = tuple[tuple[str, np.dtype[Any], tuple[int, ...]], ...]
@@ -107,9 +106,3 @@ def _layout(feed: Feed) -> Layout:
 
 def _size(dtype: np.dtype[Any], shape: tuple[int, ...]) -> int:
     return dtype.itemsize * int(np.prod(shape, dtype=np.int64))
-
-
-def no_temporary_files(error: OSError) -> UsageError:
-    """What to tell when the system does not take a temporary file."""
-    what = f"temporary files cannot be written: {error.strerror or error}"
-    return UsageError(what, where=os.environ.get("TMPDIR", "the folder of temporary files"), hint="set TMPDIR to a folder with some space")
