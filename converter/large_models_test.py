@@ -71,7 +71,8 @@ def test_what_is_written_is_what_a_small_model_becomes(temporary: Path, large: P
     weight_files.MOST_IN_MEMORY = weight_files.MOST_IN_ONE_FILE = 1 << 30  # put back by the fixture
     assert main([str(large), str(tmp_path / "small.onnx"), *words]) == 0
     assert set(contents(folder)) == {"in.onnx", "in.bin", "out.onnx", "out.onnx.data"}
-    assert np.array_equal(answers(folder / "out.onnx"), answers(tmp_path / "small.onnx"))
+    # sessions over files do not lay weights out anew, so sums of float operators may differ in the last bit; a moved code would be 1e-2
+    np.testing.assert_allclose(answers(folder / "out.onnx"), answers(tmp_path / "small.onnx"), rtol=0, atol=1e-5)
     onnx.checker.check_model(folder / "out.onnx", full_check=True)
     gc.collect()
     assert not list(temporary.iterdir())

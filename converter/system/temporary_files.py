@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 from converter.errors import UsageError
 
 __all__ = ["no_temporary_files"]
