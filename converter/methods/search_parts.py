@@ -32,4 +32,6 @@ class SearchParts:
     adaptive_rounding: bool = True
     weight_correction: bool = True
     bias_correction: bool = True
+    gain: bool = False
+    low_rank: bool = False
     piecewise_linear: bool = flag(True, "q-hyvit: lines for some sigmoids")

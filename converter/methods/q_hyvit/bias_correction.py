@@ -18,7 +18,7 @@ from converter.sensitivity.curvature import backward
 from converter.torch_backend.network import Step
 from converter.torch_backend.workers import over_samples
 
-__all__ = ["Places", "certain_mean", "channels_last", "places_that_matter"]
+__all__ = ["Places", "certain_gain", "certain_mean", "channels_last", "places_that_matter"]
 
 Tensor = torch.Tensor
 
@@ -95,3 +95,32 @@ def certain_mean(errors: Tensor, weights: Tensor) -> Tensor:
     variance = without.square().sum(0) * (samples - 1) / samples
     kept = torch.where(mean.square() > variance, 1.0 - variance / mean.square(), 0.0)
     return (mean * kept).float()
+
+
+def certain_gain(wanted: Tensor, got: Tensor, weights: Tensor) -> Tensor:
+    """The slope of the weighted regression of what is wanted on what is given, shrunk to one as far as the samples disagree.
+
+    QwT-v2 (arXiv 2505.20932) fits y = g y' + b per channel in closed form; the shrinkage is that of :func:`certain_mean`.
+
+    Args:
+        wanted: float32 [samples, places, channels].
+        got: the same shape.
+        weights: not negative, the same shape.
+
+    Returns:
+        float32 [channels]; ones where the samples say nothing.
+    """
+    w, x, y = weights.double(), got.double(), wanted.double()
+    sums = torch.stack([w.sum(1), (w * x).sum(1), (w * y).sum(1), (w * x * x).sum(1), (w * x * y).sum(1)])
+    total = sums.sum(1, keepdim=True)
+    whole, without = _slope(total)[0], _slope(total - sums)
+    off, samples = whole - 1.0, sums.shape[1]
+    variance = (without - whole).square().sum(0) * (samples - 1) / samples
+    kept = torch.where(off.square() > variance, 1.0 - variance / off.square(), 0.0)
+    return (1.0 + off * kept).float()
+
+
+def _slope(sums: Tensor) -> Tensor:
+    weight, x, y, xx, xy = sums
+    spread, together = xx * weight - x * x, xy * weight - x * y
+    return torch.where(spread > 1e-12 * xx * weight, together / spread, 1.0)

@@ -28,6 +28,7 @@ def search_block(
     ranked: Mapping[str, Sequence[QuantParams]],
     grids: Mapping[str, QuantParams],
     constants: Mapping[str, Tensor],
+    vectors: Mapping[str, Tensor] | None = None,
 ) -> dict[str, QuantParams]:
     """Choose among the best grids of each activation that the block's layers read.
 
@@ -64,10 +65,18 @@ def search_block(
         rest = subnetwork(part, block.outputs, values)
         feed = {n: values[n] for n in rest.inputs}
         hooks = [on_grids(context.quantized_edges, {**chosen, owner: grid}, readers) for grid in candidates]
-        results = in_order(partial(_run, rest, feed), hooks, context.workers)
+        results = list(in_order(partial(_run, rest, feed), hooks, context.workers))
         errors = [sum(float((weights[n] * (got[n] - targets[n]).square()).double().sum()) for n in block.outputs) for got in results]
+        if vectors is not None:
+            errors = [e + _together(vectors, {n: got[n] - targets[n] for n in block.outputs}) for e, got in zip(errors, results, strict=True)]
         chosen[owner] = candidates[min(range(len(errors)), key=errors.__getitem__)]
     return {owner: chosen[owner] for owner in owners}
+
+
+def _together(vectors: Mapping[str, Tensor], errors: Mapping[str, Tensor]) -> float:
+    """Low rank: mean over probes of (v . e)^2, a sample each; FIMA-Q."""
+    sums = torch.stack([(vectors[n].flatten(2).double() * e.flatten(1).double()).sum(2) for n, e in errors.items()]).sum(0)
+    return float(sums.square().mean(0).sum())
 
 
 def _run(part: Network, feed: Mapping[str, Tensor], hook: Hook) -> dict[str, Tensor]:

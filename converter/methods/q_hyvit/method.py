@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from types import MappingProxyType
 
+import numpy as np
 import torch
 
 from converter.methods.judging.layer_readers import Reader, captured, layers_read, readers_by_owner
@@ -33,6 +34,7 @@ from converter.plan.choice import Choice
 from converter.plan.constants import codes_to_text
 from converter.plan.records import Plan, approximations_of
 from converter.quantization.parameters import QuantParams
+from converter.sensitivity.curvature import WHOLE_SAMPLES, pulled_back
 from converter.sensitivity.context import AnalysisContext, ReconstructionBlock
 from converter.torch_backend.network import Step
 from converter.torch_backend.workers import in_order
@@ -122,9 +124,10 @@ def choose(problem: Problem) -> Choice:
         state.tensors[owner] = _with_margin(problem, owner, state.tensors[owner], tensor_samples[owner])
         if owner in ranked:
             ranked[owner] = list(dict.fromkeys(_with_margin(problem, owner, grid, tensor_samples[owner]) for grid in ranked[owner]))
+    vectors = _vectors(context, [o for s in reconstruction_blocks for o in s.outputs]) if problem.parts.low_rank else None
     for done, block in enumerate(reconstruction_blocks, _ROUNDS * len(readers)):
         problem.progress(done, _ROUNDS * len(readers) + len(reconstruction_blocks))
-        state.tensors.update(search_block(context, block, fisher, ranked, state.tensors, _constants(context, state)))
+        state.tensors.update(search_block(context, block, fisher, ranked, state.tensors, _constants(context, state), vectors))
     given_up = ruins_outputs(problem, state.tensors, start.tensors)
     if given_up:
         state.tensors = dict(start.tensors)
@@ -142,6 +145,25 @@ def choose(problem: Problem) -> Choice:
         (len(blind), len(reconstructions)),
         given_up,
     )
+
+
+def _vectors(context: AnalysisContext, names: list[str]) -> dict[str, Tensor]:
+    """Probes at some tensors, float32 [probes, samples, ...]."""
+    parts: dict[str, list[Tensor]] = {n: [] for n in names}
+    for start in range(0, WHOLE_SAMPLES, context.network.chunk):
+        chunk = {n: v[start : min(start + context.network.chunk, WHOLE_SAMPLES)] for n, v in context.feed.items()}
+        if not next(iter(chunk.values())).shape[0]:
+            break
+        found: dict[str, list[Tensor]] = {n: [] for n in names}
+        values, pulled = pulled_back(
+            context.network, chunk, context.losses, (), names, 16, torch.Generator().manual_seed(context.seed + start), lambda n, g: g.clone()
+        )
+        for some in pulled:
+            for n in names:
+                found[n].append(some[n] if n in some else torch.zeros_like(values[n]))
+        for n in names:
+            parts[n].append(torch.stack(found[n]))
+    return {n: torch.cat(p, 1) for n, p in parts.items()}
 
 
 def _tensors(context: AnalysisContext, block: ReconstructionBlock) -> set[str]:
@@ -205,13 +227,19 @@ def refine(problem: Problem, plan: Plan) -> Plan:
         correction=parts.weight_correction,
         rounding=parts.adaptive_rounding,
         bias=parts.bias_correction,
+        gain=parts.gain,
         progress=problem.progress,
     )
     ops = dict(plan.ops)
     for name, layer in refined.items():
         codes = "" if layer.codes is None else codes_to_text(layer.codes.numpy())
         bias = () if layer.bias is None else tuple(float(b) for b in layer.bias)
-        ops[name] = replace(ops[name], codes=codes, bias=bias)
+        constants = ops[name].constants
+        if layer.gain is not None:
+            grid = constants[1]
+            scaled = tuple(float(np.float32(s * g)) for s, g in zip(grid.scale, layer.gain.tolist(), strict=True))
+            constants = {**constants, 1: replace(grid, scale=scaled)}
+        ops[name] = replace(ops[name], codes=codes, bias=bias, constants=constants)
     return plan.with_ops(plan.tensors, ops)
 
 

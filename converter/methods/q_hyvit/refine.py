@@ -21,7 +21,7 @@ from types import MappingProxyType
 import torch
 
 from converter.methods.judging.output_error import on_grids
-from converter.methods.q_hyvit.bias_correction import Places, certain_mean, channels_last, places_that_matter
+from converter.methods.q_hyvit.bias_correction import Places, certain_gain, certain_mean, channels_last, places_that_matter
 from converter.methods.q_hyvit.sigmoid_search import approximation_hook
 from converter.methods.q_hyvit.weight_correction import corrected_weights
 from converter.quantization.parameters import QuantParams
@@ -61,6 +61,7 @@ class Refined:
 
     codes: Tensor | None
     bias: Tensor | None
+    gain: Tensor | None = None
 
 
 def reconstruct(
@@ -72,6 +73,7 @@ def reconstruct(
     correction: bool,
     rounding: bool,
     bias: bool,
+    gain: bool = False,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> dict[str, Refined]:
     """Refine all weighted layers.
@@ -120,9 +122,15 @@ def reconstruct(
             corrected = None
             if step.name in places:
                 output = step.outputs[0]
+                by = _gain(step, real[output], coded[output], places[step.name]) if gain and weight_grids[step.name].axis is not None else None
+                if by is not None:
+                    axis = 2 if step.op_type == "Conv" else real[output].ndim - 1
+                    coded[output] = coded[output] * by.reshape(-1, *[1] * (real[output].ndim - 1 - axis))
                 coded[output], off = _corrected(step, real[output], coded[output], places[step.name])
-                corrected = network.constants[step.inputs[2]] + off
-            refined[step.name] = Refined(codes, corrected)
+                corrected = network.constants[step.inputs[2]] * (1.0 if by is None else by) + off
+                refined[step.name] = Refined(codes, corrected, by)
+            else:
+                refined[step.name] = Refined(codes, corrected)
         for name in step.inputs:
             left[name] -= 1
             if not left[name]:
@@ -213,6 +221,11 @@ def _corrected(step: Step, real: Tensor, coded: Tensor, places: Places) -> tuple
     off = _SHARE * certain_mean(errors, places.weights)
     axis = 2 if step.op_type == "Conv" else real.ndim - 1
     return coded + off.reshape(-1, *[1] * (real.ndim - 1 - axis)), off
+
+
+def _gain(step: Step, real: Tensor, coded: Tensor, places: Places) -> Tensor:
+    there, coded_there = (torch.nan_to_num(channels_last(step, x)[:, places.index], 0.0, 0.0, 0.0) for x in (real, coded))
+    return 1.0 + _SHARE * (certain_gain(there, coded_there, places.weights) - 1.0)
 
 
 def matrix_to_weight(step: Step, matrix: Tensor, shape: torch.Size) -> Tensor:
