@@ -258,7 +258,7 @@ def learn(context: AnalysisContext, plan: Plan, st: Settings, log=print, state=N
             if now < best:
                 best = now
                 best_state = [p.detach().clone() for p in params]
-    if best_state is None:
+    if best_state is None and not st.last:
         log("kept the old plan")
         return plan
     if st.last:
