@@ -34,9 +34,12 @@ def one_torch_thread() -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
-@pytest.fixture(autouse=True, scope="package")
+@pytest.fixture(autouse=True)
 def heeded_interruptions() -> Iterator[None]:
-    """Take Ctrl-C even where pytest was started in the background of a shell, which ignores it, and so would all processes of a test."""
+    """Take Ctrl-C even where pytest was started in the background of a shell, which ignores it, and so would all processes of a test.
+
+    Anew for each test, as libraries change what is done at a signal.
+    """
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)

@@ -64,7 +64,7 @@ PARSED_ONLY = {
 }
 """Modules whose commands are not run here, and what they would need."""
 
-OWN_DATA = ("$DATA", "imagenet_sample.zip", "published/", "--arm64", "--oldest")
+OWN_DATA = ("$DATA", "imagenet_sample.zip", "cls_calib.zip", "published/", "--arm64", "--oldest")
 """Commands with one of these are not run either: they need data or machines that stand-ins cannot replace."""
 
 PROGRAMS = ("python", "bridgequant", "pip", "make")
