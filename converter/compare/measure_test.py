@@ -59,7 +59,8 @@ def test_a_model_and_its_float_original(converted: Converted) -> None:
 def test_the_tensors_of_a_file_are_those_of_its_plan(converted: Converted) -> None:
     """The page of the conversion measures a simulation of the plan, this the file itself.
 
-    What the file holds with another factor in each channel, behind a layer normalization here, is rounded in other proportions.
+    What the file holds with another factor and shift in each channel, behind a layer normalization here, is rounded in other
+    proportions, and fitting them takes up to a decibel of the error along.
     """
     diagnosis = compare(converted.source, converted.all_integer, QUICK).second.diagnosis
     planned = converted.reports["all"].diagnosis
@@ -67,14 +68,13 @@ def test_the_tensors_of_a_file_are_those_of_its_plan(converted: Converted) -> No
     mine, theirs = ({t.name: t for t in d.tensors if t.kind != "weight"} for d in (diagnosis, planned))
     both = [n for n in theirs if n in mine and mine[n].params is not None and theirs[n].params is not None]
     factors = [n for n in both if mine[n].equalization == "applied"]
-    assert factors and all("LayerNormalization" in n or n.startswith("_v_") for n in factors)
-    both = [n for n in both if n not in factors]
-    assert len(both) > 15
+    assert 0 < len(factors) <= 2, "what the norm gives, and that moved in front of the layer"
     for name in both:
         assert mine[name].params.scale == pytest.approx(theirs[name].params.scale)  # type: ignore[union-attr]
-        assert mine[name].local_db == pytest.approx(theirs[name].local_db, abs=0.01)
-        assert mine[name].accumulated_db == pytest.approx(theirs[name].accumulated_db, abs=0.3), name
-        assert mine[name].clipped == pytest.approx(theirs[name].clipped, abs=1e-6)
+        assert mine[name].accumulated_db == pytest.approx(theirs[name].accumulated_db, abs=1.0 if name in factors else 0.3), name
+        if name not in factors:
+            assert mine[name].local_db == pytest.approx(theirs[name].local_db, abs=0.01)
+            assert mine[name].clipped == pytest.approx(theirs[name].clipped, abs=1e-6)
 
 
 def test_the_order_of_a_model_and_its_float_original_does_not_matter(converted: Converted) -> None:

@@ -25,6 +25,9 @@ _SUSPECT_DB = 25.0
 _GAIN_DB = 10.0
 """By so much the ratio must rise, if a factor in each channel is to explain the difference."""
 
+_SHIFT_GAIN_DB = 3.0
+"""The same of a shift beside a factor that does explain it. What a shift takes along of the error is 0.3 dB, of 32 numbers each."""
+
 _NUMBERS_EACH = 32
 """So many numbers there must be for each factor, since few are explained by any."""
 
@@ -94,11 +97,12 @@ class ChannelFactors:
         plain = decibels(*self._plain)
         best = plain
         for axes in sorted({len(channels) for channels in self.sums}):
+            gain = _GAIN_DB
             for shifted in (False, True):
                 sums = [s for channels, s in self.sums.items() if len(channels) == axes and s[0].min() >= _NUMBERS_EACH]
                 found = max((decibels(*_powers(s, shifted)) for s in sums), default=best)
-                if found >= best + _GAIN_DB:
-                    best = found
+                if found >= best + gain:
+                    best, gain = found, _SHIFT_GAIN_DB
         return best if best > plain else None
 
 
