@@ -94,7 +94,8 @@ def _note(tensors: int, lacking: int, undone: int) -> str:
     if lacking:
         parts.append(f"{lacking} of {tensors} tensors of the float model have no counterpart in the file, by name")
     if undone:
-        parts.append(f"{undone} tensors have another factor in each channel than in the float model, which was undone to compare them")
+        have = "1 tensor has" if undone == 1 else f"{undone} tensors have"
+        parts.append(f"{have} another factor in each channel than in the float model, which was undone to compare them")
     return "; ".join(parts)
 
 
