@@ -7,7 +7,7 @@ scale float32(s_x) * float32(s_w); a constant that two operators read is stored 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -57,7 +57,8 @@ class Writer:
     """Appends nodes to a new graph, in the order of the old one.
 
     ``real`` holds what stands for a value of the old graph as float numbers, ``codes`` what stands for it as integers, and
-    ``copies`` of which other value it is a copy to those who read float numbers.
+    ``copies`` of which other value it is a copy to those who read float numbers. ``moves`` holds what brings codes of a value in order
+    whose float numbers are in another, as no one but a clamp behind them reads them.
     """
 
     def __init__(self, old: ir.Graph, plan: Plan) -> None:
@@ -66,6 +67,7 @@ class Writer:
         self.real: dict[ir.Value, ir.Value] = {}
         self.codes: dict[ir.Value, Codes] = {}
         self.copies: dict[ir.Value, ir.Value] = {}
+        self.moves: dict[ir.Value, Callable[[ir.Value], ir.Value]] = {}
         # every name of the old graph is taken from the start: a new name must never shadow a later old one
         values = [*old.inputs, *old.initializers.values(), *(o for n in old for o in n.outputs)]
         graph = ir.Graph([], [], nodes=[], opset_imports={"": CANONICAL_OPSET}, name=old.name)
@@ -230,20 +232,22 @@ class Writer:
         assert tensor_plan is not None and tensor_plan.params is not None
         return tensor_plan.params
 
-    def quantize(self, output: ir.Value, source: ir.Value, limits: tuple[int, int]) -> None:
-        """Let the codes of a float number, clipped, stand for an output."""
-        grid = self.params_of(output)
-        self.codes[output] = Codes(self.new.quantize(source, grid, str(output.name), limits), grid)
+    def quantize(
+        self, output: ir.Value, source: ir.Value, limits: tuple[int, int], move: Callable[[ir.Value], ir.Value] | None = None
+    ) -> None:
+        """Let the codes of a float number, brought in order and clipped, stand for an output.
+
+        The Clip comes last, so that a Transpose in ``move`` stands beside the one that the runtime puts in, and both cancel.
+        """
+        grid, name = self.params_of(output), str(output.name)
+        container = np.iinfo(grid.dtype)
+        codes = self.new.quantize(source, grid, name, limits if move is None else (int(container.min), int(container.max)))
+        self.codes[output] = Codes(codes if move is None else self.new.clip(move(codes), grid, name, limits), grid)
 
     def clip_codes(self, output: ir.Value, x: ir.Value, limits: tuple[int, int]) -> None:
         """Let the codes of another tensor, clipped, stand for an output."""
         grid = self.params_of(output)
         self.codes[output] = Codes(self.new.clip(self.codes[x].value, grid, str(output.name), limits), grid)
-
-    def clip_result(self, output: ir.Value, codes: ir.Value) -> None:
-        """Let codes that use their whole container stand for an output, clipped where its grid does not."""
-        grid = self.params_of(output)
-        self.codes[output] = Codes(self.new.clip(codes, grid, str(output.name), (grid.qmin, grid.qmax)), grid)
 
     def pad_codes(self, node: ir.Node, x: ir.Value, pads: ir.Value) -> None:
         """Let the codes of another tensor, with a border of their own or of zeros, stand for a node's output."""

@@ -43,7 +43,7 @@ def _absorb(writer: Writer, node: ir.Node, op: OpPlan) -> None:
     assert x is not None
     source, grid = writer.float_value(x, str(node.name)), writer.params_of(output)
     assert source is not None
-    writer.quantize(output, source, clamp_codes(node.op_type, [scalar(v) for v in node.inputs[1:]], grid))
+    writer.quantize(output, source, clamp_codes(node.op_type, [scalar(v) for v in node.inputs[1:]], grid), writer.moves.get(x))
 
 
 def _clip(writer: Writer, node: ir.Node, op: OpPlan) -> None:

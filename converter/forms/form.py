@@ -55,8 +55,8 @@ class SupportedForm:
     code_cost: float = math.inf
 
     def writing(self, what: str) -> tuple[str, float]:
-        """Name and cost of the form in which the operator writes ``codes``, ``float`` numbers or, ``fused``, neither."""
-        return (self.code_form, self.code_cost) if what == "codes" and self.code_form else (self.form, self.integer_cost)
+        """Name and cost of the form in which the operator writes ``codes`` or ``float`` numbers; ``fused``, what is behind it writes codes."""
+        return (self.code_form, self.code_cost) if what != "float" and self.code_form else (self.form, self.integer_cost)
 
 
 @dataclass(frozen=True)

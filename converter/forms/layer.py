@@ -12,18 +12,19 @@ import numpy as np
 import onnx_ir as ir
 import torch
 
+from converter.forms.convolved import emit_columns, emit_rows, grid_and_bias, takes_columns, written_shape
 from converter.forms.float_only import weights_vanish
 from converter.forms.form import CONTAINER_BITS, Context, Earlier, Form, SupportedForm, UnsupportedForm
 from converter.graph.macs import macs_of
 from converter.graph.marks import AVERAGE
 from converter.graph.queries import attributes, constant, data_inputs
 from converter.plan.choice import Constant
-from converter.plan.constants import bias_of, codes_from_text, weight_codes
+from converter.plan.constants import codes_from_text, weight_codes
 from converter.plan.records import OpPlan
 from converter.quantization import integer_arithmetic
-from converter.quantization.bias import bias_scale, integer_bias
+from converter.quantization.bias import bias_scale
 from converter.quantization.parameters import QuantParams, dequantize
-from converter.targets.costs import LINEAR_CONVOLUTION_KIND
+from converter.targets.costs import COLUMN_CONVOLUTION_KIND, LINEAR_CONVOLUTION_KIND
 from converter.torch_backend import ops as torch_ops
 from converter.transforms.nonuniform.marks import reads_logarithms
 
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from converter.planning.validate import Check
     from converter.verify.simulation import Run
 
-__all__ = ["LINEAR_CONVOLUTION", "PRODUCT", "WEIGHTED", "offer_conv", "offer_linear"]
+__all__ = ["COLUMN_CONVOLUTION", "LINEAR_CONVOLUTION", "PRODUCT", "WEIGHTED", "offer_conv", "offer_linear"]
 
 _TOO_SMALL = "some of its weights are too small for any scale"
 
@@ -54,7 +55,9 @@ def offer_conv(node: ir.Node, context: Context, _: Earlier) -> SupportedForm | U
     float_cost, integer_cost = context.cost(node)
     wanted = CONTAINER_BITS if AVERAGE in node.metadata_props else context.weight_bits
     weights = Constant(weight, 0, min(wanted, widest))
-    return SupportedForm("weighted", {1: weights}, False, float_cost, integer_cost, macs)
+    entry = SupportedForm("weighted", {1: weights}, False, float_cost, integer_cost, macs)
+    cost = context.cost(node, COLUMN_CONVOLUTION_KIND)[1]
+    return replace(entry, code_form="column_convolution", code_cost=cost) if cost < integer_cost and takes_columns(node) else entry
 
 
 def offer_linear(node: ir.Node, context: Context, earlier: Earlier) -> SupportedForm | UnsupportedForm:
@@ -81,14 +84,7 @@ def offer_linear(node: ir.Node, context: Context, earlier: Earlier) -> Supported
     weights = Constant(weight, axis, min(context.weight_bits, context.dense_weight_bits))
     entry = SupportedForm("weighted", {1: weights}, True, float_cost, integer_cost, macs)
     _, cost = context.cost(node, LINEAR_CONVOLUTION_KIND)
-    return replace(entry, code_form="linear_convolution", code_cost=cost) if cost < integer_cost and _written_shape(node) else entry
-
-
-def _written_shape(node: ir.Node) -> list[int]:
-    """Of the output, -1 for one side that is open; nothing if more are."""
-    shape = node.outputs[0].shape
-    sides = [side if isinstance(side, int) else -1 for side in shape] if shape is not None else []
-    return sides if sides.count(-1) <= 1 and 0 not in sides else []
+    return replace(entry, code_form="linear_convolution", code_cost=cost) if cost < integer_cost and written_shape(node) else entry
 
 
 def _offer_product(node: ir.Node, context: Context) -> SupportedForm | UnsupportedForm:
@@ -107,57 +103,17 @@ def _offer_product(node: ir.Node, context: Context) -> SupportedForm | Unsupport
 
 def _emit(writer: Writer, node: ir.Node, op: OpPlan) -> None:
     assert node.inputs[0] is not None
-    bias, weights = _emit_bias(writer, node, op, writer.codes[node.inputs[0]].params, op.constants[1])
-    grids = {**op.constants, 1: weights}
-    writer.copy_node(node, writer.integer_inputs(node, op, grids, {} if bias is None else {2: bias}))
+    weights, codes, scale = grid_and_bias(node, op, writer.codes[node.inputs[0]].params)
+    bias = None if codes is None or node.inputs[2] is None else writer.new.bias(codes, scale, f"{node.name}_{node.inputs[2].name}")
+    writer.copy_node(node, writer.integer_inputs(node, op, {**op.constants, 1: weights}, {} if bias is None else {2: bias}))
     writer.encode_outputs(node, op)
-
-
-def _emit_convolution(writer: Writer, node: ir.Node, op: OpPlan) -> None:
-    """Rows of the input are places of an image that is one column, with channels last.
-
-    ONNX wants channels first, hence a Transpose on each side. ONNX Runtime computes with channels last, puts the opposite ones around the
-    convolution and takes both pairs out: seen in 1.17.3, 1.19.2, 1.23.2 and 1.32.0. Codes narrower than their container are clipped
-    behind all that, so that nothing stands in the way.
-    """
-    new, name, x, value = writer.new, str(node.name), node.inputs[0], node.inputs[1]
-    matrix = constant(value)
-    assert x is not None and value is not None and matrix is not None
-    codes = writer.codes[x]
-    bias, weights = _emit_bias(writer, node, op, codes.params, op.constants[1])
-    kernel = weight_codes(op, 1, matrix, weights)
-    kernel = (kernel if weights.axis == 0 else kernel.T)[:, :, None, None]
-    image = new.reshape(codes.value, [1, -1, 1, kernel.shape[1]], f"{name}_to_image")
-    image = new.transpose(image, [0, 3, 1, 2], f"{name}_channels_first")
-    stored = new.initializer(f"{name}_{value.name}_quantized", kernel)
-    factors = [
-        new.dequantize(image, codes.params, f"{x.name}_{name}"),
-        new.dequantize(stored, replace(weights, axis=0), f"{name}_{value.name}"),
-        *([] if bias is None else [bias]),
-    ]
-    sums = writer.stand_in(node, "Conv", factors, {"kernel_shape": [1, 1]})
-    container, out = np.iinfo(codes.params.dtype), node.outputs[0]
-    rows = new.quantize(sums, writer.params_of(out), str(out.name), (int(container.min), int(container.max)))
-    rows = new.transpose(rows, [0, 2, 3, 1], f"{name}_channels_last")
-    writer.clip_result(out, new.reshape(rows, _written_shape(node), f"{name}_to_rows"))
-
-
-def _emit_bias(writer: Writer, node: ir.Node, op: OpPlan, x_grid: QuantParams, weights: QuantParams) -> tuple[ir.Value | None, QuantParams]:
-    value = node.inputs[2] if len(node.inputs) > 2 else None
-    array = bias_of(op, constant(value))
-    if value is None or array is None:
-        return None, weights
-    weights, codes, scale = integer_bias(array, x_grid.scale[0], weights)
-    return writer.new.bias(codes, scale, f"{node.name}_{value.name}"), weights
 
 
 def _simulate(run: Run, node: ir.Node, op: OpPlan) -> None:
     x, x_grid = run.read_codes(node.inputs[0]), run.params_of(node.inputs[0])
-    array, w_grid, codes = constant(node.inputs[1]), op.constants[1], None
+    array = constant(node.inputs[1])
     assert x is not None and x_grid is not None and array is not None
-    bias = bias_of(op, constant(node.inputs[2])) if len(node.inputs) > 2 else None
-    if bias is not None:
-        w_grid, codes, _ = integer_bias(bias, x_grid.scale[0], w_grid)
+    w_grid, codes, _ = grid_and_bias(node, op, x_grid)
     w = torch.from_numpy(dequantize(weight_codes(op, 1, array, w_grid), w_grid))
     sums = _sums(node, (x, w), (x_grid, w_grid))
     shape = (1, -1, *[1] * (sums.ndim - 2)) if node.op_type == "Conv" else (1,) * (sums.ndim - 1) + (-1,)
@@ -215,8 +171,11 @@ def _check(check: Check, node: ir.Node, op: OpPlan) -> None:
 WEIGHTED = Form("weighted", _emit, _simulate, _check)
 """A layer with constant weights."""
 
-LINEAR_CONVOLUTION = Form("linear_convolution", _emit_convolution, _simulate, _check)
-"""A product with a constant matrix that writes codes, as a convolution of size 1: the same sums, and so the same codes."""
+LINEAR_CONVOLUTION = Form("linear_convolution", emit_rows, _simulate, _check)
+"""A product with a constant matrix, as a convolution of size 1."""
+
+COLUMN_CONVOLUTION = Form("column_convolution", emit_columns, _simulate, _check)
+"""A convolution of an image, as one of four columns at once."""
 
 PRODUCT = Form("product", simulate=_simulate_product)
 """A product of two tensors, each on one grid."""

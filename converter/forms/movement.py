@@ -1,17 +1,23 @@
-"""Operators that move numbers, and their codes likewise: the output keeps the input's grid; most Concats have one of their own."""
+"""Operators that move numbers, and their codes likewise: the output keeps the input's grid; most Concats have one of their own. Borders."""
 
 from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 import onnx_ir as ir
 
 from converter.forms.form import CONTAINER_BITS, Context, Earlier, Form, SupportedForm, UnsupportedForm
 from converter.graph.marks import BORDER
 from converter.graph.operator_sets import MOVEMENT as MOVING
-from converter.graph.queries import attributes, constant, data_inputs
+from converter.graph.queries import attributes, constant, data_inputs, scalar
 from converter.plan.choice import Constant
+from converter.plan.records import OpPlan
 from converter.targets.costs import COPY_KIND
 
-__all__ = ["CONCAT", "JOIN", "MOVEMENT", "moves_codes", "offer_concat", "offer_movement", "passed_input"]
+if TYPE_CHECKING:
+    from converter.emit.builder import Writer
+
+__all__ = ["CONCAT", "JOIN", "MOVEMENT", "PAD", "moves_codes", "offer_concat", "offer_movement", "offer_pad", "passed_input"]
 
 
 def _obstacle(node: ir.Node) -> str:
@@ -52,6 +58,24 @@ def passed_input(node: ir.Node) -> ir.Value:
     return values[1] if BORDER in node.metadata_props else values[0]
 
 
+def offer_pad(node: ir.Node, context: Context, _: Earlier) -> SupportedForm | UnsupportedForm:
+    """A border of zeros, or of numbers of the map."""
+    value = node.inputs[2] if len(node.inputs) > 2 else None
+    if [i for i, _ in data_inputs(node)] != [0]:
+        return UnsupportedForm("its border is computed")
+    if attributes(node).get("mode", "constant") == "constant" and value is not None and scalar(value) != 0.0:
+        return UnsupportedForm("its border is of numbers that need not lie on the grid")
+    if constant(node.inputs[1]) is None or len(node.inputs) > 3:
+        return UnsupportedForm("the width of its border is computed")
+    return SupportedForm("pad", {}, False, *context.cost(node))
+
+
+def _emit_pad(writer: Writer, node: ir.Node, _: OpPlan) -> None:
+    x, pads = node.inputs[0], node.inputs[1]
+    assert x is not None and pads is not None
+    writer.pad_codes(node, x, pads)
+
+
 MOVEMENT = Form("movement", passes_codes=True)
 """The output keeps the input's grid."""
 
@@ -60,3 +84,6 @@ JOIN = Form("join", passes_codes=True)
 
 CONCAT = Form("concat")
 """Inputs may differ; the output has a grid of its own."""
+
+PAD = Form("pad", _emit_pad, passes_codes=True)
+"""The output keeps the input's grid, on which zero has a code. The runtime has a Pad of codes, but puts none between a DQ and a Q."""

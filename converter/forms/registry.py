@@ -14,9 +14,8 @@ from converter.forms.elementwise import ELEMENTWISE, offer_binary, offer_global_
 from converter.forms.form import Context, Earlier, Form, Rule, SupportedForm, UnsupportedForm
 from converter.forms.gelu import GELU, offer_gelu
 from converter.forms.hard_swish import HARD_SWISH, offer_hard_swish
-from converter.forms.layer import LINEAR_CONVOLUTION, PRODUCT, WEIGHTED, offer_conv, offer_linear
-from converter.forms.movement import CONCAT, JOIN, MOVEMENT, offer_concat, offer_movement
-from converter.forms.pad import PAD, offer_pad
+from converter.forms.layer import COLUMN_CONVOLUTION, LINEAR_CONVOLUTION, PRODUCT, WEIGHTED, offer_conv, offer_linear
+from converter.forms.movement import CONCAT, JOIN, MOVEMENT, PAD, offer_concat, offer_movement, offer_pad
 from converter.forms.piecewise_linear import PIECEWISE_LINEAR
 from converter.forms.requantize import PIXELS, REQUANTIZE, offer_copy, offer_pixels
 from converter.forms.rescale import RESCALE
@@ -30,6 +29,7 @@ FORMS: Mapping[str, Form] = {
     for form in (
         WEIGHTED,
         LINEAR_CONVOLUTION,
+        COLUMN_CONVOLUTION,
         PRODUCT,
         ELEMENTWISE,
         MOVEMENT,
@@ -50,7 +50,7 @@ FORMS: Mapping[str, Form] = {
 PASSING = frozenset(name for name, form in FORMS.items() if form.passes_codes)
 """Forms whose output holds the codes of their one computed input."""
 
-WITH_WEIGHTS = frozenset([WEIGHTED.name, LINEAR_CONVOLUTION.name])
+WITH_WEIGHTS = frozenset([WEIGHTED.name, LINEAR_CONVOLUTION.name, COLUMN_CONVOLUTION.name])
 """Forms of layers with constant weights, which can be rounded in other ways than to the nearest, and have biases."""
 
 SLOW = ("AveragePool", "MaxPool", "Softmax")

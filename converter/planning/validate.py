@@ -181,7 +181,7 @@ def _check_integer(node: ir.Node, op: OpPlan, entry: SupportedForm, check: Check
         _check_constant(f"constant input {index} of operator '{name}'", grid, entry.constants[index], check)
     if op.form not in (entry.form, entry.code_form, "piecewise_linear" if node.op_type == "Sigmoid" else ""):
         raise check.refuse(f"operator '{name}' has the form {entry.form}, the plan says {op.form}")
-    if op.form == entry.code_form and op.writes != "codes":
+    if op.form == entry.code_form and op.writes == "float":
         raise check.refuse(f"operator '{name}' has the form {op.form}, which writes codes, the plan says {op.writes}")
     if op.form not in WITH_WEIGHTS and op.codes:
         raise check.refuse(f"operator '{name}' has no weights to give codes for")

@@ -13,6 +13,7 @@ from converter.graph.queries import attributes, constant, data_inputs, moves_one
 from converter.targets.target import Prices, Target
 
 __all__ = [
+    "COLUMN_CONVOLUTION_KIND",
     "COPY_KIND",
     "LINEAR_CONVOLUTION_KIND",
     "PIECEWISE_LINEAR_KIND",
@@ -38,6 +39,9 @@ COPY_KIND = "Split"
 PIECEWISE_LINEAR_KIND = "PiecewiseLinear"
 """How targets call the integer form of a piecewise-linear sigmoid, a Clip of codes."""
 
+COLUMN_CONVOLUTION_KIND = "ColumnConvolution"
+"""How targets call a ``Conv`` of an image that is written as one of several columns at once, with all that this takes."""
+
 LINEAR_CONVOLUTION_KIND = "LinearConvolution"
 """How targets call a ``Linear`` that is written as a convolution over a row of places, with all that this takes."""
 
@@ -55,6 +59,9 @@ _BLOCKS: Mapping[int, int] = {_FLOAT: 4, _CODE: 8}
 
 _WIDE = 64
 """Input channels from which the runtime's ARM64 kernel for symmetric convolutions needs no unfolding (MLAS, convsym.cpp)."""
+
+_WORD = 4
+"""Codes that the runtime moves at once where a convolution's input is unfolded."""
 
 _NEAREST: Mapping[str, tuple[str, ...]] = {
     "PointwiseConv": ("Conv",),
@@ -174,6 +181,7 @@ def _unfolded(node: ir.Node, macs: int, written: Sequence[Sequence[int]], weight
         "column": column,
         "group": groups if groups > 1 else 0.0,
         "narrow_column": column if weight[1] < _WIDE else 0.0,
+        "odd_column": column if weight[1] % _WORD else 0.0,
         "uneven8": size if channels % 8 else 0.0,
         "uneven16": size if channels % 16 else 0.0,
     }

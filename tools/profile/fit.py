@@ -9,18 +9,19 @@ import numpy as np
 from scipy.optimize import nnls
 
 from converter.graph.operator_sets import CLAMPS
-from converter.targets.costs import LINEAR_CONVOLUTION_KIND, TRANSPOSE_STEP_KIND
+from converter.targets.costs import COLUMN_CONVOLUTION_KIND, LINEAR_CONVOLUTION_KIND, TRANSPOSE_STEP_KIND
 from tools.profile.samples import Sample
 
 __all__ = ["Fit", "fit", "fit_all", "terms_of"]
 
-_LAYER = ("node", "element", "input", "mac", "column", "narrow_column")
+_LAYER = ("node", "element", "input", "mac", "column", "narrow_column", "odd_column")
 _TERMS: Mapping[str, tuple[str, ...]] = {
     "Conv": _LAYER,
     "PointwiseConv": ("node", "element", "input", "mac", "column"),
     "DepthwiseConv": ("node", "element", "input", "mac", "group", "uneven8", "uneven16"),
     "GroupedConv": ("node", "element", "mac", "column"),
     "Linear": ("node", "element", "input", "row", "mac"),
+    COLUMN_CONVOLUTION_KIND: ("node", "element", "column"),
     LINEAR_CONVOLUTION_KIND: _LAYER[:4],
     "MatMul": ("node", "element", "input", "row", "mac", "matrix", "operand"),
     "Pad": ("node", "element", "row"),

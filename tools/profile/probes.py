@@ -18,8 +18,9 @@ from onnx import TensorProto, helper, numpy_helper
 
 from converter.calibration.observer import CalibrationStatistics, collect_statistics
 from converter.emit.builder import emit
+from converter.forms.convolved import takes_columns
 from converter.forms.form import SupportedForm
-from converter.forms.layer import LINEAR_CONVOLUTION
+from converter.forms.layer import COLUMN_CONVOLUTION, LINEAR_CONVOLUTION
 from converter.methods.problem import Problem
 from converter.methods.ranges import minmax
 from converter.partition.assign import write_assignment
@@ -27,9 +28,9 @@ from converter.partition.integer_forms import offer
 from converter.plan.records import Plan
 from converter.quantization.bit_widths import BitWidths
 from converter.targets import Target
-from converter.targets.costs import kind_of
+from converter.targets.costs import COLUMN_CONVOLUTION_KIND, LINEAR_CONVOLUTION_KIND, kind_of
 
-__all__ = ["BRANCH_LETTERS", "Probe", "branches", "feeds", "integers", "probe_model", "probes", "seen_in"]
+__all__ = ["BRANCH_LETTERS", "Probe", "branches", "convolved_form", "feeds", "integers", "probe_model", "probes", "seen_in"]
 
 _OPSET, _IR = 20, 9
 
@@ -66,7 +67,21 @@ def _conv(inner: int, outer: int, side: int, size: int = 3, stride: int = 1, gro
 
 def _convolutions() -> list[Probe]:
     """Inner and outer channels, side of the output, and what differs from a stride of 1."""
-    strided = [(3, 16, 128), (3, 24, 56), (16, 32, 56), (24, 48, 56), (32, 64, 28), (48, 96, 28), (64, 96, 16), (96, 224, 14), (96, 176, 7)]
+    strided = [
+        (3, 16, 128),
+        (3, 24, 56),
+        (3, 16, 32),
+        (3, 24, 112),
+        (3, 32, 112),
+        (3, 48, 64),
+        (16, 32, 56),
+        (24, 48, 56),
+        (32, 64, 28),
+        (48, 96, 28),
+        (64, 96, 16),
+        (96, 224, 14),
+        (96, 176, 7),
+    ]
     dense = [(16, 16, 64), (32, 32, 32), (48, 48, 28), (64, 64, 32), (96, 48, 32), (96, 96, 16), (128, 64, 16), (128, 128, 8), (80, 80, 8)]
     pointwise = [
         (16, 64, 64), (16, 32, 64), (64, 64, 32), (32, 128, 56), (96, 96, 16), (80, 320, 8), (128, 128, 8), (48, 192, 56), (192, 48, 28),
@@ -240,19 +255,29 @@ def seen_in(model: ir.Model) -> CalibrationStatistics:
     return collect_statistics(model, [feeds(model)], threads=1)
 
 
+def convolved_form(node: ir.Node) -> tuple[str, str]:
+    """The form in which a layer can be a convolution of another image, and how targets call that; empty if there is none."""
+    if kind_of(node) == "Linear":
+        return LINEAR_CONVOLUTION.name, LINEAR_CONVOLUTION_KIND
+    if node.op_type == "Conv" and takes_columns(node):
+        return COLUMN_CONVOLUTION.name, COLUMN_CONVOLUTION_KIND
+    return "", ""
+
+
 def integers(
     model: ir.Model, seen: CalibrationStatistics, target: Target, *, convolved: bool = False
 ) -> tuple[onnx.ModelProto, frozenset[str]]:
     """The model with all that is offered in integer, as the converter writes it for a target; and the names of what is offered.
 
     Args:
-        convolved: linear layers are convolutions, and write codes as those must; otherwise none is, whatever it costs.
+        convolved: layers that can be convolutions of another image are, and write codes as those must; otherwise none is, whatever it costs.
     """
     offers = offer(model, seen, target, activation_bits=8, weight_bits=8)
-    linear = [str(node.name) for node in model.graph if kind_of(node) == "Linear"]
-    for name, entry in ((name, entry) for name in linear if isinstance(entry := offers[name], SupportedForm)):
-        form = LINEAR_CONVOLUTION.name if convolved else ""
-        offers[name] = replace(entry, code_form=form, may_write_float=entry.may_write_float and not convolved)
+    for node in model.graph:
+        name, entry = str(node.name), offers.get(str(node.name))
+        if isinstance(entry, SupportedForm):
+            form = convolved_form(node)[0] if convolved else ""
+            offers[name] = replace(entry, code_form=form, may_write_float=entry.may_write_float and not form)
     constants = {(n, i): c for n, o in offers.items() if isinstance(o, SupportedForm) for i, c in o.constants.items()}
     widths = dict.fromkeys(seen.tensors, 8)
     choice = minmax.choose(Problem(seen.tensors, constants, widths, target.signed_activations))

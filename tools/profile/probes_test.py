@@ -19,7 +19,16 @@ from hypothesis import strategies as st
 from converter.calibration.observer import CalibrationStatistics
 from converter.runtime.session import open_session, run_session
 from converter.targets import TARGETS, Target
-from converter.targets.costs import LINEAR_CONVOLUTION_KIND, PIECEWISE_LINEAR_KIND, TRANSPOSE_STEP_KIND, Shapes, features, kind_of, price
+from converter.targets.costs import (
+    COLUMN_CONVOLUTION_KIND,
+    LINEAR_CONVOLUTION_KIND,
+    PIECEWISE_LINEAR_KIND,
+    TRANSPOSE_STEP_KIND,
+    Shapes,
+    features,
+    kind_of,
+    price,
+)
 from converter.testing.sketch import settings_for
 from tools.profile.fit import fit, terms_of
 from tools.profile.probes import BRANCH_LETTERS, branches, feeds, integers, probe_model, probes, seen_in
@@ -51,6 +60,7 @@ def whole() -> Whole:
 def priced(target: Target, *, integer: bool) -> set[str]:
     """Kinds that a target has prices for; but for what is no operator of a float model by itself."""
     return {kind for kind, cost in target.costs.items() if cost.integer is not None or not integer} - {
+        COLUMN_CONVOLUTION_KIND,
         LINEAR_CONVOLUTION_KIND,
         PIECEWISE_LINEAR_KIND,
         TRANSPOSE_STEP_KIND,

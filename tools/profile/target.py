@@ -26,7 +26,7 @@ from converter.errors import UsageError
 from converter.load.files import check_outputs, write_files
 from converter.runtime.session import Feed
 from converter.targets import DEFAULT_TARGET, find_target
-from converter.targets.costs import LINEAR_CONVOLUTION_KIND, PIECEWISE_LINEAR_KIND, kind_of
+from converter.targets.costs import COLUMN_CONVOLUTION_KIND, LINEAR_CONVOLUTION_KIND, PIECEWISE_LINEAR_KIND
 from converter.targets.target import Cost, Prices, Target
 from converter.targets.target_file import FILE_SUFFIX, target_text
 from runtime_tests.emulation.cores import CORES, check_core
@@ -35,7 +35,7 @@ from tools.arm64.model_cycles import check_cycles
 from tools.profile.arm64 import CYCLES, INSTRUCTIONS, counted_nodes
 from tools.profile.clock import clocked_nodes, prepared
 from tools.profile.fit import Fit, fit, fit_all
-from tools.profile.probes import BRANCH_LETTERS, Probe, feeds, integers, probe_model, probes, seen_in
+from tools.profile.probes import BRANCH_LETTERS, Probe, convolved_form, feeds, integers, probe_model, probes, seen_in
 from tools.profile.samples import Sample, Timed, conversion_samples, operator_samples
 from tools.profile.web import web_nodes
 from tools.web.package import FOLDER_VARIABLE, Package, find_package
@@ -125,8 +125,9 @@ def fitted(base: Target, measured: Measured) -> tuple[Target, dict[str, Fit]]:
         integer = by_form["integer"].get(kind)
         # what costs nothing in float could never be worth anything in integer
         costs[kind] = Cost(found.prices or _SMALLEST, None if integer is None else integer.prices)
-    if LINEAR_CONVOLUTION_KIND in by_form["integer"]:
-        costs[LINEAR_CONVOLUTION_KIND] = Cost(costs["Linear"].float, by_form["integer"][LINEAR_CONVOLUTION_KIND].prices)
+    for kind, plain in ((COLUMN_CONVOLUTION_KIND, "Conv"), (LINEAR_CONVOLUTION_KIND, "Linear")):
+        if kind in by_form["integer"]:
+            costs[kind] = Cost(costs[plain].float, by_form["integer"][kind].prices)
     conversions = fit_all(measured.conversions, measured.floor)
     fits |= conversions
     quantize, dequantize = (conversions[f"{which}Linear"].prices for which in ("Quantize", "Dequantize"))
@@ -165,15 +166,19 @@ def _emulated(core: str, env: Environment, target: Target, given: Sequence[Probe
 
 
 def _convolved(core: str, env: Environment, target: Target, given: Sequence[Probe], unit: str) -> list[Sample]:
-    """What linear layers take as convolutions, with all that moves codes there and back."""
-    names = [str(node.name) for node in probe_model(given).graph if kind_of(node) == "Linear"]
+    """What layers take as convolutions of another image, with all that moves codes there and back."""
+    forms = {str(node.name): convolved_form(node)[1] for node in probe_model(given).graph}
+    names = [name for name, kind in forms.items() if kind and not name.endswith("_before")]
     if not names:
         return []
     model = probe_model(given, only=names)
     proto, offered = integers(model, seen_in(model), target, convolved=True)
     nodes, _, _ = counted_nodes(proto, core, env, unit)
     shapes = {name: stats.shape for name, stats in seen_in(model).tensors.items()}
-    return [replace(sample, kind=LINEAR_CONVOLUTION_KIND) for sample in operator_samples(nodes, model, shapes, offered)]
+    found = (
+        (kind, operator_samples(nodes, model, shapes, [n for n in offered if forms[n] == kind])) for kind in dict.fromkeys(forms.values())
+    )
+    return [replace(sample, kind=kind) for kind, samples in found if kind for sample in samples]
 
 
 def _clocked(target: Target, given: Sequence[Probe], visits: _Visits) -> Measured:
