@@ -94,7 +94,8 @@ def emit_columns(writer: Writer, node: ir.Node, op: OpPlan) -> None:
     weights, codes, scale = grid_and_bias(node, op, writer.codes[x].params)
     results = _TOGETHER // _STRIDE
     batch, channels, height, width = (side if isinstance(side, int) else -1 for side in x.shape)
-    image = new.transpose(writer.codes[x].value, _LAST, f"{name}_to_image")
+    # named like the changes of layout that the runtime puts in, for which a chain of layers pays nothing
+    image = new.transpose(writer.codes[x].value, _LAST, f"Transpose_{name}_to_image")
     image = new.reshape(image, [batch, height, width // _TOGETHER, _TOGETHER * channels], f"{name}_together")
     image = new.transpose(image, _FIRST, f"{name}_channels_first")
     sides = written_shape(node)
@@ -102,7 +103,7 @@ def emit_columns(writer: Writer, node: ir.Node, op: OpPlan) -> None:
     def apart(value: ir.Value) -> ir.Value:
         value = new.transpose(value, _LAST, f"{name}_channels_last")
         value = new.reshape(value, [sides[0], *sides[2:], sides[1]], f"{name}_apart")
-        return new.transpose(value, _FIRST, f"{name}_from_image")
+        return new.transpose(value, _FIRST, f"Transpose_{name}_from_image")
 
     kernel = _spread(weight_codes(op, 1, weight, weights))
     grid = replace(weights, scale=weights.scale * results, zero_point=weights.zero_point * results)
@@ -113,7 +114,7 @@ def emit_columns(writer: Writer, node: ir.Node, op: OpPlan) -> None:
 
 
 def _spread(kernel: npt.NDArray[np.integer[Any]]) -> npt.NDArray[np.integer[Any]]:
-    """[out, in, height, 3] -> [results * out, columns * in, height, 2]: what each number of four columns, and of four before, counts for."""
+    """[out, in, height, 3] -> [results * out, columns * in, height, 2]: what numbers of four columns, and of four before, count for."""
     out, channels, height, width = kernel.shape
     results = _TOGETHER // _STRIDE
     spread = np.zeros((results, out, _TOGETHER, channels, height, 2), kernel.dtype)

@@ -55,7 +55,7 @@ class SupportedForm:
     code_cost: float = math.inf
 
     def writing(self, what: str) -> tuple[str, float]:
-        """Name and cost of the form in which the operator writes ``codes`` or ``float`` numbers; ``fused``, what is behind it writes codes."""
+        """Name and cost of the form in which the operator writes ``codes``, ``float`` numbers or, ``fused``, has its clamp write."""
         return (self.code_form, self.code_cost) if what != "float" and self.code_form else (self.form, self.integer_cost)
 
 

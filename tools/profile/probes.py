@@ -270,7 +270,7 @@ def integers(
     """The model with all that is offered in integer, as the converter writes it for a target; and the names of what is offered.
 
     Args:
-        convolved: layers that can be convolutions of another image are, and write codes as those must; otherwise none is, whatever it costs.
+        convolved: layers that can be convolutions of another image are, and write codes as those must; otherwise none is.
     """
     offers = offer(model, seen, target, activation_bits=8, weight_bits=8)
     for node in model.graph:
