@@ -196,7 +196,14 @@ EDITS: dict[str, tuple[Edit, str]] = {
     "weight zero point": (lambda p: p["ops"][first(p, "Conv")]["constants"]["1"]["zero_point"].__setitem__(0, 3), "zero points 0"),
     "clamp without its group": (lambda p: p["ops"][first(p, "Relu")].update(runs="float"), "fused into a group"),
     "group without its clamp": (lambda p: p["ops"][first(p, "Conv", writes="codes")].update(writes="fused"), "fused into a group"),
-    "cannot write float": (lambda p: p["ops"][first(p, "Conv", writes="codes")].update(writes="float"), "cannot write float"),
+    "cannot write float": (
+        lambda p: p["ops"][first(p, "Conv", form="weighted", writes="codes")].update(writes="float"),
+        "cannot write float",
+    ),
+    "convolved columns cannot write float": (
+        lambda p: p["ops"][first(p, "Conv", form="column_convolution")].update(writes="float"),
+        "which writes codes, the plan says float",
+    ),
 }
 
 
