@@ -19,7 +19,7 @@ from tools.benchmarks.stress import stress
 
 __all__ = ["CHECKPOINTS", "STRESSED", "checkpoint_names", "prepare_images", "prepare_model"]
 
-CHECKPOINTS = Path("models/checkpoints")
+CHECKPOINTS = Path(__file__).parents[3] / "models/checkpoints"
 STRESSED = "+stress"
 """Ending of a model's name: the same network with its channels' ranges spread."""
 

@@ -115,7 +115,7 @@ def _run(flags: argparse.Namespace) -> None:
 
 def _measured(run: Run, rows: Sequence[Row], workers: Workers) -> Iterator[Row]:
     """Rows as they are done."""
-    networks = {run.data / TASKS[row.network].model for row in rows}
+    networks = {run.data / TASKS[row.network].model for row in rows if TASKS[row.network].made is None}
     packs = (path for path in run.data.rglob("*") if path.suffix in (".zip", ".npz"))
     for _, found in as_done(measure_row, run, rows, workers, files=[*networks, *packs], name=lambda row: " ".join(filter(None, row.key))):
         yield found

@@ -18,9 +18,9 @@ import onnx
 import onnxruntime
 
 from converter.runtime.session import open_session, run_session
-from tools.benchmarks.real import tasks
+from tools.benchmarks.real import own_networks, tasks
 from tools.benchmarks.real.converted import settings_for
-from tools.benchmarks.real.tasks import Sample, Task
+from tools.benchmarks.real.task import Sample, Task, float_model
 
 __all__ = ["FloatAnswers", "answerer", "chosen", "float_answers"]
 
@@ -65,7 +65,7 @@ def float_answers(task: Task, data: Path, folder: Path, threads: int) -> FloatAn
     Raises:
         ModelError: the network does not run.
     """
-    source = data / task.model
+    source = float_model(task, data, folder)
     place = folder / f"{task.name}_float_{_digest(task, source, data)}"
     if not (place / _NAMES).exists():
         part = Path(tempfile.mkdtemp(prefix=f"{place.name}.", dir=folder))
@@ -82,7 +82,9 @@ def float_answers(task: Task, data: Path, folder: Path, threads: int) -> FloatAn
 
 def _digest(task: Task, source: Path, data: Path) -> str:
     """Of the network, of how images are prepared, and of the files that hold them."""
-    digest = hashlib.sha256(source.read_bytes() + Path(tasks.__file__).read_bytes())
+    digest = hashlib.sha256(source.read_bytes())
+    for module in (tasks, own_networks):
+        digest.update(Path(str(module.__file__)).read_bytes())
     packs = sorted(file for file in data.rglob("*.zip"))
     digest.update("|".join([onnxruntime.__version__, *(f"{pack} {pack.stat().st_size}" for pack in packs)]).encode())
     return digest.hexdigest()[:16]

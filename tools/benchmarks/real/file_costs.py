@@ -15,7 +15,7 @@ import onnx_ir as ir
 import onnxruntime
 
 from converter.errors import ModelError
-from converter.graph.queries import constant
+from converter.graph.queries import attributes, constant
 from converter.runtime.session import Feed, open_session
 from converter.targets import Target
 from converter.targets.costs import features, form_costs, kind_of
@@ -78,7 +78,8 @@ def file_cost(model: onnx.ModelProto, feed: Feed, settings: Mapping[str, str], t
                 shapes[name] = tuple(shape)
                 codes |= {name} if kind in _CODES else set()
     graph = ir.from_proto(optimised).graph
-    return target.call + sum(kernel_cost(node, shapes, codes, target) for node in graph if node.name in events)
+    counted = [node for node in graph if node.name in events and not changes_layout(node)]
+    return target.call + sum(kernel_cost(node, shapes, codes, target) for node in counted)
 
 
 def _optimised(model: onnx.ModelProto, settings: Mapping[str, str], path: Path) -> onnx.ModelProto:
@@ -97,6 +98,38 @@ def _optimised(model: onnx.ModelProto, settings: Mapping[str, str], path: Path) 
     for place, node in enumerate(result.graph.node):
         node.name = f"{node.op_type}_at_{place}"
     return result
+
+
+def changes_layout(node: ir.Node) -> bool:
+    """True for a Transpose beside a convolution of codes, with at most a Reshape between, to channels first or last.
+
+    The runtime takes these out when it gives convolutions channels last, which it does behind the graph that is looked at here.
+    """
+    perm = tuple(attributes(node).get("perm", ())) if node.op_type == "Transpose" else ()
+    if perm == _FIRST:
+        source = node.inputs[0]
+        return _all_read_by(node, "QLinearConv") or _maker(source, "Reshape", "Transpose", "QLinearConv")
+    onward = [reader for use in node.outputs[0].uses() if (reader := use.node).op_type == "Reshape"] if perm == _LAST else []
+    return perm == _LAST and (_maker(node.inputs[0], "QLinearConv") or any(map(_leads_to_convolution, onward)))
+
+
+def _leads_to_convolution(reshape: ir.Node) -> bool:
+    return any(use.node.op_type == "Transpose" and _all_read_by(use.node, "QLinearConv") for use in reshape.outputs[0].uses())
+
+
+def _all_read_by(node: ir.Node, op_type: str) -> bool:
+    uses = node.outputs[0].uses()
+    return bool(uses) and all(use.node.op_type == op_type for use in uses)
+
+
+def _maker(value: ir.Value | None, *op_types: str) -> bool:
+    """True if a value comes from these operators, the last of them first."""
+    for op_type in op_types:
+        maker = None if value is None else value.producer()
+        if maker is None or maker.op_type != op_type:
+            return False
+        value = maker.inputs[0]
+    return True
 
 
 def kernel_cost(node: ir.Node, shapes: Shapes, codes: set[str], target: Target) -> float:
@@ -144,6 +177,9 @@ def _stored(value: ir.Value | None) -> ir.Value | None:
         return value
     return maker.inputs[0]
 
+
+_FIRST, _LAST = (0, 3, 1, 2), (0, 2, 3, 1)
+"""Channels first, and last."""
 
 _TWO = ("Add", "Conv", "Gemm", "MatMul", "Mul")
 """Operators of two operands."""

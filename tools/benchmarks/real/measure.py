@@ -16,7 +16,8 @@ from tools.benchmarks.real.answers import answerer, chosen, float_answers
 from tools.benchmarks.real.converted import Workshop, converted
 from tools.benchmarks.real.rows import FLOAT, Row, as_text
 from tools.benchmarks.real.scores import decibels, error_of_difference
-from tools.benchmarks.real.tasks import TASKS, Task
+from tools.benchmarks.real.task import Task, float_model
+from tools.benchmarks.real.tasks import TASKS
 
 __all__ = ["Run", "measure_row"]
 
@@ -64,7 +65,7 @@ def measure_row(run: Run, row: Row) -> Row:
 
 def _measured(run: Run, row: Row) -> Row:
     task = TASKS[row.network]
-    path = run.data / task.model
+    path = float_model(task, run.data, run.shop.folder)
     array, taken = task.calibration(run.data, int(row.choice))
     if row.method != FLOAT:
         path, row = converted(run.shop, row, path, task.input, array)

@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from tools.benchmarks.real.tasks import TASKS
+from tools.benchmarks.real.tasks import PUBLISHED, TASKS
 
 __all__ = ["FLOAT", "Row", "markdown"]
 
@@ -78,14 +78,14 @@ def markdown(rows: Sequence[Row]) -> str:
 
 
 def _mean_drops(rows: Sequence[Row]) -> list[str]:
-    """At each width the mean drop of each method, over the networks that are scored in percent and of which all methods have a row."""
+    """At each width the mean drop of each method, over the published networks scored in percent of which all methods have a row."""
     usual = [r for r in rows if (r.without, r.choice, r.part) == ("", "0", "all") and r.drop is not None]
     whole = [r for r in usual if TASKS[r.network].figure.endswith("%")]
     tables = []
     for bits in sorted({r.bits for r in whole}, reverse=True):
         drops = {(r.network, r.method): float(r.drop or 0.0) for r in whole if r.bits == bits and r.placement == "latency"}
         methods = [m for m in _COMPARED if any(method == m for _, method in drops)]
-        networks = [n for n in TASKS if all((n, m) in drops for m in methods)]
+        networks = [n for n in PUBLISHED if all((n, m) in drops for m in methods)]
         if len(methods) < 2 or not networks:
             continue
         means = {m: sum(drops[n, m] for n in networks) / len(networks) for m in methods}

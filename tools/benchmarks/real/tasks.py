@@ -8,7 +8,6 @@ from __future__ import annotations
 import io
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -18,12 +17,13 @@ import numpy.typing as npt
 from PIL import Image
 
 from tools.benchmarks.real.detection import judged_picture
+from tools.benchmarks.real.own_networks import checkpoint_tasks, recogniser_task
 from tools.benchmarks.real.scores import mean_average_precision, psnr_luma, verification
+from tools.benchmarks.real.task import Outputs, Sample, Task, drawn
 
-__all__ = ["TASKS", "Sample", "Task"]
+__all__ = ["PUBLISHED", "TASKS"]
 
 Array = npt.NDArray[Any]
-Outputs = Mapping[str, Array]
 
 _SAMPLE = "imagenet_sample.zip"
 _CALIB = "real/cls_calib.zip"
@@ -33,50 +33,6 @@ _ZOOM = 4
 _DRAWN = 40
 _DRAWN_FACES = 34
 _GREY = (114, 114, 114)
-
-
-@dataclass(frozen=True)
-class Sample:
-    """One input and what is known of it.
-
-    Attributes:
-        name: of the picture.
-        value: what the network reads, float32 without the batch axis.
-        truth: label, person, picture or boxes, as the task wants it; None for what the float network says.
-        group: what stands or falls with it when standard errors are estimated.
-    """
-
-    name: str
-    value: Array
-    truth: Any
-    group: str
-
-
-@dataclass(frozen=True)
-class Task:
-    """One network and its images.
-
-    Attributes:
-        name: short.
-        model: file under the data folder.
-        input: name of the network's input.
-        figure: what the main figure is, with its unit.
-        note: what a reader of the figures has to know.
-        samples: images to judge on, given the data folder and names that were used for calibration; in the order of their names.
-        calibration: arrays [n, ...] to calibrate on and the names of their pictures, given the data folder and the number of the choice.
-        reduced: what is kept of the float32 outputs for one sample.
-        figures: of what was kept of some samples, and what is known of them; the main figure first.
-    """
-
-    name: str
-    model: str
-    input: str
-    figure: str
-    note: str
-    samples: Callable[[Path, frozenset[str]], Iterator[Sample]]
-    calibration: Callable[[Path, int], tuple[Array, frozenset[str]]]
-    reduced: Callable[[Outputs, Any], Any]
-    figures: Callable[[Sequence[Any], Sequence[Any]], dict[str, float]]
 
 
 def _pictures(path: Path, wanted: Callable[[str], bool] = lambda _: True) -> Iterator[tuple[str, Image.Image]]:
@@ -122,17 +78,12 @@ def _face(picture: Image.Image) -> Array:
     return (_channels_first(canvas) - np.float32(0.5)) / np.float32(0.5)
 
 
-def _drawn(names: Sequence[str], choice: int, count: int) -> frozenset[str]:
-    places = np.random.default_rng(choice).permutation(len(names))[:count]
-    return frozenset(names[place] for place in places)
-
-
 def _photographs(data: Path, choice: int, prepared: Callable[[Image.Image], Array]) -> tuple[Array, frozenset[str]]:
     """The given images, or for another choice as many of the sample."""
     if choice == 0:
         chosen = list(_pictures(data / _CALIB))
     else:
-        names = _drawn(_names(data / _SAMPLE), choice, _DRAWN)
+        names = drawn(_names(data / _SAMPLE), choice, _DRAWN)
         chosen = list(_pictures(data / _SAMPLE, names.__contains__))
     return np.stack([prepared(picture) for _, picture in chosen]), frozenset(name for name, _ in chosen)
 
@@ -140,7 +91,7 @@ def _photographs(data: Path, choice: int, prepared: Callable[[Image.Image], Arra
 def _faces(data: Path, choice: int) -> tuple[Array, frozenset[str]]:
     if choice == 0:
         return np.load(data / "real/face.npz")["face"], frozenset()
-    names = _drawn(_names(data / "real/orl_faces.zip"), choice, _DRAWN_FACES)
+    names = drawn(_names(data / "real/orl_faces.zip"), choice, _DRAWN_FACES)
     return np.stack([_face(picture) for _, picture in _pictures(data / "real/orl_faces.zip", names.__contains__)]), names
 
 
@@ -148,7 +99,7 @@ def _patches(data: Path, choice: int) -> tuple[Array, frozenset[str]]:
     if choice == 0:
         return np.load(data / "real/sr.npz")["lr"], frozenset()
     judged = frozenset(_names(data / _SAMPLE)[::_EVERY_TENTH])
-    names = _drawn([n for n in _names(data / _SAMPLE) if n not in judged], choice, _DRAWN)
+    names = drawn([n for n in _names(data / _SAMPLE) if n not in judged], choice, _DRAWN)
     crops = (_middle(picture) for _, picture in _pictures(data / _SAMPLE, names.__contains__))
     return np.stack([_small(crop) for crop in crops if crop is not None]), names
 
@@ -240,7 +191,7 @@ _PER_TENSOR = "its weights were published on an int8 grid per tensor, which flat
 _PER_CHANNEL = "its weights were published on an int8 grid per channel, which flatters the rounding of weights"
 _LINEAR = "weights of its linear layers were published as int8"
 
-TASKS: Mapping[str, Task] = {
+PUBLISHED: Mapping[str, Task] = {
     task.name: task
     for task in (
         Task(
@@ -300,4 +251,7 @@ TASKS: Mapping[str, Task] = {
         ),
     )
 }
-"""By name."""
+"""Networks that others trained and published, by name."""
+
+TASKS: Mapping[str, Task] = {**PUBLISHED, **{task.name: task for task in (recogniser_task(), *checkpoint_tasks())}}
+"""All networks, by name."""
