@@ -26,7 +26,8 @@ ORDER = (
         "load",
     ),
     *("canonicalise", "calibration", "plan", "forms", "sensitivity", "methods", "partition", "options", "planning", "emit", "verify"),
-    *("diagnosis", "budget", "report", "provenance", "report_page", "pipeline", "compare", "doctor", "__init__", "cli", "__main__"),
+    *("diagnosis", "budget", "report", "provenance", "report_page", "stages", "pipeline"),
+    *("compare", "doctor", "__init__", "cli", "__main__"),
 )
 """Folders and modules of converter/. Each imports only those before it."""
 

@@ -18,7 +18,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
-from converter import __version__, canonicalise, pipeline
+from converter import __version__, canonicalise
 from converter.errors import BoundMissedError, CalibrationError, ConverterError, ModelError, UsageError
 from converter.methods.problem import Problem
 from converter.methods.protocol import Proposal
@@ -28,6 +28,9 @@ from converter.planning.registry import METHODS
 from converter.progress import Progress
 from converter.report import Report, report_json
 from converter.runtime.session import open_session, run_session
+from converter.stages import calibrate as calibrate_stage
+from converter.stages import emit as emit_stage
+from converter.stages import verify as verify_stage
 from converter.targets import TARGETS, Target
 from converter.testing.models import SaveHybrid, Values, hybrid_model, make_model
 from converter.testing.plans import equalizations_of
@@ -253,7 +256,7 @@ def test_stages_come_in_order(save_hybrid: SaveHybrid, tmp_path: Path) -> None:
 
 
 def test_a_dry_run_writes_nothing_and_needs_no_emission(save_hybrid: SaveHybrid, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pipeline, "emit", None)
+    monkeypatch.setattr(emit_stage, "emit", None)
     report = convert(save_hybrid(), tmp_path / "out.onnx", options(), dry_run=True)
     assert report.verdict is None and report.latency is None and report.output == "" and report.integer_bytes == 0
     assert report.plan.ops and list(tmp_path.iterdir()) == []
@@ -263,7 +266,7 @@ def test_a_refusal_of_the_runtime_says_what_to_do(save_hybrid: SaveHybrid, tmp_p
     def fail(*_: Any) -> None:
         raise ModelError("ONNX Runtime does not load the model: no")
 
-    monkeypatch.setattr(pipeline, "canonicalise", fail)
+    monkeypatch.setattr(calibrate_stage, "canonicalise", fail)
     with pytest.raises(ModelError) as caught:
         convert(save_hybrid(), tmp_path / "out.onnx", options())
     assert caught.value.where == str(save_hybrid()) and caught.value.hint
@@ -314,7 +317,7 @@ def test_every_output_and_every_group_of_channels_has_to_keep_the_bound(
     def measured(*arguments: Any, **rest: Any) -> Verdict:
         return replace(verify(*arguments, **rest), outputs=outputs)
 
-    monkeypatch.setattr(pipeline, "verify", measured)
+    monkeypatch.setattr(verify_stage, "verify", measured)
     with pytest.raises(BoundMissedError, match=missed) if missed else nullcontext():
         convert(save_hybrid(), tmp_path / "out.onnx", options(min_sqnr=20.0))
     assert (tmp_path / "out.onnx").exists() != bool(missed)

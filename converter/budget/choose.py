@@ -12,7 +12,8 @@ from converter.budget.records import Budget, Candidate, Found, Key, Point
 from converter.budget.search import cheapest_within
 from converter.partition.assign import explained, most_cost
 from converter.partition.cost_model import predict
-from converter.planning.make import Planned, Searched, float_plan, placer_of, plan_of
+from converter.planning.make import Planned, float_plan, placer_of, plan_of
+from converter.planning.search import Searched
 from converter.progress import Progress
 
 __all__ = ["choose_within_budget"]

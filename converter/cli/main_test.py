@@ -20,6 +20,9 @@ from converter.cli.flags import parse_flags, read_options
 from converter.cli.main import main
 from converter.errors import ModelError, VerificationError
 from converter.methods.search_parts import SearchParts
+from converter.stages import calibrate as calibrate_stage
+from converter.stages import emit as emit_stage
+from converter.stages import verify as verify_stage
 from converter.testing.command import QUICK, check_refusal, names, write
 from converter.testing.models import Outcome, Run, SaveHybrid, WriteImages, hybrid_model
 
@@ -202,7 +205,7 @@ def test_failed_verification_writes_nothing(run: Run, source: Path, tmp_path: Pa
     def fail(*_: Any, **__: Any) -> None:
         raise VerificationError("an output of the emitted model is not finite", where="output 'logits'", hint="try another --method")
 
-    monkeypatch.setattr(pipeline, "verify", fail)
+    monkeypatch.setattr(verify_stage, "verify", fail)
     result = run(source, tmp_path / "out.onnx", "--plan-out", tmp_path / "plan.json", "--json", tmp_path / "r.json", *QUICK)
     check_refusal(result, 5, "logits")
     assert names(tmp_path) == ["out.onnx"] and (tmp_path / "out.onnx").read_bytes() == b"old"
@@ -222,7 +225,7 @@ def broken(*_: Any, **__: Any) -> None:
 
 
 def test_unexpected_errors_are_one_line(run: Run, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pipeline, "emit", broken)
+    monkeypatch.setattr(emit_stage, "emit", broken)
     result = run(source, tmp_path / "out.onnx", "-q", *QUICK)
     check_refusal(result, 1, "ZeroDivisionError", "the third", "-v")
     assert "Traceback" not in result.err
@@ -235,7 +238,7 @@ def test_a_python_without_the_packages_is_told_from_a_bug(run: Run, source: Path
     def missing(*_: Any, **__: Any) -> None:
         raise ModuleNotFoundError("No module named 'onnxsim'", name="onnxsim")
 
-    monkeypatch.setattr(pipeline, "canonicalise", missing)
+    monkeypatch.setattr(calibrate_stage, "canonicalise", missing)
     check_refusal(run(source, tmp_path / "out.onnx"), 2, "'onnxsim' is not installed for this Python", sys.executable, ".venv/bin/python")
 
 
@@ -243,7 +246,7 @@ def test_too_little_memory(run: Run, source: Path, tmp_path: Path, monkeypatch: 
     def exhausted(*_: Any, **__: Any) -> None:
         raise MemoryError
 
-    monkeypatch.setattr(pipeline, "load_samples", exhausted)
+    monkeypatch.setattr(calibrate_stage, "load_samples", exhausted)
     check_refusal(run(source, tmp_path / "out.onnx"), 1, "memory", "--samples")
 
 
@@ -252,9 +255,10 @@ def interrupted(*_: Any, **__: Any) -> None:
 
 
 def test_interruption(run: Run, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for place in ("load", "canonicalise", "collect_statistics", "verify", "write_files"):
+    places = ((pipeline, "load"), (calibrate_stage, "canonicalise"), (calibrate_stage, "collect_statistics"), (verify_stage, "verify"))
+    for module, name in (*places, (pipeline, "write_files")):
         with monkeypatch.context() as patch:
-            patch.setattr(pipeline, place, interrupted)
+            patch.setattr(module, name, interrupted)
             result = run(source, tmp_path / "out.onnx", *QUICK)
         assert result.code == 130 and result.out == ""
         assert result.err == f"interrupted; {tmp_path / 'out.onnx'} was not written\n"
@@ -271,7 +275,7 @@ def test_an_interruption_that_a_library_has_renamed_is_still_one(
         except KeyboardInterrupt as error:
             raise kind("a callback failed") from error
 
-    monkeypatch.setattr(pipeline, "canonicalise", library)
+    monkeypatch.setattr(calibrate_stage, "canonicalise", library)
     result = run(source, tmp_path / "out.onnx", *QUICK)
     assert (result.code, result.err) == (130, f"interrupted; {tmp_path / 'out.onnx'} was not written\n")
 

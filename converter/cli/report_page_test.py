@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from converter import pipeline
 from converter.errors import VerificationError
+from converter.stages import verify as verify_stage
 from converter.testing.command import QUICK, check_refusal, names
 from converter.testing.models import Run
 
@@ -88,7 +88,7 @@ def test_nothing_is_left_of_a_conversion_that_fails(run: Run, source: Path, tmp_
     def refuse(*_: object, **__: object) -> None:
         raise VerificationError("it is not what was planned", hint="report it")
 
-    monkeypatch.setattr(pipeline, "verify", refuse)
+    monkeypatch.setattr(verify_stage, "verify", refuse)
     check_refusal(run(source, tmp_path / "out.onnx", *QUICK, "--report", tmp_path / "page.html"), 5)
     assert names(tmp_path) == []
 

@@ -15,9 +15,10 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from converter.forms.form import SupportedForm, UnsupportedForm
-from converter.partition.assign import cut, cut_graph, write_assignment
 from converter.partition.cost_model import predict
+from converter.partition.cut_graph import cut, cut_graph
 from converter.partition.max_flow import minimum_cut
+from converter.partition.write_assignment import write_assignment
 from converter.plan.choice import Choice
 from converter.plan.records import Plan
 from converter.quantization.bit_widths import BitWidths

@@ -12,8 +12,8 @@ import onnx_ir as ir
 
 from converter.calibration.observer import CalibrationStatistics, TensorStats
 from converter.forms.form import SupportedForm, UnsupportedForm
-from converter.partition.assign import cut
 from converter.partition.cost_model import predict
+from converter.partition.cut_graph import cut
 from converter.partition.integer_forms import offer
 from converter.targets import TARGETS, Target
 from converter.testing.sketch import Sketch, shapes_of

@@ -19,11 +19,12 @@ from converter.calibration.observer import CalibrationStatistics, collect_statis
 from converter.emit.builder import emit
 from converter.forms.form import SupportedForm, UnsupportedForm
 from converter.methods.problem import Problem
-from converter.partition.assign import place, write_assignment
+from converter.partition.assign import place
 from converter.partition.bit_widths import CONTAINER_BITS, tensor_bits
 from converter.partition.integer_forms import offer
 from converter.partition.policy import FULL, parse_placement
 from converter.partition.requantize_copies import add_requantize_copies
+from converter.partition.write_assignment import write_assignment
 from converter.plan.records import Plan
 from converter.planning.registry import METHODS
 from converter.quantization.bit_widths import BitWidths

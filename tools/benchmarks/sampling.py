@@ -24,7 +24,7 @@ from converter.methods.judging.output_error import LayerReconstruction, activati
 from converter.methods.judging.range_candidates import covering, scale_candidates
 from converter.methods.judging.tensor_error import TensorSample, grid_errors
 from converter.options import Options
-from converter.planning.make import find_losses
+from converter.planning.search import find_losses
 from converter.quantization.parameters import QuantParams
 from converter.sensitivity.context import QuantizedEdge, stack
 from converter.sensitivity.curvature import capture

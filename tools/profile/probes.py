@@ -23,8 +23,8 @@ from converter.forms.form import SupportedForm
 from converter.forms.layer import COLUMN_CONVOLUTION, LINEAR_CONVOLUTION
 from converter.methods.problem import Problem
 from converter.methods.ranges import minmax
-from converter.partition.assign import write_assignment
 from converter.partition.integer_forms import offer
+from converter.partition.write_assignment import write_assignment
 from converter.plan.records import Plan
 from converter.quantization.bit_widths import BitWidths
 from converter.targets import Target

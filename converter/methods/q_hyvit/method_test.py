@@ -21,7 +21,7 @@ from converter.options import Options
 from converter.partition.cost_model import predict
 from converter.partition.policy import added_loss
 from converter.plan.choice import Choice
-from converter.planning import make as planning
+from converter.planning import problem as problem_module
 from converter.planning.make import Planned, make_plan
 from converter.planning.registry import METHODS
 from converter.quantization.bit_widths import BitWidths
@@ -178,7 +178,7 @@ def test_sequences_of_tensors_are_no_obstacle() -> None:
 
 
 def test_a_network_that_cannot_be_run_in_any_way_is_judged_layer_by_layer_and_that_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(planning, "obstacle_to_gradients", lambda *_: "operator 'Loop'")
+    monkeypatch.setattr(problem_module, "obstacle_to_gradients", lambda *_: "operator 'Loop'")
     model = hybrid()
     result = planned(model, "q-hyvit", "W4A4")
     assert result.loss == "output error of each layer, as the network cannot be differentiated: operator 'Loop'"

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from converter.errors import UsageError
 from converter.forms.form import SupportedForm
-from converter.partition.assign import write_assignment
 from converter.partition.sigmoid_forms import find_sigmoid_sites, piecewise_linear_forms
+from converter.partition.write_assignment import write_assignment
 from converter.plan.choice import Choice
 from converter.plan.records import Plan
 from converter.plan.serialization import plan_from_json, plan_to_json
