@@ -32,7 +32,7 @@ def comparison_page(comparison: Comparison) -> str:
             ["against", comparison.floats],
             ["target", comparison.target],
             ["calibration", comparison.calibration],
-            ["compared on", f"{comparison.samples} held-aside samples"],
+            ["compared on", f"{comparison.samples} held-aside sample{'s' if comparison.samples > 1 else ''}"],
         ],
         "summary": {"gained": comparison.gained, "lost": comparison.lost, "next": comparison.next},
         "bars": _bars(comparison),

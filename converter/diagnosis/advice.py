@@ -67,9 +67,9 @@ def _clipping(t: TensorFigures) -> tuple[str, str]:
     if t.clipped is None or t.clipped < _CLIPPED or t.params is None:
         return "", ""
     if t.params.axis is not None:
-        ends = "each at the end of the grid of its channel"
+        ends = "each at an end of the range of its channel"
         return f"{_percent(t.clipped)} of its numbers are clipped, {ends}. Finer steps for the rest were worth more to the method.", ""
-    ends = f"the grid ends at {t.params.lowest:.3g} and {t.params.highest:.3g}, calibration saw {t.low:.3g} to {t.high:.3g}"
+    ends = f"the codes reach from {t.params.lowest:.3g} to {t.params.highest:.3g}, calibration saw {t.low:.3g} to {t.high:.3g}"
     beyond = 0 if t.histogram is None else t.histogram.below + t.histogram.above
     sentence = f"{_percent(t.clipped)} of its numbers are clipped: {ends}."
     if beyond and t.low >= t.params.lowest and t.high <= t.params.highest:
@@ -85,11 +85,11 @@ def _channels(t: TensorFigures) -> tuple[str, str]:
         f"Channel {spread.widest} is {spread.ratio:.0f} times wider than the median of {spread.channels} channels, and all share one scale"
     )
     if t.equalization == "applied":
-        return f"{head}, although one per channel was folded into its neighbours already.", ""
+        return f"{head}, although they were equalized already (scales moved into the operators around).", ""
     if t.equalization == "possible":
-        return f"{head}; a scale per channel could be folded into its neighbours, and the method chose not to.", ""
+        return f"{head}; they could be equalized, which the method found no gain in.", ""
     if t.equalization == "impossible":
-        return f"{head}; a scale per channel cannot be folded here, as the operators around it cannot all take one exactly.", ""
+        return f"{head}; they cannot be equalized, as the operators around cannot all take a scale per channel exactly.", ""
     return f"{head}.", ""
 
 

@@ -57,9 +57,9 @@ def test_a_tensor_with_nothing_unusual() -> None:
 @pytest.mark.parametrize(
     "equalization, words",
     [
-        ("impossible", "a scale per channel cannot be folded here, as the operators around it cannot all take one exactly"),
-        ("possible", "a scale per channel could be folded into its neighbours, and the method chose not to"),
-        ("applied", "although one per channel was folded into its neighbours already"),
+        ("impossible", "they cannot be equalized, as the operators around cannot all take a scale per channel exactly"),
+        ("possible", "they could be equalized, which the method found no gain in"),
+        ("applied", "although they were equalized already"),
     ],
 )
 def test_a_channel_much_wider_than_the_others(equalization: str, words: str) -> None:
@@ -76,7 +76,7 @@ def test_weights_have_a_scale_for_each_channel_so_that_none_is_too_wide() -> Non
 def test_clipped_by_choice() -> None:
     found, _ = said(replace(PLAIN, clipped=0.02, low=-9.0))
     assert found == (
-        "2.0% of its numbers are clipped: the grid ends at -4 and 3.97, calibration saw -9 to 3.5. "
+        "2.0% of its numbers are clipped: the codes reach from -4 to 3.97, calibration saw -9 to 3.5. "
         "Finer steps for the rest were worth more to the method."
     )
 
@@ -84,7 +84,7 @@ def test_clipped_by_choice() -> None:
 def test_weights_clipped_by_choice() -> None:
     grids = QuantParams((0.01, 0.1), (0, 0), axis=0, narrow=True)
     found, _ = said(replace(PLAIN, kind="weight", params=grids, clipped=0.052))
-    assert found.startswith("5.2% of its numbers are clipped, each at the end of the grid of its channel. Finer steps")
+    assert found.startswith("5.2% of its numbers are clipped, each at an end of the range of its channel. Finer steps")
 
 
 def test_clipped_for_want_of_calibration_data() -> None:

@@ -44,6 +44,13 @@
   const errorColour = (x) => (x === null || x === undefined ? "--none" : LEVELS.find(([least]) => x >= least)[1]);
   const runsColour = { integer: "--integer", float: "--float", "fake-quantized": "--fake" };
 
+  const swatch = (cls, colour, words) => {
+    const s = make("span"), c = make("i", "cell " + cls);
+    c.style.setProperty("--c", "var(" + colour + ")");
+    s.append(c, make("span", "", words));
+    return s;
+  };
+
   /* light and dark: what the system says, until somebody chooses */
   const root = document.documentElement, dark = matchMedia("(prefers-color-scheme: dark)");
   const setTheme = (on) => { root.dataset.theme = on ? "dark" : "light"; };
@@ -108,17 +115,21 @@
   if (D.bytes) {
     const box = $("bytes"), total = D.bytes.parts.reduce((a, b) => a + b, 0), bar = make("div", "parts");
     const said = ["weights in 8 bits", "numbers in float", "scales and biases", "nodes and names"].map((name, i) => name + " " + bytes(D.bytes.parts[i]) + " (" + percent(D.bytes.parts[i] / total) + ")");
+    const words = make("div", "legend");
     ["--integer", "--float", "--fake", "--faint"].forEach((colour, i) => {
       const part = make("i");
       part.style.width = (100 * D.bytes.parts[i]) / total + "%";
       part.style.background = "var(" + colour + ")";
       part.title = said[i];
       bar.append(part);
+      words.append(swatch("integer", colour, said[i]));
     });
     const list = make("ul");
     D.bytes.largest.forEach(([size, who, why]) => list.append(make("li", "", bytes(size) + " in float: " + who + (why ? ", " + why : ""))));
-    const stored = D.bytes.stored ? "; among those in 8 bits " + D.bytes.stored + (D.bytes.stored > 1 ? " weights" : " weight") + " of layers in float" : "";
-    box.append(make("b", "", "Where the bytes are"), bar, make("span", "", said.join(", ") + stored), list);
+    const stored = D.bytes.stored ? "Among those in 8 bits " + D.bytes.stored + (D.bytes.stored > 1 ? " weights" : " weight") + " of layers in float." : "";
+    box.append(make("b", "", "Where the bytes are"), bar, words);
+    if (stored) box.append(make("span", "", stored));
+    box.append(list);
     if (D.bytes.advice) box.append(make("span", "", D.bytes.advice + "."));
     box.hidden = false;
   }
@@ -155,11 +166,12 @@
     box.append(h, cells);
     $("chain").append(box);
   });
+  $("about-bridges").hidden = !bridges;
   const chosenLine = $("chosen");
   const choose = (i) => {
     chosenLine.replaceChildren();
     if (i < 0) return;
-    const words = [text("runs", i), "rounding " + decibels(T.local[i]), "accumulated " + decibels(T.accumulated[i])].filter((w) => w && !w.endsWith(dash));
+    const words = [text("runs", i), "local " + decibels(T.local[i]), "accumulated " + decibels(T.accumulated[i])].filter((w) => w && !w.endsWith(dash));
     if (T.floatCost[i] !== null) words.push(count(T.floatCost[i]) + " " + D.unit + " in float, " + count(T.integerCost[i]) + " in integer");
     const show = make("button", "link", "show its numbers");
     show.type = "button";
@@ -184,13 +196,9 @@
     cellOf.forEach((c, i) => c.style.setProperty("--c", "var(" + (mode === "error" ? errorColour(errorOf(i)) : runsColour[text("runs", i)] || "--none") + ")"));
     const legend = $("legend");
     legend.textContent = "";
-    const entry = (cls, colour, words) => {
-      const s = make("span"), c = make("i", "cell " + cls);
-      c.style.setProperty("--c", "var(" + colour + ")");
-      s.append(c, make("span", "", words));
-      legend.append(s);
-    };
+    const entry = (cls, colour, words) => legend.append(swatch(cls, colour, words));
     if (mode === "error") {
+      legend.append(make("span", "", "SQNR against float:"));
       LEVELS.forEach(([, colour], i) => entry("integer", colour, NAMES[i]));
       entry("integer", "--none", "not known");
     }
@@ -203,12 +211,12 @@
   document.querySelectorAll("input[name=colour]").forEach((r) => r.addEventListener("change", paint));
 
   /* the worst */
-  $("ranking").textContent = D.worst.length ? "The tensors that do most harm, ranked " + D.ranking + "." : "No tensor is rounded.";
+  $("ranking").textContent = D.worst.length ? "The tensors that do most harm, ranked " + D.ranking + ". Local is the SQNR of rounding one tensor alone, accumulated that of the tensor with all before it quantized too; 6 dB less is twice the error." : "No tensor is rounded.";
   D.worst.forEach((w) => {
     const li = make("li"), b = make("button", "mono", T.name[w.tensor]);
     b.type = "button";
     b.addEventListener("click", () => { select(w.tensor, true); $("tensors").scrollIntoView(); });
-    const nums = [text("type", w.tensor), text("kind", w.tensor), "rounding " + decibels(T.local[w.tensor])];
+    const nums = [text("type", w.tensor), text("kind", w.tensor), "local " + decibels(T.local[w.tensor])];
     if (T.accumulated[w.tensor] !== null) nums.push("accumulated " + decibels(T.accumulated[w.tensor]));
     if (T.sensitivity[w.tensor] !== null) nums.push("adds " + short(T.sensitivity[w.tensor]) + " to the loss");
     const line = make("div", "nums");
@@ -226,8 +234,9 @@
   const grid = (i) => (T.bits[i] === null ? dash : (T.signed[i] ? "int" : "uint") + T.bits[i]);
   const steps = (i) => (T.bits[i] === null ? dash : T.channels[i] ? T.channels[i] + " scales" : short(T.scale[i]));
   const signed = (x) => (x === null ? dash : (x > 0 ? "+" : "") + x.toFixed(1));
+  const LONGEST = innerWidth > 720 ? 38 : 28;  /* characters of a name */
   const COLUMNS = [
-    ["tensor", (i) => tail(T.name[i], 28), (i) => T.name[i].toLowerCase(), "mono"],
+    ["tensor", (i) => tail(T.name[i], LONGEST), (i) => T.name[i].toLowerCase(), "mono"],
     ["operator", (i) => text("type", i), (i) => text("type", i), ""],
     ["kind", (i) => text("kind", i), (i) => text("kind", i), ""],
     ["range", range, (i) => T.high[i] - T.low[i], "num"],
@@ -245,7 +254,7 @@
     ["runs", (i) => text("runs", i) || dash, (i) => text("runs", i), ""],
     ["reason", (i) => text("reason", i), (i) => text("reason", i), ""],
   ];
-  const WIDTHS = { tensor: 222, operator: 118, kind: 94, range: 126, codes: 62, step: 98, sensitiv: 80, runs: 82, change: 84, reason: 200 };
+  const WIDTHS = { tensor: 7 * LONGEST + 26, operator: 118, kind: 94, range: 150, codes: 62, step: 98, sensitiv: 80, runs: 82, change: 84, reason: 200 };
   const widths = COLUMNS.map(([name]) => WIDTHS[name.replace(".", "")] || 70);
   $("grid").style.setProperty("--cols", widths.map((w, c) => (c === widths.length - 1 ? "minmax(" + w + "px, 1fr)" : w + "px")).join(" "));
   $("grid").style.setProperty("--wide", widths.reduce((a, b) => a + b) + "px");
