@@ -9,6 +9,12 @@
     if (text !== undefined && text !== null) e.textContent = text;
     return e;
   };
+  /* a paragraph whose flags, such as --exclude, no line break cuts in two */
+  const prose = (cls, words) => {
+    const p = make("p", cls);
+    words.split(/(--[a-z-]+)/).forEach((part, n) => p.append(n % 2 ? make("span", "flag", part) : part));
+    return p;
+  };
   const text = (column, i) => X[T[column][i]];
   const dash = "–";
 
@@ -107,10 +113,10 @@
     box.append(table);
     lost.append(box);
     if (D.eyebrow) sentences(lost, D.summary.lost);
-    else lost.append(make("p", "", "30 dB and more is usually invisible in accuracy; below 15 dB check before use."));
+    else lost.append(make("p", "", "30 dB and more is usually invisible in accuracy; below 15 dB check before use." + (D.outputs.some((o) => o.agreement !== null) ? " Agreement: how often the same number of a row is the highest; of integers, how many are equal." : "")));
   } else sentences(lost, D.summary.lost);
   const next = make("div", "card");
-  next.append(make("h3", "", "What to do next"), make("p", "strong", D.summary.next));
+  next.append(make("h3", "", "What to do next"), prose("strong", D.summary.next));
   cards.append(gained, lost, next);
   if (D.bytes) {
     const box = $("bytes"), total = D.bytes.parts.reduce((a, b) => a + b, 0), bar = make("div", "parts");
@@ -211,21 +217,22 @@
   document.querySelectorAll("input[name=colour]").forEach((r) => r.addEventListener("change", paint));
 
   /* the worst */
-  $("ranking").textContent = D.worst.length ? "The tensors that do most harm, ranked " + D.ranking + ". Local is the SQNR of rounding one tensor alone, accumulated that of the tensor with all before it quantized too; 6 dB less is twice the error." : "No tensor is rounded.";
+  $("ranking").textContent = D.worst.length ? "The tensors that do most harm, ranked " + D.ranking + ". Local is the SQNR of rounding one tensor alone, accumulated that of the tensor with all before it quantized too; 6 dB less is twice the error." + (D.ranking.includes("loss") ? " Keeping a tensor float gains no more than its share of the loss." : "") : "No tensor is rounded.";
+  const added = T.sensitivity.reduce((sum, x) => sum + Math.max(x || 0, 0), 0);
   D.worst.forEach((w) => {
     const li = make("li"), b = make("button", "mono", T.name[w.tensor]);
     b.type = "button";
     b.addEventListener("click", () => { select(w.tensor, true); $("tensors").scrollIntoView(); });
     const nums = [text("type", w.tensor), text("kind", w.tensor), "local " + decibels(T.local[w.tensor])];
     if (T.accumulated[w.tensor] !== null) nums.push("accumulated " + decibels(T.accumulated[w.tensor]));
-    if (T.sensitivity[w.tensor] !== null) nums.push("adds " + short(T.sensitivity[w.tensor]) + " to the loss");
+    if (T.sensitivity[w.tensor] !== null) nums.push("adds " + short(T.sensitivity[w.tensor]) + " to the loss, " + percent(T.sensitivity[w.tensor] / added) + " of what all add");
     const line = make("div", "nums");
     nums.forEach((n) => line.append(make("span", "", n), " "));
     li.append(b);
     if (!T.name[w.tensor].includes(text("operator", w.tensor))) li.append(make("div", "of mono", text("operator", w.tensor)));
     li.append(line);
     w.found.forEach((s) => li.append(make("p", "", s)));
-    li.append(make("p", "do", w.do));
+    li.append(prose("do", w.do));
     $("worst").append(li);
   });
 
@@ -234,7 +241,7 @@
   const grid = (i) => (T.bits[i] === null ? dash : (T.signed[i] ? "int" : "uint") + T.bits[i]);
   const steps = (i) => (T.bits[i] === null ? dash : T.channels[i] ? T.channels[i] + " scales" : short(T.scale[i]));
   const signed = (x) => (x === null ? dash : (x > 0 ? "+" : "") + x.toFixed(1));
-  const LONGEST = innerWidth > 720 ? 38 : 28;  /* characters of a name */
+  const LONGEST = innerWidth > 720 ? 36 : 28;  /* characters of a name */
   const COLUMNS = [
     ["tensor", (i) => tail(T.name[i], LONGEST), (i) => T.name[i].toLowerCase(), "mono"],
     ["operator", (i) => text("type", i), (i) => text("type", i), ""],
@@ -254,7 +261,7 @@
     ["runs", (i) => text("runs", i) || dash, (i) => text("runs", i), ""],
     ["reason", (i) => text("reason", i), (i) => text("reason", i), ""],
   ];
-  const WIDTHS = { tensor: 7 * LONGEST + 26, operator: 118, kind: 94, range: 150, codes: 62, step: 98, sensitiv: 80, runs: 82, change: 84, reason: 200 };
+  const WIDTHS = { tensor: Math.ceil(7.2 * LONGEST) + 22, operator: 132, kind: 94, range: 150, codes: 62, step: 98, sensitiv: 80, runs: 82, change: 84, reason: 200 };
   const widths = COLUMNS.map(([name]) => WIDTHS[name.replace(".", "")] || 70);
   $("grid").style.setProperty("--cols", widths.map((w, c) => (c === widths.length - 1 ? "minmax(" + w + "px, 1fr)" : w + "px")).join(" "));
   $("grid").style.setProperty("--wide", widths.reduce((a, b) => a + b) + "px");
@@ -480,7 +487,7 @@
       fact("codes reach", end(lowest) + " … " + end(lowest + 2 ** T.bits[i] - 1));
     } else if (T.channels[i]) fact("scales", T.channels[i] + ", one for each channel");
     fact(text("kind", i) === "weight" ? "range" : "range in calibration", range(i));
-    fact("local SQNR", unit(T.local[i]));
+    fact(text("kind", i) === "weight" ? "SQNR of the integers" : "local SQNR", unit(T.local[i]));
     fact("accumulated SQNR", unit(T.accumulated[i]));
     if (T.before) fact("accumulated SQNR, " + D.before, unit(T.before[i]));
     fact("adds to the loss", T.sensitivity[i] === null ? null : short(T.sensitivity[i]));
