@@ -105,7 +105,7 @@ def _undone(figures: TensorFigures, factors: ChannelFactors) -> TensorFigures:
     if ratio is None:
         return figures
     if own is None:
-        return replace(figures, accumulated_db=ratio)
+        return replace(figures, accumulated_db=ratio, equalization="applied")
     return replace(
         figures,
         accumulated_db=ratio,

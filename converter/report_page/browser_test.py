@@ -348,6 +348,8 @@ def test_a_comparison_has_the_figures_of_both(browser: Browser, folder: Path) ->
     path.write_text(comparison_page(Comparison(sides[0], sides[1], "float.onnx", "32 images", 8, "arm64", "instructions")))
     tab = browser.open(path)
     assert {"was", "change"} <= set(tab.texts("#head > div"))
+    assert tab.run("document.querySelectorAll('#cards .big').length") == 1, "a file that is no smaller gains nothing"
+    assert "accumulated SQNR, was" in tab.texts("#detail dt")
     assert set(column(tab, header(tab, "change"))) == {"0.0"}
     assert "30.0" in tab.text("#cards .card:nth-child(2)") and "29.0 dB" in tab.text("#cards .card:nth-child(2)")
     assert tab.run("document.documentElement.scrollWidth") == 1360

@@ -74,9 +74,10 @@
   const gained = make("div", "card");
   gained.append(make("h3", "", "What is gained"));
   const main = D.bars[D.bars.length - 1];
-  if (main) {
+  const share = main ? Math.round((100 * main.after) / main.before) : 0;
+  if (main && !(D.eyebrow && share >= 100)) {
     const big = make("div", "big");
-    big.append(make("b", "", Math.round((100 * main.after) / main.before) + " %"), make("span", "", "of the " + (main.unit === "B" ? "size" : main.name) + (D.eyebrow ? " of " + D.title : " of float")));
+    big.append(make("b", "", share + " %"), make("span", "", "of the " + (main.unit === "B" ? "size" : main.name) + (D.eyebrow ? " of " + D.title : " of float")));
     gained.append(big);
   }
   const pairs = make("div", "pairs");
@@ -489,7 +490,7 @@
     fact(text("kind", i) === "weight" ? "range" : "range in calibration", range(i));
     fact(text("kind", i) === "weight" ? "SQNR of the integers" : "local SQNR", unit(T.local[i]));
     fact("accumulated SQNR", unit(T.accumulated[i]));
-    if (T.before) fact("accumulated SQNR, " + D.before, unit(T.before[i]));
+    if (T.before) fact("accumulated SQNR, was", unit(T.before[i]));
     fact("adds to the loss", T.sensitivity[i] === null ? null : short(T.sensitivity[i]));
     if (T.widest[i]) fact("widest channel", T.widest[i][0] + " of " + T.widest[i][2] + (T.widest[i][1] === null ? "" : ", " + short(T.widest[i][1]) + " × median"));
     if (T.floatCost[i] !== null) fact("cost float / integer", count(T.floatCost[i]) + " / " + count(T.integerCost[i]));
