@@ -34,7 +34,7 @@
     for (const [size, unit] of [[1e9, " G"], [1e6, " M"], [1e3, " k"]]) if (Math.abs(like) >= size) return (x / size).toFixed(Math.abs(x) < 10 * size ? 2 : 1) + unit;
     return x.toFixed(0);
   };
-  const bytes = (x, like = x) => (like >= 1e6 ? (x / 1e6).toFixed(2) + " MB" : (x / 1e3).toFixed(1) + " kB");
+  const bytes = (x, like = x) => (like >= 1e6 ? (x / 1e6).toFixed(2) + " MB" : like < 1e3 ? x.toFixed(0) + " B" : (x / 1e3).toFixed(1) + " kB");
   const percent = (x) => {
     if (x === null || x === undefined) return dash;
     if (x === 0) return "0 %";
