@@ -81,7 +81,7 @@ class Options:
     input_shapes: Mapping[str, tuple[int, ...]] = flag(
         dict, "size of an open input, as x:1,3,48,320", "NAME:DIMS", name="--input-shape", group=_CALIBRATION, many=True
     )
-    method: MethodName = flag(DEFAULT_METHOD, f"how grids are chosen: {', '.join(METHOD_NAMES)}", "NAME")
+    method: MethodName = flag(DEFAULT_METHOD, f"how scales and zero points are chosen: {', '.join(METHOD_NAMES)}", "NAME")
     observer: ObserverName | None = flag(None, f"fq-vit: how it sees ranges: {', '.join(OBSERVERS)} (default: {DEFAULT_OBSERVER})", "HOW")
     bits: BitWidths | str = flag(BitWidths, "of weights and activations, 4 to 8", "WxAy")
     target: str = flag(DEFAULT_TARGET, f"{', '.join(TARGET_NAMES)}, or a FILE.toml", "NAME")

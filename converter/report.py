@@ -268,7 +268,8 @@ def size_advice(report: Report) -> str:
     if report.prefer == "size":
         return "" if found.stored else "--prefer size saves nothing here: no layer in float has weights that would be smaller in 8 bits"
     share = found.to_save / found.total
-    return f"--prefer size would save {share:.0%}: weights of layers in float in 8 bits, as fast" if share >= _MUCH else ""
+    how = "with the weights of layers in float stored in 8 bits, and be as fast"
+    return f"--prefer size would save {share:.0%}, {how}" if share >= _MUCH else ""
 
 
 def report_json(report: Report) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sized
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -30,6 +30,12 @@ __all__ = ["Explained", "LayerRanges", "explain", "explained_tables"]
 
 _ALMOST_ALL = 0.999
 """Share of values within what is called the usual range."""
+
+
+_ABOUT_BLOCKS = (
+    "in a bridge block feature maps become tokens, or tokens maps; on a round trip both. map: height x width",
+    "judged at: the tensors that leave it, whose error the search may look at (--bridge-blocks)",
+)
 
 
 @dataclass(frozen=True)
@@ -112,7 +118,7 @@ def explained_tables(found: Explained) -> RenderableType:
     """Bridge blocks, then layers, each with the number of its block, and with its ranges where they are known."""
     structure = found.structure
     layers = np.bincount([la.block for la in structure.layers if la.block is not None], minlength=len(structure.blocks))
-    title = f"{len(structure.blocks)} bridge blocks, {len(structure.layers)} layers"
+    title = f"{_counted(structure.blocks, 'bridge block')}, {_counted(structure.layers, 'layer')}"
     blocks = _table("block", "kind", "map", "layers", "operators", "judged at")
     for number, (block, count) in enumerate(zip(structure.blocks, layers, strict=True), 1):
         blocks.add_row(str(number), block.kind, _size(block), str(count), str(len(block.nodes)), Text("\n".join(block.outputs)))
@@ -131,7 +137,7 @@ def explained_tables(found: Explained) -> RenderableType:
             Text(""),
         ]
     if structure.blocks:
-        parts += [blocks, Text("")]
+        parts += [*map(Text, _ABOUT_BLOCKS), Text(""), blocks, Text("")]
     return Group(*parts, listed)
 
 
@@ -153,6 +159,10 @@ def _range_cells(ranges: LayerRanges | None) -> list[str]:
 
 def _span(stats: TensorStats) -> str:
     return f"{stats.minimum:.3g}..{stats.maximum:.3g}"
+
+
+def _counted(found: Sized, what: str) -> str:
+    return f"{len(found)} {what}{'' if len(found) == 1 else 's'}"
 
 
 def _size(block: Block) -> str:

@@ -12,8 +12,13 @@ from converter.testing.models import Run
 
 def test_without_samples_there_are_no_ranges(run: Run, source: Path) -> None:
     result = run("explain", source, "-q")
-    assert result.code == 0 and "bridge blocks" in result.out and "reads" not in result.out
+    assert result.code == 0 and result.out.startswith("1 bridge block, 14 layers\n") and " reads " not in result.out
     assert result.out == run(source, "--explain", "-q").out
+
+
+def test_words_of_the_table_of_blocks_are_explained(run: Run, source: Path) -> None:
+    shown = run("explain", source, "-q").out
+    assert "in a bridge block feature maps become tokens" in shown and "judged at: the tensors that leave it" in shown
 
 
 def test_each_layer_has_the_bytes_of_its_float_weights(run: Run, source: Path) -> None:

@@ -32,6 +32,15 @@ _UNKNOWN = "unrecognized arguments: "
 _USUAL = ("calib", "samples", "preprocess", "input_shapes", "target", "bits", "exclude", "min_sqnr", "report", "json")
 """The ten options that ``--help`` explains; ``--help all`` explains every one."""
 
+_OF_EXPLAIN = {
+    **dict.fromkeys(("source", "samples", "preprocess", "input_shapes", "target", "seed", "threads")),
+    "calib": "folder or zip of images, .npz, .npy (default: none, and then no ranges)",
+    "quiet": "no progress",
+    "verbose": "tracebacks of unexpected errors",
+    "help": "show this help message and exit",
+}
+"""What the command explain heeds, and what it means there if that is not what it means for a conversion."""
+
 _WIDTH = 78
 """Of what the help says below the options; argparse leaves two columns of a terminal free."""
 
@@ -104,6 +113,16 @@ class _Help(argparse.Action):
     def __call__(self, parser: argparse.ArgumentParser, _: object, values: object, option_string: str | None = None) -> NoReturn:
         _parser(usual_only=values != "all").print_help()
         parser.exit()
+
+
+def _help_of_explain() -> str:
+    """What ``explain --help`` says."""
+    parser = _parser()
+    parser.prog, parser.usage, parser.epilog = "bridgequant explain", "%(prog)s IN.onnx [options]", None
+    parser.description = "List the bridge blocks and layers of a float model, and with --calib what each layer reads and writes."
+    for action in parser._actions:
+        action.help = (_OF_EXPLAIN[action.dest] or action.help) if action.dest in _OF_EXPLAIN else argparse.SUPPRESS
+    return parser.format_help()
 
 
 def _number(kind: Callable[[str], float], what: str) -> Callable[[str], float]:
@@ -208,6 +227,9 @@ def parse_flags(words: Sequence[str]) -> argparse.Namespace:
         UsageError: it makes no sense.
         SystemExit: ``--help`` or ``--version`` was asked for and answered.
     """
+    if words and words[0] == "explain" and {"-h", "--help"} & set(words):
+        print(_help_of_explain(), end="")
+        raise SystemExit(0)
     words = _without_command(words)
     parser = _parser()
     answer_shell(parser)

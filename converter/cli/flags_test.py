@@ -112,6 +112,13 @@ def test_other_ways_to_ask_for_help(words: list[str], capsys: pytest.CaptureFixt
     assert helped(capsys, *words).startswith("usage: bridgequant")
 
 
+def test_the_help_of_explain_names_what_it_heeds_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    text = helped(capsys, "explain", "--help")
+    assert text.startswith("usage: bridgequant explain IN.onnx [options]") and "bridge blocks and layers" in text
+    assert all(flag in text for flag in ("--calib", "--samples", "--input-shape", "--target", "--quiet"))
+    assert not any(word in text for word in ("OUT.onnx", "--bits", "--report", "--explain", "commands:"))
+
+
 def test_commands_of_a_conversion_are_words_in_front_of_its_flags() -> None:
     assert parse_flags(["convert", "a", "b"]) == parse_flags(["a", "b"])
     assert parse_flags(["explain", "a"]) == parse_flags(["a", "--explain"])

@@ -102,7 +102,7 @@ def test_the_summary_says_where_the_bytes_are_and_how_to_save_some() -> None:
     assert "bytes weights in 8 bits 1.50 MB (21%), numbers in float 5.12 MB (73%)" in flat
     assert "scales and biases 75.0 kB (1%), nodes and names 300.0 kB (4%)" in flat
     assert f"in float: 5.12 MB of Gemm /head/Gemm, {FOR_ACCURACY}" in flat and "/stem/Conv, cheaper" not in flat
-    assert "--prefer size would save 50%: weights of layers in float in 8 bits, as fast" in flat
+    assert "--prefer size would save 50%, with the weights of layers in float stored in 8 bits, and be as fast" in flat
     assert "bytes weights" not in words(example()), "a dry run writes no file"
     record = json.loads(report_json(example(file_bytes=FileBytes(3, 2, 1, 1, 0, 0, (HEAD,)))))["file_bytes"]
     assert record["in_8_bits"] == 3 and record["largest"][0]["operator"] == "/head/Gemm"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from converter.compare.records import Comparison
+from converter.compare.records import Comparison, change_of
 from converter.report_page.page import diagnosis_columns, fill
 
 __all__ = ["comparison_page"]
@@ -20,8 +20,8 @@ def comparison_page(comparison: Comparison) -> str:
         matched = [before.get(t.name) if t.kind != "weight" else None for t in second.diagnosis.tensors]
         old = [None if t is None or t.accumulated_db is None else round(t.accumulated_db, 1) for t in matched]
         columns["tensors"]["before"] = old
-        new = columns["tensors"]["accumulated"]
-        columns["tensors"]["change"] = [None if a is None or b is None else round(b - a, 1) for a, b in zip(old, new, strict=True)]
+        changes = [change_of(a, b) for a, b in zip(matched, second.diagnosis.tensors, strict=True)]
+        columns["tensors"]["change"] = [None if change is None else round(change, 1) for change in changes]
         columns["before"] = first.name
     old_db = {o.name: o.sqnr_db for o in first.outputs}
     payload = {
@@ -32,7 +32,7 @@ def comparison_page(comparison: Comparison) -> str:
             ["against", comparison.floats],
             ["target", comparison.target],
             ["calibration", comparison.calibration],
-            ["compared on", f"{comparison.samples} held-aside samples"],
+            ["compared on", f"{comparison.samples} held-aside sample{'s' if comparison.samples > 1 else ''}"],
         ],
         "summary": {"gained": comparison.gained, "lost": comparison.lost, "next": comparison.next},
         "bars": _bars(comparison),

@@ -35,6 +35,14 @@ def test_tensors_are_matched_by_name() -> None:
     assert data["notes"] == ["a note"] and data["both"] is True
 
 
+def test_where_one_side_alone_is_equalized_there_is_no_change() -> None:
+    tensors = made_up(3).tensors
+    other = replace(made_up(3), tensors=(replace(tensors[0], equalization="applied"), *tensors[1:]))
+    sides = [Side(name, "plan", None, 90.0, 0.8, (), diagnosis) for name, diagnosis in (("a.json", made_up(3)), ("b.json", other))]
+    data = payload(Comparison(sides[0], sides[1], "float.onnx", "32 images", 8, "arm64", "instructions"))
+    assert data["tensors"]["change"] == [None, 0.0, 0.0]
+
+
 def test_against_float_there_is_no_second_column() -> None:
     sides = (
         Side("float.onnx", "float", 8000, 200.0, 0.0, (OutputFigures("y", 200.0),), None),

@@ -7,9 +7,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from converter.diagnosis.json_record import diagnosis_record
-from converter.diagnosis.records import Diagnosis
+from converter.diagnosis.records import Diagnosis, TensorFigures
 
-__all__ = ["Comparison", "OutputFigures", "Side", "comparison_record"]
+__all__ = ["Comparison", "OutputFigures", "Side", "change_of", "comparison_record"]
 
 
 @dataclass(frozen=True)
@@ -90,20 +90,32 @@ class Comparison:
         falls = falling(self)
         if falls and falls[0][1] >= 1.0:
             name, fall = falls[0]
-            return f"Begin with '{name}': its accumulated SQNR falls by {fall:.1f} dB, the most of all tensors."
+            return f"Look at '{name}' first: its accumulated SQNR falls by {fall:.1f} dB, the most of all tensors."
         if self.first.kind == "float":
             return "Measure the accuracy of both on labelled data; the tensors that do most harm stand below."
         return "No tensor is worse by a decibel or more: let speed and size decide."
 
 
+def change_of(before: TensorFigures | None, after: TensorFigures) -> float | None:
+    """By how many decibels the accumulated SQNR of a tensor rises; None if one is not known.
+
+    Nor where one side alone was equalized there: with another factor in each channel, other channels weigh most.
+    """
+    if before is None or before.accumulated_db is None or after.accumulated_db is None:
+        return None
+    if (before.equalization == "applied") != (after.equalization == "applied"):
+        return None
+    return after.accumulated_db - before.accumulated_db
+
+
 def falling(comparison: Comparison) -> list[tuple[str, float]]:
     """Tensors whose accumulated SQNR is lower on the second side, by how many decibels, the largest fall first."""
-    before = {} if comparison.first.diagnosis is None else {t.name: t.accumulated_db for t in comparison.first.diagnosis.tensors}
+    before = {} if comparison.first.diagnosis is None else {t.name: t for t in comparison.first.diagnosis.tensors}
     falls = []
     for tensor in comparison.second.diagnosis.tensors if comparison.second.diagnosis is not None else ():
-        old, new = before.get(tensor.name), tensor.accumulated_db
-        if old is not None and new is not None:
-            falls.append((tensor.name, old - new))
+        change = change_of(before.get(tensor.name), tensor)
+        if change is not None:
+            falls.append((tensor.name, -change))
     return sorted((f for f in falls if f[1] > 0.0), key=lambda f: -f[1])
 
 
@@ -111,9 +123,10 @@ def _changes(comparison: Comparison, *, better: bool) -> list[str]:
     """Sentences on the figures in which the second side is better, or worse."""
     one, other = comparison.first, comparison.second
     found = []
-    for what, before, after in (("file", one.bytes, other.bytes), ("predicted cost", one.predicted, other.predicted)):
-        if before and after and after != before and (after < before) == better:
-            found.append(f"The {what} is {after / before:.0%} of that of {one.name}.")
+    for what, before, after in (("size of the file", one.bytes, other.bytes), ("predicted cost", one.predicted, other.predicted)):
+        share = f"{after / before:.0%}" if before and after else "100%"
+        if before and after and share != "100%" and (after < before) == better:
+            found.append(f"The {what} is {share} of that of {one.name}.")
     if other.coverage != one.coverage and (other.coverage > one.coverage) == better:
         found.append(f"{other.coverage:.1%} of the multiply-accumulates run in integer, in {one.name} {one.coverage:.1%}.")
     before_db = {o.name: o.sqnr_db for o in one.outputs}

@@ -21,7 +21,7 @@ def between(one: Side, other: Side) -> Comparison:
 def test_what_is_better_is_gained_and_what_is_worse_is_lost() -> None:
     found = between(OLD, NEW)
     assert found.gained == (
-        "The file is 50% of that of old.onnx.",
+        "The size of the file is 50% of that of old.onnx.",
         "The predicted cost is 60% of that of old.onnx.",
         "90.0% of the multiply-accumulates run in integer, in old.onnx 80.0%.",
     )
@@ -33,6 +33,19 @@ def test_nothing_changes_between_equals() -> None:
     found = between(OLD, OLD)
     assert found.gained == found.lost == ("Nothing that was measured.",)
     assert found.next == "No tensor is worse by a decibel or more: let speed and size decide."
+
+
+def test_sizes_that_hardly_differ_are_not_told() -> None:
+    assert between(replace(OLD, bytes=4001), OLD).gained == between(OLD, replace(OLD, bytes=4001)).lost == ("Nothing that was measured.",)
+
+
+def test_a_tensor_that_one_side_alone_equalized_is_not_compared() -> None:
+    """With another factor in each channel, its ratio is that of other numbers."""
+    fallen = tuple(replace(t, accumulated_db=1.0, equalization="applied") for t in PLAIN.tensors[:1])
+    found = between(OLD, replace(NEW, diagnosis=replace(PLAIN, tensors=(*fallen, *PLAIN.tensors[1:]))))
+    assert falling(found) == []
+    both = replace(OLD, diagnosis=replace(PLAIN, tensors=(replace(fallen[0], accumulated_db=5.0), *PLAIN.tensors[1:])))
+    assert falling(between(both, found.second)) == [(PLAIN.tensors[0].name, 4.0)]
 
 
 def test_against_float() -> None:
@@ -49,4 +62,4 @@ def test_the_tensor_that_falls_most_is_named() -> None:
     found = between(OLD, replace(NEW, diagnosis=replace(PLAIN, tensors=tuple(worse))))
     assert [name for name, _ in falling(found)] == [PLAIN.tensors[i].name for i in (3, 6, 1)]
     assert [fall for _, fall in falling(found)] == pytest.approx([7.0, 3.0, 1.0])
-    assert found.next == f"Begin with '{PLAIN.tensors[3].name}': its accumulated SQNR falls by 7.0 dB, the most of all tensors."
+    assert found.next == f"Look at '{PLAIN.tensors[3].name}' first: its accumulated SQNR falls by 7.0 dB, the most of all tensors."

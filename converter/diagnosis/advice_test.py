@@ -41,25 +41,46 @@ PLAIN = TensorFigures(
 def said(tensor: TensorFigures, *others: TensorFigures) -> tuple[str, str]:
     """What was found, as one text, and what can be done."""
     tensors = (tensor, *others)
-    found, do = describe(tensor, {t.name: t for t in tensors}, {t.operator: t for t in tensors})
+    found, do = describe(tensor, {t.name: t for t in tensors}, {t.operator: t for t in tensors if t.kind != "weight"}, "instructions")
     return " ".join(found), do
 
 
 def test_a_tensor_with_nothing_unusual() -> None:
     found, do = said(PLAIN)
     assert found == "Nothing unusual about its numbers; this is what 8 bits give here: its rounding alone leaves 38.0 dB."
-    assert (
-        do
-        == "If accuracy is short, --exclude 'layer' keeps it float, which costs 2.0 million more by the target's prices, conversions aside."
+    assert do == "If accuracy is short, keep it float with --exclude 'layer': 2.0 million instructions more, not counting conversions."
+
+
+def test_a_tensor_is_float_only_if_what_writes_it_and_all_that_read_it_is() -> None:
+    """Readers behind an operator that only moves its numbers count too; those in float do not."""
+    moved = replace(PLAIN, name="moved", operator="reshape", kind="shared", reads=("made",), float_cost=2e6)
+    behind = replace(PLAIN, name="behind", operator="product", reads=("moved",))
+    floats = replace(PLAIN, name="floats", operator="norm", reads=("made",), runs="float")
+    _, do = said(PLAIN, moved, behind, floats, replace(PLAIN, name="other", operator="other"))
+    assert do == (
+        "If accuracy is short, keep it float with --exclude 'layer' --exclude 'reshape' --exclude 'product', which write and read it in "
+        "integer: 5.0 million instructions more, not counting conversions."
     )
+
+
+def test_many_readers_are_counted() -> None:
+    _, do = said(PLAIN, *(replace(PLAIN, name=f"r{i}", operator=f"r{i}", reads=("made",)) for i in range(7)))
+    assert "--exclude for each of the 8 operators that write and read it in integer: 16.0 million instructions more" in do
+
+
+def test_a_weight_is_float_if_its_operator_is() -> None:
+    weight = replace(PLAIN, name="w", kind="weight", reads=())
+    reader = replace(PLAIN, name="next", operator="next", reads=("made",))
+    found, do = said(weight, PLAIN, reader)
+    assert found.startswith("Its integers are 38.0 dB from its numbers") and "--exclude 'layer':" in do
 
 
 @pytest.mark.parametrize(
     "equalization, words",
     [
-        ("impossible", "a scale per channel cannot be folded here, as the operators around it cannot all take one exactly"),
-        ("possible", "a scale per channel could be folded into its neighbours, and the method chose not to"),
-        ("applied", "although one per channel was folded into its neighbours already"),
+        ("impossible", "they cannot be equalized, as the operators around cannot all take a scale per channel exactly"),
+        ("possible", "they could be equalized, which the method found no gain in"),
+        ("applied", "although they were equalized already"),
     ],
 )
 def test_a_channel_much_wider_than_the_others(equalization: str, words: str) -> None:
@@ -76,7 +97,7 @@ def test_weights_have_a_scale_for_each_channel_so_that_none_is_too_wide() -> Non
 def test_clipped_by_choice() -> None:
     found, _ = said(replace(PLAIN, clipped=0.02, low=-9.0))
     assert found == (
-        "2.0% of its numbers are clipped: the grid ends at -4 and 3.97, calibration saw -9 to 3.5. "
+        "2.0% of its numbers are clipped: the codes reach from -4 to 3.97, calibration saw -9 to 3.5. "
         "Finer steps for the rest were worth more to the method."
     )
 
@@ -84,7 +105,7 @@ def test_clipped_by_choice() -> None:
 def test_weights_clipped_by_choice() -> None:
     grids = QuantParams((0.01, 0.1), (0, 0), axis=0, narrow=True)
     found, _ = said(replace(PLAIN, kind="weight", params=grids, clipped=0.052))
-    assert found.startswith("5.2% of its numbers are clipped, each at the end of the grid of its channel. Finer steps")
+    assert found.startswith("5.2% of its numbers are clipped, each at an end of the range of its channel. Finer steps")
 
 
 def test_clipped_for_want_of_calibration_data() -> None:
@@ -109,13 +130,22 @@ def test_error_that_arrives_from_before() -> None:
     )
 
 
+@pytest.mark.parametrize("weights, cause", [(True, "its rounded weights add to the error"), (False, "Gelu makes the error larger")])
+def test_error_that_its_operator_makes_larger(weights: bool, cause: str) -> None:
+    before = replace(PLAIN, name="before", operator="earlier", accumulated_db=28.6)
+    tensor = replace(PLAIN, op_type="Gelu", local_db=22.6, accumulated_db=16.3)
+    found, _ = said(tensor, before, *([replace(PLAIN, name="w", kind="weight")] if weights else []))
+    assert found.startswith("Most of its error is not its own rounding's: it has 16.3 dB, where its own rounding alone would leave 22.6 dB")
+    assert "'before', which it is computed from, has 28.6 dB: " in found and cause in found and "already" not in found
+
+
 @pytest.mark.parametrize(
     "changes, words",
     [
-        ({"operator": ""}, "It is an input of the model: keep the operators float that read it (--exclude)."),
-        ({"runs": "float"}, "keep the operators float that read it (--exclude); 'layer' writes it"),
-        ({"integer_cost": 4e6}, "costs no more by the target's prices"),
-        ({"float_cost": 1e6 + 2500}, "costs 2.5 thousand more"),
+        ({"operator": "", "float_cost": None}, "No operator around it runs in integer"),
+        ({"runs": "float"}, "No operator around it runs in integer"),
+        ({"integer_cost": 4e6}, "'layer': no more instructions, not"),
+        ({"float_cost": 1e6 + 2500}, "2.5 thousand instructions more"),
     ],
 )
 def test_what_to_do_names_the_operator_and_its_price(changes: dict[str, object], words: str) -> None:
@@ -125,7 +155,7 @@ def test_what_to_do_names_the_operator_and_its_price(changes: dict[str, object],
 
 def test_the_worst_are_those_that_add_most_to_the_loss() -> None:
     tensors = [replace(PLAIN, name=f"t{i}", sensitivity=float(i % 7), local_db=float(i)) for i in range(30)]
-    worst, ranking = advise(tensors)
+    worst, ranking = advise(tensors, "instructions")
     assert [a.tensor for a in worst] == ["t6", "t13", "t20", "t27", "t5", "t12", "t19", "t26", "t4", "t11"]
     assert len(worst) == MOST_LISTED and ranking == "by what their rounding adds to the loss"
 
@@ -133,10 +163,10 @@ def test_the_worst_are_those_that_add_most_to_the_loss() -> None:
 def test_without_sensitivities_the_lowest_ratio_counts() -> None:
     tensors = [replace(PLAIN, name=f"t{db}", sensitivity=None, local_db=db) for db in (30.0, 10.0, 20.0)]
     moved = replace(PLAIN, name="moved", kind="shared", sensitivity=None, local_db=5.0)
-    worst, ranking = advise([*tensors, moved])
+    worst, ranking = advise([*tensors, moved], "instructions")
     assert [a.tensor for a in worst] == ["t10.0", "t20.0", "t30.0"], "a tensor that shares another's grid is not rounded anew"
     assert ranking == "by the SQNR of their rounding alone"
 
 
 def test_a_float_network_has_none() -> None:
-    assert advise([replace(PLAIN, kind="float", params=None, local_db=None, sensitivity=None)])[0] == ()
+    assert advise([replace(PLAIN, kind="float", params=None, local_db=None, sensitivity=None)], "instructions")[0] == ()

@@ -86,7 +86,7 @@ def diagnose(
         tensors += assembly.weights(node, places, bins)
     order = {str(node.name): place for place, node in enumerate(model.graph)}
     tensors.sort(key=lambda t: order.get(t.operator, -1))  # stable: weights stay behind what their operator computes
-    worst, ranking = advise(tensors)
+    worst, ranking = advise(tensors, target.unit)
     return Diagnosis(tuple(tensors), segments, worst, ranking, 0 if note else len(feeds[:MOST_SAMPLES]), note)
 
 

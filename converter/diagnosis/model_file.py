@@ -85,7 +85,7 @@ def diagnose_file(
     tensors = [_figures(value, found.get(str(value.name)), seen, shapes, places, runs, target) for value in computed_tensors(floats)]
     tensors = [_undone(t, factors[t.name]) if t.name in factors else t for t in tensors]
     note = _note(len(tensors), len(tensors) - len(common), sum(f.undone_db is not None for f in factors.values()))
-    worst, ranking = advise(tensors)
+    worst, ranking = advise(tensors, target.unit)
     return Diagnosis(tuple(tensors), segments, worst, ranking, len(feeds[:MOST_SAMPLES]), note)
 
 
@@ -105,7 +105,7 @@ def _undone(figures: TensorFigures, factors: ChannelFactors) -> TensorFigures:
     if ratio is None:
         return figures
     if own is None:
-        return replace(figures, accumulated_db=ratio)
+        return replace(figures, accumulated_db=ratio, equalization="applied")
     return replace(
         figures,
         accumulated_db=ratio,

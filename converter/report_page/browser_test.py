@@ -101,8 +101,11 @@ def test_it_opens_without_complaint_and_nothing_sticks_out(browser: Browser, fol
 def test_where_the_bytes_are_is_a_bar_and_a_list(tab: Tab) -> None:
     widths = tab.run("[...document.querySelectorAll('#bytes .parts i')].map(part => part.style.width)")
     assert [float(width.rstrip("%")) for width in widths] == [60, 30, 5, 5]
+    of_bar = tab.run("[...document.querySelectorAll('#bytes .parts i')].map(part => getComputedStyle(part).backgroundColor)")
+    of_words = tab.run("[...document.querySelectorAll('#bytes .legend i')].map(mark => getComputedStyle(mark).backgroundColor)")
+    assert of_words == of_bar and len(set(of_bar)) == 4, "the words have the colours of the bar"
     assert "numbers in float 600.0 kB (30.0 %)" in tab.text("#bytes") and "1 weight of layers in float" in tab.text("#bytes")
-    assert tab.texts("#bytes li") == ["512.0 kB in float: Gemm head, for accuracy", "0.5 kB in float: Conv stem"]
+    assert tab.texts("#bytes li") == ["512.0 kB in float: Gemm head, for accuracy", "512 B in float: Conv stem"]
 
 
 @pytest.mark.parametrize("window", [{}, PHONE], ids=["desk", "phone"])
@@ -123,6 +126,7 @@ def test_without_a_budget_there_is_no_curve(tab: Tab) -> None:
 
 def test_of_many_tensors_only_the_visible_rows_are_drawn(browser: Browser, folder: Path) -> None:
     tab = browser.open(saved(folder, 3000))
+    assert 0.0 < tab.processor_seconds() < 1.0, "to open it"
     assert 10 < tab.run("document.querySelectorAll('#body .line').length") < 60
     tab.run("document.querySelector('#grid').scrollTop = 1e9")
     tab.run("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
@@ -152,12 +156,37 @@ def test_bridge_blocks_are_marked_and_operators_coloured_by_error_or_by_how_they
     assert "integer" in tab.text("#legend") and "below 10" not in tab.text("#legend")
 
 
+def test_the_chain_says_what_its_colours_and_boxes_mean(browser: Browser, folder: Path, tab: Tab) -> None:
+    assert tab.text("#legend").startswith("SQNR against float:")
+    assert "A blue box is a bridge block" in tab.text("#about-bridges") and not tab.run("document.querySelector('#about-bridges').hidden")
+    without = browser.open(saved(folder, 1))
+    assert without.run("document.querySelector('#about-bridges').hidden"), "there is none"
+
+
 def test_the_worst_stand_first_and_lead_to_their_numbers(tab: Tab) -> None:
     assert tab.run("document.querySelectorAll('#worst li').length") == 10
     assert "Channel 10 is 11 times wider than the median of 64 channels" in " ".join(tab.texts("#worst li p"))
+    assert "adds 1.0e-4 to the loss, " in tab.text("#worst li:first-child .nums")
+    shares = [float(line.partition("loss, ")[2].partition(" %")[0]) for line in tab.texts("#worst .nums")]
+    assert shares == sorted(shares, reverse=True) and 0 < sum(shares) < 100, "of all hundred tensors"
+    assert "Local is the SQNR of rounding one tensor alone" in tab.text("#ranking")
     second = tab.text("#worst li:nth-child(2) button")
     tab.click("#worst li:nth-child(2) button")
     assert chosen(tab) == selected_row(tab) == second
+
+
+@pytest.mark.parametrize("window", [{}, PHONE], ids=["desk", "phone"])
+def test_no_flag_and_no_share_is_cut_by_the_end_of_a_line(browser: Browser, folder: Path, window: dict[str, Any]) -> None:
+    tab = browser.open(saved(folder, 100), **window)
+    parts = "document.querySelectorAll('.flag, .big b')"
+    assert "--exclude" in tab.texts(".flag")
+    assert tab.run(f"[...{parts}].filter((e) => e.getClientRects().length !== 1).map((e) => e.innerText)") == []
+
+
+def test_ranges_names_and_forms_fit_their_columns(tab: Tab) -> None:
+    for name in ("tensor", "range", "runs"):
+        cells = f"#body .line > div:nth-child({header(tab, name)})"
+        assert tab.run(f"[...document.querySelectorAll({cells!r})].filter((e) => e.scrollWidth > e.clientWidth).length") == 0, name
 
 
 def test_the_histogram_shows_steps_and_what_is_clipped(tab: Tab) -> None:
@@ -320,6 +349,8 @@ def test_a_comparison_has_the_figures_of_both(browser: Browser, folder: Path) ->
     path.write_text(comparison_page(Comparison(sides[0], sides[1], "float.onnx", "32 images", 8, "arm64", "instructions")))
     tab = browser.open(path)
     assert {"was", "change"} <= set(tab.texts("#head > div"))
+    assert tab.run("document.querySelectorAll('#cards .big').length") == 1, "a file that is no smaller gains nothing"
+    assert "accumulated SQNR, was" in tab.texts("#detail dt")
     assert set(column(tab, header(tab, "change"))) == {"0.0"}
     assert "30.0" in tab.text("#cards .card:nth-child(2)") and "29.0 dB" in tab.text("#cards .card:nth-child(2)")
     assert tab.run("document.documentElement.scrollWidth") == 1360

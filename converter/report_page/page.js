@@ -9,6 +9,12 @@
     if (text !== undefined && text !== null) e.textContent = text;
     return e;
   };
+  /* a paragraph whose flags, such as --exclude, no line break cuts in two */
+  const prose = (cls, words) => {
+    const p = make("p", cls);
+    words.split(/(--[a-z-]+)/).forEach((part, n) => p.append(n % 2 ? make("span", "flag", part) : part));
+    return p;
+  };
   const text = (column, i) => X[T[column][i]];
   const dash = "–";
 
@@ -28,7 +34,7 @@
     for (const [size, unit] of [[1e9, " G"], [1e6, " M"], [1e3, " k"]]) if (Math.abs(like) >= size) return (x / size).toFixed(Math.abs(x) < 10 * size ? 2 : 1) + unit;
     return x.toFixed(0);
   };
-  const bytes = (x, like = x) => (like >= 1e6 ? (x / 1e6).toFixed(2) + " MB" : (x / 1e3).toFixed(1) + " kB");
+  const bytes = (x, like = x) => (like >= 1e6 ? (x / 1e6).toFixed(2) + " MB" : like < 1e3 ? x.toFixed(0) + " B" : (x / 1e3).toFixed(1) + " kB");
   const percent = (x) => {
     if (x === null || x === undefined) return dash;
     if (x === 0) return "0 %";
@@ -43,6 +49,13 @@
   const errorOf = (i) => (T.accumulated[i] !== null ? T.accumulated[i] : T.local[i]);
   const errorColour = (x) => (x === null || x === undefined ? "--none" : LEVELS.find(([least]) => x >= least)[1]);
   const runsColour = { integer: "--integer", float: "--float", "fake-quantized": "--fake" };
+
+  const swatch = (cls, colour, words) => {
+    const s = make("span"), c = make("i", "cell " + cls);
+    c.style.setProperty("--c", "var(" + colour + ")");
+    s.append(c, make("span", "", words));
+    return s;
+  };
 
   /* light and dark: what the system says, until somebody chooses */
   const root = document.documentElement, dark = matchMedia("(prefers-color-scheme: dark)");
@@ -61,9 +74,10 @@
   const gained = make("div", "card");
   gained.append(make("h3", "", "What is gained"));
   const main = D.bars[D.bars.length - 1];
-  if (main) {
+  const share = main ? Math.round((100 * main.after) / main.before) : 0;
+  if (main && !(D.eyebrow && share >= 100)) {
     const big = make("div", "big");
-    big.append(make("b", "", Math.round((100 * main.after) / main.before) + " %"), make("span", "", "of the " + (main.unit === "B" ? "size" : main.name) + (D.eyebrow ? " of " + D.title : " of float")));
+    big.append(make("b", "", share + " %"), make("span", "", "of the " + (main.unit === "B" ? "size" : main.name) + (D.eyebrow ? " of " + D.title : " of float")));
     gained.append(big);
   }
   const pairs = make("div", "pairs");
@@ -100,25 +114,29 @@
     box.append(table);
     lost.append(box);
     if (D.eyebrow) sentences(lost, D.summary.lost);
-    else lost.append(make("p", "", "30 dB and more is usually invisible in accuracy; below 15 dB check before use."));
+    else lost.append(make("p", "", "30 dB and more is usually invisible in accuracy; below 15 dB check before use." + (D.outputs.some((o) => o.agreement !== null) ? " Agreement: how often the same number of a row is the highest; of integers, how many are equal." : "")));
   } else sentences(lost, D.summary.lost);
   const next = make("div", "card");
-  next.append(make("h3", "", "What to do next"), make("p", "strong", D.summary.next));
+  next.append(make("h3", "", "What to do next"), prose("strong", D.summary.next));
   cards.append(gained, lost, next);
   if (D.bytes) {
     const box = $("bytes"), total = D.bytes.parts.reduce((a, b) => a + b, 0), bar = make("div", "parts");
     const said = ["weights in 8 bits", "numbers in float", "scales and biases", "nodes and names"].map((name, i) => name + " " + bytes(D.bytes.parts[i]) + " (" + percent(D.bytes.parts[i] / total) + ")");
+    const words = make("div", "legend");
     ["--integer", "--float", "--fake", "--faint"].forEach((colour, i) => {
       const part = make("i");
       part.style.width = (100 * D.bytes.parts[i]) / total + "%";
       part.style.background = "var(" + colour + ")";
       part.title = said[i];
       bar.append(part);
+      words.append(swatch("integer", colour, said[i]));
     });
     const list = make("ul");
     D.bytes.largest.forEach(([size, who, why]) => list.append(make("li", "", bytes(size) + " in float: " + who + (why ? ", " + why : ""))));
-    const stored = D.bytes.stored ? "; among those in 8 bits " + D.bytes.stored + (D.bytes.stored > 1 ? " weights" : " weight") + " of layers in float" : "";
-    box.append(make("b", "", "Where the bytes are"), bar, make("span", "", said.join(", ") + stored), list);
+    const stored = D.bytes.stored ? "Among those in 8 bits " + D.bytes.stored + (D.bytes.stored > 1 ? " weights" : " weight") + " of layers in float." : "";
+    box.append(make("b", "", "Where the bytes are"), bar, words);
+    if (stored) box.append(make("span", "", stored));
+    box.append(list);
     if (D.bytes.advice) box.append(make("span", "", D.bytes.advice + "."));
     box.hidden = false;
   }
@@ -155,11 +173,12 @@
     box.append(h, cells);
     $("chain").append(box);
   });
+  $("about-bridges").hidden = !bridges;
   const chosenLine = $("chosen");
   const choose = (i) => {
     chosenLine.replaceChildren();
     if (i < 0) return;
-    const words = [text("runs", i), "rounding " + decibels(T.local[i]), "accumulated " + decibels(T.accumulated[i])].filter((w) => w && !w.endsWith(dash));
+    const words = [text("runs", i), "local " + decibels(T.local[i]), "accumulated " + decibels(T.accumulated[i])].filter((w) => w && !w.endsWith(dash));
     if (T.floatCost[i] !== null) words.push(count(T.floatCost[i]) + " " + D.unit + " in float, " + count(T.integerCost[i]) + " in integer");
     const show = make("button", "link", "show its numbers");
     show.type = "button";
@@ -184,13 +203,9 @@
     cellOf.forEach((c, i) => c.style.setProperty("--c", "var(" + (mode === "error" ? errorColour(errorOf(i)) : runsColour[text("runs", i)] || "--none") + ")"));
     const legend = $("legend");
     legend.textContent = "";
-    const entry = (cls, colour, words) => {
-      const s = make("span"), c = make("i", "cell " + cls);
-      c.style.setProperty("--c", "var(" + colour + ")");
-      s.append(c, make("span", "", words));
-      legend.append(s);
-    };
+    const entry = (cls, colour, words) => legend.append(swatch(cls, colour, words));
     if (mode === "error") {
+      legend.append(make("span", "", "SQNR against float:"));
       LEVELS.forEach(([, colour], i) => entry("integer", colour, NAMES[i]));
       entry("integer", "--none", "not known");
     }
@@ -203,21 +218,22 @@
   document.querySelectorAll("input[name=colour]").forEach((r) => r.addEventListener("change", paint));
 
   /* the worst */
-  $("ranking").textContent = D.worst.length ? "The tensors that do most harm, ranked " + D.ranking + "." : "No tensor is rounded.";
+  $("ranking").textContent = D.worst.length ? "The tensors that do most harm, ranked " + D.ranking + ". Local is the SQNR of rounding one tensor alone, accumulated that of the tensor with all before it quantized too; 6 dB less is twice the error." + (D.ranking.includes("loss") ? " Keeping a tensor float gains no more than its share of the loss." : "") : "No tensor is rounded.";
+  const added = T.sensitivity.reduce((sum, x) => sum + Math.max(x || 0, 0), 0);
   D.worst.forEach((w) => {
     const li = make("li"), b = make("button", "mono", T.name[w.tensor]);
     b.type = "button";
     b.addEventListener("click", () => { select(w.tensor, true); $("tensors").scrollIntoView(); });
-    const nums = [text("type", w.tensor), text("kind", w.tensor), "rounding " + decibels(T.local[w.tensor])];
+    const nums = [text("type", w.tensor), text("kind", w.tensor), "local " + decibels(T.local[w.tensor])];
     if (T.accumulated[w.tensor] !== null) nums.push("accumulated " + decibels(T.accumulated[w.tensor]));
-    if (T.sensitivity[w.tensor] !== null) nums.push("adds " + short(T.sensitivity[w.tensor]) + " to the loss");
+    if (T.sensitivity[w.tensor] !== null) nums.push("adds " + short(T.sensitivity[w.tensor]) + " to the loss, " + percent(T.sensitivity[w.tensor] / added) + " of what all add");
     const line = make("div", "nums");
     nums.forEach((n) => line.append(make("span", "", n), " "));
     li.append(b);
     if (!T.name[w.tensor].includes(text("operator", w.tensor))) li.append(make("div", "of mono", text("operator", w.tensor)));
     li.append(line);
     w.found.forEach((s) => li.append(make("p", "", s)));
-    li.append(make("p", "do", w.do));
+    li.append(prose("do", w.do));
     $("worst").append(li);
   });
 
@@ -226,8 +242,9 @@
   const grid = (i) => (T.bits[i] === null ? dash : (T.signed[i] ? "int" : "uint") + T.bits[i]);
   const steps = (i) => (T.bits[i] === null ? dash : T.channels[i] ? T.channels[i] + " scales" : short(T.scale[i]));
   const signed = (x) => (x === null ? dash : (x > 0 ? "+" : "") + x.toFixed(1));
+  const LONGEST = innerWidth > 720 ? 36 : 28;  /* characters of a name */
   const COLUMNS = [
-    ["tensor", (i) => tail(T.name[i], 28), (i) => T.name[i].toLowerCase(), "mono"],
+    ["tensor", (i) => tail(T.name[i], LONGEST), (i) => T.name[i].toLowerCase(), "mono"],
     ["operator", (i) => text("type", i), (i) => text("type", i), ""],
     ["kind", (i) => text("kind", i), (i) => text("kind", i), ""],
     ["range", range, (i) => T.high[i] - T.low[i], "num"],
@@ -245,7 +262,7 @@
     ["runs", (i) => text("runs", i) || dash, (i) => text("runs", i), ""],
     ["reason", (i) => text("reason", i), (i) => text("reason", i), ""],
   ];
-  const WIDTHS = { tensor: 222, operator: 118, kind: 94, range: 126, codes: 62, step: 98, sensitiv: 80, runs: 82, change: 84, reason: 200 };
+  const WIDTHS = { tensor: Math.ceil(7.2 * LONGEST) + 22, operator: 132, kind: 94, range: 150, codes: 62, step: 98, sensitiv: 80, runs: 82, change: 84, reason: 200 };
   const widths = COLUMNS.map(([name]) => WIDTHS[name.replace(".", "")] || 70);
   $("grid").style.setProperty("--cols", widths.map((w, c) => (c === widths.length - 1 ? "minmax(" + w + "px, 1fr)" : w + "px")).join(" "));
   $("grid").style.setProperty("--wide", widths.reduce((a, b) => a + b) + "px");
@@ -471,9 +488,9 @@
       fact("codes reach", end(lowest) + " … " + end(lowest + 2 ** T.bits[i] - 1));
     } else if (T.channels[i]) fact("scales", T.channels[i] + ", one for each channel");
     fact(text("kind", i) === "weight" ? "range" : "range in calibration", range(i));
-    fact("local SQNR", unit(T.local[i]));
+    fact(text("kind", i) === "weight" ? "SQNR of the integers" : "local SQNR", unit(T.local[i]));
     fact("accumulated SQNR", unit(T.accumulated[i]));
-    if (T.before) fact("accumulated SQNR, " + D.before, unit(T.before[i]));
+    if (T.before) fact("accumulated SQNR, was", unit(T.before[i]));
     fact("adds to the loss", T.sensitivity[i] === null ? null : short(T.sensitivity[i]));
     if (T.widest[i]) fact("widest channel", T.widest[i][0] + " of " + T.widest[i][2] + (T.widest[i][1] === null ? "" : ", " + short(T.widest[i][1]) + " × median"));
     if (T.floatCost[i] !== null) fact("cost float / integer", count(T.floatCost[i]) + " / " + count(T.integerCost[i]));

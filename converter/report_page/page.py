@@ -81,10 +81,11 @@ def _facts(report: Report) -> list[list[str]]:
         ["target", report.target],
         ["placement", report.placement],
         ["calibration", report.calibration],
+        *([["loss", report.loss]] if report.loss else []),
         ["version", report.version],
     ]
     if report.verdict is not None:
-        found.append(["compared on", f"{report.verdict.samples} held-aside samples"])
+        found.append(["compared on", f"{report.verdict.samples} held-aside sample{'s' if report.verdict.samples > 1 else ''}"])
     return found
 
 

@@ -102,6 +102,7 @@ class Browser:
         session = self.ask("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
         for domain in ("Page", "Runtime", "Log", "Network"):
             self.ask(f"{domain}.enable", session)
+        self.ask("Performance.enable", session, timeDomain="threadTicks")
         self.ask("Emulation.setDeviceMetricsOverride", session, width=width, height=height, deviceScaleFactor=1, mobile=phone)
         scheme = [{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}]
         self.ask("Emulation.setEmulatedMedia", session, features=scheme)
@@ -159,6 +160,11 @@ class Tab:
         """Choose an entry of a list."""
         query, wanted = json.dumps(selector), json.dumps(value)
         self.run(f"(() => {{ const s = document.querySelector({query}); s.value = {wanted}; s.dispatchEvent(new Event('change')) }})()")
+
+    def processor_seconds(self) -> float:
+        """Time of the processor that the page has taken so far, in seconds: what else runs on the machine does not count."""
+        found = self.browser.ask("Performance.getMetrics", self.session)["metrics"]
+        return float(next(metric["value"] for metric in found if metric["name"] == "TaskDuration"))
 
     def screenshot(self, path: Path, *, whole: bool = True) -> None:
         """Write what is seen as PNG; the whole page, or the window."""

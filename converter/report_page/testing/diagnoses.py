@@ -26,7 +26,7 @@ def made_up(tensors: int, *, bins: int = 48, prefix: str = "/stages.0/blocks.") 
         Segment("round trip" if (start // _OPERATORS) % 3 == 1 else "", (16, 16), tuple(names[start : start + _OPERATORS]))
         for start in range(0, tensors, _OPERATORS)
     )
-    worst, ranking = advise(figures)
+    worst, ranking = advise(figures, "instructions")
     return Diagnosis(figures, segments, worst, ranking, 8)
 
 
