@@ -47,7 +47,7 @@ from converter.load.model import Source, load
 from converter.load.pixel_inputs import with_pixel_inputs
 from converter.options import Options
 from converter.partition.bit_widths import CONTAINER_BITS
-from converter.partition.cost_model import predict
+from converter.partition.cost_model import in_second_unit, predict
 from converter.partition.requantize_copies import add_requantize_copies
 from converter.plan.records import Plan
 from converter.plan.serialization import plan_to_json
@@ -558,6 +558,7 @@ def _report(
         predicted=predict(planned.model, planned.plan, planned.offers, at.shapes, at.target).total,
         predicted_float=predict(at.canonical.model, None, {}, at.shapes, at.target).total,
         cost_unit=at.target.unit,
+        second_cost=in_second_unit(at.canonical.model, planned.model, planned.plan, at.shapes, at.target),
         loss=planned.loss,
         calibration=at.samples.description,
         calibration_digest=at.samples.digest,

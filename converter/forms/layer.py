@@ -13,7 +13,7 @@ import onnx_ir as ir
 import torch
 
 from converter.forms.float_only import weights_vanish
-from converter.forms.form import CONTAINER_BITS, Context, Earlier, Form, SupportedForm, UnsupportedForm
+from converter.forms.form import CONTAINER_BITS, Context, Earlier, Form, SupportedForm, UnsupportedForm, cost_as
 from converter.graph.macs import macs_of
 from converter.graph.marks import AVERAGE
 from converter.graph.queries import attributes, constant, data_inputs
@@ -80,7 +80,7 @@ def offer_linear(node: ir.Node, context: Context, earlier: Earlier) -> Supported
     float_cost, integer_cost = context.cost(node)
     weights = Constant(weight, axis, min(context.weight_bits, context.dense_weight_bits))
     entry = SupportedForm("weighted", {1: weights}, True, float_cost, integer_cost, macs)
-    _, cost = context.cost(node, LINEAR_CONVOLUTION_KIND)
+    _, cost = context.cost(node, LINEAR_CONVOLUTION)
     return replace(entry, code_form="linear_convolution", code_cost=cost) if cost < integer_cost and _written_shape(node) else entry
 
 
@@ -215,7 +215,7 @@ def _check(check: Check, node: ir.Node, op: OpPlan) -> None:
 WEIGHTED = Form("weighted", _emit, _simulate, _check)
 """A layer with constant weights."""
 
-LINEAR_CONVOLUTION = Form("linear_convolution", _emit_convolution, _simulate, _check)
+LINEAR_CONVOLUTION = Form("linear_convolution", _emit_convolution, _simulate, _check, cost=cost_as(LINEAR_CONVOLUTION_KIND))
 """A product with a constant matrix that writes codes, as a convolution of size 1: the same sums, and so the same codes."""
 
 PRODUCT = Form("product", simulate=_simulate_product)

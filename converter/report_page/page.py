@@ -93,8 +93,8 @@ def _bars(report: Report) -> list[dict[str, Any]]:
     bars = []
     if report.integer_bytes:
         bars.append({"name": "file size", "before": report.float_bytes, "after": report.integer_bytes, "unit": "B"})
-    if report.predicted_float:
-        bars.append({"name": f"predicted {report.cost_unit}", "before": report.predicted_float, "after": report.predicted, "unit": ""})
+    for cost in report.costs:
+        bars.append({"name": f"predicted {cost.unit}", "before": cost.predicted_float, "after": cost.predicted, "unit": ""})
     return bars
 
 
