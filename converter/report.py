@@ -223,9 +223,9 @@ def _gained(report: Report) -> list[str]:
     found = []
     if report.integer_bytes and report.float_bytes:
         found.append(f"The file has {report.integer_bytes / report.float_bytes:.0%} of the size of the float one.")
-    if report.costs:
-        shares = " and ".join(f"{cost.predicted / cost.predicted_float:.0%} of the {cost.unit}" for cost in report.costs)
-        found.append(f"One inference is predicted to take {shares} of float on {report.target}.")
+    for cost in report.costs:
+        share = cost.predicted / cost.predicted_float
+        found.append(f"One inference is predicted to take {share:.0%} of the {cost.unit} of float on {report.target}.")
     if report.verdict is not None:
         found.append(f"{report.verdict.integer_coverage.coverage:.1%} of the multiply-accumulates ran in integer.")
     if report.latency is not None:

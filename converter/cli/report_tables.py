@@ -116,7 +116,7 @@ def _summary(report: Report) -> Table:
         row("fake-quantized", f"{fake_quantized} operators read and write codes, but are computed in float by this runtime")
     for place, cost in enumerate(report.costs):
         both = f"{cost.predicted / 1e6:.1f} of {cost.predicted_float / 1e6:.1f} million {cost.unit}"
-        on = f" on {report.target}" if not place else ", an estimate that decided nothing"
+        on = f"; placement goes by {report.cost_unit}" if place else f" on {report.target}"
         row("" if place else "predicted", f"{both} ({cost.predicted / cost.predicted_float:.2f} of float){on}")
     if report.budget is not None:
         row("budget", told(report.budget))

@@ -99,7 +99,9 @@ class Context:
 
     def cost(self, node: ir.Node, form: Form | None = None) -> tuple[float, float]:
         """Cost of a node in float and in an integer form, by default that of its kind; infinite if the target has none."""
-        return operator_costs(node, self.shapes, self.target)[0], (_kind_cost if form is None else form.cost)(node, self.shapes, self.target)
+        return operator_costs(node, self.shapes, self.target)[0], (_kind_cost if form is None else form.cost)(
+            node, self.shapes, self.target
+        )
 
 
 Earlier = Mapping[str, SupportedForm | UnsupportedForm]

@@ -60,7 +60,7 @@
   const cards = $("cards");
   const gained = make("div", "card");
   gained.append(make("h3", "", "What is gained"));
-  const main = D.bars[D.bars.length - 1];
+  const main = D.bars.find((b) => b.unit !== "B") || D.bars[0];
   if (main) {
     const big = make("div", "big");
     big.append(make("b", "", Math.round((100 * main.after) / main.before) + " %"), make("span", "", "of the " + (main.unit === "B" ? "size" : main.name) + (D.eyebrow ? " of " + D.title : " of float")));
