@@ -35,7 +35,8 @@ class Side:
         name: of its file.
         kind: ``float``, ``model`` (int8) or ``plan``.
         bytes: size of a model; None of a plan.
-        predicted: cost of one inference in the target's unit, of a model as its file spells it; None where the file holds integer operators.
+        predicted: cost of one inference in the target's unit, of an int8 model as its file spells it.
+            None where that holds integer operators.
         coverage: share of multiply-accumulates that ran in integer, or are planned to.
         outputs: against float.
         diagnosis: tensor by tensor; None of the float model.

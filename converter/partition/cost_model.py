@@ -60,8 +60,8 @@ def in_second_unit(floats: ir.Model, model: ir.Model, plan: Plan, shapes: Shapes
     second = target.second
     if second is None:
         return None
-    planned, in_float = (predict(*each, shapes, second).total for each in ((model, plan, None), (floats, None, None)))
-    return CostEstimate(second.unit, planned, in_float)
+    planned, in_float = predict(model, plan, None, shapes, second), predict(floats, None, None, shapes, second)
+    return CostEstimate(second.unit, planned.total, in_float.total)
 
 
 def predict(

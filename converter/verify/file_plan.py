@@ -22,7 +22,7 @@ from converter.forms.requantize import REQUANTIZE
 from converter.forms.rescale import RESCALE
 from converter.graph.builder import GraphBuilder
 from converter.graph.operator_sets import BARRIER, CLAMPS
-from converter.graph.queries import attributes, constant, is_float, sole_consumer
+from converter.graph.queries import attributes, constant, sole_consumer
 from converter.partition.cost_model import predict
 from converter.plan.records import OpPlan, Plan, TensorPlan
 from converter.quantization.bit_widths import BitWidths
@@ -92,7 +92,7 @@ def _plan(model: ir.Model, tensors: Mapping[str, Tensor], shapes: Shapes, target
             if str(output.name) in tensors and tensors[str(output.name)].type in ("float", *_CODES):
                 output.type = ir.TensorType(ir.DataType.FLOAT)
     coded |= {str(o.name) for n in model.graph if str(n.name) in on_codes for o in n.outputs}
-    forms = dict.fromkeys(among, ELEMENTWISE.name) | {name: REQUANTIZE.name for name in _named(model, _Q)}
+    forms = dict.fromkeys(among, ELEMENTWISE.name) | dict.fromkeys(_named(model, _Q), REQUANTIZE.name)
     forms |= dict.fromkeys((name for op in CLAMPS for name in _named(model, op) if name in among), CLIP.name)
     forms |= dict.fromkeys(absorbed, ABSORBED_CLAMP.name) | _linear_convolutions(model, on_codes)
     ops = {}
@@ -172,7 +172,7 @@ def _without_conversions(model: ir.Model) -> set[str]:
 
 def _linear_convolutions(model: ir.Model, on_codes: Collection[str]) -> dict[str, str]:
     """Forms of convolutions over rows, and of the movements around them, which cost nothing beside."""
-    found = {}
+    found: dict[str, str] = {}
     for node in model.graph:
         x = node.inputs[0] if node.op_type == "Conv" else None
         before = _chain(x.producer() if x is not None else None, "Transpose", "Reshape", forward=False)
