@@ -75,8 +75,8 @@ def compare(first: Path, second: Path, options: Options, *, floats: Path | None 
     at = next(iter(made.values())) if made else known(options)
     notes = tuple(dict.fromkeys(at.remarks))
     used = len(at.samples.held_aside)
-    second = "" if at.target.second is None else at.target.second.unit
-    return Comparison(sides[0], sides[1], base.name, at.samples.description, used, at.target.name, at.target.unit, notes, second)
+    unit, *others = (each.unit for each in _units(at.target))
+    return Comparison(sides[0], sides[1], base.name, at.samples.description, used, at.target.name, unit, notes, *others)
 
 
 def _common_io(paths: Sequence[Path], models: Mapping[Path, onnx.ModelProto]) -> IoForm:
@@ -117,9 +117,9 @@ def _side(
     feed = at.samples.held_aside[0]
     diagnosis = diagnose_file(model, at.canonical.model, at.seen.tensors, at.samples.held_aside, at.target, threads=at.options.threads)
     coverage = coverage_of(model, feed, at.target.session_settings.get(platform.machine(), {}))
-    costs = list(file_costs(model, feed, at.target, {product.name for product in coverage.in_float}).values()) or [None]
+    cost, *others = file_costs(model, feed, at.target, {product.name for product in coverage.in_float}).values() or (None,)
     share = coverage.percent / 100.0
-    return Side(path.name, "model", path.stat().st_size, costs[0], share, _outputs(model, at, path), diagnosis, *costs[1:])
+    return Side(path.name, "model", path.stat().st_size, cost, share, _outputs(model, at, path), diagnosis, *others)
 
 
 def _units(target: Target) -> list[Target]:

@@ -62,7 +62,7 @@ def test_a_file_costs_what_its_plan_was_predicted_to_in_every_unit(converted: Co
         found, report = compare(converted.source, file, QUICK), converted.reports[name]
         assert found.costs[0][0] == "instructions"
         for (unit, before, after), cost in zip(found.costs, report.costs, strict=True):
-            assert (unit, before) == (cost.unit, pytest.approx(cost.predicted_float))
+            assert unit == cost.unit and before == pytest.approx(cost.predicted_float)
             assert after == pytest.approx(cost.predicted, rel=0.03)
             assert f"predicted {unit}" in comparison_page(found)
 
