@@ -17,6 +17,7 @@ from converter.diagnosis.json_record import diagnosis_record
 from converter.diagnosis.records import Diagnosis
 from converter.emit.file_bytes import FileBytes
 from converter.partition.bit_widths import width_counts
+from converter.partition.cost_model import CostEstimate
 from converter.plan.records import Plan
 from converter.runtime.latency import LatencyRatio
 from converter.targets import other_machines
@@ -80,6 +81,7 @@ class Report:
         predicted: cost of one inference by the target's prices.
         predicted_float: the same of the float model, canonicalised.
         cost_unit: of both.
+        second_cost: both in the target's second unit; None if it has none.
         loss: by which the method judged; empty where it needed none.
         calibration: a sentence on the samples.
         calibration_digest: sha256 of the samples.
@@ -143,6 +145,13 @@ class Report:
     mobile: MobileFile | None = None
     prefer: str = "accuracy"
     file_bytes: FileBytes | None = None
+    second_cost: CostEstimate | None = None
+
+    @property
+    def costs(self) -> tuple[CostEstimate, ...]:
+        """What one inference costs in each unit of the target, that of the placement first; none where nothing costs anything."""
+        first = CostEstimate(self.cost_unit, self.predicted, self.predicted_float)
+        return tuple(cost for cost in (first, self.second_cost) if cost is not None and cost.predicted_float)
 
     @property
     def at_home(self) -> bool:
@@ -214,9 +223,9 @@ def _gained(report: Report) -> list[str]:
     found = []
     if report.integer_bytes and report.float_bytes:
         found.append(f"The file has {report.integer_bytes / report.float_bytes:.0%} of the size of the float one.")
-    if report.predicted_float:
-        share = report.predicted / report.predicted_float
-        found.append(f"One inference is predicted to take {share:.0%} of the {report.cost_unit} of float on {report.target}.")
+    for cost in report.costs:
+        share = cost.predicted / cost.predicted_float
+        found.append(f"One inference is predicted to take {share:.0%} of the {cost.unit} of float on {report.target}.")
     if report.verdict is not None:
         found.append(f"{report.verdict.integer_coverage.coverage:.1%} of the multiply-accumulates ran in integer.")
     if report.latency is not None:
@@ -277,6 +286,7 @@ def report_json(report: Report) -> str:
     apart = ("plan", "model", "verdict", "latency", "rewrites", "notes", "warnings", "opset", "diagnosis", "budget", "mobile", "file_bytes")
     record: dict[str, Any] = {k: v for k, v in vars(report).items() if k not in apart}
     record["opset"] = list(report.opset)
+    record["second_cost"] = None if report.second_cost is None else asdict(report.second_cost)
     record["seconds"] = {stage: round(seconds, 2) for stage, seconds in report.seconds.items()}
     record["rewrites"] = [asdict(r) for r in report.rewrites]
     record["tensor_bits"], record["weight_bits"] = width_counts(report.plan)

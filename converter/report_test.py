@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from converter.options import Options
+from converter.partition.cost_model import CostEstimate
 from converter.pipeline import convert
 from converter.report import Report, summarise
 from converter.runtime.latency import LatencyRatio
@@ -19,7 +20,14 @@ def report(save_hybrid: SaveHybrid, write_images: WriteImages, tmp_path_factory:
     options = Options(samples=4, threads=1, method="minmax", placement="all", calib=write_images(folder / "images"))
     found = convert(save_hybrid(), None, options, report_out=folder / "page.html")
     return replace(
-        found, architectures=("another",), latency=None, predicted=40.0, predicted_float=100.0, float_bytes=4000, integer_bytes=1000
+        found,
+        architectures=("another",),
+        latency=None,
+        predicted=40.0,
+        predicted_float=100.0,
+        second_cost=CostEstimate("cycles", 9.0, 20.0),
+        float_bytes=4000,
+        integer_bytes=1000,
     )
 
 
@@ -34,6 +42,7 @@ def test_what_is_gained(report: Report) -> None:
     assert summarise(report).gained == (
         "The file has 25% of the size of the float one.",
         "One inference is predicted to take 40% of the instructions of float on arm64.",
+        "One inference is predicted to take 45% of the cycles of float on arm64.",
         f"{report.verdict.integer_coverage.coverage:.1%} of the multiply-accumulates ran in integer.",
     )
 

@@ -105,7 +105,7 @@ def _lines(found: Comparison) -> list[str]:
     rows = [
         ["", *(side.name for side in sides)],
         ["size", *("" if side.bytes is None else f"{side.bytes / 1e6:.2f} MB" for side in sides)],
-        [f"predicted million {found.unit}", *("" if side.predicted is None else f"{side.predicted / 1e6:.1f}" for side in sides)],
+        *([f"predicted million {unit}", *("" if cost is None else f"{cost / 1e6:.1f}" for cost in both)] for unit, *both in found.costs),
         ["integer", *(f"{side.coverage:.1%}" for side in sides)],
         *([f"output {o.name}", *(_decibels(side, o.name) for side in sides)] for o in found.second.outputs),
     ]

@@ -29,6 +29,9 @@ def test_a_table_and_what_to_do_next(run: Run, source: Path, both: tuple[Path, P
     assert lines[0].split() == [source.name, "out.onnx"]
     assert lines[1].startswith("size") and lines[-1].startswith("Measure the accuracy")
     assert "output logits" in result.out and "exact" in result.out
+    for unit in ("instructions", "cycles"):
+        (row,) = [line.split() for line in lines if line.startswith(f"predicted million {unit}")]
+        assert 0.0 < float(row[-1]) < float(row[-2]), "int8 costs less than float"
     assert len({len(line) for line in lines[:2]}) == 1, "columns stand below each other"
 
 

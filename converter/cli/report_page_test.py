@@ -46,7 +46,7 @@ def test_every_figure_of_the_page_is_in_the_json(run: Run, source: Path, tmp_pat
     )
     page, record = payload(tmp_path / "page.html"), json.loads((tmp_path / "page.json").read_text())
     assert page["summary"] == record["summary"]
-    assert [bar["after"] for bar in page["bars"]] == [record["integer_bytes"], record["predicted"]]
+    assert [bar["after"] for bar in page["bars"]] == [record["integer_bytes"], record["predicted"], record["second_cost"]["predicted"]]
     assert page["outputs"][0]["db"] == record["outputs"][0]["sqnr_db"]
     assert page["warnings"] == record["warnings"] and page["notes"] == record["notes"]
     columns, tensors = page["tensors"], record["diagnosis"]["tensors"]

@@ -114,9 +114,10 @@ def _summary(report: Report) -> Table:
     fake_quantized = sum(op.runs == "fake-quantized" for op in report.plan.ops.values())
     if fake_quantized:
         row("fake-quantized", f"{fake_quantized} operators read and write codes, but are computed in float by this runtime")
-    if report.predicted_float:
-        costs = f"{report.predicted / 1e6:.1f} of {report.predicted_float / 1e6:.1f} million {report.cost_unit}"
-        row("predicted", f"{costs} ({report.predicted / report.predicted_float:.2f} of float) on {report.target}")
+    for place, cost in enumerate(report.costs):
+        both = f"{cost.predicted / 1e6:.1f} of {cost.predicted_float / 1e6:.1f} million {cost.unit}"
+        on = f"; placement goes by {report.cost_unit}" if place else f" on {report.target}"
+        row("" if place else "predicted", f"{both} ({cost.predicted / cost.predicted_float:.2f} of float){on}")
     if report.budget is not None:
         row("budget", told(report.budget))
     given_up = sum(op.reason == FOR_ACCURACY for op in report.plan.ops.values())

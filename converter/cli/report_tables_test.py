@@ -11,6 +11,7 @@ from converter.canonicalise import Rewrite
 from converter.cli import report_tables as tables
 from converter.cli.report_tables import float_operator_lines, render, report_tables
 from converter.emit.file_bytes import FileBytes, FloatConstant
+from converter.partition.cost_model import CostEstimate
 from converter.partition.policy import FOR_ACCURACY
 from converter.plan.records import OpPlan, Plan, TensorPlan
 from converter.quantization.bit_widths import BitWidths
@@ -91,6 +92,15 @@ def test_the_summary_says_what_matters() -> None:
     assert "simplify 11; opset 17 -> 20" in flat and "fuse activations" not in flat
     assert "images from [photos] (40 found)" in flat
     assert "warning: mind the gap" in flat and "noted before" not in flat
+
+
+def test_costs_are_told_in_both_units_where_there_are_two() -> None:
+    one = words(example())
+    assert "predicted 159.2 of 265.4 million instructions (0.60 of float) on arm64" in one and "cycles" not in one
+    two = example(second_cost=CostEstimate("cycles", 60e6, 120e6))
+    assert "60.0 of 120.0 million cycles (0.50 of float); placement goes by instructions" in words(two)
+    assert json.loads(report_json(two))["second_cost"] == {"unit": "cycles", "predicted": 60e6, "predicted_float": 120e6}
+    assert json.loads(report_json(example()))["second_cost"] is None
 
 
 HEAD = FloatConstant("w", 5_120_000, "/head/Gemm", "Gemm", FOR_ACCURACY)

@@ -16,13 +16,15 @@ from converter.load.files import check_input
 from converter.load.metadata import IO
 from converter.load.model import load
 from converter.options import Options
-from converter.partition.cost_model import predict
+from converter.partition.cost_model import in_second_unit, predict
 from converter.pipeline import Calibrated, adopt_plan, calibrate, diagnose_plan
 from converter.plan.io_forms import IO_FORMS, IoForm
 from converter.planning.replay import read_plan
 from converter.progress import SILENT, Progress
 from converter.runtime.session import open_session, run_session
+from converter.targets import Target
 from converter.verify.coverage_by_profile import coverage_of
+from converter.verify.file_plan import file_costs
 from converter.verify.parity import selected_rows
 from converter.verify.quality import measure
 from converter.verify.row_matching import match_rows
@@ -73,7 +75,8 @@ def compare(first: Path, second: Path, options: Options, *, floats: Path | None 
     at = next(iter(made.values())) if made else known(options)
     notes = tuple(dict.fromkeys(at.remarks))
     used = len(at.samples.held_aside)
-    return Comparison(sides[0], sides[1], base.name, at.samples.description, used, at.target.name, at.target.unit, notes)
+    unit, *others = (each.unit for each in _units(at.target))
+    return Comparison(sides[0], sides[1], base.name, at.samples.description, used, at.target.name, unit, notes, *others)
 
 
 def _common_io(paths: Sequence[Path], models: Mapping[Path, onnx.ModelProto]) -> IoForm:
@@ -108,12 +111,19 @@ def _side(
         return _plan_side(path, options, known, progress)
     at = known(options)
     if plain:
-        cost = predict(at.canonical.model, None, {}, at.shapes, at.target).total
+        costs = [predict(at.canonical.model, None, None, at.shapes, unit).total for unit in _units(at.target)]
         exact = tuple(OutputFigures(o.name, 200.0) for o in at.source.outputs)
-        return Side(path.name, "float", path.stat().st_size, cost, 0.0, exact, None)
+        return Side(path.name, "float", path.stat().st_size, costs[0], 0.0, exact, None, *costs[1:])
+    feed = at.samples.held_aside[0]
     diagnosis = diagnose_file(model, at.canonical.model, at.seen.tensors, at.samples.held_aside, at.target, threads=at.options.threads)
-    coverage = coverage_of(model, at.samples.held_aside[0], at.target.session_settings.get(platform.machine(), {}))
-    return Side(path.name, "model", path.stat().st_size, None, coverage.percent / 100.0, _outputs(model, at, path), diagnosis)
+    coverage = coverage_of(model, feed, at.target.session_settings.get(platform.machine(), {}))
+    cost, *others = file_costs(model, feed, at.target, {product.name for product in coverage.in_float}).values() or (None,)
+    share = coverage.percent / 100.0
+    return Side(path.name, "model", path.stat().st_size, cost, share, _outputs(model, at, path), diagnosis, *others)
+
+
+def _units(target: Target) -> list[Target]:
+    return [target] if target.second is None else [target, target.second]
 
 
 def _plan_side(path: Path, options: Options, known: Callable[[Options], Calibrated], progress: Progress) -> Side:
@@ -122,11 +132,13 @@ def _plan_side(path: Path, options: Options, known: Callable[[Options], Calibrat
     planned = adopt_plan(at, plan, path)
     diagnosis = diagnose_plan(at, planned, progress)
     cost = predict(planned.model, planned.plan, planned.offers, at.shapes, at.target).total
+    second = in_second_unit(at.canonical.model, planned.model, planned.plan, at.shapes, at.target)
     accumulated = {t.name: t.accumulated_db for t in diagnosis.tensors}
     outputs = tuple(OutputFigures(o.name, accumulated.get(o.name)) for o in at.source.outputs)
     macs = {name: entry.macs for name, entry in planned.offers.items()}
     in_integer = sum(macs[name] for name in macs if planned.plan.ops[name].runs == "integer")
-    return Side(path.name, "plan", None, cost, in_integer / max(1, sum(macs.values())), outputs, diagnosis)
+    share = in_integer / max(1, sum(macs.values()))
+    return Side(path.name, "plan", None, cost, share, outputs, diagnosis, None if second is None else second.predicted)
 
 
 def _outputs(model: onnx.ModelProto, at: Calibrated, path: Path) -> tuple[OutputFigures, ...]:

@@ -56,6 +56,17 @@ def test_a_model_and_its_float_original(converted: Converted) -> None:
     assert found.second.coverage == pytest.approx(report.verdict.integer_coverage.coverage, abs=0.01)
 
 
+def test_a_file_costs_what_its_plan_was_predicted_to_in_every_unit(converted: Converted) -> None:
+    """Only an integer Gelu is spelt as two operators in the file, and priced as those."""
+    for name, file in (("all", converted.all_integer), ("fast", converted.fast)):
+        found, report = compare(converted.source, file, QUICK), converted.reports[name]
+        assert found.costs[0][0] == "instructions"
+        for (unit, before, after), cost in zip(found.costs, report.costs, strict=True):
+            assert unit == cost.unit and before == pytest.approx(cost.predicted_float)
+            assert after == pytest.approx(cost.predicted, rel=0.03)
+            assert f"predicted {unit}" in comparison_page(found)
+
+
 def test_the_tensors_of_a_file_are_those_of_its_plan(converted: Converted) -> None:
     """The page of the conversion measures a simulation of the plan, this the file itself.
 

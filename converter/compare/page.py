@@ -48,5 +48,6 @@ def comparison_page(comparison: Comparison) -> str:
 
 def _bars(comparison: Comparison) -> list[dict[str, Any]]:
     one, other = comparison.first, comparison.second
-    pairs = ((f"predicted {comparison.unit}", one.predicted, other.predicted, ""), ("file size", one.bytes, other.bytes, "B"))
+    costs = ((f"predicted {unit}", before, after, "") for unit, before, after in comparison.costs)
+    pairs = (*costs, ("file size", one.bytes, other.bytes, "B"))
     return [{"name": name, "before": a, "after": b, "unit": unit} for name, a, b, unit in pairs if a and b]

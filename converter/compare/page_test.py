@@ -43,6 +43,22 @@ def test_where_one_side_alone_is_equalized_there_is_no_change() -> None:
     assert data["tensors"]["change"] == [None, 0.0, 0.0]
 
 
+def test_costs_have_a_bar_in_each_unit() -> None:
+    sides = (
+        Side("float.onnx", "float", None, 200.0, 0.0, (), None, 80.0),
+        Side("b.onnx", "model", None, 100.0, 0.9, (), made_up(5), 20.0),
+    )
+    found = Comparison(*sides, "float.onnx", "32 images", 8, "arm64", "instructions", second_unit="cycles")
+    assert [(bar["name"], bar["before"], bar["after"]) for bar in payload(found)["bars"]] == [
+        ("predicted instructions", 200.0, 100.0),
+        ("predicted cycles", 80.0, 20.0),
+    ]
+    assert found.gained[:2] == (
+        "The predicted cost is 50% of that of float.onnx.",
+        "The predicted cost in cycles is 25% of that of float.onnx.",
+    )
+
+
 def test_against_float_there_is_no_second_column() -> None:
     sides = (
         Side("float.onnx", "float", 8000, 200.0, 0.0, (OutputFigures("y", 200.0),), None),

@@ -35,10 +35,12 @@ class Side:
         name: of its file.
         kind: ``float``, ``model`` (int8) or ``plan``.
         bytes: size of a model; None of a plan.
-        predicted: cost of one inference in the target's unit; None of an int8 model, whose file does not tell how it will run.
+        predicted: cost of one inference in the target's unit, of an int8 model as its file spells it.
+            None where that holds integer operators.
         coverage: share of multiply-accumulates that ran in integer, or are planned to.
         outputs: against float.
         diagnosis: tensor by tensor; None of the float model.
+        second: the same cost in the target's second unit; None also where it has none.
     """
 
     name: str
@@ -48,6 +50,7 @@ class Side:
     coverage: float
     outputs: tuple[OutputFigures, ...]
     diagnosis: Diagnosis | None
+    second: float | None = None
 
 
 @dataclass(frozen=True)
@@ -63,6 +66,7 @@ class Comparison:
         target: whose prices count.
         unit: of these.
         notes: sentences on what was assumed.
+        second_unit: of the same prices; empty if the target has one unit only.
     """
 
     first: Side
@@ -73,6 +77,13 @@ class Comparison:
     target: str
     unit: str
     notes: tuple[str, ...] = ()
+    second_unit: str = ""
+
+    @property
+    def costs(self) -> tuple[tuple[str, float | None, float | None], ...]:
+        """Unit and cost of both sides, for each unit of the target."""
+        first = (self.unit, self.first.predicted, self.second.predicted)
+        return (first, (self.second_unit, self.first.second, self.second.second)) if self.second_unit else (first,)
 
     @property
     def gained(self) -> tuple[str, ...]:
@@ -123,7 +134,10 @@ def _changes(comparison: Comparison, *, better: bool) -> list[str]:
     """Sentences on the figures in which the second side is better, or worse."""
     one, other = comparison.first, comparison.second
     found = []
-    for what, before, after in (("size of the file", one.bytes, other.bytes), ("predicted cost", one.predicted, other.predicted)):
+    costs = (
+        (f"predicted cost{f' in {unit}' if place else ''}", before, after) for place, (unit, before, after) in enumerate(comparison.costs)
+    )
+    for what, before, after in (("size of the file", one.bytes, other.bytes), *costs):
         share = f"{after / before:.0%}" if before and after else "100%"
         if before and after and share != "100%" and (after < before) == better:
             found.append(f"The {what} is {share} of that of {one.name}.")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import onnx_ir as ir
 
-from converter.forms.form import Context, Earlier, Form, SupportedForm, UnsupportedForm
+from converter.forms.form import Context, Earlier, Form, SupportedForm, UnsupportedForm, cost_as
 from converter.graph.operator_sets import PRODUCTS
 from converter.graph.queries import scalar, sole_consumer
 from converter.plan.records import OpPlan
@@ -29,13 +29,12 @@ def offer_clamp(node: ir.Node, context: Context, earlier: Earlier) -> SupportedF
     before = earlier.get(str(producer.name)) if producer is not None else None
     if node.op_type == "Clip" and any(v is not None and scalar(v) is None for v in node.inputs[1:]):
         return UnsupportedForm("its limits are computed")
-    float_cost, integer_cost = context.cost(node)
     alone = x is not None and sole_consumer(x) is node
     if alone and isinstance(before, SupportedForm) and before.form in ("weighted", "product", "pointwise"):
-        return SupportedForm("absorbed", {}, False, float_cost, integer_cost)
+        return SupportedForm("absorbed", {}, False, *context.cost(node))
     if alone and producer is not None and producer.op_type in PRODUCTS:
         return UnsupportedForm("it becomes part of the float operator before it")
-    return SupportedForm("clip", {}, False, float_cost, context.cost(node, PIECEWISE_LINEAR_KIND)[1])
+    return SupportedForm("clip", {}, False, *context.cost(node, CLIP))
 
 
 def _absorb(writer: Writer, node: ir.Node, op: OpPlan) -> None:
@@ -56,5 +55,5 @@ def _clip(writer: Writer, node: ir.Node, op: OpPlan) -> None:
 ABSORBED_CLAMP = Form("absorbed", _absorb, reads_codes=False)
 """The grid of the output does the clamping."""
 
-CLIP = Form("clip", _clip, passes_codes=True)
+CLIP = Form("clip", _clip, passes_codes=True, cost=cost_as(PIECEWISE_LINEAR_KIND))
 """The output keeps the input's grid."""

@@ -11,6 +11,7 @@ import onnx_ir as ir
 from converter.calibration.observer import CalibrationStatistics
 from converter.forms.float_only import STEPS, reach
 from converter.forms.form import CONTAINER_BITS, Context, Earlier, Form, SupportedForm, UnsupportedForm
+from converter.forms.rescale import RESCALE
 from converter.graph.queries import constant, data_inputs, relabel_factor, relabel_offset
 from converter.plan.choice import Constant
 from converter.plan.records import OpPlan
@@ -36,9 +37,9 @@ def offer_binary(node: ir.Node, context: Context, earlier: Earlier) -> Supported
     if inserted_factors(node) is not None:
         return UnsupportedForm("its factors become scales of the Q behind it", final=True)
     if relabel_factor(node) is not None:
-        return SupportedForm("relabel", {}, False, context.cost(node)[0], 0.0)
+        return SupportedForm("relabel", {}, False, *context.cost(node, RESCALE))
     if relabel_offset(node) is not None and _of_pixel_codes(node, earlier):
-        return SupportedForm("relabel", {}, False, context.cost(node)[0], 0.0)
+        return SupportedForm("relabel", {}, False, *context.cost(node, RESCALE))
     constants = {}
     for index, value in enumerate(node.inputs):
         array = constant(value)

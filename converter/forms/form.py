@@ -14,7 +14,7 @@ from converter.plan.choice import Constant
 from converter.plan.records import OpPlan
 from converter.quantization.gated_activations import QuickGelu
 from converter.targets import Target
-from converter.targets.costs import features, form_costs, kind_of, operator_costs
+from converter.targets.costs import Shapes, features, form_costs, operator_costs
 from converter.transforms.sigmoids.piecewise_linear import PiecewiseLinear
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from converter.planning.validate import Check
     from converter.verify.simulation import Run
 
-__all__ = ["CONTAINER_BITS", "Context", "Earlier", "Form", "Rule", "SupportedForm", "UnsupportedForm"]
+__all__ = ["CONTAINER_BITS", "Context", "Earlier", "Form", "Rule", "SupportedForm", "UnsupportedForm", "cost_as"]
 
 CONTAINER_BITS = 8
 """Of what is multiplied by no weight, such as the constants of Add and Mul: narrower codes would gain nothing."""
@@ -97,24 +97,11 @@ class Context:
         """Most bits of a weight that is summed over with many others."""
         return self.target.dense_weight_bits(self.activation_bits)
 
-    def cost(self, node: ir.Node, kind: str = "", macs: int = 0) -> tuple[float, float]:
-        """Cost of the float and of the integer form, which is infinite if the target has none.
-
-        Args:
-            node: whose shape counts.
-            kind: as the target's costs have it; by default what the node is.
-            macs: multiply-accumulates, if the form has others than the node.
-        """
-        if kind or macs:
-            found = features(node, self.shapes) | ({"mac": float(macs)} if macs else {})
-            floats, integers = form_costs(kind or kind_of(node), found, self.target)
-        else:
-            floats, integers = operator_costs(node, self.shapes, self.target)
-        return floats, math.inf if integers is None else integers
-
-    def size(self, name: str) -> int:
-        """Elements of a tensor; 0 if it was not observed."""
-        return math.prod(self.seen.tensors[name].shape) if name in self.seen.tensors else 0
+    def cost(self, node: ir.Node, form: Form | None = None) -> tuple[float, float]:
+        """Cost of a node in float and in an integer form, by default that of its kind; infinite if the target has none."""
+        return operator_costs(node, self.shapes, self.target)[0], (_kind_cost if form is None else form.cost)(
+            node, self.shapes, self.target
+        )
 
 
 Earlier = Mapping[str, SupportedForm | UnsupportedForm]
@@ -122,6 +109,21 @@ Earlier = Mapping[str, SupportedForm | UnsupportedForm]
 
 Rule = Callable[[ir.Node, Context, Earlier], SupportedForm | UnsupportedForm]
 """Whether an operator could have a form, and at what cost."""
+
+
+def _kind_cost(node: ir.Node, shapes: Shapes, target: Target) -> float:
+    cost = operator_costs(node, shapes, target)[1]
+    return math.inf if cost is None else cost
+
+
+def cost_as(kind: str) -> Callable[[ir.Node, Shapes, Target], float]:
+    """The cost of an integer form that a target has among its costs under another name than the node's kind."""
+
+    def cost(node: ir.Node, shapes: Shapes, target: Target) -> float:
+        found = form_costs(kind, features(node, shapes), target)[1]
+        return math.inf if found is None else found
+
+    return cost
 
 
 def _copied(writer: Writer, node: ir.Node, op: OpPlan) -> None:
@@ -149,6 +151,7 @@ class Form:
         check: refuses the numbers that a plan has for it; by default there must be none.
         passes_codes: its output holds the codes of its one computed input; with others, see :func:`converter.forms.movement.passed_input`.
         reads_codes: it reads the codes of its inputs; not so where it is the end of a group, whose inside has none.
+        cost: of a node in this form, in the target's unit; infinite if the target has none.
     """
 
     name: str
@@ -157,3 +160,4 @@ class Form:
     check: Callable[[Check, ir.Node, OpPlan], None] = _no_gate
     passes_codes: bool = False
     reads_codes: bool = True
+    cost: Callable[[ir.Node, Shapes, Target], float] = _kind_cost

@@ -14,7 +14,7 @@ import torch
 
 from converter.forms.convolved import emit_columns, emit_rows, grid_and_bias, takes_columns, written_shape
 from converter.forms.float_only import weights_vanish
-from converter.forms.form import CONTAINER_BITS, Context, Earlier, Form, SupportedForm, UnsupportedForm
+from converter.forms.form import CONTAINER_BITS, Context, Earlier, Form, SupportedForm, UnsupportedForm, cost_as
 from converter.graph.macs import macs_of
 from converter.graph.marks import AVERAGE
 from converter.graph.queries import attributes, constant, data_inputs
@@ -56,7 +56,7 @@ def offer_conv(node: ir.Node, context: Context, _: Earlier) -> SupportedForm | U
     wanted = CONTAINER_BITS if AVERAGE in node.metadata_props else context.weight_bits
     weights = Constant(weight, 0, min(wanted, widest))
     entry = SupportedForm("weighted", {1: weights}, False, float_cost, integer_cost, macs)
-    cost = context.cost(node, COLUMN_CONVOLUTION_KIND)[1]
+    cost = context.cost(node, COLUMN_CONVOLUTION)[1]
     return replace(entry, code_form="column_convolution", code_cost=cost) if cost < integer_cost and takes_columns(node) else entry
 
 
@@ -83,7 +83,7 @@ def offer_linear(node: ir.Node, context: Context, earlier: Earlier) -> Supported
     float_cost, integer_cost = context.cost(node)
     weights = Constant(weight, axis, min(context.weight_bits, context.dense_weight_bits))
     entry = SupportedForm("weighted", {1: weights}, True, float_cost, integer_cost, macs)
-    _, cost = context.cost(node, LINEAR_CONVOLUTION_KIND)
+    _, cost = context.cost(node, LINEAR_CONVOLUTION)
     return replace(entry, code_form="linear_convolution", code_cost=cost) if cost < integer_cost and written_shape(node) else entry
 
 
@@ -171,10 +171,10 @@ def _check(check: Check, node: ir.Node, op: OpPlan) -> None:
 WEIGHTED = Form("weighted", _emit, _simulate, _check)
 """A layer with constant weights."""
 
-LINEAR_CONVOLUTION = Form("linear_convolution", emit_rows, _simulate, _check)
+LINEAR_CONVOLUTION = Form("linear_convolution", emit_rows, _simulate, _check, cost=cost_as(LINEAR_CONVOLUTION_KIND))
 """A product with a constant matrix, as a convolution of size 1."""
 
-COLUMN_CONVOLUTION = Form("column_convolution", emit_columns, _simulate, _check)
+COLUMN_CONVOLUTION = Form("column_convolution", emit_columns, _simulate, _check, cost=cost_as(COLUMN_CONVOLUTION_KIND))
 """A convolution of an image, as one of four columns at once."""
 
 PRODUCT = Form("product", simulate=_simulate_product)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import onnx_ir as ir
 
-from converter.forms.form import CONTAINER_BITS, Context, Earlier, Form, SupportedForm, UnsupportedForm
+from converter.forms.form import CONTAINER_BITS, Context, Earlier, Form, SupportedForm, UnsupportedForm, cost_as
 from converter.graph.marks import BORDER
 from converter.graph.operator_sets import MOVEMENT as MOVING
 from converter.graph.queries import attributes, constant, data_inputs, scalar
@@ -45,7 +45,7 @@ def offer_movement(node: ir.Node, context: Context, _: Earlier) -> SupportedForm
 def offer_concat(node: ir.Node, context: Context, _: Earlier) -> SupportedForm | UnsupportedForm:
     """A Concat of tensors, whose grids may differ; constants, such as a class token, have one of their own."""
     if BORDER in node.metadata_props:
-        return SupportedForm("join", {}, False, context.cost(node)[0], context.cost(node, COPY_KIND)[1])
+        return SupportedForm("join", {}, False, *context.cost(node, JOIN))
     signed = context.target.signed_activations
     arrays = {index: array for index, value in enumerate(node.inputs) if (array := constant(value)) is not None}
     constants = {index: Constant(array, None, CONTAINER_BITS, signed) for index, array in arrays.items()}
@@ -79,7 +79,7 @@ def _emit_pad(writer: Writer, node: ir.Node, _: OpPlan) -> None:
 MOVEMENT = Form("movement", passes_codes=True)
 """The output keeps the input's grid."""
 
-JOIN = Form("join", passes_codes=True)
+JOIN = Form("join", passes_codes=True, cost=cost_as(COPY_KIND))
 """A Concat that puts a border around its second input, whose grid holds that too."""
 
 CONCAT = Form("concat")

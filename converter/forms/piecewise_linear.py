@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 import onnx_ir as ir
 import torch
 
-from converter.forms.form import Form
+from converter.forms.form import Form, cost_as
 from converter.plan.records import OpPlan, approximation_of
 from converter.quantization import integer_arithmetic
+from converter.targets.costs import PIECEWISE_LINEAR_KIND
 from converter.transforms.sigmoids.piecewise_linear import approximation_params, clip_limits
 
 if TYPE_CHECKING:
@@ -45,5 +46,5 @@ def _check(check: Check, node: ir.Node, op: OpPlan) -> None:
         )
 
 
-PIECEWISE_LINEAR = Form("piecewise_linear", _emit, _simulate, _check)
+PIECEWISE_LINEAR = Form("piecewise_linear", _emit, _simulate, _check, cost=cost_as(PIECEWISE_LINEAR_KIND))
 """The line is in the scale and the zero point; see :mod:`converter.transforms.sigmoids.piecewise_linear`."""

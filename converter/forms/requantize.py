@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import onnx_ir as ir
@@ -10,6 +11,8 @@ from converter.forms.form import CONTAINER_BITS, Context, Earlier, Form, Support
 from converter.graph.queries import constant, gives_pixels, is_graph_output
 from converter.plan.records import OpPlan
 from converter.quantization.parameters import QuantParams
+from converter.targets import Target
+from converter.targets.costs import Shapes
 
 if TYPE_CHECKING:
     from converter.emit.builder import Writer
@@ -23,15 +26,20 @@ def offer_copy(node: ir.Node, context: Context, _: Earlier) -> SupportedForm | U
     # two grids of 8 bits in a row the runtime would merge into one of its own making
     if context.activation_bits == CONTAINER_BITS or is_graph_output(node.outputs[0]):
         return UnsupportedForm("a copy needs no kernel", final=True)
-    size = context.size(str(node.outputs[0].name))
-    return SupportedForm("requantize", {}, False, 0.0, context.target.dequantize(size) + context.target.quantize(size))
+    return SupportedForm("requantize", {}, False, 0.0, REQUANTIZE.cost(node, context.shapes, context.target))
+
+
+def _conversions(node: ir.Node, shapes: Shapes, target: Target) -> float:
+    name = str(node.outputs[0].name)
+    size = math.prod(shapes[name]) if name in shapes else 0
+    return target.dequantize(size) + target.quantize(size)
 
 
 def _emit(writer: Writer, node: ir.Node, op: OpPlan) -> None:
     writer.requantize(node, op)
 
 
-REQUANTIZE = Form("requantize", _emit)
+REQUANTIZE = Form("requantize", _emit, cost=_conversions)
 """DQ and Q, no operator between them."""
 
 
@@ -46,10 +54,11 @@ def offer_pixels(node: ir.Node, context: Context, _: Earlier) -> SupportedForm |
         return UnsupportedForm("it reads codes that the model makes itself", final=True)
     if context.activation_bits != CONTAINER_BITS:
         return UnsupportedForm("pixels have 8 bits")
-    size = context.size(str(node.outputs[0].name))
-    target = context.target
-    cost = 0.0 if _as_they_are(node, target.signed_activations) else target.dequantize(size) + target.quantize(size)
-    return SupportedForm("pixels", {}, False, context.cost(node)[0], cost)
+    return SupportedForm("pixels", {}, False, *context.cost(node, PIXELS))
+
+
+def _pixel_cost(node: ir.Node, shapes: Shapes, target: Target) -> float:
+    return 0.0 if _as_they_are(node, target.signed_activations) else _conversions(node, shapes, target)
 
 
 def _as_they_are(node: ir.Node, signed: bool) -> bool:
@@ -77,5 +86,5 @@ def _check_pixels(check: Check, node: ir.Node, op: OpPlan) -> None:
         raise check.refuse(f"tensor '{node.outputs[0].name}' is pixels: its scale is 1 and its zero point {wanted.zero_point[0]}")
 
 
-PIXELS = Form("pixels", _emit_pixels, check=_check_pixels)
+PIXELS = Form("pixels", _emit_pixels, check=_check_pixels, cost=_pixel_cost)
 """Nothing, where codes are unsigned and pixels are not scaled; else a DQ of pixels and a Q."""

@@ -10,12 +10,13 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from converter.forms.form import SupportedForm, UnsupportedForm
+from converter.forms.registry import FORMS
 from converter.graph.queries import constant, consumers, is_float, is_graph_output
 from converter.plan.records import Plan
 from converter.targets import Target
 from converter.targets.costs import Shapes, kind_of, operator_costs
 
-__all__ = ["CALL", "PredictedCost", "predict"]
+__all__ = ["CALL", "CostEstimate", "PredictedCost", "in_second_unit", "predict"]
 
 CALL = "call of the runtime"
 
@@ -33,15 +34,45 @@ class PredictedCost:
     kinds: dict[str, tuple[int, float]]
 
 
+@dataclass(frozen=True)
+class CostEstimate:
+    """One inference in a unit beside the target's first, by which nothing is decided.
+
+    Attributes:
+        unit: such as ``cycles``.
+        predicted: of the planned model.
+        predicted_float: of the float model.
+    """
+
+    unit: str
+    predicted: float
+    predicted_float: float
+
+
+def in_second_unit(floats: ir.Model, model: ir.Model, plan: Plan, shapes: Shapes, target: Target) -> CostEstimate | None:
+    """What the float model and the planned one cost in the target's second unit; None if it has none.
+
+    Args:
+        floats: canonical float model.
+        model: the same with the plan's equalizations applied.
+        shapes: of all float tensors.
+    """
+    second = target.second
+    if second is None:
+        return None
+    planned, in_float = predict(model, plan, None, shapes, second), predict(floats, None, None, shapes, second)
+    return CostEstimate(second.unit, planned.total, in_float.total)
+
+
 def predict(
-    model: ir.Model, plan: Plan | None, offers: Mapping[str, SupportedForm | UnsupportedForm], shapes: Shapes, target: Target
+    model: ir.Model, plan: Plan | None, offers: Mapping[str, SupportedForm | UnsupportedForm] | None, shapes: Shapes, target: Target
 ) -> PredictedCost:
     """Add up what a model costs as planned.
 
     Args:
         model: canonical float model, with the plan's equalizations applied.
         plan: None for the float model itself.
-        offers: what could run in integer; the costs of integer forms are theirs.
+        offers: what could run in integer; the costs of integer forms are theirs. None: they are those that the target gives the forms.
         shapes: of all float tensors.
         target: for all other prices.
     """
@@ -51,10 +82,12 @@ def predict(
         name = str(node.name)
         if not any(is_float(o) for o in node.outputs) or constant(node.outputs[0]) is not None:
             continue
-        entry = offers.get(name)
+        entry = None if offers is None else offers.get(name)
         op = None if plan is None else plan.ops.get(name)
         if op is not None and op.runs == "integer" and isinstance(entry, SupportedForm):
             sums[f"{kind_of(node)} integer"].append(entry.code_cost if op.form == entry.code_form else entry.integer_cost)
+        elif op is not None and op.runs == "integer" and offers is None:
+            sums[f"{kind_of(node)} integer"].append(FORMS[op.form].cost(node, shapes, target))
         else:
             sums[f"{kind_of(node)} float"].append(operator_costs(node, shapes, target)[0])
     if plan is not None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from converter.forms.form import SupportedForm
-from converter.partition.cost_model import CALL, predict
-from converter.targets import Cost
-from converter.testing.sketch import Planned, Sketch, plan_for
+from converter.partition.cost_model import CALL, CostEstimate, in_second_unit, predict
+from converter.targets import TARGETS, Cost
+from converter.testing.sketch import Planned, Sketch, classifier, plan_for, shapes_of
 
 CHANNELS, PLACES = 8, 36
 SIZE = CHANNELS * PLACES
@@ -67,3 +68,28 @@ def test_integer_operators_in_a_row_pay_nothing_between_them() -> None:
     conversions = {"QuantizeLinear": (1, 3.0), "DequantizeLinear": (2, 4.0)}
     found = predicted(planned(("conv", "sigmoid", "mul")))
     assert found == {"Softmax float": (1, 9.0), **CALLED, **integers, **conversions}
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_integer_forms_cost_what_they_were_offered_for(target: str) -> None:
+    """The prices of the forms are those of the offers, so that other prices can be put in their place."""
+    s = Sketch(1)
+    x = s.add("Pad", s.add("HardSwish", s.conv(s.input("x", 1, 16, 16, 16), 16)), s.constant([0, 0, 1, 1, 0, 0, 1, 1], np.int64))
+    x = s.add("Clip", s.add("Gelu", s.silu(x)), s.constant(0.0), s.constant(1.0))
+    for model in (classifier(), s.model(s.add("Relu", s.add("Concat", x, x, axis=1)))):
+        for bits in ((8, 8), (8, 6)):
+            found = plan_for(model.clone(), target, bits=bits)
+            given, again = (
+                predict(found.model, found.plan, offers, shapes_of(found.model), found.target) for offers in (found.offers, None)
+            )
+            assert given == again
+
+
+def test_the_second_unit_is_added_up_from_its_own_prices() -> None:
+    found = planned(("conv",))
+    shapes = shapes_of(found.model)
+    second = replace(found.target, unit="cycles", costs=PRICES, call=100.0, quantize_element=3.0, dequantize_element=2.0, second=None)
+    target = replace(found.target, second=second)
+    in_float, as_planned = 100.0 + (10 + 8 + 2 + 9) * SIZE, 100.0 + (4 + 8 + 2 + 9 + 3 + 2) * SIZE
+    assert in_second_unit(found.model, found.model, found.plan, shapes, target) == CostEstimate("cycles", as_planned, in_float)
+    assert in_second_unit(found.model, found.model, found.plan, shapes, second) is None

@@ -73,7 +73,7 @@
   const cards = $("cards");
   const gained = make("div", "card");
   gained.append(make("h3", "", "What is gained"));
-  const main = D.bars[D.bars.length - 1];
+  const main = D.bars.find((b) => b.unit !== "B") || D.bars[0];
   const share = main ? Math.round((100 * main.after) / main.before) : 0;
   if (main && !(D.eyebrow && share >= 100)) {
     const big = make("div", "big");

@@ -94,9 +94,8 @@ def _bars(report: Report) -> list[dict[str, Any]]:
     bars = []
     if report.integer_bytes:
         bars.append({"name": "file size", "before": report.float_bytes, "after": report.integer_bytes, "unit": "B"})
-    if report.predicted_float:
-        bars.append({"name": f"predicted {report.cost_unit}", "before": report.predicted_float, "after": report.predicted, "unit": ""})
-    return bars
+    pairs = ((f"predicted {cost.unit}", cost.predicted_float, cost.predicted) for cost in report.costs)
+    return [*bars, *({"name": name, "before": before, "after": after, "unit": ""} for name, before, after in pairs)]
 
 
 def diagnosis_columns(diagnosis: Diagnosis) -> dict[str, Any]:

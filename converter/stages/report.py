@@ -16,7 +16,7 @@ from converter.emit.requirement import opset_of, required_runtime
 from converter.forms.form import SupportedForm, UnsupportedForm
 from converter.graph.operator_sets import CANONICAL_OPSET
 from converter.graph.weight_files import model_bytes
-from converter.partition.cost_model import predict
+from converter.partition.cost_model import in_second_unit, predict
 from converter.planning.make import Planned
 from converter.planning.stored_weights import bytes_to_save
 from converter.report import MobileFile, Report, quality_warnings
@@ -71,6 +71,7 @@ def report_of(
         predicted=predict(planned.model, planned.plan, planned.offers, at.shapes, at.target).total,
         predicted_float=predict(at.canonical.model, None, {}, at.shapes, at.target).total,
         cost_unit=at.target.unit,
+        second_cost=in_second_unit(at.canonical.model, planned.model, planned.plan, at.shapes, at.target),
         loss=planned.loss,
         calibration=at.samples.description,
         calibration_digest=at.samples.digest,

@@ -71,6 +71,7 @@ class Target:
         margin: share of the float model's cost that integer operators must save all together; below it, all stays float.
         fit: where the costs come from, and how well they fit.
         onnxruntime: version of the runtime that was measured; empty if none was.
+        second: the same machines with costs in another unit, which are told and decide nothing; None if there are none.
     """
 
     name: str
@@ -91,6 +92,7 @@ class Target:
     margin: float = 0.0
     fit: Mapping[str, Any] = field(default_factory=dict)
     onnxruntime: str = ""
+    second: Target | None = None
 
     @property
     def machines(self) -> str:

@@ -25,6 +25,12 @@
     integer = { mac = 0.14, element = 1.0 }
 
     [fit]                               # free text and figures about where the costs come from
+
+    [second]                            # may be left out: costs in another unit, which are told and decide nothing
+    unit = "cycles"
+    call = 13000.0
+    [second.quantize]                   # and so on: second.dequantize, .other, .costs, .fit and onnxruntime, as above
+    element = 1.5
 """
 
 from __future__ import annotations
@@ -32,6 +38,7 @@ from __future__ import annotations
 import sys
 import tomllib
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -46,8 +53,8 @@ FILE_SUFFIX = ".toml"
 _HINT = "see docs/targets.md, or write one with python -m tools.profile.target"
 _CODES = {"int8": True, "uint8": False}
 _TEXTS = ("name", "description", "unit", "activations")
-_FACTS = (*_TEXTS, "architectures", "depthwise_weight_bits", "largest_pair", "session_settings", "onnxruntime")
-_KNOWN = (*_FACTS, "call", "margin", "quantize", "dequantize", "other", "costs", "fit")
+_PRICED = ("unit", "onnxruntime", "call", "quantize", "dequantize", "other", "costs", "fit")
+_KNOWN = (*_TEXTS, "architectures", "depthwise_weight_bits", "largest_pair", "session_settings", "margin", "second", *_PRICED)
 _NARROWEST, _WIDEST = 2, 8
 
 
@@ -81,35 +88,54 @@ class _Reader:
         texts = {key: self.text(content, key) for key in _TEXTS}
         if texts["activations"] not in _CODES:
             self.wrong(f"activations are '{texts['activations']}', which is neither int8 nor uint8")
-        quantize, dequantize = (self.prices(content, key, ("node", "element")) for key in ("quantize", "dequantize"))
-        if any(quantize.get(f, 0.0) < dequantize.get(f, 0.0) for f in ("node", "element")) or not dequantize.get("element"):
-            self.wrong("DequantizeLinear must cost something per element, and QuantizeLinear no less, per element and per node")
         bits = content.get("depthwise_weight_bits", _WIDEST)
         if type(bits) is not int or not _NARROWEST <= bits <= _WIDEST:
             self.wrong(f"depthwise_weight_bits is {bits!r} instead of {_NARROWEST} to {_WIDEST}")
         pair = content.get("largest_pair")
         if pair is not None and (type(pair) is not int or pair < 2 * 255):
             self.wrong(f"largest_pair is {pair!r}, too small for weights of 2 bits beside activations of 8")
-        return Target(
+        target = Target(
             name=texts["name"],
             description=texts["description"],
-            unit=texts["unit"],
             architectures=self.texts(content, "architectures"),
             signed_activations=_CODES[texts["activations"]],
             largest_pair=pair,
             depthwise_weight_bits=bits,
-            quantize_element=quantize["element"],
-            dequantize_element=dequantize["element"],
-            costs=self.costs(content),
             session_settings=self.settings(content),
-            quantize_node=quantize.get("node", 0.0),
-            dequantize_node=dequantize.get("node", 0.0),
-            call=self.number(content.get("call", 0.0), "call"),
-            other=self.prices(content, "other") if "other" in content else {},
             margin=min(self.number(content.get("margin", 0.0), "margin"), 1.0),
-            fit=self.table(content, "fit"),
-            onnxruntime=self.text(content, "onnxruntime") if "onnxruntime" in content else "",
+            **self.priced(content),
         )
+        return target if "second" not in content else replace(target, second=self.second(target, self.table(content, "second")))
+
+    def priced(self, content: Mapping[str, Any]) -> dict[str, Any]:
+        """What a target says of costs in one unit, by the fields of a Target."""
+        quantize, dequantize = (self.prices(content, key, ("node", "element")) for key in ("quantize", "dequantize"))
+        if any(quantize.get(f, 0.0) < dequantize.get(f, 0.0) for f in ("node", "element")) or not dequantize.get("element"):
+            self.wrong("DequantizeLinear must cost something per element, and QuantizeLinear no less, per element and per node")
+        return {
+            "unit": self.text(content, "unit"),
+            "quantize_element": quantize["element"],
+            "dequantize_element": dequantize["element"],
+            "costs": self.costs(content),
+            "quantize_node": quantize.get("node", 0.0),
+            "dequantize_node": dequantize.get("node", 0.0),
+            "call": self.number(content.get("call", 0.0), "call"),
+            "other": self.prices(content, "other") if "other" in content else {},
+            "fit": self.table(content, "fit"),
+            "onnxruntime": self.text(content, "onnxruntime") if "onnxruntime" in content else "",
+        }
+
+    def second(self, target: Target, content: Mapping[str, Any]) -> Target:
+        """The same machines with costs in the second unit."""
+        reader = _Reader(f"{self.where}, [second]")
+        reader.only(content, _PRICED, "it")
+        found = replace(target, **reader.priced(content))
+        if found.unit == target.unit:
+            reader.wrong(f"the second unit is {found.unit}, like the first")
+        for kind, cost in target.costs.items():
+            if cost.integer is not None and (kind not in found.costs or found.costs[kind].integer is None):
+                reader.wrong(f"costs.{kind}.integer is missing, which the first unit has")
+        return found
 
     def only(self, table: Mapping[str, Any], known: tuple[str, ...], what: str) -> None:
         for key in table:
@@ -175,23 +201,31 @@ def target_text(target: Target) -> str:
     lines = [f"{key} = {_value(value)}" for key, value in _plain(target).items()]
     for architecture, settings in target.session_settings.items():
         lines += ["", f"[session_settings.{_key(architecture)}]", *(f"{_key(key)} = {_value(value)}" for key, value in settings.items())]
-    lines += ["", "[quantize]", *_entries({"node": target.quantize_node, "element": target.quantize_element})]
-    lines += ["", "[dequantize]", *_entries({"node": target.dequantize_node, "element": target.dequantize_element})]
-    lines += ["", "[other]", *_entries(target.other)]
-    for kind, cost in target.costs.items():
-        lines += ["", f"[costs.{_key(kind)}]", f"float = {_inline(cost.float)}"]
-        lines += [f"integer = {_inline(cost.integer)}"] if cost.integer is not None else []
-    if target.fit:
-        lines += ["", "[fit]", *_entries(target.fit)]
+    lines += _price_lines(target)
+    if target.second is not None:
+        lines += ["", "[second]", *_entries(_unit(target.second) | {"call": target.second.call}), *_price_lines(target.second, "second.")]
     return "\n".join(lines) + "\n"
+
+
+def _price_lines(target: Target, inside: str = "") -> list[str]:
+    lines = ["", f"[{inside}quantize]", *_entries({"node": target.quantize_node, "element": target.quantize_element})]
+    lines += ["", f"[{inside}dequantize]", *_entries({"node": target.dequantize_node, "element": target.dequantize_element})]
+    lines += ["", f"[{inside}other]", *_entries(target.other)]
+    for kind, cost in target.costs.items():
+        lines += ["", f"[{inside}costs.{_key(kind)}]", f"float = {_inline(cost.float)}"]
+        lines += [f"integer = {_inline(cost.integer)}"] if cost.integer is not None else []
+    return [*lines, "", f"[{inside}fit]", *_entries(target.fit)] if target.fit else lines
+
+
+def _unit(target: Target) -> dict[str, Any]:
+    return {"unit": target.unit, **({"onnxruntime": target.onnxruntime} if target.onnxruntime else {})}
 
 
 def _plain(target: Target) -> dict[str, Any]:
     return {
         "name": target.name,
         "description": target.description,
-        "unit": target.unit,
-        **({"onnxruntime": target.onnxruntime} if target.onnxruntime else {}),
+        **_unit(target),
         "architectures": list(target.architectures),
         "activations": next(text for text, signed in _CODES.items() if signed == target.signed_activations),
         **({} if target.largest_pair is None else {"largest_pair": target.largest_pair}),

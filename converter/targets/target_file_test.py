@@ -1,11 +1,12 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from converter.errors import UsageError
-from converter.targets import TARGETS
+from converter.targets import TARGETS, Cost
 from converter.targets.target_file import read_target, target_text
 
 BOARD = """
@@ -96,6 +97,54 @@ def test_mistakes_are_named(tmp_path: Path, old: str, new: str, what: str) -> No
         read_target(board(tmp_path, BOARD.replace(old, new, 1)), "--target board.toml")
     message = str(caught.value).splitlines()
     assert len(message) == 3 and message[1] == "  at: --target board.toml" and "docs/targets.md" in message[2]
+
+
+SECOND = (
+    BOARD
+    + """
+[second]
+unit = "cycles"
+call = 5
+[second.quantize]
+element = 1.5
+[second.dequantize]
+element = 0.5
+[second.other]
+element = 3.0
+[second.costs.Conv]
+float = { mac = 0.25 }
+integer = { mac = 0.0625 }
+[second.fit]
+core = "simulated"
+"""
+)
+
+
+def test_a_second_unit_is_the_same_target_with_other_costs(tmp_path: Path) -> None:
+    target = read_target(board(tmp_path, SECOND), "here")
+    assert target.second is not None and replace(target, second=None) == read_target(board(tmp_path), "here")
+    assert (target.second.unit, target.second.call, target.second.quantize(10), target.second.dequantize(10)) == ("cycles", 5.0, 15.0, 5.0)
+    assert target.second.costs == {"Conv": Cost({"mac": 0.25}, {"mac": 0.0625})} and target.second.other == {"element": 3.0}
+    assert target.second.fit == {"core": "simulated"} and target.second.second is None
+    assert (target.second.name, target.second.session_settings) == (target.name, target.session_settings)
+    assert read_target(board(tmp_path, target_text(target)), "here") == target
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "what"),
+    [
+        ('"cycles"', '"nanoseconds"', "the second unit is nanoseconds, like the first"),
+        ("integer = { mac = 0.0625 }", "", "no operator has an integer form"),
+        ("[second.costs.Conv]", "[second.costs.MatMul]", "costs.Conv.integer is missing, which the first unit has"),
+        ("call = 5", "margin = 5", "it has an unknown entry 'margin'"),
+        ("element = 1.5", "element = 0.25", "QuantizeLinear no less"),
+    ],
+)
+def test_mistakes_of_a_second_unit_are_named(tmp_path: Path, old: str, new: str, what: str) -> None:
+    assert SECOND.count(old) == 1
+    with pytest.raises(UsageError, match=what) as caught:
+        read_target(board(tmp_path, SECOND.replace(old, new)), "--target board.toml")
+    assert str(caught.value).splitlines()[1] == "  at: --target board.toml, [second]"
 
 
 @pytest.mark.parametrize("content", [None, b"\xff\xfe\x00"])

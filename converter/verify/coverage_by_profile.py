@@ -16,7 +16,7 @@ from converter.graph.queries import attributes
 from converter.runtime.session import Feed, open_session
 from converter.verify.integer_coverage import INTEGER_PRODUCTS, integer_products, profile
 
-__all__ = ["Coverage", "Product", "coverage_of", "macs_by_profile"]
+__all__ = ["Coverage", "Product", "Tensor", "coverage_of", "macs_by_profile", "named", "tensors_by_profile"]
 
 _SAME_PRODUCTS = {
     **dict.fromkeys(("ConvInteger", "FusedConv", "NhwcFusedConv", "QLinearConv"), "Conv"),
@@ -30,6 +30,14 @@ _WEIGHT_PLACES = dict.fromkeys(("QGemm", "QLinearConv", "QLinearMatMul"), 3)
 
 UNCOUNTED = frozenset(["Attention", "GroupQueryAttention", "MultiHeadAttention", "PackedAttention", "QAttention"])
 """Operators that multiply inside, of which it is only said that they ran."""
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """What a kernel wrote: the type as the runtime calls it, and the shape."""
+
+    type: str
+    shape: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -74,7 +82,7 @@ def coverage_of(model: onnx.ModelProto, feed: Feed, settings: Mapping[str, str])
     Raises:
         ModelError: the model does not run.
     """
-    model = _named(model)
+    model = named(model)
     with tempfile.TemporaryDirectory() as folder:
         macs = macs_by_profile(model, feed, Path(folder))
         integer, kernels = integer_products(model, macs, feed, settings, Path(folder))
@@ -86,7 +94,7 @@ def coverage_of(model: onnx.ModelProto, feed: Feed, settings: Mapping[str, str])
     return Coverage(sum(macs[name] for name in integer), sum(macs.values()), kernels, tuple(floats), uncounted)
 
 
-def _named(model: onnx.ModelProto) -> onnx.ModelProto:
+def named(model: onnx.ModelProto) -> onnx.ModelProto:
     """The same model with a name of its own for each node, as profiles know nodes by their names."""
     result = onnx.ModelProto.FromString(model.SerializeToString())
     taken: set[str] = set()
@@ -95,6 +103,18 @@ def _named(model: onnx.ModelProto) -> onnx.ModelProto:
             node.name = f"{node.op_type}_at_{place}"
         taken.add(node.name)
     return result
+
+
+def tensors_by_profile(model: onnx.ModelProto, feed: Feed, folder: Path) -> dict[str, Tensor]:
+    """What every node of a graph writes as it stands, by tensor; nodes must have names of their own."""
+    session = open_session(model, threads=1, optimise=False, profile_prefix=folder / "all")
+    written = {event["name"].removesuffix("_kernel_time"): event["args"]["output_type_shape"] for event in profile(session, feed)}
+    found = {}
+    for node in model.graph.node:
+        for name, entry in zip((name for name in node.output if name), written.get(node.name, ()), strict=False):
+            ((kind, shape),) = entry.items()
+            found[name] = Tensor(kind, tuple(shape))
+    return found
 
 
 def macs_by_profile(model: onnx.ModelProto, feed: Feed, folder: Path) -> dict[str, int]:

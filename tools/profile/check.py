@@ -1,7 +1,7 @@
 """Predicted against counted cost of whole models: ``python -m tools.profile.check FLOAT.onnx ... --target arm64 --core cortex-a76``.
 
 Each float model is converted for the target. Both the float model and what was made of it are counted in the emulated core, and
-set beside what the target's prices said.
+set beside what the target's prices said, with ``--second`` those of its second unit.
 """
 
 from __future__ import annotations
@@ -45,17 +45,19 @@ class Comparison:
         return self.predicted / self.counted - 1.0
 
 
-def compared(models: Sequence[Path], options: Options, core: str, env: Environment | None = None) -> list[Comparison]:
+def compared(
+    models: Sequence[Path], options: Options, core: str, env: Environment | None = None, *, second: bool = False
+) -> list[Comparison]:
     """Convert each model and compare: the float model, then the integer one.
+
+    Args:
+        second: compare in the target's second unit.
 
     Raises:
         UsageError: the target's costs are neither instructions nor cycles, or the emulator is not set up.
     """
-    target = find_target(options.target)
-    if target.unit not in (INSTRUCTIONS, CYCLES):
-        what = f"the costs of target '{target.name}' are {target.unit}, not {INSTRUCTIONS} or {CYCLES}"
-        raise UsageError(what, where="--target", hint="give a target for ARM64")
-    if target.unit == CYCLES:
+    unit = _unit(options.target, second)
+    if unit == CYCLES:
         check_cycles(core)
     env = env or environment()
     found = []
@@ -63,12 +65,26 @@ def compared(models: Sequence[Path], options: Options, core: str, env: Environme
         for place, model in enumerate(models):
             made = Path(folder, f"{place}.onnx")
             report = convert(model, made, options)
-            counts = _counted([model, made], core, env, target.unit)
+            counts = _counted([model, made], core, env, unit)
+            cost = next(each for each in report.costs if each.unit == unit)
             for name, predicted, counted in zip(
-                (model.stem, f"{model.stem} int8"), (report.predicted_float, report.predicted), counts, strict=True
+                (model.stem, f"{model.stem} int8"), (cost.predicted_float, cost.predicted), counts, strict=True
             ):
                 found.append(Comparison(name, predicted / 1e6, counted / 1e6))
     return found
+
+
+def _unit(name: str, second: bool) -> str:
+    """The unit that is compared; UsageError if it is not one that the emulator gives."""
+    target = find_target(name)
+    if second and target.second is None:
+        hint = "add one with python -m tools.profile.target --second"
+        raise UsageError(f"target '{target.name}' has no second unit", where="--second", hint=hint)
+    unit = target.second.unit if second and target.second is not None else target.unit
+    if unit not in (INSTRUCTIONS, CYCLES):
+        what = f"the costs of target '{target.name}' are {unit}, not {INSTRUCTIONS} or {CYCLES}"
+        raise UsageError(what, where="--target", hint="give a target for ARM64")
+    return unit
 
 
 def _counted(models: Sequence[Path], core: str, env: Environment, unit: str) -> list[float]:
@@ -89,6 +105,7 @@ def _run(arguments: Sequence[str] | None) -> None:
     add("--target", default="arm64", metavar="NAME", help="whose prices are checked: a name, or FILE.toml (default arm64)")
     add("--core", default="cortex-a76", help=f"{' | '.join(CORES)} (default cortex-a76)")
     add("--method", default="mse", metavar="NAME", help="of the conversion (default mse, a quick one)")
+    add("--second", action="store_true", help="check the prices of the target's second unit")
     add("--within", type=float, metavar="SHARE", help="exit 6 if a prediction is off by more, such as 0.15")
     add("--runtime", default="newest", metavar="VERSION", help=f"ONNX Runtime: {RUNTIME_CHOICE} (default newest)")
     add("--root", type=Path, metavar="DIR", help="folder of the emulator's set-up")
@@ -97,9 +114,9 @@ def _run(arguments: Sequence[str] | None) -> None:
         raise UsageError(f"{flags.within:g} is no share that a prediction may be off by", where="--within", hint="give one such as 0.15")
     options = Options(target=flags.target, method=flags.method, samples=8)
     env = environment(flags.root, flags.runtime)
-    found = compared(flags.models, options, check_core(flags.core), env)
+    found = compared(flags.models, options, check_core(flags.core), env, second=flags.second)
     ran = f"{flags.core}, ONNX Runtime {env.runtime}"
-    unit = find_target(flags.target).unit
+    unit = _unit(flags.target, flags.second)
     _print(Console(width=None if sys.stdout.isatty() else 110, highlight=False), found, flags.target, f"{ran}: million {unit}")
     worst = max(found, key=lambda each: abs(each.error))
     if flags.within is not None and abs(worst.error) > flags.within:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import onnx
 import onnx_ir as ir
 import pytest
 
+from converter.targets import find_target
+from converter.targets.target_file import target_text
 from converter.testing.sketch import Sketch
 from runtime_tests.emulation import emulator
 from runtime_tests.emulation.environment import environment
@@ -100,6 +103,19 @@ def test_a_target_in_cycles_is_compared_with_cycles(
     assert [row[3] for row in rows(printed)] == [f"{cost / (PER_REGION / 2) - 1:+.1%}" for cost in (FLOAT, INTEGER)]
 
 
+def test_the_second_unit_is_compared_by_its_own_prices(
+    model: Path, round_target: Path, no_emulator: None, half_a_cycle_each: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    target = find_target(str(round_target))
+    cycles = replace(target, unit="cycles", call=target.call + 100.0)
+    round_target.write_text(target_text(replace(target, second=cycles)))
+    assert main([str(model), "--target", str(round_target), "--core", "cortex-a55", "--second"]) == 0
+    printed = capsys.readouterr().out
+    assert "million cycles" in printed
+    assert [row[2] for row in rows(printed)] == 2 * [f"{PER_REGION / 2 / 1e6:.1f}"]
+    assert [row[3] for row in rows(printed)] == [f"{(cost + 100) / (PER_REGION / 2) - 1:+.1%}" for cost in (FLOAT, INTEGER)]
+
+
 @pytest.mark.parametrize(("within", "code"), [("4.41", 0), ("4.39", 6)])
 def test_the_worst_prediction_decides(
     within: str, code: int, model: Path, round_target: Path, no_emulator: None, capsys: pytest.CaptureFixture[str]
@@ -129,6 +145,7 @@ def test_too_low_is_as_bad_as_too_high(model: Path, round_target: Path, no_emula
     [
         ([], 2, "the following arguments are required: FLOAT.onnx"),
         (["{model}", "--target", "x86"], 2, "the costs of target 'x86' are picoseconds, not instructions or cycles"),
+        (["{model}", "--target", "x86", "--second"], 2, "target 'x86' has no second unit"),
         (["{model}", "--target", "z80"], 2, "'z80' is not known"),
         (["{model}", "--core", "z80"], 2, "core 'z80' is not known"),
         (["{model}", "--method", "guess"], 2, "'guess' is not known"),

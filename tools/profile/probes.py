@@ -131,6 +131,7 @@ def _pointwise() -> list[Probe]:
     channels = [(*shape[:2], 1, 1) for shape in _IMAGES]
     return [
         *(Probe(op, (shape,)) for op in single for shape in _IMAGES),
+        *(Probe("Relu", (shape,)) for shape in _IMAGES),  # in integer a Clip of codes, as piecewise-linear sigmoids are
         *(Probe(op, (shape, shape)) for op in pairs for shape in (*_IMAGES, *_TOKENS)),
         *(Probe(op, (shape, few)) for op in ("Add", "Mul") for shape, few in zip(_IMAGES, channels, strict=True)),
         *(Probe(op, (shape,), (few[1:],)) for op in ("Add", "Mul") for shape, few in zip(_IMAGES, channels, strict=True)),

@@ -10,7 +10,7 @@ import onnx_ir as ir
 
 from converter.graph.operator_sets import CLAMPS
 from converter.graph.queries import attributes
-from converter.targets.costs import TRANSPOSE_STEP_KIND, Shapes, features, kind_of, step_features
+from converter.targets.costs import PIECEWISE_LINEAR_KIND, TRANSPOSE_STEP_KIND, Shapes, features, kind_of, step_features
 
 __all__ = ["CONVERSIONS", "Sample", "Timed", "conversion_samples", "is_layout", "operator_samples"]
 
@@ -53,7 +53,8 @@ def operator_samples(nodes: Sequence[Timed], model: ir.Model, shapes: Shapes, of
     """One sample for each probe all of whose nodes were measured.
 
     Q and DQ are left out, and so are the changes of layout at the ends of a branch, which chains of layers do not have. Of a clamp
-    behind a layer, what counts is what it adds to the cost of the same layer without it.
+    behind a layer, what counts is what it adds to the cost of the same layer without it; any other is in integer a Clip of codes, which is
+    what a piecewise-linear sigmoid is, too.
 
     Args:
         nodes: of the float or of the integer graph.
@@ -75,9 +76,10 @@ def operator_samples(nodes: Sequence[Timed], model: ir.Model, shapes: Shapes, of
         if operator.op_type in CLAMPS:
             layer = operator.inputs[0].producer() if operator.inputs[0] is not None else None
             alone = _same(found, Sample(kind_of(layer), features(layer, shapes), 0.0)) if layer is not None else None
-            if alone is None:
+            if layer is not None and alone is None:
                 continue
-            sample = Sample(sample.kind, sample.features, max(cost - alone.cost, 0.0))
+            kind, before = (PIECEWISE_LINEAR_KIND, 0.0) if alone is None else (sample.kind, alone.cost)
+            sample = Sample(kind, sample.features, max(cost - before, 0.0))
         found.append(sample)
         if operator.op_type == "Transpose" and operator.inputs[0] is not None:
             steps = step_features(shapes[str(operator.inputs[0].name)], _perm(operator), _FLOAT if offered is None else _CODE)

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from converter.targets import TARGETS
-from converter.targets.costs import Shapes
+from converter.targets.costs import PIECEWISE_LINEAR_KIND, Shapes
 from tools.profile.clock import clocked_nodes, prepared
 from tools.profile.probes import Probe, feeds, integers, probe_model, seen_in
 from tools.profile.samples import Sample, Timed, conversion_samples, is_layout, operator_samples
@@ -91,6 +91,11 @@ def test_a_clamp_costs_what_it_adds_to_its_layer(together: float, added: float) 
     layer, clamp = operator_samples(nodes, *probed(CONV, CLAMPED))
     assert (layer.kind, layer.cost) == ("PointwiseConv", 100.0)
     assert (clamp.kind, clamp.features["element"], clamp.cost) == ("Relu", 128.0, added)
+
+
+def test_a_clamp_behind_nothing_is_what_a_piecewise_linear_sigmoid_is() -> None:
+    (clamp,) = operator_samples([node(0, "Clip", 9.0)], *probed(Probe("Relu", ((2, 3, 5),))))
+    assert (clamp.kind, clamp.features["element"], clamp.cost) == (PIECEWISE_LINEAR_KIND, 30.0, 9.0)
 
 
 def test_a_clamp_whose_layer_is_not_known_alone_is_left_out() -> None:

@@ -64,6 +64,8 @@ _WEB = "web"
 _EMULATED_FLOOR, PICOSECOND_FLOOR, _WEB_FLOOR = 20e3, 5e6, 1e6
 """Costs below which errors in proportion do not matter."""
 
+_CLOCK_UNIT = "picoseconds"
+
 RUNS, VISITS = 20, 3
 """Of each probe by the clock, unless told otherwise."""
 
@@ -117,8 +119,8 @@ def fitted(base: Target, measured: Measured) -> tuple[Target, dict[str, Fit]]:
     """The target with costs that fit the measurements, and the fits by kind and form, as ``Conv integer``."""
     by_form = {form: fit_all(samples, measured.floor) for form, samples in (("float", measured.floats), ("integer", measured.integers))}
     fits = {f"{kind} {form}": found for form in by_form for kind, found in by_form[form].items()}
-    # what no operator of a model says by itself keeps what it was given, such as a piecewise-linear sigmoid; in another
-    # unit that would mean something else, and without a price nothing is replaced
+    # a piecewise-linear sigmoid of which nothing was measured keeps its price; in another unit that would mean something else,
+    # and without a price nothing is replaced
     kept = PIECEWISE_LINEAR_KIND in base.costs and base.unit == measured.unit
     costs = {PIECEWISE_LINEAR_KIND: base.costs[PIECEWISE_LINEAR_KIND]} if kept else {}
     for kind, found in by_form["float"].items():
@@ -145,6 +147,7 @@ def fitted(base: Target, measured: Measured) -> tuple[Target, dict[str, Fit]]:
         other=other.prices,
         fit=_remarks(measured.ran, fits),
         onnxruntime=measured.onnxruntime,
+        second=None,
     )
     return target, fits
 
@@ -217,7 +220,7 @@ def measured_forms(
     """What the nodes of both forms of each probe, timed by the clock, say about operators."""
     in_float = [node for pair in nodes for node in pair[0]]
     in_integer = [node for pair in nodes for node in pair[1]]
-    return _measured(probe_model(given), in_float, in_integer, offered, 0.0, ran, "picoseconds", floor, version)
+    return _measured(probe_model(given), in_float, in_integer, offered, 0.0, ran, _CLOCK_UNIT, floor, version)
 
 
 def _measured(
@@ -277,6 +280,7 @@ def _run(arguments: Sequence[str] | None) -> None:
         default=INSTRUCTIONS,
         help="emulated: what a cost is; cycles are an estimate, and need python -m tools.arm64.setup --cycles (default instructions)",
     )
+    add("--second", action="store_true", help="keep the costs of TARGET, and add these as its second unit, which reports tell beside them")
     add("--runtime", default="newest", metavar="VERSION", help=f"emulated ONNX Runtime: {RUNTIME_CHOICE} (default newest)")
     add("--root", type=Path, metavar="DIR", help="folder of the emulator's set-up")
     add("--web", type=Path, metavar="DIR", help=f"by the clock in Node, with onnxruntime-web in this folder (default {FOLDER_VARIABLE})")
@@ -291,6 +295,9 @@ def _run(arguments: Sequence[str] | None) -> None:
     core = None if web else _core(flags.core, base)
     if flags.objective == CYCLES:
         _check_cycles(core)
+    if flags.second and _unit(core, flags.objective) == base.unit:
+        what = f"the costs of target '{base.name}' are {base.unit} themselves"
+        raise UsageError(what, where="--second", hint="give --objective cycles, or leave --second out")
     package = find_package(flags.web) if web else None
     env = environment(flags.root, flags.runtime)
     console = Console(width=None if sys.stdout.isatty() else 140, highlight=False)
@@ -305,7 +312,8 @@ def _run(arguments: Sequence[str] | None) -> None:
     target = replace(target, name=flags.name or base.name)
     print_fits(console, target, fits)
     if flags.out is not None:
-        write_files({flags.out.absolute(): target_text(target).encode()})
+        written = replace(base, name=target.name, second=target) if flags.second else target
+        write_files({flags.out.absolute(): target_text(written).encode()})
 
 
 def check_target_file(target: str, out: Path | None, name: str | None) -> None:
@@ -323,6 +331,10 @@ def check_target_file(target: str, out: Path | None, name: str | None) -> None:
             raise UsageError(f"a target file ends in {FILE_SUFFIX}", where=f"--out {out}", hint=f"write {out.stem}{FILE_SUFFIX}")
     if name is not None and not (name.strip() and name.isprintable()):
         raise UsageError(f"{name!r} is no name for a target", where="--name", hint="give one such as my-board")
+
+
+def _unit(core: str | None, objective: str) -> str:
+    return objective if core else _CLOCK_UNIT
 
 
 def _check_cycles(core: str | None) -> None:

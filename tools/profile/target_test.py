@@ -72,7 +72,7 @@ def test_what_costs_nothing_in_float_keeps_a_price_that_a_target_file_may_have()
 
 
 def test_a_piecewise_linear_sigmoid_keeps_its_price() -> None:
-    """No probe measures one."""
+    """Where none of the probes measured one."""
     assert fitted(BASE, replace(MEASURED, unit=BASE.unit))[0].costs[PIECEWISE_LINEAR_KIND] == BASE.costs[PIECEWISE_LINEAR_KIND]
 
 
@@ -219,9 +219,26 @@ def test_what_is_counted_of_each_node_is_its_price(
     assert f"node {share * NODE:g}, element {share * ELEMENT:g}" in capsys.readouterr().out
 
 
+def test_a_second_unit_is_added_to_what_the_target_has(half_a_cycle_each: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        profile_target, "probes", lambda: [Probe("Sigmoid", (shape,)) for shape in ((2, 3), (4, 50))] + [Probe("Sub", 2 * ((2, 3),))]
+    )
+    monkeypatch.setattr(emulator, "emulate", emulate_by_size)
+    base, path = tmp_path / "base.toml", tmp_path / "both.toml"
+    base.write_text(target_text(replace(TARGETS["arm64"], costs={"Sigmoid": TARGETS["arm64"].costs["Sigmoid"]}, second=None)))
+    words = ["--core", "cortex-a55", "--objective", "cycles", "--second", "--out", str(path)]
+    assert main([str(base), *words]) == 0
+    both = find_target(str(path))
+    assert replace(both, second=None) == find_target(str(base)), "what was there stays"
+    assert both.second is not None and (both.second.unit, both.second.call) == ("cycles", 0.5 * CALL)
+    assert both.second.costs["Sigmoid"].integer == {"node": 0.5 * NODE, "element": 0.5 * ELEMENT}
+    assert both.second.fit["measured"].endswith("cycles by LLVM 19.1.7")
+
+
 @pytest.mark.parametrize(
     ("words", "what"),
     [
+        (["--core", "cortex-a76", "--second"], "the costs of target 'arm64' are instructions themselves"),
         (["z80"], "'z80' is not known"),
         (["absent.toml"], "the target cannot be read: No such file or directory"),
         (["--core", "z80"], "core 'z80' is not known"),
