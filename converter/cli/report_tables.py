@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import platform
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from rich.console import Console, Group, RenderableType
 from rich.table import Table
@@ -16,6 +16,7 @@ from converter.emit.file_bytes import FileBytes
 from converter.options import Options
 from converter.partition.bit_widths import CONTAINER_BITS, width_counts
 from converter.partition.policy import FOR_ACCURACY
+from converter.plan.records import Plan
 from converter.report import Report, size_advice
 from converter.targets import other_machines
 from converter.transforms.sigmoids.transform import ConstantGates
@@ -24,6 +25,9 @@ from converter.verify.quality import OutputQuality
 from converter.verify.verdict import Verdict
 
 __all__ = ["float_operator_lines", "render", "report_tables"]
+
+Row = Callable[[str, str], None]
+"""Adds a row: its name, and what it says."""
 
 _MOST_NAMED = 5
 _WORTH_TELLING = 0.1  # seconds of a stage
@@ -82,6 +86,14 @@ def _summary(report: Report) -> Table:
     def row(name: str, text: str) -> None:
         table.add_row(Text(name, "bold"), Text(text))
 
+    _result_rows(row, report)
+    _plan_rows(row, report)
+    _conversion_rows(row, report)
+    return table
+
+
+def _result_rows(row: Row, report: Report) -> None:
+    """What the file is like: quality, size, latency."""
     if report.verdict is not None:
         _verdict_rows(row, report.verdict)
     if report.integer_bytes:
@@ -99,18 +111,15 @@ def _summary(report: Report) -> Table:
             row("", f"on {platform.machine()}, which the file is not for: measure on {report.target}")
     elif report.not_measured:
         row("latency", report.not_measured)
+
+
+def _plan_rows(row: Row, report: Report) -> None:
+    """How it was planned, and what that is predicted to cost."""
     placed = "" if report.placement == Options.placement else f", placement {report.placement}"
     row("plan", f"{report.method}, {report.bits}, target {report.target}{placed}, seed {report.seed}")
     if report.machines:
         row("made for", f"{report.machines}; for others {_other_targets(report.target)}")
-    sigmoids = [op for op in report.plan.ops.values() if op.op_type == "Sigmoid"]
-    approximations = sum(bool(op.coefficients) for op in sigmoids)
-    constant_gates = sum(len(t.constant_gates) for t in report.plan.transforms if isinstance(t, ConstantGates))
-    if approximations or constant_gates:
-        pairs = ((approximations, "clamped line"), (constant_gates, "constant"))
-        kinds = [f"{count} {kind}{'s' if count > 1 else ''}" for count, kind in pairs if count]
-        replaced = f"{approximations + constant_gates} of {len(sigmoids) + constant_gates} sigmoids"
-        row("sigmoids", f"{' and '.join(kinds)} for {replaced}; hardly moves the scores (--no-piecewise-linear)")
+    _sigmoid_rows(row, report.plan)
     fake_quantized = sum(op.runs == "fake-quantized" for op in report.plan.ops.values())
     if fake_quantized:
         row("fake-quantized", f"{fake_quantized} operators read and write codes, but are computed in float by this runtime")
@@ -130,6 +139,21 @@ def _summary(report: Report) -> Table:
     tensors, weights = width_counts(report.plan)
     if {*tensors, *weights} - {CONTAINER_BITS}:
         row("widths", f"quantized tensors: {_widths(tensors)}; layers' weights: {_widths(weights)}")
+
+
+def _sigmoid_rows(row: Row, plan: Plan) -> None:
+    sigmoids = [op for op in plan.ops.values() if op.op_type == "Sigmoid"]
+    approximations = sum(bool(op.coefficients) for op in sigmoids)
+    constant_gates = sum(len(t.constant_gates) for t in plan.transforms if isinstance(t, ConstantGates))
+    if approximations or constant_gates:
+        pairs = ((approximations, "clamped line"), (constant_gates, "constant"))
+        kinds = [f"{count} {kind}{'s' if count > 1 else ''}" for count, kind in pairs if count]
+        replaced = f"{approximations + constant_gates} of {len(sigmoids) + constant_gates} sigmoids"
+        row("sigmoids", f"{' and '.join(kinds)} for {replaced}; hardly moves the scores (--no-piecewise-linear)")
+
+
+def _conversion_rows(row: Row, report: Report) -> None:
+    """What the conversion read and took."""
     row("calibration", report.calibration)
     if report.seconds:
         each = ", ".join(f"{stage} {seconds:.1f}" for stage, seconds in report.seconds.items() if seconds >= _WORTH_TELLING)
@@ -140,10 +164,9 @@ def _summary(report: Report) -> Table:
     if report.requires:
         row("runs in", f"{report.requires}; opset {report.opset[1]}, IR version {report.ir_version}")
     row("rewrites", f"{fired or 'none'}; opset {report.opset[0]} -> {report.opset[1]}; exact to {report.canonical_error:.0e}")
-    return table
 
 
-def _bytes_rows(row, found: FileBytes, advice: str) -> None:  # type: ignore[no-untyped-def]
+def _bytes_rows(row: Row, found: FileBytes, advice: str) -> None:
     parts = {
         "weights in 8 bits": found.in_8_bits,
         "numbers in float": found.in_float,
@@ -169,7 +192,7 @@ def _other_targets(name: str) -> str:
     return "; ".join(f"--target {' | '.join(names)} ({family})" for family, names in families.items())
 
 
-def _verdict_rows(row, verdict: Verdict) -> None:  # type: ignore[no-untyped-def]
+def _verdict_rows(row: Row, verdict: Verdict) -> None:
     many = len(verdict.outputs) > 1
     samples = f"{verdict.samples} held-aside sample{'s' if verdict.samples > 1 else ''}"
     for output in verdict.outputs:

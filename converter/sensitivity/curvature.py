@@ -262,8 +262,8 @@ def obstacle_to_gradients(network: Network, feed: Mapping[str, Tensor], losses: 
     try:
         values, pulled = pulled_back(network, few, losses, (), layers, 1, torch.Generator().manual_seed(0), lambda name, gradient: None)
         next(pulled, None)
-    except (torch_ops.UnknownOperatorError, RuntimeError, ValueError, TypeError, IndexError, NotImplementedError) as error:
-        # torch says in all these ways that it cannot map, run or differentiate something
+    except (torch_ops.UnknownOperatorError, RuntimeError) as error:
+        # torch cannot map, run or differentiate something; a mistake in what is done with it would be another error
         return next(iter(str(error).splitlines()), type(error).__name__)[:_LONGEST]
     cut = [name for name in layers if not values[name].requires_grad]
     return f"no gradient passes '{cut[0]}'" if cut and not network.one_by_one else ""

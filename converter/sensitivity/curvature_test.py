@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -168,6 +169,31 @@ def test_behind_what_has_no_gradient_it_begins_anew_and_in_front_all_matters_ali
     assert float(front.fisher.min()) == float(front.fisher.max()) and float(
         front.fisher.sum() * (front.left @ front.right).square().mean()
     ) == (pytest.approx(1.0, rel=1e-3))
+
+
+@pytest.mark.parametrize(
+    ("refused", "said"),
+    [
+        ({"op_type": "Softmax", "attributes": {"axis": 7}}, "operator 'Softmax': Dimension out of range"),
+        ({"op_type": "Add", "inputs": ("x", "")}, "operator 'Add': unsupported operand"),
+        ({"op_type": "Reshape", "inputs": ("x", "shape")}, "invalid for input of size"),
+        ({"op_type": "Softmax", "attributes": {"wrong": 1}}, "operator 'Softmax' with wrong=1"),
+    ],
+    ids=["IndexError", "TypeError", "RuntimeError", "UnknownOperatorError"],
+)
+def test_what_torch_refuses_is_an_obstacle_and_says_which(refused: dict[str, Any], said: str) -> None:
+    network, feed = sketched(lambda s, x: s.add("Relu", x), 2, 3)
+    steps = (replace(network.steps[0], **refused),)
+    network = replace(network, steps=steps, constants={"shape": torch.tensor([5, 7])})
+    assert said in obstacle_to_gradients(network, feed, {network.outputs[0]: OutputLoss("values")})
+
+
+def test_a_mistake_in_the_loss_is_no_obstacle() -> None:
+    """It would silently cost all that gradients know, and is the caller's to mend."""
+    network, feed = sketched(lambda s, x: s.add("MatMul", x, s.normal(3, 3)), 2, 3)
+    damaged = OutputLoss("values", parts=((0, 3),), powers=(1.0, 2.0))
+    with pytest.raises(ValueError, match="zip"):
+        obstacle_to_gradients(network, feed, {network.outputs[0]: damaged})
 
 
 def test_without_a_float_input_gradients_reach_the_layers_all_the_same() -> None:

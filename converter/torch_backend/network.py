@@ -185,6 +185,7 @@ def run(
 
     Raises:
         torch_ops.UnknownOperatorError: an operator or an attribute without a torch function, of a network that is not run one by one.
+        RuntimeError: torch refuses the operands of one.
     """
     names = network.outputs if wanted is None else wanted
     values: dict[str, Tensor] = {**network.constants, **(constants or {}), **feed}
@@ -264,6 +265,8 @@ def _apply(network: Network, step: Step, inputs: Sequence[Tensor | None]) -> lis
             raise
         fixed = [i for i, name in enumerate(step.inputs) if name in network.constants]
         return runtime_operator(step.op_type, inputs, step.attributes, len(step.outputs), constants=fixed, sessions=network.sessions)
+    except (ValueError, TypeError, IndexError) as error:  # in all these ways, too, torch refuses operands
+        raise RuntimeError(f"operator '{step.op_type}': {error}") from error
 
 
 def _beginning(made: Tensor) -> Tensor:

@@ -91,25 +91,9 @@ def verify(
     proto: onnx.ModelProto = ir.to_proto(emitted)
     _check_interface(source, proto, plan)
     settings = target.session_settings.get(platform.machine(), {})
-    floats = open_session(source.model, threads=threads)
     progress.part("samples", 0.0, _RUNS)
-    runs = 2 * len(feeds)
-    wanted = []
-    for feed in feeds:
-        wanted.append(run_session(floats, feed))
-        progress.step(len(wanted), runs)
-    del floats  # sessions of large models
-    try:
-        check_model(proto)
-        session = open_session(proto, threads=threads, settings=settings)
-        got = []
-        for feed in feeds:
-            got.append(run_session(session, feed))
-            progress.step(len(feeds) + len(got), runs)
-        del session
-    except (ModelError, onnx.checker.ValidationError) as error:
-        what = error.what if isinstance(error, ModelError) else str(error).strip().splitlines()[0]
-        raise VerificationError(f"the emitted model does not run: {what}", where=getattr(error, "where", "")) from error
+    wanted = _float_answers(source, feeds, threads, progress)
+    got = _emitted_answers(proto, feeds, threads, settings, progress)
     rows = selected_rows(canonical, feeds[0])
     pairs = [match_rows(one, other, rows) for one, other in zip(wanted, got, strict=True)]
     check_finite(canonical, plan, feeds, pairs)
@@ -122,6 +106,37 @@ def verify(
     with temporary_folder(2 * model_bytes(proto)) as folder:
         integer_coverage = measure_integer_coverage(proto, plan, offers, feeds[0], settings, folder)
     return Verdict(qualities, parity.db, parity.reference, integer_coverage, len(feeds), parity.agreement)
+
+
+def _float_answers(source: Source, feeds: Sequence[Feed], threads: int, progress: Progress) -> list[Feed]:
+    """The first half of the runs; the session, which is large with its model, goes with them."""
+    floats = open_session(source.model, threads=threads)
+    wanted: list[Feed] = []
+    for feed in feeds:
+        wanted.append(run_session(floats, feed))
+        progress.step(len(wanted), 2 * len(feeds))
+    return wanted
+
+
+def _emitted_answers(
+    proto: onnx.ModelProto, feeds: Sequence[Feed], threads: int, settings: Mapping[str, str], progress: Progress
+) -> list[Feed]:
+    """The second half of them.
+
+    Raises:
+        VerificationError: it is no valid model, or does not run.
+    """
+    try:
+        check_model(proto)
+        session = open_session(proto, threads=threads, settings=settings)
+        got: list[Feed] = []
+        for feed in feeds:
+            got.append(run_session(session, feed))
+            progress.step(len(feeds) + len(got), 2 * len(feeds))
+    except (ModelError, onnx.checker.ValidationError) as error:
+        what = error.what if isinstance(error, ModelError) else str(error).strip().splitlines()[0]
+        raise VerificationError(f"the emitted model does not run: {what}", where=getattr(error, "where", "")) from error
+    return got
 
 
 def _check_parity(parity: PlanParity, qualities: Sequence[OutputQuality]) -> None:

@@ -21,12 +21,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from converter.errors import ConverterError, UsageError
+from runtime_tests.emulation.apt import apt_in, install_package
 from runtime_tests.emulation.command import EMULATOR, command_line, guest_variables, lay_out_root
 from runtime_tests.emulation.environment import FOLDER_VARIABLE, NEWEST, RUNTIMES, Environment, environment
 from runtime_tests.emulation.external import run_program
 from runtime_tests.emulation.guest import MARK
 
-__all__ = ["STEPS", "install_package", "missing_steps", "require", "set_up"]
+__all__ = ["STEPS", "missing_steps", "require", "set_up"]
 
 EMULATOR_VERSION = "7.2"
 """The plugin interface changes with the emulator's versions; count.c speaks this one's."""
@@ -62,26 +63,6 @@ class Step:
         return env.stamps / (f"{self.name}-{env.runtime}" if self.of_runtime else self.name)
 
 
-def install_package(package: str, what: str) -> None:
-    """Install a Debian package on this machine; needs root.
-
-    Args:
-        what: what it is for, as in "the emulator".
-
-    Raises:
-        UsageError: this is not Debian.
-        ConverterError: apt failed.
-    """
-    command = ["apt-get", "install", "--yes", "--no-install-recommends", package]
-    quiet = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-    hint = f"apt-get install {package}, as root"
-    try:
-        run_program(command, f"installing {what}", hint=hint, variables=quiet)
-    except ConverterError:  # on a machine that has not asked for the lists of packages yet
-        run_program(["apt-get", "update"], "fetching the lists of packages", hint=hint)
-        run_program(command, f"installing {what}", hint=hint, variables=quiet)
-
-
 def _install_emulator() -> None:
     if shutil.which(EMULATOR) is None:
         install_package("qemu-user", "the emulator")
@@ -100,25 +81,7 @@ def _check_emulator() -> None:
 
 def _download_packages(env: Environment) -> None:
     """Let apt resolve and fetch the packages as for an empty ARM64 machine, in folders of its own."""
-    apt = env.folder / "apt"
-    shutil.rmtree(apt, ignore_errors=True)  # packages of an earlier day would be unpacked along with these
-    for part in ("lists/partial", "archives/partial"):
-        (apt / part).mkdir(parents=True, exist_ok=True)
-    (apt / "status").write_text("")
-    settings = {
-        "APT::Architecture": "arm64",
-        "APT::Architectures": "arm64",
-        "APT::Sandbox::User": "root",  # another user might not be let into the folder
-        "Acquire::Languages": "none",
-        "Acquire::Retries": "3",
-        "Dir::State::lists": f"{apt}/lists",
-        "Dir::State::status": f"{apt}/status",
-        "Dir::State::extended_states": f"{apt}/extended",
-        "Dir::Cache::archives": f"{apt}/archives",
-        "Dir::Cache::pkgcache": "",
-        "Dir::Cache::srcpkgcache": "",
-    }
-    command = ["apt-get", "--quiet", "--yes", *(f"--option={key}={value}" for key, value in settings.items())]
+    command = apt_in(env.folder / "apt", architecture="arm64")
     run_program([*command, "update"], "fetching the lists of ARM64 packages", hint=_FRESH)
     run_program(
         [*command, "--no-install-recommends", "--download-only", "install", *DEBIAN_PACKAGES], "fetching ARM64 packages", hint=_FRESH

@@ -9,8 +9,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from converter.cli.command import Parser, exit_code, print_line
+from runtime_tests.emulation.apt import install_package
 from runtime_tests.emulation.environment import FOLDER_VARIABLE, RUNTIME_CHOICE, RUNTIMES, environment
-from runtime_tests.emulation.setup import install_package, set_up
+from runtime_tests.emulation.setup import set_up
 from tools.arm64.llvm import PACKAGE, is_installed, llvm_version
 
 __all__ = ["install_llvm", "main"]

@@ -21,7 +21,9 @@ from tools.device_bench.testing.converted import Converted
 from tools.device_bench.testing.whole import QUICK, benched, check
 from tools.device_bench.transport import Transport
 
-HEADERS = os.environ.get("ONNXRUNTIME_HEADERS")
+HEADERS = Path(os.environ.get("ONNXRUNTIME_HEADERS") or Path(__file__).parents[2] / "build" / "c" / "headers")
+"""By default those that ``make sample`` fetches."""
+
 SOURCE = Path(__file__).with_name("native.c")
 LIBRARIES = sorted(Path(onnxruntime.__file__).parent.glob("capi/libonnxruntime.so.*"))
 
@@ -29,8 +31,8 @@ SETTINGS = setting_words(find_target("arm64").session_settings.get(os.uname().ma
 """What this machine needs for the kernels of ARM64."""
 
 needs_headers = pytest.mark.skipif(
-    HEADERS is None or shutil.which("gcc") is None or not LIBRARIES,
-    reason="no gcc, or no headers of ONNX Runtime's C API (ONNXRUNTIME_HEADERS=DIR), or no library in its package",
+    not (HEADERS / "onnxruntime_c_api.h").is_file() or shutil.which("gcc") is None or not LIBRARIES,
+    reason="no gcc, or no headers of ONNX Runtime's C API (make sample, or ONNXRUNTIME_HEADERS=DIR), or no library in its package",
 )
 
 

@@ -1,4 +1,4 @@
-"""The notebook of the documentation runs from top to bottom, here with fewer samples, draws its plots, and is kept without outputs."""
+"""The notebook of the documentation runs from top to bottom, here of fewer samples and with less search, and is kept without outputs."""
 
 from __future__ import annotations
 
@@ -13,6 +13,9 @@ from tools.docs.pages import ROOT
 
 NOTEBOOK = ROOT / "docs" / "notebook.ipynb"
 MOST_CELLS = 20
+
+QUICK = "samples=4, parts=SearchParts(granularity=False, adaptive_rounding=False, weight_correction=False, piecewise_linear=False)"
+"""Without what takes most of a search and nothing here shows."""
 
 
 def test_it_is_short_and_has_no_outputs() -> None:
@@ -31,7 +34,7 @@ def test_it_runs(tmp_path: Path) -> None:
     conversions = [cell for cell in notebook.cells if "Options(calib=IMAGES" in cell.source]
     assert len(conversions) == 2
     for cell in conversions:
-        cell.source = cell.source.replace("Options(calib=IMAGES", "Options(calib=IMAGES, samples=4")
+        cell.source = "from converter import SearchParts\n" + cell.source.replace("Options(calib=IMAGES", f"Options(calib=IMAGES, {QUICK}")
     NotebookClient(notebook, timeout=900, resources={"metadata": {"path": str(tmp_path / "docs")}}).execute()
     outputs = [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
     told = "".join(output.text for output in outputs if output.output_type == "stream" and output.name == "stdout")

@@ -77,6 +77,7 @@ class Run:
         seconds: that a conversion may take.
         megabytes: that any step may hold.
         tree: of this project, as git describes it.
+        flags: further ones of the conversion; none for the table.
     """
 
     folder: Path
@@ -85,6 +86,7 @@ class Run:
     seconds: float
     megabytes: float
     tree: str = field(default_factory=described_tree)
+    flags: tuple[str, ...] = ()
 
 
 def wanted(entries: Sequence[Entry], pattern: str, exporters: Sequence[str]) -> list[tuple[Entry, How]]:
@@ -115,7 +117,7 @@ def measure_row(run: Run, entry: Entry, how: How) -> Row:
         return replace(row, exit="export", reason=exported.complaint)
     calib = [] if run.calib is None else ["--calib", str(run.calib)]
     same = [*calib, "--samples", str(run.samples)]
-    done = _python(run, "-m", "converter", str(source), str(converted), "--json", str(report), *same, seconds=run.seconds)
+    done = _python(run, "-m", "converter", str(source), str(converted), "--json", str(report), *same, *run.flags, seconds=run.seconds)
     row = _converted(row, done, report)
     judged = _python(run, "-m", "tools.benchmarks.zoo.judge", str(source), str(converted), *same, seconds=_JUDGE_SECONDS)
     return _judged(row, judged)

@@ -9,9 +9,10 @@ from pathlib import Path
 import onnxruntime
 
 from converter.errors import ConverterError, UsageError
+from runtime_tests.emulation.apt import apt_in, install_package
 from runtime_tests.emulation.environment import Environment
 from runtime_tests.emulation.external import run_program
-from runtime_tests.emulation.setup import install_package, require
+from runtime_tests.emulation.setup import require
 
 __all__ = ["CROSS_COMPILER", "SOURCE", "build", "build_for_arm64", "fetch_headers", "install_cross_compiler"]
 
@@ -43,23 +44,7 @@ def fetch_headers(folder: Path) -> Path:
     if given:
         raise UsageError(f"there is no {_HEADER} in this folder", where=f"ONNXRUNTIME_HEADERS={given}", hint=_HINT)
     apt = folder.absolute() / "apt"
-    for part in ("lists/partial", "archives/partial"):
-        (apt / part).mkdir(parents=True, exist_ok=True)
-    (apt / "status").write_text("")
-    (apt / "sources.list").write_text(f"deb [signed-by={_KEYS}] {_mirror()} {_RELEASE} main\n")
-    settings = {
-        "APT::Sandbox::User": "",
-        "Acquire::Languages": "none",
-        "Acquire::Retries": "3",
-        "Dir::Etc::sourcelist": f"{apt}/sources.list",
-        "Dir::Etc::sourceparts": "/dev/null",
-        "Dir::State::lists": f"{apt}/lists",
-        "Dir::State::status": f"{apt}/status",
-        "Dir::Cache::archives": f"{apt}/archives",
-        "Dir::Cache::pkgcache": "",
-        "Dir::Cache::srcpkgcache": "",
-    }
-    command = ["apt-get", "--quiet", "--yes", *(f"--option={key}={value}" for key, value in settings.items())]
+    command = apt_in(apt, source=f"deb [signed-by={_KEYS}] {_mirror()} {_RELEASE} main")
     run_program([*command, "update"], "fetching the list of packages", hint=_HINT)
     # without what it depends on, which "install --download-only" would fetch too; it goes where it is called
     run_program(["env", "--chdir", str(apt), *command, "download", _PACKAGE], "fetching the headers", hint=_HINT)
