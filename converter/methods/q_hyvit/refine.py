@@ -13,7 +13,7 @@ of theirs. The whole fits the calibration images closer and other images less.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from types import MappingProxyType
@@ -26,7 +26,8 @@ from converter.methods.q_hyvit.sigmoid_search import approximation_hook
 from converter.methods.q_hyvit.weight_correction import corrected_weights
 from converter.quantization.parameters import QuantParams
 from converter.sensitivity.context import AnalysisContext
-from converter.sensitivity.layer_samples import layer_matrix, layer_rows
+from converter.sensitivity.layer_samples import layer_matrix, layer_rows, place_count
+from converter.system.freed_memory import release_freed_memory
 from converter.torch_backend.network import Hook, Network, Step, run_samples
 from converter.torch_backend.workers import in_order
 from converter.transforms.sigmoids.piecewise_linear import PiecewiseLinear
@@ -45,6 +46,9 @@ _MOST_NUMBERS = 1 << 25
 
 _FEWEST = 8
 """Samples, however many numbers that are."""
+
+_UNTIL_RELEASE = 1 << 27
+"""Bytes of tensors that are dropped: beside them there are as many of smaller ones, between which gaps stay."""
 
 _DAMPING = 0.01
 _SHARE = 0.5
@@ -94,6 +98,7 @@ def reconstruct(
     places = places_that_matter(context, biased)
     real, coded = dict(context.feed), dict(context.feed)
     refined: dict[str, Refined] = {}
+    dropped = 0
     on_edges, approximated = on_grids(context.quantized_edges, grids), approximation_hook(approximations)
 
     def quantized(step: Step, index: int, value: Tensor) -> Tensor:
@@ -106,16 +111,15 @@ def reconstruct(
         codes: Tensor | None = None
         constants: dict[str, Tensor] = {}
         if step.name in weight_grids:
-            wanted = real[step.inputs[0]] if correction else None
-            read = partial(on_edges, step, 0, coded[step.inputs[0]])
-            codes, constants = _weights(step, network, weight_grids[step.name], wanted, read, context.seed, rounding=rounding)
+            inputs = (real[step.inputs[0]] if correction else None, coded[step.inputs[0]])
+            read = partial(on_edges, step, 0)
+            codes, constants = _weights(step, network, weight_grids[step.name], *inputs, read, context.seed, rounding=rounding)
+            del inputs  # nothing may hold what is dropped below
         if any(n in coded for n in step.inputs):
             runs = [partial(_outputs, network, step, coded, quantized, constants)]
             if places or correction:
                 runs.append(partial(_outputs, network, step, real, None, {}))
-            outputs = list(in_order(lambda run: run(), runs, context.workers))
-            for values, new in zip((coded, real), outputs, strict=False):
-                values.update(new)
+            _update((coded, real), runs, context.workers)
         if step.name in weight_grids:
             corrected = None
             if step.name in places:
@@ -126,9 +130,21 @@ def reconstruct(
         for name in step.inputs:
             left[name] -= 1
             if not left[name]:
-                real.pop(name, None)
-                coded.pop(name, None)
+                dropped += _bytes(real.pop(name, None)) + _bytes(coded.pop(name, None))
+        if dropped > _UNTIL_RELEASE:
+            release_freed_memory()
+            dropped = 0
     return refined
+
+
+def _update(networks: Sequence[dict[str, Tensor]], runs: Sequence[Callable[[], dict[str, Tensor]]], workers: int) -> None:
+    """Put what steps give into the values of the networks that they are of, as many of the first as there are runs."""
+    for values, new in zip(networks, in_order(lambda run: run(), runs, workers), strict=False):
+        values.update(new)
+
+
+def _bytes(tensor: Tensor | None) -> int:
+    return 0 if tensor is None else tensor.numel() * tensor.element_size()
 
 
 def _outputs(
@@ -153,7 +169,8 @@ def _weights(
     network: Network,
     grid: QuantParams,
     real: Tensor | None,
-    read: Callable[[], Tensor],
+    coded: Tensor,
+    read: Callable[[Tensor], Tensor],
     seed: int,
     *,
     rounding: bool,
@@ -165,14 +182,15 @@ def _weights(
         network: that it is part of.
         grid: of the weights.
         real: what the layer reads in the float network; None to keep the weights as they are.
-        read: what it reads in the quantized one.
+        coded: what is there in the quantized one.
+        read: makes of that what the layer reads.
         seed: for the choice of rows.
         rounding: let the errors of rounding make up for each other.
     """
     weight = network.constants[step.inputs[1]]
     matrix = layer_matrix(step, weight)
     scale = torch.tensor(grid.scale, dtype=torch.float32).expand(matrix.shape[0] * matrix.shape[2]).reshape(matrix.shape[0], 1, -1)
-    rows = None if real is None and not rounding else _rows(step, weight, read(), seed)
+    rows = None if real is None and not rounding else _rows(step, weight, coded, seed, read)
     if rows is not None and real is not None:
         matrix = corrected_weights(_rows(step, weight, real, seed), rows, matrix)
     if rows is not None and rounding:
@@ -183,15 +201,15 @@ def _weights(
     return stored, {step.inputs[1]: matrix_to_weight(step, codes * scale, weight.shape)}
 
 
-def _rows(step: Step, weight: Tensor, x: Tensor, seed: int) -> Tensor:
-    """Rows of a layer's input, as many of each sample, the same ones for the same seed; float32 [G, samples, P, K]."""
+def _rows(step: Step, weight: Tensor, x: Tensor, seed: int, read: Callable[[Tensor], Tensor] = lambda sample: sample) -> Tensor:
+    """Rows of a layer's input as it is read, as many of each sample, the same ones for the same seed; float32 [G, samples, P, K]."""
     groups, inputs, _ = layer_matrix(step, weight).shape
     wanted = max(1, min(_ROWS, max(_ROWS_A_WEIGHT * inputs, _NUMBERS_IN_ROWS // (groups * inputs))) // x.shape[0])
     generator = torch.Generator().manual_seed(seed)
-    parts = []
+    parts, count = [], place_count(step, x, weight)
     for sample in torch.split(x, 1):  # one by one: the rows of all places of all samples take gigabytes
-        rows = layer_rows(step, sample, weight, None)
-        parts.append(rows if rows.shape[1] <= wanted else rows[:, torch.randperm(rows.shape[1], generator=generator)[:wanted]])
+        places = torch.randperm(count, generator=generator)[None, :wanted] if count > wanted else None
+        parts.append(layer_rows(step, read(sample), weight, places))
     return torch.stack(parts, 1)
 
 

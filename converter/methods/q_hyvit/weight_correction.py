@@ -71,9 +71,13 @@ def corrected_weights(real: Tensor, coded: Tensor, matrix: Tensor) -> Tensor:
         return matrix
     rows = _rows(real, coded, matrix)
     halves = [_moments(rows.half(i)) for i in (0, 1)]
-    errors = [sum(_left(halves[1 - i], _change(halves[i], penalty)) for i in (0, 1)) for penalty in _PENALTIES]
-    penalty = _PENALTIES[min(range(len(errors)), key=lambda i: float(errors[i]))]
-    gains = torch.cat([_gains(rows.half(1 - i), _change(halves[i], penalty)) for i in (0, 1)])
+    least, penalty, changes = math.inf, _PENALTIES[0], list[Tensor]()
+    for each in _PENALTIES:
+        tried = [_change(half, each) for half in halves]
+        error = float(sum(_left(halves[1 - i], tried[i]) for i in (0, 1)))
+        if error < least or not changes:
+            least, penalty, changes = error, each, tried
+    gains = torch.cat([_gains(rows.half(1 - i), changes[i]) for i in (0, 1)])
     if float(gains.mean()) <= _CERTAIN * float(gains.std()) / math.sqrt(len(gains)):
         return matrix
     return matrix + _change(_sum(halves), penalty).float()
