@@ -50,6 +50,9 @@ _FEWEST = 8
 _UNTIL_RELEASE = 1 << 27
 """Bytes of tensors that are dropped: beside them there are as many of smaller ones, between which gaps stay."""
 
+_NUMBERS_AT_ONCE = 1 << 18
+"""Weights that are rounded at once: each step writes to all that are left, and more of them would leave the cache."""
+
 _DAMPING = 0.01
 _SHARE = 0.5
 
@@ -113,7 +116,9 @@ def reconstruct(
         if step.name in weight_grids:
             inputs = (real[step.inputs[0]] if correction else None, coded[step.inputs[0]])
             read = partial(on_edges, step, 0)
-            codes, constants = _weights(step, network, weight_grids[step.name], *inputs, read, context.seed, rounding=rounding)
+            codes, constants = _weights(
+                step, network, weight_grids[step.name], *inputs, read, context.seed, rounding=rounding, workers=context.workers
+            )
             del inputs  # nothing may hold what is dropped below
         if any(n in coded for n in step.inputs):
             runs = [partial(_outputs, network, step, coded, quantized, constants)]
@@ -174,6 +179,7 @@ def _weights(
     seed: int,
     *,
     rounding: bool,
+    workers: int,
 ) -> tuple[Tensor | None, dict[str, Tensor]]:
     """Codes, int8 in the weight's shape, if they are chosen anew; the weight on its grid, by name.
 
@@ -186,15 +192,16 @@ def _weights(
         read: makes of that what the layer reads.
         seed: for the choice of rows.
         rounding: let the errors of rounding make up for each other.
+        workers: how many things may be computed at once.
     """
     weight = network.constants[step.inputs[1]]
     matrix = layer_matrix(step, weight)
     scale = torch.tensor(grid.scale, dtype=torch.float32).expand(matrix.shape[0] * matrix.shape[2]).reshape(matrix.shape[0], 1, -1)
     rows = None if real is None and not rounding else _rows(step, weight, coded, seed, read)
     if rows is not None and real is not None:
-        matrix = corrected_weights(_rows(step, weight, real, seed), rows, matrix)
+        matrix = corrected_weights(_rows(step, weight, real, seed), rows, matrix, workers)
     if rows is not None and rounding:
-        codes = compensated_rounding(rows.flatten(1, 2), matrix, scale, grid.qmin, grid.qmax)
+        codes = compensated_rounding(rows.flatten(1, 2), matrix, scale, grid.qmin, grid.qmax, workers)
     else:
         codes = torch.clamp(torch.round(matrix / scale), grid.qmin, grid.qmax)
     stored = None if rows is None else matrix_to_weight(step, codes, weight.shape).to(torch.int8)
@@ -240,7 +247,7 @@ def matrix_to_weight(step: Step, matrix: Tensor, shape: torch.Size) -> Tensor:
     return matrix[0].T.contiguous() if step.attributes.get("transB", 0) else matrix[0]
 
 
-def compensated_rounding(left: Tensor, right: Tensor, scale: Tensor, lowest: int, highest: int) -> Tensor:
+def compensated_rounding(left: Tensor, right: Tensor, scale: Tensor, lowest: int, highest: int, workers: int = 1) -> Tensor:
     """Codes of weights, each rounded so that it makes up for the errors of those before it.
 
     Args:
@@ -249,6 +256,7 @@ def compensated_rounding(left: Tensor, right: Tensor, scale: Tensor, lowest: int
         scale: of the output channels, float32 [G, 1, M].
         lowest: code.
         highest: code.
+        workers: parts of the output channels that are rounded at once; each channel by itself comes out the same.
 
     Returns:
         integers, float32 [G, K, M].
@@ -265,9 +273,26 @@ def compensated_rounding(left: Tensor, right: Tensor, scale: Tensor, lowest: int
     upper = torch.linalg.cholesky(torch.linalg.inv(moment), upper=True)
     ordered = order[:, :, None].expand(-1, -1, right.shape[2])
     weights = torch.gather((right / scale).double(), 1, ordered)
+    parts = torch.split(weights, max(1, _NUMBERS_AT_ONCE // (weights.shape[0] * inputs)), 2)
+    codes = torch.cat(list(in_order(lambda part: _rounded_in_turn(part.clone(), upper, lowest, highest), parts, workers)), 2)
+    return torch.empty_like(codes).scatter_(1, ordered, codes).float()
+
+
+def _rounded_in_turn(weights: Tensor, upper: Tensor, lowest: int, highest: int) -> Tensor:
+    """Round weights input by input, and make up for the error of each by those behind it.
+
+    Args:
+        weights: in steps, float64 [G, K, M]; is written to.
+        upper: how the inputs go together, float64 [G, K, K].
+        lowest: code.
+        highest: code.
+
+    Returns:
+        integers, the same shape.
+    """
     codes = torch.empty_like(weights)
-    for k in range(inputs):
+    for k in range(weights.shape[1]):
         codes[:, k] = torch.clamp(torch.round(weights[:, k]), lowest, highest)
         error = (weights[:, k] - codes[:, k]) / upper[:, k, k, None]
         weights[:, k + 1 :] -= upper[:, k, k + 1 :, None] * error[:, None]
-    return torch.empty_like(codes).scatter_(1, ordered, codes).float()
+    return codes

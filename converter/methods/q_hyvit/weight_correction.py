@@ -13,8 +13,11 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
+
+from converter.torch_backend.workers import in_order
 
 __all__ = ["corrected_weights"]
 
@@ -54,13 +57,14 @@ class _Moments:
     missing: Tensor
 
 
-def corrected_weights(real: Tensor, coded: Tensor, matrix: Tensor) -> Tensor:
+def corrected_weights(real: Tensor, coded: Tensor, matrix: Tensor, workers: int = 1) -> Tensor:
     """Weights with which the quantized inputs give what the real ones give with the real weights, as far as samples agree.
 
     Args:
         real: rows of the layer's input in the float network, float32 [G, samples, P, K].
         coded: the same rows in the quantized network.
         matrix: the layer's weights, float32 [G, K, M].
+        workers: how many things may be computed at once.
 
     Returns:
         weights, float32 [G, K, M]; the matrix itself where no correction helps on samples that it was not fitted to, as with a
@@ -73,7 +77,7 @@ def corrected_weights(real: Tensor, coded: Tensor, matrix: Tensor) -> Tensor:
     halves = [_moments(rows.half(i)) for i in (0, 1)]
     least, penalty, changes = math.inf, _PENALTIES[0], list[Tensor]()
     for each in _PENALTIES:
-        tried = [_change(half, each) for half in halves]
+        tried = list(in_order(partial(_change, penalty=each), halves, workers))
         error = float(sum(_left(halves[1 - i], tried[i]) for i in (0, 1)))
         if error < least or not changes:
             least, penalty, changes = error, each, tried
