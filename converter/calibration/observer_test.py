@@ -143,10 +143,10 @@ def test_the_number_nearest_to_zero_is_noted() -> None:
 @pytest.mark.parametrize(
     "numbers", [[0.0, -0.0], [0.0, 1e-45, -3.0], [-1e-38, 2e-38], [-3.4e38, 0.0], [2.0, -0.25], [3.4028235e38]], ids=str
 )
-@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
-def test_the_smallest_magnitude_is_the_same_in_all_types(numbers: list[float], dtype: type) -> None:
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+def test_the_smallest_magnitude_is_the_same_in_all_types(numbers: list[float], dtype: str) -> None:
     with np.errstate(over="ignore"):
-        values = np.asarray(numbers, dtype)
+        values = np.asarray(numbers, np.dtype(dtype))
     values = values[np.isfinite(values)]
     sizes = [abs(float(x)) for x in values if x != 0]
     assert not values.size or nearest_to_zero(values) == min(sizes, default=np.inf)

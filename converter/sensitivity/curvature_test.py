@@ -80,6 +80,10 @@ def test_what_may_be_scores_or_values_counts_as_both() -> None:
     torch.testing.assert_close(mean, expected, atol=0.01, rtol=0)
 
 
+def by_sample(rows: torch.Tensor, samples: int) -> torch.Tensor:
+    return rows.reshape(rows.shape[0], samples, -1, rows.shape[2])
+
+
 @settings(deadline=None, max_examples=40)
 @given(
     st.sampled_from([(1, 1), (3, 3), (2, 5)]),
@@ -101,19 +105,19 @@ def test_rows_times_weights_are_the_convolution(
     rows = layer_rows(step, x, weight, None) @ layer_matrix(step, weight)
     expected = y[:, 0].flatten(2).movedim(1, 2).reshape(-1, groups, 8 // groups).transpose(0, 1)
     torch.testing.assert_close(rows, expected, atol=1e-4, rtol=1e-4)
-    every = layer_rows(step, x, weight, None).unflatten(1, (3, -1))
+    every = by_sample(layer_rows(step, x, weight, None), 3)
     assert place_count(step, x, weight) == every.shape[2]
     places = torch.stack([torch.randperm(every.shape[2], generator=generator)[:4] for _ in x])
-    some = layer_rows(step, x, weight, places).unflatten(1, (3, -1))
+    some = by_sample(layer_rows(step, x, weight, places), 3)
     assert torch.equal(some, torch.stack([every[:, i, places[i]] for i in range(3)], 1))
 
 
 def test_rows_of_a_sequence_at_some_places_are_those_of_all() -> None:
     step = Step("conv", "Conv", ("x", "w"), ("y",), {"pads": [2, 1], "strides": [2], "dilations": [3]})
     x, weight = torch.randn(2, 1, 3, 20), torch.randn(5, 3, 4)
-    every = layer_rows(step, x, weight, None).unflatten(1, (2, -1))
+    every = by_sample(layer_rows(step, x, weight, None), 2)
     places = torch.tensor([[6, 0], [1, 3]])
-    some = layer_rows(step, x, weight, places).unflatten(1, (2, -1))
+    some = by_sample(layer_rows(step, x, weight, places), 2)
     assert torch.equal(some[0, 1], every[0, 1][places[1]]) and torch.equal(some[0, 0], every[0, 0][places[0]])
 
 
