@@ -24,6 +24,7 @@ __all__ = [
     "collect_part",
     "collect_statistics",
     "merge_parts",
+    "nearest_to_zero",
     "output_values",
     "values_of",
 ]
@@ -241,8 +242,7 @@ class _Collector:
         if not flat.size:
             return
         self.any_finite = True
-        sizes = np.abs(flat)
-        self._reach(float(flat.min()), float(flat.max()), float(sizes.min(where=sizes > 0, initial=np.inf)))
+        self._reach(float(flat.min()), float(flat.max()), nearest_to_zero(flat))
         self._keep(flat if flat.size <= keep else flat[generator.integers(0, flat.size, keep)])
 
     def add_later(self, other: _Collector) -> None:
@@ -273,6 +273,18 @@ class _Collector:
         if not self.finite:
             return "not all of its numbers are finite"
         return "" if self.any_finite else "it has no elements"
+
+
+def nearest_to_zero(values: npt.NDArray[Any]) -> float:
+    """The smallest magnitude of finite numbers that are not zero; infinity if all are."""
+    if values.dtype != np.float32:
+        sizes = np.abs(values)
+        return float(sizes.min(where=sizes > 0, initial=np.inf))
+    # without their sign, bits are in the order of magnitudes; one less, and zero comes last. A minimum with a mask takes five times as long
+    bits = values.view(np.uint32) << np.uint32(1)
+    bits -= np.uint32(1)
+    least = int(bits.min()) + 1
+    return float(np.uint32(least >> 1).view(np.float32)) if least <= np.iinfo(np.uint32).max else math.inf
 
 
 def _joined(collectors: Sequence[_Collector]) -> _Collector:

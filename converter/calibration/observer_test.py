@@ -5,7 +5,7 @@ import onnx_ir as ir
 import pytest
 
 import converter.calibration.observer as observer_module
-from converter.calibration.observer import collect_statistics
+from converter.calibration.observer import collect_statistics, nearest_to_zero
 from converter.errors import CalibrationError
 from converter.runtime.session import open_session, run_session
 from converter.testing.sketch import Sketch, feeds_for
@@ -138,6 +138,18 @@ def test_the_number_nearest_to_zero_is_noted() -> None:
         model, [{"x": np.asarray([[0, -0.25, 3]], np.float32)}, {"x": np.asarray([[0.5, 2, 3]], np.float32)}], threads=1
     )
     assert {name: stats.nearest for name, stats in seen.tensors.items()} == {"x": 0.25, "y.0": 0.5}
+
+
+@pytest.mark.parametrize(
+    "numbers", [[0.0, -0.0], [0.0, 1e-45, -3.0], [-1e-38, 2e-38], [-3.4e38, 0.0], [2.0, -0.25], [3.4028235e38]], ids=str
+)
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+def test_the_smallest_magnitude_is_the_same_in_all_types(numbers: list[float], dtype: str) -> None:
+    with np.errstate(over="ignore"):
+        values = np.asarray(numbers, np.dtype(dtype))
+    values = values[np.isfinite(values)]
+    sizes = [abs(float(x)) for x in values if x != 0]
+    assert not values.size or nearest_to_zero(values) == min(sizes, default=np.inf)
 
 
 def test_observed_values_are_those_of_the_model() -> None:

@@ -13,33 +13,32 @@ by a gradient is *blind*: all its numbers matter alike, relative to their power,
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 
-from converter.sensitivity.layer_samples import LayerSample, layers_of, sample_layer
+from converter.sensitivity.layer_samples import LayerSample, draw_rows, layers_of
 from converter.sensitivity.output_loss import OutputLoss
-from converter.sensitivity.probes import probe
+from converter.sensitivity.pull_back import Takers, Wish, gathered, mean_squares, pulled_back
 from converter.torch_backend import ops as torch_ops
-from converter.torch_backend.network import Network, Step, run, run_samples, stacked
-from converter.torch_backend.workers import over_samples
+from converter.torch_backend.network import Network, Step, run_samples
 
 __all__ = [
     "WHOLE_SAMPLES",
-    "backward",
     "capture",
     "capture_values",
+    "layers_wish",
     "obstacle_to_gradients",
     "or_even",
-    "pulled_back",
+    "outputs_wish",
 ]
 
 Tensor = torch.Tensor
-T = TypeVar("T")
+_Piece = tuple[Tensor, Tensor, Tensor, int]
+"""Of a layer, on a few samples: left rows, right matrices, mean squared gradients of their products, places of a sample."""
 
 WHOLE_SAMPLES = 8
 """Of which the importance of whole tensors is kept, the first ones."""
@@ -76,33 +75,74 @@ def capture(
     Returns:
         samples by layer; importance of the other tensors on :data:`WHOLE_SAMPLES` of the samples, with the sample axis in front.
     """
-    wanted = {step.name: step for step in network.steps if step.name in set(layers)}
-    if not wanted and not outputs:
+    wish, result = layers_wish(network, layers, feed, rows=rows, probes=probes, seed=seed)
+    more, whole = outputs_wish(outputs, probes=probes)
+    if not wish.points and not outputs:
         return {}, {}  # a placement may leave no layer in integer
+    layer_parts, whole_parts = gathered(network, feed, losses, [wish, more], probes=probes, seed=seed, workers=workers)
+    return result(layer_parts), whole(whole_parts)
+
+
+def layers_wish(
+    network: Network, layers: Sequence[str], feed: Mapping[str, Tensor], *, rows: int, probes: int, seed: int
+) -> tuple[Wish, Callable[[list[Any]], dict[str, LayerSample]]]:
+    """What is wanted of the runs for samples of layers, and what makes them of the results; arguments as for :func:`capture`."""
+    wanted = {step.name: step for step in network.steps if step.name in set(layers)}
     total = next(iter(feed.values())).shape[0]
     share = max(1, rows // total)
 
-    def run(start: int) -> tuple[dict[str, tuple[Tensor, Tensor, Tensor, int]], dict[str, Tensor]]:
-        chunk = {name: value[start : start + network.chunk] for name, value in feed.items()}
+    def begin(start: int, values: Mapping[str, Tensor]) -> tuple[Takers, Callable[[], dict[str, _Piece]]]:
         generator = torch.Generator().manual_seed(seed + start)
-        others = outputs if start < WHOLE_SAMPLES else ()
-        values, fisher = backward(network, list(wanted.values()), chunk, losses, others, probes, generator)
-        generator = torch.Generator().manual_seed(seed + start)
-        taken = {name: sample_layer(step, network, values, fisher[step.outputs[0]], share, generator) for name, step in wanted.items()}
-        return taken, {name: fisher[name] for name in others}
+        drawn = {name: draw_rows(step, network, values, share, generator) for name, step in wanted.items()}
+        shapes = {name: values[step.outputs[0]].shape for name, step in wanted.items()}
+        takers, squares = mean_squares({wanted[name].outputs[0]: rows.pick for name, rows in drawn.items()}, probes)
 
-    done = over_samples(run, total, network.chunk, workers)
-    samples = {}
-    for name, step in wanted.items():
-        pieces = [taken.pop(name) for taken, _ in done]  # the pieces need not outlive what is made of them
-        product = step.inputs[1] not in network.constants
-        axis = 0 if product else 1
-        left = torch.cat([p[0] for p in pieces], axis)
-        right = torch.cat([p[1] for p in pieces], 0) if product else pieces[0][1]
-        operands = (step.inputs[0], step.inputs[1]) if product else (step.inputs[0],)
-        fisher, blind = or_even(torch.cat([p[2] for p in pieces], axis), partial(torch.matmul, left, right))
-        samples[name] = LayerSample(name, operands, left, right, fisher, pieces[0][3], blind)
-    return samples, {name: torch.cat([whole[name] for _, whole in done if whole])[:WHOLE_SAMPLES] for name in outputs}
+        def taken() -> dict[str, _Piece]:
+            return {
+                name: (rows.left, rows.right, _or_zeros(squares, wanted[name].outputs[0], shapes[name], rows.pick), rows.positions)
+                for name, rows in drawn.items()
+            }
+
+        return takers, taken
+
+    def result(parts: list[dict[str, _Piece]]) -> dict[str, LayerSample]:
+        return {name: _layer_sample(step, network, [part.pop(name) for part in parts]) for name, step in wanted.items()}
+
+    read = tuple(dict.fromkeys(n for s in wanted.values() for n in s.inputs[:2] if n and n not in network.constants))
+    return Wish(read, tuple(dict.fromkeys(s.outputs[0] for s in wanted.values())), total, begin), result
+
+
+def outputs_wish(outputs: Sequence[str], *, probes: int) -> tuple[Wish, Callable[[list[Any]], dict[str, Tensor]]]:
+    """The same for the importance of whole tensors on the first few samples."""
+
+    def begin(start: int, values: Mapping[str, Tensor]) -> tuple[Takers, Callable[[], dict[str, Tensor]]]:
+        shapes = {name: values[name].shape for name in outputs}
+        takers, squares = mean_squares(dict.fromkeys(outputs, _whole), probes)
+        return takers, lambda: {name: _or_zeros(squares, name, shapes[name], _whole) for name in outputs}
+
+    def result(parts: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+        return {name: torch.cat([part.pop(name) for part in parts])[:WHOLE_SAMPLES] for name in outputs}
+
+    return Wish((), tuple(dict.fromkeys(outputs)), WHOLE_SAMPLES if outputs else 0, begin), result
+
+
+def _whole(gradient: Tensor) -> Tensor:
+    return gradient
+
+
+def _or_zeros(squares: Mapping[str, Tensor], name: str, shape: torch.Size, pick: Callable[[Tensor], Tensor]) -> Tensor:
+    """Mean squared gradients of what is picked of a tensor; zeros where none came."""
+    return squares[name] if name in squares else pick(torch.zeros(()).expand(shape)).clone()
+
+
+def _layer_sample(step: Step, network: Network, pieces: Sequence[_Piece]) -> LayerSample:
+    product = step.inputs[1] not in network.constants
+    axis = 0 if product else 1
+    left = torch.cat([p[0] for p in pieces], axis)
+    right = torch.cat([p[1] for p in pieces], 0) if product else pieces[0][1]
+    operands = (step.inputs[0], step.inputs[1]) if product else (step.inputs[0],)
+    fisher, blind = or_even(torch.cat([p[2] for p in pieces], axis), partial(torch.matmul, left, right))
+    return LayerSample(step.name, operands, left, right, fisher, pieces[0][3], blind)
 
 
 def or_even(fisher: Tensor, values: Callable[[], Tensor]) -> tuple[Tensor, bool]:
@@ -132,121 +172,11 @@ def capture_values(
         output = run_samples(replace(network, steps=(step,), inputs=operands, outputs=step.outputs[:1]), feed)[step.outputs[0]]
         fisher, _ = or_even(torch.zeros_like(output), partial(torch.clone, output))
         share = max(1, rows // output.shape[0])
-        left, right, part, positions = sample_layer(step, network, values, fisher, share, torch.Generator().manual_seed(seed))
-        result[step.name] = LayerSample(step.name, operands, left, right, part, positions, blind=True)
+        known = {**values, step.outputs[0]: output}
+        rows_drawn = draw_rows(step, network, known, share, torch.Generator().manual_seed(seed))
+        part = rows_drawn.pick(fisher)
+        result[step.name] = LayerSample(step.name, operands, rows_drawn.left, rows_drawn.right, part, rows_drawn.positions, blind=True)
     return result
-
-
-def backward(
-    network: Network,
-    steps: Sequence[Step],
-    feed: Mapping[str, Tensor],
-    losses: Mapping[str, OutputLoss],
-    outputs: Sequence[str],
-    probes: int,
-    generator: torch.Generator,
-) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Run some samples forwards, and pull probes of the outputs back.
-
-    Args:
-        network: float.
-        steps: layers.
-        feed: inputs with the sample axis in front.
-        losses: of the network's float outputs.
-        outputs: further tensors.
-        probes: random vectors pulled back.
-        generator: of the probes.
-
-    Returns:
-        values of what the layers read and write and of the further tensors; mean squared probes at what the layers write
-        and at the further tensors, zero where no gradient comes.
-    """
-    read = [n for s in steps for n in s.inputs[:2] if n and n not in network.constants]
-    written = list(dict.fromkeys([s.outputs[0] for s in steps] + list(outputs)))
-    squares: dict[str, Tensor] = {}
-
-    def add(name: str, gradient: Tensor) -> None:
-        share = gradient.square_().div_(probes)
-        squares[name] = squares[name].add_(share) if name in squares else share
-
-    values, pulled = pulled_back(network, feed, losses, read, written, probes, generator, add)
-    for _ in pulled:
-        pass
-    return {n: v.detach() for n, v in values.items()}, {n: squares[n] if n in squares else torch.zeros_like(values[n]) for n in written}
-
-
-def pulled_back(
-    network: Network,
-    feed: Mapping[str, Tensor],
-    losses: Mapping[str, OutputLoss],
-    read: Sequence[str],
-    points: Sequence[str],
-    probes: int,
-    generator: torch.Generator,
-    take: Callable[[str, Tensor], T],
-) -> tuple[dict[str, Tensor], Iterator[dict[str, T]]]:
-    """Run some samples forwards, and pull one probe of the outputs after the other back to some tensors.
-
-    An error e of a tensor changes the loss by the mean of (v . e)^2 / 2 over what the probes become there, v.
-
-    Args:
-        network: float.
-        feed: inputs with the sample axis in front.
-        losses: of the network's float outputs.
-        read: tensors whose values are wanted.
-        points: tensors at which the probes are wanted, and the values.
-        probes: how many.
-        generator: of the probes.
-        take: what is wanted of the probe at a point, given its name and a tensor of its own; as soon as it is known, so that no two
-            need be held at once.
-
-    Returns:
-        values; what was taken for each probe, by tensor, where the outputs depend on it.
-    """
-    wanted = list(dict.fromkeys([*read, *points, *network.outputs]))
-    inputs = {n: v.clone().requires_grad_() if v.is_floating_point() else v for n, v in feed.items()}
-    if network.one_by_one:
-        # gradients are those of the tensors of each sample: what is stacked of them leads nowhere
-        samples = [{n: v[i] for n, v in inputs.items()} for i in range(next(iter(inputs.values())).shape[0])]
-        parts = [run(network, sample, wanted=wanted, cut=True) for sample in samples]
-        values = stacked(parts)
-    else:
-        values = run_samples(network, inputs, wanted=wanted)
-        parts = [values]
-    scores = {n: values[n] for n in network.outputs if n in losses and n in values and values[n].requires_grad}
-    reached = [n for n in points if n in values and values[n].requires_grad]
-
-    def pull() -> Iterator[dict[str, T]]:
-        taken: dict[str, T] = {}
-        pieces: dict[str, dict[int, Tensor]] = {}
-
-        def arrived(name: str, place: int, gradient: Tensor) -> None:
-            # a guard against what is no number hands back gradients that are none
-            sane = torch.nan_to_num(gradient, 0.0, 0.0, 0.0)
-            if len(parts) > 1:
-                pieces.setdefault(name, {})[place] = sane
-            else:
-                taken[name] = take(name, sane[None] if network.one_by_one else sane)
-
-        handles: list[Any] = []
-        for n, (place, part) in itertools.product(reached, enumerate(parts)):
-            handles.append(part[n].register_hook(partial(arrived, n, place)))  # type: ignore[no-untyped-call]
-        try:
-            for number in range(probes if scores and reached else 0):
-                vectors = probe(scores, losses, generator)
-                loss = torch.stack([(torch.where(torch.isfinite(x), x, 0.0) * vectors[n]).sum() for n, x in scores.items()]).sum()
-                loss.backward(retain_graph=number + 1 < probes)  # type: ignore[no-untyped-call]
-                for name, found in pieces.items():
-                    none = torch.zeros_like(values[name][0])
-                    taken[name] = take(name, torch.stack([found.get(place, none) for place in range(len(parts))]))
-                yield dict(taken)
-                taken.clear()
-                pieces.clear()
-        finally:
-            for handle in handles:  # which hold what takes, and that may hold the values
-                handle.remove()
-
-    return values, pull()
 
 
 def obstacle_to_gradients(network: Network, feed: Mapping[str, Tensor], losses: Mapping[str, OutputLoss]) -> str:

@@ -14,10 +14,11 @@ from hypothesis import strategies as st
 from torch.nn import functional
 
 from converter.canonicalise import canonicalise
-from converter.sensitivity.curvature import capture, obstacle_to_gradients, pulled_back
-from converter.sensitivity.layer_samples import layer_matrix, layer_rows, layers_of
+from converter.sensitivity.curvature import capture, obstacle_to_gradients
+from converter.sensitivity.layer_samples import layer_matrix, layer_rows, layers_of, place_count
 from converter.sensitivity.output_loss import OutputLoss
 from converter.sensitivity.probes import probe
+from converter.sensitivity.pull_back import pulled_back
 from converter.testing.models import hybrid_model
 from converter.testing.sketch import Sketch, feeds_for
 from converter.torch_backend.network import Network, Step, network_of, run_samples
@@ -80,6 +81,10 @@ def test_what_may_be_scores_or_values_counts_as_both() -> None:
     torch.testing.assert_close(mean, expected, atol=0.01, rtol=0)
 
 
+def by_sample(rows: torch.Tensor, samples: int) -> torch.Tensor:
+    return rows.reshape(rows.shape[0], samples, -1, rows.shape[2])
+
+
 @settings(deadline=None, max_examples=40)
 @given(
     st.sampled_from([(1, 1), (3, 3), (2, 5)]),
@@ -101,6 +106,20 @@ def test_rows_times_weights_are_the_convolution(
     rows = layer_rows(step, x, weight, None) @ layer_matrix(step, weight)
     expected = y[:, 0].flatten(2).movedim(1, 2).reshape(-1, groups, 8 // groups).transpose(0, 1)
     torch.testing.assert_close(rows, expected, atol=1e-4, rtol=1e-4)
+    every = by_sample(layer_rows(step, x, weight, None), 3)
+    assert place_count(step, x, weight) == every.shape[2]
+    places = torch.stack([torch.randperm(every.shape[2], generator=generator)[:4] for _ in x])
+    some = by_sample(layer_rows(step, x, weight, places), 3)
+    assert torch.equal(some, torch.stack([every[:, i, places[i]] for i in range(3)], 1))
+
+
+def test_rows_of_a_sequence_at_some_places_are_those_of_all() -> None:
+    step = Step("conv", "Conv", ("x", "w"), ("y",), {"pads": [2, 1], "strides": [2], "dilations": [3]})
+    x, weight = torch.randn(2, 1, 3, 20), torch.randn(5, 3, 4)
+    every = by_sample(layer_rows(step, x, weight, None), 2)
+    places = torch.tensor([[6, 0], [1, 3]])
+    some = by_sample(layer_rows(step, x, weight, places), 2)
+    assert torch.equal(some[0, 1], every[0, 1][places[1]]) and torch.equal(some[0, 0], every[0, 0][places[0]])
 
 
 @pytest.mark.parametrize("transposed", [0, 1])

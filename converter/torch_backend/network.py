@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -230,9 +230,34 @@ def run_samples(
         few = {name: value[start : start + network.most_at_once] for name, value in feed.items()}
         return _mapped(network, few, names, hook, constants)
 
-    parts = list(in_order(some, range(0, count, network.most_at_once), workers))
-    steady = [n for n in names if all(n in part and part[n].shape[1:] == parts[0][n].shape[1:] for part in parts)]
-    return {name: torch.cat([part[name] for part in parts]) for name in steady}
+    starts = range(0, count, network.most_at_once)
+    return _joined(starts, in_order(some, starts, workers), count)
+
+
+def _joined(starts: Iterable[int], parts: Iterable[Mapping[str, Tensor]], count: int) -> dict[str, Tensor]:
+    """Results of some samples after those of others, laid out as ``torch.cat`` does it; without those whose shape is not that of the first.
+
+    Args:
+        starts: of the parts among all samples, from 0 on.
+        parts: each goes into the whole as soon as it is there, so that no two copies of all are held.
+        count: samples in all.
+    """
+    shapes: dict[str, torch.Size] = {}
+    whole: dict[str, Tensor] = {}
+    pieces: dict[str, list[Tensor]] = {}
+    for start, part in zip(starts, parts, strict=True):
+        if start == 0:
+            shapes = {name: first.shape[1:] for name, first in part.items()}
+            # others may be laid out with the channels last: then torch decides by all of them how the whole is
+            plain = {name: first for name, first in part.items() if first.is_contiguous() and not first.requires_grad}
+            whole = {name: first.new_empty((count, *first.shape[1:])) for name, first in plain.items()}
+        shapes = {name: shape for name, shape in shapes.items() if name in part and part[name].shape[1:] == shape}
+        for name in shapes:
+            if name in whole:
+                whole[name][start : start + part[name].shape[0]] = part[name]
+            else:
+                pieces.setdefault(name, []).append(part[name])
+    return {name: whole[name] if name in whole else torch.cat(pieces[name]) for name in shapes}
 
 
 def _mapped(

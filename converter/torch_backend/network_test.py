@@ -161,3 +161,21 @@ def test_large_networks_run_few_samples_at_once_and_give_the_same(hybrid: tuple[
     assert (network.chunk, large.most_at_once, replace(network, numbers=1 << 30).chunk) == (2, 2, 1)
     for workers in (1, 2):
         torch.testing.assert_close(run_samples(large, stacked(feeds), workers=workers)["logits"], whole)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_parts_of_the_samples_are_put_together_as_torch_does_it(workers: int) -> None:
+    """Also where the channels lie last in memory; what has not the shape of the first part is left out."""
+    steps = (
+        Step("relu", "Relu", ("x",), ("plain",), {}),
+        Step("move", "Transpose", ("plain",), ("moved",), {"perm": [0, 3, 1, 2]}),
+        Step("find", "NonZero", ("plain",), ("places",), {}),
+    )
+    network = Network(steps, {}, ("x",), ("plain", "moved", "places"), one_by_one=True, numbers=1 << 30)
+    x = torch.randn(5, 1, 4, 6, 3, generator=torch.Generator().manual_seed(0))
+    found = run_samples(network, {"x": x}, workers=workers)
+    parts = [run_samples(network, {"x": x[i : i + 1]}) for i in range(5)]
+    assert list(found) == ["plain", "moved"]
+    for name, value in found.items():
+        expected = torch.cat([part[name] for part in parts])
+        assert torch.equal(value, expected) and value.stride() == expected.stride()

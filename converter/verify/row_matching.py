@@ -14,7 +14,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from scipy.optimize import linear_sum_assignment
 
 __all__ = ["MOST_ASSIGNED", "Pair", "match_rows"]
 
@@ -145,6 +144,8 @@ def _assignment(parts: Sequence[tuple[Array, Array]]) -> tuple[Order, Order]:
     n, m = (len(side) for side in parts[0])
     left, right = _features(parts)
     if max(n, m) <= MOST_ASSIGNED:
+        from scipy.optimize import linear_sum_assignment  # takes 50 MB, and few models select rows
+
         one, other = linear_sum_assignment(_distances(left, right))
     elif n <= m:
         one, other = np.arange(n), _nearest_in_turn(left, right)

@@ -126,18 +126,21 @@ def best_weights(reconstruction: LayerReconstruction, left: Tensor, bits: int, f
     """
     top = 2 ** (bits - 1) - 1
     largest = reconstruction.right.abs().amax(1, keepdim=True).clamp(min=top * SMALLEST_SCALE) / top
-    best: tuple[Tensor, Tensor, Tensor] | None = None
+
+    def rounded(scale: Tensor) -> Tensor:
+        return torch.div(reconstruction.right, scale).round_().clamp_(-top, top).mul_(scale)
+
+    best: tuple[Tensor, Tensor] | None = None
     for factor in factors[::-1]:
         scale = largest * float(factor)
-        rounded = torch.clamp(torch.round(reconstruction.right / scale), -top, top) * scale
-        error = weight_errors(reconstruction, left, rounded)[:, None]
+        error = weight_errors(reconstruction, left, rounded(scale))[:, None]
         if best is None:
-            best = error, scale, rounded
+            best = error, scale
             continue
         better = error < best[0]
-        best = tuple(torch.where(better, new, old) for new, old in zip((error, scale, rounded), best, strict=True))  # type: ignore[assignment]
+        best = torch.where(better, error, best[0]), torch.where(better, scale, best[1])
     assert best is not None
-    return best[1][:, 0], best[2]
+    return best[1][:, 0], rounded(best[1])
 
 
 def quantized_operand(reconstruction: LayerReconstruction, operand: int, grid: QuantParams | None, factor: float) -> Tensor:

@@ -7,24 +7,27 @@ arXiv 2303.12557, eq. 6).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 
 from converter.quantization.parameters import QuantParams
 from converter.sensitivity.context import AnalysisContext
-from converter.sensitivity.curvature import or_even, pulled_back
-from converter.torch_backend.workers import over_samples
+from converter.sensitivity.curvature import or_even
+from converter.sensitivity.pull_back import Takers, Wish, gathered, mean_squares
 
-__all__ = ["TensorSample", "grid_errors", "tensor_samples_of", "thinned_sample"]
+__all__ = ["PROBES", "TensorSample", "grid_errors", "tensor_samples_of", "tensors_wish", "thinned_sample"]
 
 Tensor = torch.Tensor
 
 _MOST_ELEMENTS = 1 << 12
 """Elements of a tensor at which it is judged, of each sample."""
 
-_PROBES = 2
+PROBES = 2
+"""Random vectors pulled back."""
+
 _COARSE = 11
 """A prime number that divides the number of elements of hardly any tensor."""
 
@@ -56,34 +59,39 @@ def tensor_samples_of(context: AnalysisContext, names: Sequence[str], feed: Mapp
         names: of the tensors.
         feed: samples by input name, the sample axis in front.
     """
-    names = [n for n in names if n not in context.unsteady]
-    if context.values is not None or not names:
+    wish, result = tensors_wish(context, names, next(iter(feed.values())).shape[0])
+    if not wish.points:
         return {}
-    total = next(iter(feed.values())).shape[0]
+    (parts,) = gathered(context.network, feed, context.losses, [wish], probes=PROBES, seed=context.seed, workers=context.workers)
+    return result(parts)
 
+
+def tensors_wish(
+    context: AnalysisContext, names: Sequence[str], samples: int
+) -> tuple[Wish, Callable[[list[dict[str, TensorSample]]], dict[str, TensorSample]]]:
+    """What is wanted of the runs over :data:`PROBES` probes for that, and what makes it of the results; without points if it is nothing.
+
+    Args:
+        context: as there.
+        names: of the tensors.
+        samples: how many there are, or the first ones of more.
+    """
+    names = [] if context.values is not None else [n for n in names if n not in context.unsteady]
     generator = torch.Generator().manual_seed(context.seed)
     places: dict[str, Tensor] = {}
 
-    def run(start: int) -> dict[str, TensorSample]:
-        chunk = {name: value[start : start + context.network.chunk] for name, value in feed.items()}
-        probes = torch.Generator().manual_seed(context.seed + start)
-        squares: dict[str, Tensor] = {}
-
-        def add(name: str, gradient: Tensor) -> None:
-            share = _at(gradient, places[name]).square_().div_(_PROBES)
-            squares[name] = squares[name].add_(share) if name in squares else share
-
-        values, pulled = pulled_back(context.network, chunk, context.losses, (), names, _PROBES, probes, add)
-        if start == 0:
+    def begin(start: int, values: Mapping[str, Tensor]) -> tuple[Takers, Callable[[], dict[str, TensorSample]]]:
+        if start == 0:  # the first samples run by themselves, and draw the places of all
             places.update({name: _places(values[name][0].numel(), generator) for name in names})
-        for _ in pulled:
-            pass
-        return {name: _sampled(values[name].detach(), squares.get(name), total, places[name]) for name in names}
+        counts = {name: values[name][0].numel() for name in names}
+        there = {name: _at(values[name], places[name]) for name in names}
+        takers, squares = mean_squares({name: partial(_at, places=places[name]) for name in names}, PROBES)
+        return takers, lambda: {name: _sampled(there[name], squares.get(name), counts[name], samples, places[name]) for name in names}
 
-    # the first by itself: it draws the places, which are the same of all samples
-    first, chunk = run(0), context.network.chunk
-    done = [first, *over_samples(lambda start: run(chunk + start), total - chunk, chunk, context.workers)]
-    return {name: _joined([some[name] for some in done]) for name in names}
+    def result(parts: list[dict[str, TensorSample]]) -> dict[str, TensorSample]:
+        return {name: _joined([part.pop(name) for part in parts]) for name in names}
+
+    return Wish((), tuple(dict.fromkeys(names)), samples, begin), result
 
 
 def _places(count: int, generator: torch.Generator) -> Tensor:
@@ -95,9 +103,8 @@ def _at(values: Tensor, places: Tensor) -> Tensor:
     return values.reshape(values.shape[0], -1)[:, places]
 
 
-def _sampled(values: Tensor, squares: Tensor | None, total: int, places: Tensor) -> TensorSample:
-    there = _at(values, places)
-    share = values[0].numel() / (len(places) * total)
+def _sampled(there: Tensor, squares: Tensor | None, count: int, total: int, places: Tensor) -> TensorSample:
+    share = count / (len(places) * total)
     return TensorSample(places, there, torch.zeros_like(there) if squares is None else squares * share)
 
 

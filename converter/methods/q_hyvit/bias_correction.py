@@ -8,15 +8,15 @@ would be the best for these samples and uncertain for others.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 
 from converter.sensitivity.context import AnalysisContext
-from converter.sensitivity.curvature import backward
+from converter.sensitivity.pull_back import Takers, Wish, gathered, mean_squares
 from converter.torch_backend.network import Step
-from converter.torch_backend.workers import over_samples
 
 __all__ = ["Places", "certain_mean", "channels_last", "places_that_matter"]
 
@@ -57,20 +57,29 @@ def places_that_matter(context: AnalysisContext, names: Sequence[str]) -> dict[s
     if not steps:
         return {}
 
-    def run(start: int) -> dict[str, tuple[Tensor, Tensor]]:
-        chunk = {name: value[start : start + context.network.chunk] for name, value in context.feed.items()}
-        _, squares = backward(context.network, steps, chunk, context.losses, (), 1, torch.Generator().manual_seed(context.seed + start))
-        return {step.name: _sampled(channels_last(step, squares[step.outputs[0]]).sqrt(), context.seed) for step in steps}
+    def begin(start: int, values: Mapping[str, Tensor]) -> tuple[Takers, Callable[[], dict[str, tuple[Tensor, Tensor]]]]:
+        like = {step.name: channels_last(step, torch.zeros(()).expand(values[step.outputs[0]].shape)) for step in steps}
+        index = {name: _places(x.shape[1], context.seed) for name, x in like.items()}
+        takers, squares = mean_squares({step.outputs[0]: partial(_at, step, index[step.name]) for step in steps}, 1)
+
+        def taken() -> dict[str, tuple[Tensor, Tensor]]:
+            sums = {s.name: squares.get(s.outputs[0], like[s.name][:, index[s.name]]) for s in steps}
+            return {name: (index[name], x.sqrt()) for name, x in sums.items()}
+
+        return takers, taken
 
     total = next(iter(context.feed.values())).shape[0]
-    done = over_samples(run, total, context.network.chunk, context.workers)
+    wish = Wish((), tuple(step.outputs[0] for step in steps), total, begin)
+    (done,) = gathered(context.network, context.feed, context.losses, [wish], probes=1, seed=context.seed, workers=context.workers)
     return {name: Places(done[0][name][0], torch.cat([part[name][1] for part in done])) for name in done[0]}
 
 
-def _sampled(sizes: Tensor, seed: int) -> tuple[Tensor, Tensor]:
-    count = sizes.shape[1]
-    index = torch.randperm(count, generator=torch.Generator().manual_seed(seed))[:_PLACES].sort().values
-    return index, sizes[:, index]
+def _places(count: int, seed: int) -> Tensor:
+    return torch.randperm(count, generator=torch.Generator().manual_seed(seed))[:_PLACES].sort().values
+
+
+def _at(step: Step, index: Tensor, gradient: Tensor) -> Tensor:
+    return channels_last(step, gradient)[:, index]
 
 
 def certain_mean(errors: Tensor, weights: Tensor) -> Tensor:

@@ -11,23 +11,24 @@ a per-channel grid is offered only where moving it into constants is exact, and 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from types import MappingProxyType
 
 import torch
 
-from converter.methods.judging.layer_readers import Reader, captured, layers_read, readers_by_owner
+from converter.methods.judging.layer_readers import Reader, layers_read, readers_by_owner
 from converter.methods.judging.layer_search import best_weights, quantized_operand, ranked_activations, ranked_again
 from converter.methods.judging.output_change import ruins_outputs
 from converter.methods.judging.output_error import LayerReconstruction, reconstruction_of, weight_errors
-from converter.methods.judging.tensor_error import TensorSample, grid_errors, tensor_samples_of
+from converter.methods.judging.tensor_error import TensorSample, grid_errors
 from converter.methods.problem import Problem
 from converter.methods.protocol import Proposal
 from converter.methods.q_hyvit.bridge_search import search_block
 from converter.methods.q_hyvit.equalization_search import choose_equalizations, reconstructed_tensors
 from converter.methods.q_hyvit.range_margin import with_margin
 from converter.methods.q_hyvit.refine import matrix_to_weight, reconstruct
+from converter.methods.q_hyvit.samples import captured_with_tensors
 from converter.methods.ranges import mse
 from converter.plan.choice import Choice
 from converter.plan.constants import codes_to_text
@@ -59,11 +60,12 @@ _WITNESS_SAMPLES = 16
 
 @dataclass
 class _State:
-    """Grids so far: of activations by owner, weights by layer as scales and as rounded matrices."""
+    """Grids so far: of activations by owner, weights by layer as scales and as rounded matrices, and the grids they were chosen for."""
 
     tensors: dict[str, QuantParams]
     scales: dict[str, Tensor]
     weights: dict[str, Tensor]
+    chosen_for: dict[str, QuantParams | None] = field(default_factory=dict)
 
 
 def equalization(problem: Problem) -> Proposal:
@@ -73,8 +75,13 @@ def equalization(problem: Problem) -> Proposal:
         return Proposal(None)
     problem.begin("equalization")
     seen, unseen = _halves(context.feed)
-    samples, _ = captured(replace(context, feed=unseen), layers_read(context), rows=_EQUALIZATION_ROWS)
-    tensor_samples = tensor_samples_of(context, reconstructed_tensors(problem, context), unseen)
+    samples, _, tensor_samples = captured_with_tensors(
+        replace(context, feed=unseen),
+        layers_read(context),
+        reconstructed_tensors(problem, context),
+        rows=_EQUALIZATION_ROWS,
+        tensor_samples=_EQUALIZATION_SAMPLES,
+    )
     equalizations = choose_equalizations(
         problem, {name: reconstruction_of(sample) for name, sample in samples.items()}, seen, tensor_samples
     )
@@ -95,15 +102,15 @@ def choose(problem: Problem) -> Choice:
         if b.outputs and set(b.steps).intersection(layers) and context.unsteady.isdisjoint(_tensors(context, b))
     ]
     reconstruction_blocks = reconstruction_blocks if problem.parts.bridge else []
-    samples, fisher = captured(context, layers, [o for s in reconstruction_blocks for o in s.outputs], rows=_ROWS)
+    owners = list(dict.fromkeys(r.owner for r in context.quantized_edges.values()))
+    outputs = [o for s in reconstruction_blocks for o in s.outputs]
+    samples, fisher, tensor_samples = captured_with_tensors(context, layers, owners, outputs, rows=_ROWS, tensor_samples=_WITNESS_SAMPLES)
     reconstructions = {name: reconstruction_of(sample) for name, sample in samples.items()}
     blind = {name for name, sample in samples.items() if sample.blind}
     readers = readers_by_owner(context, samples)
     state = _State(dict(start.tensors), {}, {n: j.right for n, j in reconstructions.items() if samples[n].weighted})
     del samples  # which take as much memory as what was made of them
     shared = _shared(context, readers)
-    owners = list(dict.fromkeys(r.owner for r in context.quantized_edges.values()))
-    tensor_samples = tensor_samples_of(context, owners, {name: value[:_WITNESS_SAMPLES] for name, value in context.feed.items()})
     problem.begin("search")
     ranked: dict[str, list[QuantParams]] = {}
     for number in range(_ROUNDS):
@@ -229,17 +236,24 @@ def _operand(
     if operand == 1 and name in state.weights:
         return state.weights[name]
     quantized_edge = context.quantized_edges.get((name, operand))
-    grid = None if quantized_edge is None else state.tensors[quantized_edge.owner]
+    grid = _grid_read(state, context, name, operand)
     return quantized_operand(reconstructions[name], operand, grid, 1.0 if quantized_edge is None else quantized_edge.factor)
+
+
+def _grid_read(state: _State, context: AnalysisContext, name: str, operand: int) -> QuantParams | None:
+    """The grid of an activation where a layer reads it."""
+    quantized_edge = context.quantized_edges.get((name, operand))
+    return None if quantized_edge is None else state.tensors[quantized_edge.owner]
 
 
 def _choose_weights(problem: Problem, context: AnalysisContext, reconstructions: Mapping[str, LayerReconstruction], state: _State) -> None:
     def best(name: str) -> tuple[Tensor, Tensor]:
         return best_weights(reconstructions[name], _operand(state, context, reconstructions, name, 0), problem.constants[name, 1].bits)
 
-    names = [n for n in context.weights if n in reconstructions]
+    read = {n: _grid_read(state, context, n, 0) for n in context.weights if n in reconstructions}
+    names = [n for n, grid in read.items() if n not in state.chosen_for or state.chosen_for[n] != grid]  # others would come out the same
     for name, (scales, rounded) in zip(names, in_order(best, names, context.workers), strict=True):
-        state.scales[name], state.weights[name] = scales, rounded
+        state.scales[name], state.weights[name], state.chosen_for[name] = scales, rounded, read[name]
 
 
 def _ranked(

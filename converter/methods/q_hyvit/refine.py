@@ -13,7 +13,7 @@ of theirs. The whole fits the calibration images closer and other images less.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from types import MappingProxyType
@@ -26,7 +26,8 @@ from converter.methods.q_hyvit.sigmoid_search import approximation_hook
 from converter.methods.q_hyvit.weight_correction import corrected_weights
 from converter.quantization.parameters import QuantParams
 from converter.sensitivity.context import AnalysisContext
-from converter.sensitivity.layer_samples import layer_matrix, layer_rows
+from converter.sensitivity.layer_samples import layer_matrix, layer_rows, place_count
+from converter.system.freed_memory import release_freed_memory
 from converter.torch_backend.network import Hook, Network, Step, run_samples
 from converter.torch_backend.workers import in_order
 from converter.transforms.sigmoids.piecewise_linear import PiecewiseLinear
@@ -45,6 +46,12 @@ _MOST_NUMBERS = 1 << 25
 
 _FEWEST = 8
 """Samples, however many numbers that are."""
+
+_UNTIL_RELEASE = 1 << 27
+"""Bytes of tensors that are dropped: beside them there are as many of smaller ones, between which gaps stay."""
+
+_NUMBERS_AT_ONCE = 1 << 18
+"""Weights that are rounded at once: each step writes to all that are left, and more of them would leave the cache."""
 
 _DAMPING = 0.01
 _SHARE = 0.5
@@ -94,6 +101,7 @@ def reconstruct(
     places = places_that_matter(context, biased)
     real, coded = dict(context.feed), dict(context.feed)
     refined: dict[str, Refined] = {}
+    dropped = 0
     on_edges, approximated = on_grids(context.quantized_edges, grids), approximation_hook(approximations)
 
     def quantized(step: Step, index: int, value: Tensor) -> Tensor:
@@ -106,16 +114,17 @@ def reconstruct(
         codes: Tensor | None = None
         constants: dict[str, Tensor] = {}
         if step.name in weight_grids:
-            wanted = real[step.inputs[0]] if correction else None
-            read = partial(on_edges, step, 0, coded[step.inputs[0]])
-            codes, constants = _weights(step, network, weight_grids[step.name], wanted, read, context.seed, rounding=rounding)
+            inputs = (real[step.inputs[0]] if correction else None, coded[step.inputs[0]])
+            read = partial(on_edges, step, 0)
+            codes, constants = _weights(
+                step, network, weight_grids[step.name], *inputs, read, context.seed, rounding=rounding, workers=context.workers
+            )
+            del inputs  # nothing may hold what is dropped below
         if any(n in coded for n in step.inputs):
             runs = [partial(_outputs, network, step, coded, quantized, constants)]
             if places or correction:
                 runs.append(partial(_outputs, network, step, real, None, {}))
-            outputs = list(in_order(lambda run: run(), runs, context.workers))
-            for values, new in zip((coded, real), outputs, strict=False):
-                values.update(new)
+            _update((coded, real), runs, context.workers)
         if step.name in weight_grids:
             corrected = None
             if step.name in places:
@@ -126,9 +135,21 @@ def reconstruct(
         for name in step.inputs:
             left[name] -= 1
             if not left[name]:
-                real.pop(name, None)
-                coded.pop(name, None)
+                dropped += _bytes(real.pop(name, None)) + _bytes(coded.pop(name, None))
+        if dropped > _UNTIL_RELEASE:
+            release_freed_memory()
+            dropped = 0
     return refined
+
+
+def _update(networks: Sequence[dict[str, Tensor]], runs: Sequence[Callable[[], dict[str, Tensor]]], workers: int) -> None:
+    """Put what steps give into the values of the networks that they are of, as many of the first as there are runs."""
+    for values, new in zip(networks, in_order(lambda run: run(), runs, workers), strict=False):
+        values.update(new)
+
+
+def _bytes(tensor: Tensor | None) -> int:
+    return 0 if tensor is None else tensor.numel() * tensor.element_size()
 
 
 def _outputs(
@@ -153,10 +174,12 @@ def _weights(
     network: Network,
     grid: QuantParams,
     real: Tensor | None,
-    read: Callable[[], Tensor],
+    coded: Tensor,
+    read: Callable[[Tensor], Tensor],
     seed: int,
     *,
     rounding: bool,
+    workers: int,
 ) -> tuple[Tensor | None, dict[str, Tensor]]:
     """Codes, int8 in the weight's shape, if they are chosen anew; the weight on its grid, by name.
 
@@ -165,33 +188,35 @@ def _weights(
         network: that it is part of.
         grid: of the weights.
         real: what the layer reads in the float network; None to keep the weights as they are.
-        read: what it reads in the quantized one.
+        coded: what is there in the quantized one.
+        read: makes of that what the layer reads.
         seed: for the choice of rows.
         rounding: let the errors of rounding make up for each other.
+        workers: how many things may be computed at once.
     """
     weight = network.constants[step.inputs[1]]
     matrix = layer_matrix(step, weight)
     scale = torch.tensor(grid.scale, dtype=torch.float32).expand(matrix.shape[0] * matrix.shape[2]).reshape(matrix.shape[0], 1, -1)
-    rows = None if real is None and not rounding else _rows(step, weight, read(), seed)
+    rows = None if real is None and not rounding else _rows(step, weight, coded, seed, read)
     if rows is not None and real is not None:
-        matrix = corrected_weights(_rows(step, weight, real, seed), rows, matrix)
+        matrix = corrected_weights(_rows(step, weight, real, seed), rows, matrix, workers)
     if rows is not None and rounding:
-        codes = compensated_rounding(rows.flatten(1, 2), matrix, scale, grid.qmin, grid.qmax)
+        codes = compensated_rounding(rows.flatten(1, 2), matrix, scale, grid.qmin, grid.qmax, workers)
     else:
         codes = torch.clamp(torch.round(matrix / scale), grid.qmin, grid.qmax)
     stored = None if rows is None else matrix_to_weight(step, codes, weight.shape).to(torch.int8)
     return stored, {step.inputs[1]: matrix_to_weight(step, codes * scale, weight.shape)}
 
 
-def _rows(step: Step, weight: Tensor, x: Tensor, seed: int) -> Tensor:
-    """Rows of a layer's input, as many of each sample, the same ones for the same seed; float32 [G, samples, P, K]."""
+def _rows(step: Step, weight: Tensor, x: Tensor, seed: int, read: Callable[[Tensor], Tensor] = lambda sample: sample) -> Tensor:
+    """Rows of a layer's input as it is read, as many of each sample, the same ones for the same seed; float32 [G, samples, P, K]."""
     groups, inputs, _ = layer_matrix(step, weight).shape
     wanted = max(1, min(_ROWS, max(_ROWS_A_WEIGHT * inputs, _NUMBERS_IN_ROWS // (groups * inputs))) // x.shape[0])
     generator = torch.Generator().manual_seed(seed)
-    parts = []
+    parts, count = [], place_count(step, x, weight)
     for sample in torch.split(x, 1):  # one by one: the rows of all places of all samples take gigabytes
-        rows = layer_rows(step, sample, weight, None)
-        parts.append(rows if rows.shape[1] <= wanted else rows[:, torch.randperm(rows.shape[1], generator=generator)[:wanted]])
+        places = torch.randperm(count, generator=generator)[None, :wanted] if count > wanted else None
+        parts.append(layer_rows(step, read(sample), weight, places))
     return torch.stack(parts, 1)
 
 
@@ -222,7 +247,7 @@ def matrix_to_weight(step: Step, matrix: Tensor, shape: torch.Size) -> Tensor:
     return matrix[0].T.contiguous() if step.attributes.get("transB", 0) else matrix[0]
 
 
-def compensated_rounding(left: Tensor, right: Tensor, scale: Tensor, lowest: int, highest: int) -> Tensor:
+def compensated_rounding(left: Tensor, right: Tensor, scale: Tensor, lowest: int, highest: int, workers: int = 1) -> Tensor:
     """Codes of weights, each rounded so that it makes up for the errors of those before it.
 
     Args:
@@ -231,6 +256,7 @@ def compensated_rounding(left: Tensor, right: Tensor, scale: Tensor, lowest: int
         scale: of the output channels, float32 [G, 1, M].
         lowest: code.
         highest: code.
+        workers: parts of the output channels that are rounded at once; each channel by itself comes out the same.
 
     Returns:
         integers, float32 [G, K, M].
@@ -247,9 +273,26 @@ def compensated_rounding(left: Tensor, right: Tensor, scale: Tensor, lowest: int
     upper = torch.linalg.cholesky(torch.linalg.inv(moment), upper=True)
     ordered = order[:, :, None].expand(-1, -1, right.shape[2])
     weights = torch.gather((right / scale).double(), 1, ordered)
+    parts = torch.split(weights, max(1, _NUMBERS_AT_ONCE // (weights.shape[0] * inputs)), 2)
+    codes = torch.cat(list(in_order(lambda part: _rounded_in_turn(part.clone(), upper, lowest, highest), parts, workers)), 2)
+    return torch.empty_like(codes).scatter_(1, ordered, codes).float()
+
+
+def _rounded_in_turn(weights: Tensor, upper: Tensor, lowest: int, highest: int) -> Tensor:
+    """Round weights input by input, and make up for the error of each by those behind it.
+
+    Args:
+        weights: in steps, float64 [G, K, M]; is written to.
+        upper: how the inputs go together, float64 [G, K, K].
+        lowest: code.
+        highest: code.
+
+    Returns:
+        integers, the same shape.
+    """
     codes = torch.empty_like(weights)
-    for k in range(inputs):
+    for k in range(weights.shape[1]):
         codes[:, k] = torch.clamp(torch.round(weights[:, k]), lowest, highest)
         error = (weights[:, k] - codes[:, k]) / upper[:, k, k, None]
         weights[:, k + 1 :] -= upper[:, k, k + 1 :, None] * error[:, None]
-    return torch.empty_like(codes).scatter_(1, ordered, codes).float()
+    return codes

@@ -13,8 +13,8 @@ from converter.methods.problem import Problem
 from converter.plan.choice import Choice
 from converter.quantization.parameters import FloatArray
 from converter.sensitivity.context import AnalysisContext
-from converter.sensitivity.curvature import pulled_back
 from converter.sensitivity.output_loss import OutputLoss
+from converter.sensitivity.pull_back import finite, pulled_back
 from converter.torch_backend.network import Hook, Step, run_samples
 from converter.torch_backend.workers import over_samples
 from converter.transforms.sigmoids.piecewise_linear import (
@@ -119,7 +119,7 @@ def loss_changes(context: AnalysisContext, approximations: Mapping[str, Piecewis
         def change(gate: str, gradient: Tensor) -> float:
             step = made[gate]
             off = (_line(approximations[step.name], values[step.inputs[0]]) - values[gate]).detach()
-            return float((gradient * off).flatten(1).sum(1).double().square().sum())
+            return float((finite(gradient) * off).flatten(1).sum(1).double().square().sum())
 
         values, pulled = pulled_back(context.network, chunk, context.losses, reads, gates, _PROBES, generator, change)
         found = dict.fromkeys(approximations, 0.0)

@@ -13,8 +13,11 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
+
+from converter.torch_backend.workers import in_order
 
 __all__ = ["corrected_weights"]
 
@@ -54,13 +57,14 @@ class _Moments:
     missing: Tensor
 
 
-def corrected_weights(real: Tensor, coded: Tensor, matrix: Tensor) -> Tensor:
+def corrected_weights(real: Tensor, coded: Tensor, matrix: Tensor, workers: int = 1) -> Tensor:
     """Weights with which the quantized inputs give what the real ones give with the real weights, as far as samples agree.
 
     Args:
         real: rows of the layer's input in the float network, float32 [G, samples, P, K].
         coded: the same rows in the quantized network.
         matrix: the layer's weights, float32 [G, K, M].
+        workers: how many things may be computed at once.
 
     Returns:
         weights, float32 [G, K, M]; the matrix itself where no correction helps on samples that it was not fitted to, as with a
@@ -71,9 +75,13 @@ def corrected_weights(real: Tensor, coded: Tensor, matrix: Tensor) -> Tensor:
         return matrix
     rows = _rows(real, coded, matrix)
     halves = [_moments(rows.half(i)) for i in (0, 1)]
-    errors = [sum(_left(halves[1 - i], _change(halves[i], penalty)) for i in (0, 1)) for penalty in _PENALTIES]
-    penalty = _PENALTIES[min(range(len(errors)), key=lambda i: float(errors[i]))]
-    gains = torch.cat([_gains(rows.half(1 - i), _change(halves[i], penalty)) for i in (0, 1)])
+    least, penalty, changes = math.inf, _PENALTIES[0], list[Tensor]()
+    for each in _PENALTIES:
+        tried = list(in_order(partial(_tried, halves, each), (0, 1), workers))
+        error = float(sum(left for _, left in tried))
+        if error < least or not changes:
+            least, penalty, changes = error, each, [change for change, _ in tried]
+    gains = torch.cat([_gains(rows.half(1 - i), changes[i]) for i in (0, 1)])
     if float(gains.mean()) <= _CERTAIN * float(gains.std()) / math.sqrt(len(gains)):
         return matrix
     return matrix + _change(_sum(halves), penalty).float()
@@ -98,11 +106,19 @@ def _sum(halves: Sequence[_Moments]) -> _Moments:
     return _Moments(one.inputs + other.inputs, one.both + other.both, one.missing + other.missing)
 
 
+def _tried(halves: Sequence[_Moments], penalty: float, half: int) -> tuple[Tensor, Tensor]:
+    """The change that suits one half of the samples, and what it leaves in the other."""
+    change = _change(halves[half], penalty)
+    return change, _left(halves[1 - half], change)
+
+
 def _change(moments: _Moments, penalty: float) -> Tensor:
     """Ridge regression of what is missing; float64 [G, K, M]."""
     power = moments.inputs.diagonal(dim1=1, dim2=2)
     ridge = (penalty * power.mean(1, keepdim=True) + _LEAST_POWER).expand_as(power)
-    factor = torch.linalg.cholesky(moments.inputs + torch.diag_embed(ridge))
+    held = moments.inputs.clone()  # of a wide layer it takes 75 MB, and is held by each worker
+    held.diagonal(dim1=1, dim2=2).add_(ridge)
+    factor = torch.linalg.cholesky(held)
     return torch.cholesky_solve(moments.both, factor)
 
 
