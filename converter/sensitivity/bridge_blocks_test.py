@@ -301,7 +301,7 @@ def test_tokens_alone_have_no_map_to_bridge() -> None:
 def test_explain_lists_blocks_and_layers(save_hybrid: SaveHybrid, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--explain", str(save_hybrid()), "-q"]) == 0
     out = capsys.readouterr().out
-    assert out.startswith("1 bridge blocks, ") and "round trip" in out and "/head/conv/Conv" in out
+    assert out.startswith("1 bridge block, ") and "round trip" in out and "/head/conv/Conv" in out
 
 
 def test_explain_writes_no_model(save_hybrid: SaveHybrid, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
