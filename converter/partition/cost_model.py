@@ -84,10 +84,11 @@ def predict(
             continue
         entry = None if offers is None else offers.get(name)
         op = None if plan is None else plan.ops.get(name)
-        if op is not None and op.runs == "integer" and isinstance(entry, SupportedForm):
-            sums[f"{kind_of(node)} integer"].append(entry.code_cost if op.form == entry.code_form else entry.integer_cost)
-        elif op is not None and op.runs == "integer" and offers is None:
-            sums[f"{kind_of(node)} integer"].append(FORMS[op.form].cost(node, shapes, target))
+        if op is not None and op.runs == "integer":
+            offered = {entry.form: entry.integer_cost, entry.code_form: entry.code_cost} if isinstance(entry, SupportedForm) else {}
+            # a plan that is read may have a form that its method found, which is not among what is offered
+            cost = offered[op.form] if op.form in offered else FORMS[op.form].cost(node, shapes, target)
+            sums[f"{kind_of(node)} integer"].append(cost)
         else:
             sums[f"{kind_of(node)} float"].append(operator_costs(node, shapes, target)[0])
     if plan is not None:

@@ -93,3 +93,14 @@ def test_the_second_unit_is_added_up_from_its_own_prices() -> None:
     in_float, as_planned = 100.0 + (10 + 8 + 2 + 9) * SIZE, 100.0 + (4 + 8 + 2 + 9 + 3 + 2) * SIZE
     assert in_second_unit(found.model, found.model, found.plan, shapes, target) == CostEstimate("cycles", as_planned, in_float)
     assert in_second_unit(found.model, found.model, found.plan, shapes, second) is None
+
+
+def test_a_form_that_only_the_plan_has_costs_what_the_target_says() -> None:
+    """As a piecewise-linear sigmoid, which its method found, where the plan is read again."""
+    s = Sketch(1)
+    found = plan_for(s.model(s.silu(s.conv(s.input("x", 1, 16, 16, 16), 16))), "arm64")
+    name = next(name for name, op in found.plan.ops.items() if op.op_type == "Sigmoid")
+    read = replace(found.plan, ops={**found.plan.ops, name: replace(found.plan.ops[name], form="piecewise_linear")})
+    shapes = shapes_of(found.model)
+    before, after = (predict(found.model, plan, found.offers, shapes, found.target).total for plan in (found.plan, read))
+    assert after == predict(found.model, read, None, shapes, found.target).total < before
