@@ -42,7 +42,7 @@ _WRITES_FLOAT = ("Gemm", "MatMul")
 """Operators whose integer kernels can write float numbers."""
 
 _TO_IMAGE, _TO_ROWS = [0, 3, 1, 2], [0, 2, 3, 1]
-"""What a linear layer as a convolution has around it, see :mod:`converter.forms.layer`."""
+"""What a layer as a convolution of another image has around it, see :mod:`converter.forms.convolved`."""
 
 _SOME = QuantParams((1.0,), (0,))
 """Stands for any scale and zero point; costs do not depend on them."""
@@ -94,7 +94,7 @@ def _plan(model: ir.Model, tensors: Mapping[str, Tensor], shapes: Shapes, target
     coded |= {str(o.name) for n in model.graph if str(n.name) in on_codes for o in n.outputs}
     forms = dict.fromkeys(among, ELEMENTWISE.name) | dict.fromkeys(_named(model, _Q), REQUANTIZE.name)
     forms |= dict.fromkeys((name for op in CLAMPS for name in _named(model, op) if name in among), CLIP.name)
-    forms |= dict.fromkeys(absorbed, ABSORBED_CLAMP.name) | _linear_convolutions(model, on_codes)
+    forms |= dict.fromkeys(absorbed, ABSORBED_CLAMP.name) | _convolved(model, on_codes)
     ops = {}
     for node in model.graph:
         form = forms.get(str(node.name), "")
@@ -170,18 +170,22 @@ def _without_conversions(model: ir.Model) -> set[str]:
     return coded
 
 
-def _linear_convolutions(model: ir.Model, on_codes: Collection[str]) -> dict[str, str]:
-    """Forms of convolutions over rows, and of the movements around them, which cost nothing beside."""
+def _convolved(model: ir.Model, on_codes: Collection[str]) -> dict[str, str]:
+    """Forms of convolutions over rows or over columns taken together, and of the movements around them, which cost nothing beside."""
     found: dict[str, str] = {}
     for node in model.graph:
         x = node.inputs[0] if node.op_type == "Conv" else None
-        before = _chain(x.producer() if x is not None else None, "Transpose", "Reshape", forward=False)
-        behind = _chain(sole_consumer(node.outputs[0]), "Transpose", "Reshape", forward=True)
+        rows = x is not None and list(attributes(node).get("kernel_shape", ())) == [1, 1]
+        types = ("Transpose", "Reshape") if rows else ("Transpose", "Reshape", "Transpose")
+        before = _chain(x.producer() if x is not None else None, *types, forward=False)
+        behind = _chain(sole_consumer(node.outputs[0]), *types, forward=True)
         around = [*before, *behind]
-        if len(around) == 4 and all(str(each.name) in on_codes for each in around):
+        if len(around) == 2 * len(types) and all(str(each.name) in on_codes for each in around):
             perms = [list(attributes(each).get("perm", ())) for each in (before[0], behind[0])]
             if perms == [_TO_IMAGE, _TO_ROWS]:
-                found |= dict.fromkeys((str(each.name) for each in around), RESCALE.name) | {str(node.name): LINEAR_CONVOLUTION.name}
+                free = around if rows else [each for each in around if each is not before[-1]]  # the image is brought in order once
+                found |= dict.fromkeys((str(each.name) for each in free), RESCALE.name)
+                found |= {str(node.name): LINEAR_CONVOLUTION.name} if rows else {}
     return found
 
 
