@@ -31,7 +31,7 @@ def test_a_table_and_what_to_do_next(run: Run, source: Path, both: tuple[Path, P
     assert "output logits" in result.out and "exact" in result.out
     for unit in ("instructions", "cycles"):
         (row,) = [line.split() for line in lines if line.startswith(f"predicted million {unit}")]
-        assert 0.0 < float(row[-1]) < float(row[-2]), "int8 costs less than float"
+        assert 0.0 < float(row[-1]) <= float(row[-2]), "int8 costs less than float, or after rounding the same"
     assert len({len(line) for line in lines[:2]}) == 1, "columns stand below each other"
 
 

@@ -64,3 +64,12 @@ def test_it_gives_the_same_codes(size: tuple[int, int], attrs: dict[str, Any], b
 def test_others_do_not_have_it(attrs: dict[str, Any]) -> None:
     assert takes_columns(next(iter(stem("Sigmoid").graph)))
     assert not takes_columns(next(iter(stem("Sigmoid", **attrs).graph)))
+
+
+@pytest.mark.parametrize(("factors", "taken"), [((3, 1, 1), False), ((1, 1, 1), True)])
+def test_what_has_a_factor_for_each_channel_is_left_alone(factors: tuple[int, ...], taken: bool) -> None:
+    """It becomes a Q with a scale for each channel, whose codes nothing may move."""
+    s = Sketch(2)
+    x = s.add("Mul", s.input("x", 1, 3, 10, 12), s.normal(*factors))
+    model = s.model(s.add("Sigmoid", s.add("Conv", x, s.normal(5, 3, 3, 3), pads=(1, 1, 1, 1), strides=[2, 2], name="it")))
+    assert takes_columns(next(node for node in model.graph if node.name == "it")) == taken

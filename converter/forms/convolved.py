@@ -52,7 +52,9 @@ def written_shape(node: ir.Node) -> list[int]:
 def takes_columns(node: ir.Node) -> bool:
     """True for a convolution of the second case."""
     attrs, weight, x = attributes(node), constant(node.inputs[1]), node.inputs[0]
-    sides = list(x.shape) if x is not None and x.shape is not None else []
+    if x is None or _scaled_by_channel(x):
+        return False
+    sides = list(x.shape) if x.shape is not None else []
     if weight is None or weight.ndim != 4 or weight.shape[3] != 3 or weight.shape[1] > _FEW or len(sides) != 4:
         return False
     if not all(isinstance(side, int) for side in sides[1:]) or sides[3] % _TOGETHER or len(written_shape(node)) != 4:
@@ -60,6 +62,13 @@ def takes_columns(node: ir.Node) -> bool:
     plain = attrs.get("group", 1) == 1 and attrs.get("auto_pad", "NOTSET") in ("NOTSET", "") and set(attrs.get("dilations", [1])) == {1}
     pads, strides = attrs.get("pads", [0] * 4), attrs.get("strides", [1, 1])
     return bool(plain and strides[1] == _STRIDE and pads[1] == 1 and pads[3] in (0, 1))
+
+
+def _scaled_by_channel(value: ir.Value) -> bool:
+    """True for what has a factor for each channel, which becomes a Q with as many scales: nothing but a DQ may stand behind that."""
+    maker = value.producer()
+    factors = [constant(v) for v in maker.inputs] if maker is not None and maker.op_type == "Mul" else []
+    return any(factor is not None and factor.size > 1 for factor in factors)
 
 
 def grid_and_bias(
