@@ -19,7 +19,7 @@ import onnxruntime
 
 from converter.runtime.session import open_session, run_session
 from tools.benchmarks.real import tasks
-from tools.benchmarks.real.converted import settings_for
+from tools.benchmarks.real.session_settings import settings_for
 from tools.benchmarks.real.tasks import Sample, Task
 
 __all__ = ["FloatAnswers", "answerer", "chosen", "float_answers"]
