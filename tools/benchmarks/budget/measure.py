@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -48,7 +50,7 @@ def measure_row(shop: Workshop, row: Row, *, counts: bool, threads: int) -> Row:
         row = made(shop, row, subject)
         row = _judged(row, subject, shop, threads)
         row = _priced(row, subject, shop)
-        return _counted(row, subject, path_of(shop, row)) if counts else row
+        return _counted(row, subject, shop) if counts else row
     except ConverterError as error:
         return replace(row, remark=error.what[:_LONGEST].replace("\n", " "))
 
@@ -99,6 +101,12 @@ def _priced(row: Row, subject: Subject, shop: Workshop) -> Row:
     return replace(row, predicted=price, coverage=coverage_of(model, feeds[0], settings).percent)
 
 
-def _counted(row: Row, subject: Subject, path: Path) -> Row:
-    floats, int8 = count([subject.path, path], _CORE)
+def _counted(row: Row, subject: Subject, shop: Workshop) -> Row:
+    """Count an inference of the first sample, as a network may leave sizes open."""
+    array, _ = subject.task.calibration(shop.data, 0)
+    sample: dict[str, Any] = {subject.task.input: array[:1]}
+    with tempfile.TemporaryDirectory() as folder:
+        inputs = Path(folder) / "sample.npz"
+        np.savez(inputs, **sample)
+        floats, int8 = count([subject.path, path_of(shop, row)], _CORE, inputs=inputs)
     return replace(row, counted=int8.median / 1e6, counted_float=floats.median / 1e6)
