@@ -14,13 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import onnx
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from converter.calibration.preprocess import Preprocess, apply_preprocess
 from converter.cli.terminal import watch
 from converter.options import Options
 from converter.pipeline import convert
@@ -29,14 +27,11 @@ from converter.runtime.latency import latency_ratio
 from converter.runtime.session import open_session, run_session
 from converter.targets import TARGETS
 from tools.demo.recogniser import alphabet, character_accuracy, exact_lines, fetch_model, greedy_decode
-from tools.demo.text_lines import TextLine, render_lines
+from tools.demo.text_lines import CALIBRATION_SEED, TEST_SEED, TextLine, pixels, render_lines
 
-__all__ = ["main", "pixels"]
+__all__ = ["main"]
 
-HEIGHT, WIDTH = 48, 320
 _TARGETS = ("arm64", "x86")
-_CALIBRATION_SEED, _TEST_SEED = 1000, 1
-_SYMMETRIC = Preprocess((0.5, 0.5, 0.5), (0.5, 0.5, 0.5), "stretch")
 
 
 @dataclass(frozen=True)
@@ -53,11 +48,6 @@ class _Reading:
 def _write_calibration(path: Path, lines: Sequence[TextLine]) -> Path:
     np.savez(path, x=np.stack([pixels(line) for line in lines]))
     return path
-
-
-def pixels(line: TextLine) -> npt.NDArray[np.float32]:
-    """A rendered line as the recogniser wants it, float32 [3, 48, 320]."""
-    return apply_preprocess(line.image, HEIGHT, WIDTH, 3, _SYMMETRIC)
 
 
 def _read(model: Path, lines: Sequence[TextLine], settings: dict[str, str], name: str) -> list[str]:
@@ -84,8 +74,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     flags = parser.parse_args(arguments)
     flags.out.mkdir(parents=True, exist_ok=True)
     float_model = fetch_model(flags.out)
-    calib = _write_calibration(flags.out / "calibration.npz", render_lines(40, _CALIBRATION_SEED))
-    lines = render_lines(flags.lines, _TEST_SEED)
+    calib = _write_calibration(flags.out / "calibration.npz", render_lines(40, CALIBRATION_SEED))
+    lines = render_lines(flags.lines, TEST_SEED)
     truths = [line.text for line in lines]
     readings = []
     texts = _read(float_model, lines, {}, "float")

@@ -15,9 +15,8 @@ from converter.pipeline import convert
 from converter.report import Report
 from converter.runtime.session import open_session, run_session
 from converter.targets import TARGETS
-from tools.demo.__main__ import pixels
 from tools.demo.recogniser import alphabet, character_accuracy, exact_lines, fetch_model, greedy_decode
-from tools.demo.text_lines import TextLine, render_lines
+from tools.demo.text_lines import TextLine, pixels, render_lines
 
 pytestmark = pytest.mark.slow
 

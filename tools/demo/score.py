@@ -16,14 +16,12 @@ from converter.load.files import check_input
 from converter.load.metadata import TARGET
 from converter.runtime.session import open_session, run_session
 from converter.targets import TARGETS
-from tools.demo.__main__ import pixels
 from tools.demo.recogniser import alphabet, character_accuracy, exact_lines, greedy_decode
-from tools.demo.text_lines import render_lines
+from tools.demo.text_lines import TEST_SEED, pixels, render_lines
 
 __all__ = ["main"]
 
-_SEED = 1
-"""Of the demo's test lines."""
+_PARTS = {"all": slice(None), "even": slice(0, None, 2), "odd": slice(1, None, 2)}
 
 
 def _run(arguments: Sequence[str] | None) -> None:
@@ -31,12 +29,13 @@ def _run(arguments: Sequence[str] | None) -> None:
     add = parser.add_argument
     add("model", type=Path, metavar="MODEL.onnx")
     add("--lines", type=int, default=300, metavar="N", help="rendered lines to read (default 300)")
+    add("--part", default="all", choices=tuple(_PARTS), help="of the lines, by their places")
     add("--characters", action="store_true", help="count characters instead of lines")
     add("--threads", type=int, default=1, metavar="N", help="of the runtime (default 1)")
     flags = parser.parse_args(arguments)
-    parser.check_least(flags, lines=1, threads=0)
+    parser.check_least(flags, lines=2, threads=0)
     check_input(flags.model)
-    lines, characters = render_lines(flags.lines, _SEED), alphabet(flags.model)
+    lines, characters = render_lines(flags.lines, TEST_SEED)[_PARTS[flags.part]], alphabet(flags.model)
     made_for = {p.key: p.value for p in onnx.load(flags.model).metadata_props}.get(TARGET, "")
     settings = TARGETS[made_for].session_settings.get(platform.machine(), {}) if made_for in TARGETS else {}
     session = open_session(flags.model, settings=settings, threads=flags.threads)

@@ -13,9 +13,18 @@ import random
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
-__all__ = ["TextLine", "render_lines"]
+from converter.calibration.preprocess import Preprocess, apply_preprocess
+
+__all__ = ["CALIBRATION_SEED", "TEST_SEED", "TextLine", "pixels", "render_lines"]
+
+CALIBRATION_SEED, TEST_SEED = 1000, 1
+"""Of the demo's lines."""
+
+_HEIGHT, _WIDTH = 48, 320
+_SYMMETRIC = Preprocess((0.5, 0.5, 0.5), (0.5, 0.5, 0.5), "stretch")
 
 # The mask is drawn this much larger and shrunk afterwards, so that slanted edges stay smooth.
 OVERSAMPLING = 2
@@ -71,6 +80,11 @@ def render_lines(count: int, seed: int, height: int = 48, width: int = 320) -> l
         The lines, deterministic for one version of Pillow.
     """
     return [_render(random.Random(f"{seed}/{index}"), height, width) for index in range(count)]
+
+
+def pixels(line: TextLine) -> npt.NDArray[np.float32]:
+    """A rendered line as the recogniser wants it, float32 [3, 48, 320]."""
+    return apply_preprocess(line.image, _HEIGHT, _WIDTH, 3, _SYMMETRIC)
 
 
 def _render(rng: random.Random, height: int, width: int) -> TextLine:

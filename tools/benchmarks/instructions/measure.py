@@ -15,8 +15,8 @@ from runtime_tests.emulation.count import count
 from runtime_tests.emulation.environment import environment
 from tools.benchmarks.instructions.models import Workshop, float_model, our_model, static_model
 from tools.benchmarks.instructions.rows import FLOAT, STATIC, Row
-from tools.benchmarks.real.converted import settings_for
 from tools.benchmarks.real.file_costs import file_cost
+from tools.benchmarks.real.session_settings import settings_for
 from tools.calibration import calibration_feeds
 
 __all__ = ["Run", "measure_row"]

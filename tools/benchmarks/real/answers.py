@@ -18,9 +18,8 @@ import onnx
 import onnxruntime
 
 from converter.runtime.session import open_session, run_session
-from tools.benchmarks.real import own_networks, tasks
-from tools.benchmarks.real.converted import settings_for
-from tools.benchmarks.real.task import Sample, Task, float_model
+from tools.benchmarks.real.networks.task import Sample, Task, float_model
+from tools.benchmarks.real.session_settings import settings_for
 
 __all__ = ["FloatAnswers", "answerer", "chosen", "float_answers"]
 
@@ -83,8 +82,8 @@ def float_answers(task: Task, data: Path, folder: Path, threads: int) -> FloatAn
 def _digest(task: Task, source: Path, data: Path) -> str:
     """Of the network, of how images are prepared, and of the files that hold them."""
     digest = hashlib.sha256(source.read_bytes())
-    for module in (tasks, own_networks):
-        digest.update(Path(str(module.__file__)).read_bytes())
+    for file in sorted(Path(__file__).with_name("networks").glob("*.py")):
+        digest.update(file.read_bytes())
     packs = sorted(file for file in data.rglob("*.zip"))
     digest.update("|".join([onnxruntime.__version__, *(f"{pack} {pack.stat().st_size}" for pack in packs)]).encode())
     return digest.hexdigest()[:16]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import platform
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -24,13 +23,13 @@ from converter.partition.cost_model import predict
 from converter.pipeline import calibrate
 from converter.targets import find_target
 from converter.verify.coverage_by_profile import coverage_of
-from models.evaluate import exact_setting
 from tools.benchmarks.real.file_costs import file_cost
 from tools.benchmarks.real.other_tools import ELSEWHERE, PEERS
 from tools.benchmarks.real.rows import Row
+from tools.benchmarks.real.session_settings import settings_for
 from tools.processes import Ended, run_limited
 
-__all__ = ["Workshop", "converted", "key_of", "settings_for", "stem_of"]
+__all__ = ["Workshop", "converted", "key_of", "stem_of"]
 
 _ROOT = Path(__file__).parents[3]
 _FEW = 2
@@ -113,14 +112,6 @@ def key_of(shop: Workshop, row: Row, source: Path, array: npt.NDArray[Any]) -> s
 def _sources(places: Iterable[Path]) -> list[Path]:
     found = (file for place in places for file in ([place] if place.is_file() else place.rglob("*")))
     return sorted(file for file in found if file.suffix in (".py", ".toml") and not file.name.endswith("_test.py"))
-
-
-def settings_for(model: onnx.ModelProto) -> dict[str, str]:
-    """Session settings under which this machine computes what the file says, exactly: other processors may saturate or round otherwise."""
-    if platform.machine() not in ("x86_64", "AMD64"):
-        return {}
-    quantized = any(node.op_type == "QuantizeLinear" for node in model.graph.node)
-    return {exact_setting(model): "1"} if quantized else {}
 
 
 def _npz(name: str, array: npt.NDArray[Any]) -> bytes:

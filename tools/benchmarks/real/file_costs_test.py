@@ -15,8 +15,8 @@ from converter.targets import find_target
 from converter.targets.costs import price
 from converter.testing.models import hybrid_model
 from tools.benchmarks.compare.peers import ort_static
-from tools.benchmarks.real.converted import settings_for
 from tools.benchmarks.real.file_costs import file_cost
+from tools.benchmarks.real.session_settings import settings_for
 
 TARGET = find_target("arm64")
 SIDE, IN, OUT = 8, 4, 16

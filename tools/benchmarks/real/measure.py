@@ -14,9 +14,9 @@ from converter.errors import ConverterError
 from runtime_tests.emulation.count import count
 from tools.benchmarks.real.answers import answerer, chosen, float_answers
 from tools.benchmarks.real.converted import Workshop, converted
+from tools.benchmarks.real.networks.scores import decibels, error_of_difference
+from tools.benchmarks.real.networks.task import Task, float_model
 from tools.benchmarks.real.rows import FLOAT, Row, as_text
-from tools.benchmarks.real.scores import decibels, error_of_difference
-from tools.benchmarks.real.task import Task, float_model
 from tools.benchmarks.real.tasks import TASKS
 
 __all__ = ["Run", "measure_row"]

@@ -2,58 +2,31 @@
 
 from __future__ import annotations
 
-import io
 import os
-import zipfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 import pytest
-from onnx import TensorProto, helper, numpy_helper
-from PIL import Image
 
 from tools.benchmarks.real import __main__ as command
-from tools.benchmarks.real import answers, converted, measure, tasks
+from tools.benchmarks.real import answers, converted, measure
 from tools.benchmarks.real.answers import chosen
 from tools.benchmarks.real.converted import Workshop
+from tools.benchmarks.real.networks import published
+from tools.benchmarks.real.networks.published import PUBLISHED
 from tools.benchmarks.real.rows import Row, markdown
-from tools.benchmarks.real.tasks import PUBLISHED, TASKS
+from tools.benchmarks.real.tasks import TASKS
+from tools.benchmarks.real.testing.red_classes import red_classes
 from tools.benchmarks.table_file import read_rows
 
 _DATA = os.environ.get(command.DATA_VARIABLE, "")
 
 
-def _pack(path: Path, pictures: dict[str, Any]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with zipfile.ZipFile(path, "w") as pack:
-        for name, array in pictures.items():
-            stream = io.BytesIO()
-            Image.fromarray(array).save(stream, "JPEG" if name.endswith(".jpg") else "PPM")
-            pack.writestr(name, stream.getvalue())
-
-
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
-    """A folder in which the brightness of red tells the class, and a network that sees it."""
-    generator = np.random.default_rng(0)
-    pictures = {f"{i % 2:04d}_n{i:02d}.jpg": np.clip(generator.normal(60 + 120 * (i % 2), 20, (240, 260, 3)), 0, 255) for i in range(16)}
-    small = {name: array.astype(np.uint8) for name, array in pictures.items()}
-    _pack(tmp_path / "imagenet_sample.zip", small)
-    _pack(tmp_path / "real/cls_calib.zip", dict(list(small.items())[:4]))
-    weight = numpy_helper.from_array(np.array([[[[-1.0]], [[0.0]], [[0.0]]], [[[1.0]], [[0.0]], [[0.0]]]], np.float32), "w")
-    bias = numpy_helper.from_array(np.array([0.45, -0.45], np.float32), "b")
-    nodes = [
-        helper.make_node("Conv", ["images", "w", "b"], ["y"]),
-        helper.make_node("GlobalAveragePool", ["y"], ["p"]),
-        helper.make_node("Flatten", ["p"], ["logits"]),
-    ]
-    values = [helper.make_tensor_value_info(n, TensorProto.FLOAT, s) for n, s in (("images", [1, 3, 224, 224]), ("logits", [1, 2]))]
-    graph = helper.make_graph(nodes, "g", values[:1], values[1:], [weight, bias])
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), tmp_path / TASKS["classifier"].model)
-    return tmp_path
+    return red_classes(tmp_path)
 
 
 def _arguments(data: Path, out: Path, *more: str) -> list[str]:
@@ -167,8 +140,8 @@ def test_another_choice_of_calibration_images_leaves_the_judged_ones(data: Path)
 
 def test_lanes_of_float_have_to_stay_lanes() -> None:
     wanted, got = [np.array([0.99, 0.51, 0.2, 0.1])], [np.array([0.6, 0.4, 0.7, 0.3])]
-    assert tasks._same_lanes(got, wanted) == {"agreement": 50.0, "all queries": 50.0, "lanes a picture": 2.0}
-    assert tasks._same_lanes([np.array([0.6])], [np.array([0.4])])["agreement"] == 100.0  # there is none to be lost
+    assert published._same_lanes(got, wanted) == {"agreement": 50.0, "all queries": 50.0, "lanes a picture": 2.0}
+    assert published._same_lanes([np.array([0.6])], [np.array([0.4])])["agreement"] == 100.0  # there is none to be lost
 
 
 def test_the_table_says_what_a_reader_has_to_know() -> None:

@@ -6,7 +6,8 @@ import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from tools.benchmarks.real.tasks import PUBLISHED, TASKS
+from tools.benchmarks.real.networks.published import PUBLISHED
+from tools.benchmarks.real.tasks import TASKS
 
 __all__ = ["FLOAT", "Row", "markdown"]
 

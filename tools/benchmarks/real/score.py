@@ -11,7 +11,7 @@ from pathlib import Path
 from converter.cli.command import Parser, exit_code, print_line
 from converter.load.files import check_input
 from tools.benchmarks.real.answers import answerer, chosen
-from tools.benchmarks.real.task import Task
+from tools.benchmarks.real.networks.task import Task
 from tools.benchmarks.real.tasks import TASKS
 
 __all__ = ["main", "score"]

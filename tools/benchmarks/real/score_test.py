@@ -11,8 +11,8 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
+from tools.benchmarks.real.networks.published import PUBLISHED
 from tools.benchmarks.real.score import main
-from tools.benchmarks.real.tasks import TASKS
 
 
 @pytest.fixture
@@ -32,19 +32,19 @@ def data(tmp_path: Path) -> Path:
     ]
     values = [helper.make_tensor_value_info(n, TensorProto.FLOAT, s) for n, s in (("images", [1, 3, 224, 224]), ("logits", [1, 2]))]
     graph = helper.make_graph(nodes, "g", values[:1], values[1:], [weight])
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), tmp_path / TASKS["classifier"].model)
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), tmp_path / PUBLISHED["classifier"].model)
     return tmp_path
 
 
 def test_it_prints_one_number_and_nothing_else(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["classifier", "--data", str(data), str(data / TASKS["classifier"].model)]) == 0
+    assert main(["classifier", "--data", str(data), str(data / PUBLISHED["classifier"].model)]) == 0
     assert float(capsys.readouterr().out) == pytest.approx(100.0 * 5 / 7, abs=1e-5)
-    assert main(["classifier", "--data", str(data), "--part", "odd", str(data / TASKS["classifier"].model)]) == 0
+    assert main(["classifier", "--data", str(data), "--part", "odd", str(data / PUBLISHED["classifier"].model)]) == 0
     assert float(capsys.readouterr().out) == pytest.approx(100.0 * 2 / 3, abs=1e-5)
 
 
 def test_what_it_refuses(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["lanes", "--data", str(data), "a.onnx"]) == 2
     assert main(["classifier", "--data", str(data), str(data / "absent.onnx")]) == 3
-    assert main(["classifier", "--data", str(data), "--figure", "mAP", str(data / TASKS["classifier"].model)]) == 2
+    assert main(["classifier", "--data", str(data), "--figure", "mAP", str(data / PUBLISHED["classifier"].model)]) == 2
     assert capsys.readouterr().out == ""

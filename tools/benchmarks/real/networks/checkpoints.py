@@ -1,4 +1,4 @@
-"""Networks that come with this project: the recogniser of the demo, and the checkpoints of the five families."""
+"""The checkpoints of the five families, which come with this project."""
 
 from __future__ import annotations
 
@@ -11,61 +11,14 @@ import numpy as np
 import numpy.typing as npt
 
 from converter.calibration.preprocess import apply_preprocess, parse_preprocess
-from converter.errors import UsageError
 from models.export import Network, build
 from models.images import LabelledImages, find_images, labelled_images
 from tools.benchmarks.compare.sources import CHECKPOINTS, checkpoint_names, prepare_model
-from tools.benchmarks.real.task import Outputs, Sample, Task, drawn
-from tools.demo.__main__ import pixels
-from tools.demo.recogniser import MEMBER, alphabet, character_accuracy, exact_lines, greedy_decode
-from tools.demo.text_lines import render_lines
+from tools.benchmarks.real.networks.task import Sample, Task, drawn
 
-__all__ = ["checkpoint_tasks", "recogniser_task"]
+__all__ = ["checkpoint_tasks"]
 
-_ROOT = Path(__file__).parents[3]
 _CALIBRATING = 40
-_LINES, _TEST_SEED, _CALIBRATION_SEED = 300, 1, 1000
-"""Those of the demo."""
-
-
-def recogniser_task() -> Task:
-    """Rendered lines of text, and what is read of them."""
-    return Task(
-        "recogniser",
-        Path(MEMBER).name,
-        "x",
-        "lines that are read right, %",
-        "",
-        _lines,
-        lambda _, choice: (np.stack([pixels(line) for line in render_lines(_CALIBRATING, _CALIBRATION_SEED + choice)]), frozenset()),
-        _text,
-        _read_right,
-        lambda _: _recogniser(),
-    )
-
-
-def _recogniser() -> Path:
-    path = _ROOT / "build/demo" / Path(MEMBER).name
-    if not path.is_file():
-        raise UsageError("the recogniser is not there", where=path.name, hint="run make demo, which fetches it")
-    return path
-
-
-def _lines(_: Path, __: frozenset[str]) -> Iterator[Sample]:
-    characters = alphabet(_recogniser())
-    for number, line in enumerate(render_lines(_LINES, _TEST_SEED)):
-        yield Sample(f"{number:03}", pixels(line), (line.text, characters), f"{number:03}")
-
-
-def _text(outputs: Outputs, truth: tuple[str, Sequence[str]]) -> str:
-    (probabilities,) = outputs.values()
-    (text,) = greedy_decode(probabilities, truth[1])
-    return text
-
-
-def _read_right(answers: Sequence[str], truths: Sequence[tuple[str, Sequence[str]]]) -> dict[str, float]:
-    texts = [text for text, _ in truths]
-    return {"exact lines": exact_lines(texts, answers), "characters": character_accuracy(texts, answers)}
 
 
 def checkpoint_tasks() -> list[Task]:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tools.benchmarks.real.scores import Detections, overlap_of, true_detections
+from tools.benchmarks.real.networks.scores import Detections, overlap_of, true_detections
 
 __all__ = ["judged_picture", "without_doubles"]
 

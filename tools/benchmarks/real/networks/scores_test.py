@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tools.benchmarks.real.detection import judged_picture, without_doubles
-from tools.benchmarks.real.scores import (
+from tools.benchmarks.real.networks.detection import judged_picture, without_doubles
+from tools.benchmarks.real.networks.scores import (
     Detections,
     decibels,
     error_of_difference,

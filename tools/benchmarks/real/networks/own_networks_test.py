@@ -14,11 +14,13 @@ from PIL import Image
 from converter.errors import UsageError
 from models.evaluate import main as evaluate
 from tools.benchmarks.compare.sources import checkpoint_names
-from tools.benchmarks.real import measure, own_networks
+from tools.benchmarks.real import measure
 from tools.benchmarks.real.converted import Workshop
-from tools.benchmarks.real.own_networks import recogniser_task
+from tools.benchmarks.real.networks import recogniser
+from tools.benchmarks.real.networks.published import PUBLISHED
+from tools.benchmarks.real.networks.recogniser import recogniser_task
 from tools.benchmarks.real.rows import Row
-from tools.benchmarks.real.tasks import PUBLISHED, TASKS
+from tools.benchmarks.real.tasks import TASKS
 
 NAME = "mobilevit_xxs"
 
@@ -56,13 +58,12 @@ def test_choices_of_calibration_pictures_differ(data: Path) -> None:
     assert np.array_equal(first, again) and not np.array_equal(first, other)
 
 
-def test_lines_are_read_by_the_best_class_of_each_column(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_lines_are_read_by_the_best_class_of_each_column(tmp_path: Path) -> None:
     model = onnx.helper.make_model(onnx.helper.make_graph([], "g", [], []))
     onnx.helper.set_model_props(model, {"character": "a\nb"})
     path = tmp_path / "recogniser.onnx"
     onnx.save(model, path)
-    monkeypatch.setattr(own_networks, "_recogniser", lambda: path)
-    task = recogniser_task()
+    task = recogniser_task(lambda: path)
     sample = next(iter(task.samples(tmp_path, frozenset())))
     probabilities = np.eye(4, dtype=np.float32)[[[1, 0, 1, 2]]]  # a, blank, a, b
     assert sample.value.shape == (3, 48, 320) and task.reduced({"y": probabilities}, sample.truth) == "aab"
@@ -71,6 +72,6 @@ def test_lines_are_read_by_the_best_class_of_each_column(monkeypatch: pytest.Mon
 
 
 def test_a_recogniser_that_was_not_fetched_is_asked_for(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(own_networks, "_ROOT", tmp_path)
+    monkeypatch.setattr(recogniser, "_ROOT", tmp_path)
     with pytest.raises(UsageError, match="make demo"):
         next(iter(recogniser_task().samples(tmp_path, frozenset())))

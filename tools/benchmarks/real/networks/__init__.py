@@ -1,0 +1,1 @@
+"""Really trained networks: what they read, and how their answers are judged."""
