@@ -181,7 +181,7 @@ def _unfolded(node: ir.Node, macs: int, written: Sequence[Sequence[int]], weight
         "column": column,
         "group": groups if groups > 1 else 0.0,
         "narrow_column": column if weight[1] < _WIDE else 0.0,
-        "odd_column": column if weight[1] % _WORD else 0.0,
+        "odd_row": column / (weight[1] * weight[-1]) if weight[1] % _WORD else 0.0,
         "uneven8": size if channels % 8 else 0.0,
         "uneven16": size if channels % 16 else 0.0,
     }

@@ -18,7 +18,7 @@ FEATURES: Mapping[str, str] = MappingProxyType(
         "mac": "multiply-accumulates",
         "column": "elements of the matrix to which a convolution unfolds its input; none for 1x1 without stride",
         "narrow_column": "the same where fewer than 64 channels enter",
-        "odd_column": "the same where the channels that enter are no multiple of 4",
+        "odd_row": "rows of kernels that are copied for that, one for each place, where the channels that enter are no multiple of 4",
         "group": "groups of a convolution that has more than one; what an InstanceNormalization takes mean and variance of",
         "uneven8": "elements written by a convolution of which a group's outputs are not a multiple of 8 channels",
         "uneven16": "the same with 16",

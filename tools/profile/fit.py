@@ -14,7 +14,7 @@ from tools.profile.samples import Sample
 
 __all__ = ["Fit", "fit", "fit_all", "terms_of"]
 
-_LAYER = ("node", "element", "input", "mac", "column", "narrow_column", "odd_column")
+_LAYER = ("node", "element", "input", "mac", "column", "narrow_column", "odd_row")
 _TERMS: Mapping[str, tuple[str, ...]] = {
     "Conv": _LAYER,
     "PointwiseConv": ("node", "element", "input", "mac", "column"),
