@@ -34,6 +34,7 @@ def conv(channels: int, outputs: int, *, size: int, group: int = 1, stride: int 
     [
         ("Conv", conv(16, 32, size=3), {"mac": 64 * 32 * 144, "column": 64 * 144, "narrow_column": 64 * 144, "element": 64 * 32}),
         ("Conv", conv(64, 32, size=3, stride=2), {"mac": 16 * 32 * 576, "column": 16 * 576, "input": 64 * 64}),
+        ("Conv", conv(3, 16, size=7), {"mac": 64 * 16 * 147, "column": 64 * 147, "narrow_column": 64 * 147, "odd_row": 64 * 7}),
         ("PointwiseConv", conv(16, 36, size=1), {"mac": 64 * 36 * 16, "uneven8": 64 * 36, "uneven16": 64 * 36}),
         ("DepthwiseConv", conv(24, 24, size=3, group=24), {"mac": 64 * 24 * 9, "column": 64 * 24 * 9, "group": 24, "uneven16": 64 * 24}),
         ("GroupedConv", conv(32, 32, size=3, group=2), {"mac": 64 * 32 * 144, "column": 64 * 288, "group": 2}),
@@ -44,7 +45,7 @@ def test_convolutions_by_hand(kind: str, model: ir.Model, wanted: dict[str, floa
     found = features(node, shapes)
     assert kind_of(node) == kind
     assert {feature: found.get(feature) for feature in wanted} == wanted
-    present = {"node", "element", "input", "row", "mac"} | {f for f in found if f in wanted or f.endswith(("column", "8", "16"))}
+    present = {"node", "element", "input", "row", "mac"} | {f for f in found if f in wanted or f.endswith(("column", "odd_row", "8", "16"))}
     assert set(found) == present <= set(FEATURES)
     if kind == "PointwiseConv":
         assert "column" not in found
