@@ -29,7 +29,7 @@ from converter.quantization.parameters import QuantParams
 if TYPE_CHECKING:
     from converter.emit.builder import Writer
 
-__all__ = ["emit_columns", "emit_rows", "grid_and_bias", "takes_columns", "written_shape"]
+__all__ = ["CHANNELS_FIRST", "CHANNELS_LAST", "emit_columns", "emit_rows", "grid_and_bias", "takes_columns", "written_shape"]
 
 _TOGETHER = 4
 """Columns that become one."""
@@ -38,8 +38,8 @@ _STRIDE = 2
 _FEW = 4
 """Channels of an image at most: with more, the zeros in the kernel cost more than a wider image saves."""
 
-_FIRST, _LAST = [0, 3, 1, 2], [0, 2, 3, 1]
-"""Channels first, and last again."""
+CHANNELS_FIRST, CHANNELS_LAST = (0, 3, 1, 2), (0, 2, 3, 1)
+"""How a Transpose brings channels first, and last again."""
 
 
 def written_shape(node: ir.Node) -> list[int]:
@@ -87,10 +87,10 @@ def emit_rows(writer: Writer, node: ir.Node, op: OpPlan) -> None:
     kernel = weight_codes(op, 1, matrix, weights)
     kernel = (kernel if weights.axis == 0 else kernel.T)[:, :, None, None]
     image = new.reshape(writer.codes[x].value, [1, -1, 1, kernel.shape[1]], f"{name}_to_image")
-    image = new.transpose(image, _FIRST, f"{name}_channels_first")
+    image = new.transpose(image, CHANNELS_FIRST, f"{name}_channels_first")
 
     def to_rows(value: ir.Value) -> ir.Value:
-        return new.reshape(new.transpose(value, _LAST, f"{name}_channels_last"), written_shape(node), f"{name}_to_rows")
+        return new.reshape(new.transpose(value, CHANNELS_LAST, f"{name}_channels_last"), written_shape(node), f"{name}_to_rows")
 
     bias = None if codes is None else (codes, scale)
     _convolve(writer, node, op, image, (kernel, replace(weights, axis=0)), bias, {"kernel_shape": [1, 1]}, to_rows)
@@ -104,15 +104,15 @@ def emit_columns(writer: Writer, node: ir.Node, op: OpPlan) -> None:
     results = _TOGETHER // _STRIDE
     batch, channels, height, width = (side if isinstance(side, int) else -1 for side in x.shape)
     # named like the changes of layout that the runtime puts in, for which a chain of layers pays nothing
-    image = new.transpose(writer.codes[x].value, _LAST, f"Transpose_{name}_to_image")
+    image = new.transpose(writer.codes[x].value, CHANNELS_LAST, f"Transpose_{name}_to_image")
     image = new.reshape(image, [batch, height, width // _TOGETHER, _TOGETHER * channels], f"{name}_together")
-    image = new.transpose(image, _FIRST, f"{name}_channels_first")
+    image = new.transpose(image, CHANNELS_FIRST, f"{name}_channels_first")
     sides = written_shape(node)
 
     def apart(value: ir.Value) -> ir.Value:
-        value = new.transpose(value, _LAST, f"{name}_channels_last")
+        value = new.transpose(value, CHANNELS_LAST, f"{name}_channels_last")
         value = new.reshape(value, [sides[0], *sides[2:], sides[1]], f"{name}_apart")
-        return new.transpose(value, _FIRST, f"Transpose_{name}_from_image")
+        return new.transpose(value, CHANNELS_FIRST, f"Transpose_{name}_from_image")
 
     kernel = _spread(weight_codes(op, 1, weight, weights))
     grid = replace(weights, scale=weights.scale * results, zero_point=weights.zero_point * results)

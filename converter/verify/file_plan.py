@@ -15,6 +15,7 @@ import onnx
 import onnx_ir as ir
 
 from converter.forms.clamp import ABSORBED_CLAMP, CLIP
+from converter.forms.convolved import CHANNELS_FIRST, CHANNELS_LAST
 from converter.forms.elementwise import ELEMENTWISE
 from converter.forms.layer import LINEAR_CONVOLUTION
 from converter.forms.registry import FORMS
@@ -40,9 +41,6 @@ _CODES = ("int8", "uint8")
 
 _WRITES_FLOAT = ("Gemm", "MatMul")
 """Operators whose integer kernels can write float numbers."""
-
-_TO_IMAGE, _TO_ROWS = [0, 3, 1, 2], [0, 2, 3, 1]
-"""What a layer as a convolution of another image has around it, see :mod:`converter.forms.convolved`."""
 
 _SOME = QuantParams((1.0,), (0,))
 """Stands for any scale and zero point; costs do not depend on them."""
@@ -181,8 +179,8 @@ def _convolved(model: ir.Model, on_codes: Collection[str]) -> dict[str, str]:
         behind = _chain(sole_consumer(node.outputs[0]), *types, forward=True)
         around = [*before, *behind]
         if len(around) == 2 * len(types) and all(str(each.name) in on_codes for each in around):
-            perms = [list(attributes(each).get("perm", ())) for each in (before[0], behind[0])]
-            if perms == [_TO_IMAGE, _TO_ROWS]:
+            perms = [tuple(attributes(each).get("perm", ())) for each in (before[0], behind[0])]
+            if perms == [CHANNELS_FIRST, CHANNELS_LAST]:
                 free = around if rows else [each for each in around if each is not before[-1]]  # the image is brought in order once
                 found |= dict.fromkeys((str(each.name) for each in free), RESCALE.name)
                 found |= {str(node.name): LINEAR_CONVOLUTION.name} if rows else {}

@@ -15,6 +15,7 @@ import onnx_ir as ir
 import onnxruntime
 
 from converter.errors import ModelError
+from converter.forms.convolved import CHANNELS_FIRST, CHANNELS_LAST
 from converter.graph.queries import attributes, constant
 from converter.runtime.session import Feed, open_session
 from converter.targets import Target
@@ -106,11 +107,11 @@ def changes_layout(node: ir.Node) -> bool:
     The runtime takes these out when it gives convolutions channels last, which it does behind the graph that is looked at here.
     """
     perm = tuple(attributes(node).get("perm", ())) if node.op_type == "Transpose" else ()
-    if perm == _FIRST:
+    if perm == CHANNELS_FIRST:
         source = node.inputs[0]
         return _all_read_by(node, "QLinearConv") or _maker(source, "Reshape", "Transpose", "QLinearConv")
-    onward = [reader for use in node.outputs[0].uses() if (reader := use.node).op_type == "Reshape"] if perm == _LAST else []
-    return perm == _LAST and (_maker(node.inputs[0], "QLinearConv") or any(map(_leads_to_convolution, onward)))
+    onward = [reader for use in node.outputs[0].uses() if (reader := use.node).op_type == "Reshape"] if perm == CHANNELS_LAST else []
+    return perm == CHANNELS_LAST and (_maker(node.inputs[0], "QLinearConv") or any(map(_leads_to_convolution, onward)))
 
 
 def _leads_to_convolution(reshape: ir.Node) -> bool:
@@ -177,9 +178,6 @@ def _stored(value: ir.Value | None) -> ir.Value | None:
         return value
     return maker.inputs[0]
 
-
-_FIRST, _LAST = (0, 3, 1, 2), (0, 2, 3, 1)
-"""Channels first, and last."""
 
 _TWO = ("Add", "Conv", "Gemm", "MatMul", "Mul")
 """Operators of two operands."""
