@@ -52,7 +52,7 @@ def _clip(writer: Writer, node: ir.Node, op: OpPlan) -> None:
     writer.clip_codes(output, x, limits)
 
 
-ABSORBED_CLAMP = Form("absorbed", _absorb, reads_codes=False)
+ABSORBED_CLAMP = Form("absorbed", _absorb, reads_codes=False, needs=(0,))
 """The grid of the output does the clamping."""
 
 CLIP = Form("clip", _clip, passes_codes=True, cost=cost_as(PIECEWISE_LINEAR_KIND))

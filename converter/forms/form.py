@@ -151,6 +151,7 @@ class Form:
         check: refuses the numbers that a plan has for it; by default there must be none.
         passes_codes: its output holds the codes of its one computed input; with others, see :func:`converter.forms.movement.passed_input`.
         reads_codes: it reads the codes of its inputs; not so where it is the end of a group, whose inside has none.
+        needs: indices of inputs whose producers must run in integer where it does.
         cost: of a node in this form, in the target's unit; infinite if the target has none.
     """
 
@@ -160,4 +161,5 @@ class Form:
     check: Callable[[Check, ir.Node, OpPlan], None] = _no_gate
     passes_codes: bool = False
     reads_codes: bool = True
+    needs: tuple[int, ...] = ()
     cost: Callable[[ir.Node, Shapes, Target], float] = _kind_cost

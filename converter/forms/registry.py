@@ -11,6 +11,7 @@ import onnx_ir as ir
 
 from converter.forms.clamp import ABSORBED_CLAMP, CLIP, offer_clamp
 from converter.forms.elementwise import ELEMENTWISE, offer_binary, offer_global_average, offer_unary
+from converter.forms.exponential import DIFFERENCE, EXPONENTIAL, ROW_MAXIMUM, offer_row
 from converter.forms.form import Context, Earlier, Form, Rule, SupportedForm, UnsupportedForm
 from converter.forms.gelu import GELU, offer_gelu
 from converter.forms.hard_swish import HARD_SWISH, offer_hard_swish
@@ -44,6 +45,9 @@ FORMS: Mapping[str, Form] = {
         PIECEWISE_LINEAR,
         REQUANTIZE,
         PIXELS,
+        ROW_MAXIMUM,
+        DIFFERENCE,
+        EXPONENTIAL,
     )
 }
 
@@ -82,6 +86,9 @@ RULES: Mapping[str, Rule] = {
     "Pad": offer_pad,
     "Relu": offer_clamp,
     "Clip": offer_clamp,
+    "ReduceMax": offer_row(ROW_MAXIMUM.name),
+    "Sub": offer_row(DIFFERENCE.name),
+    "Exp": offer_row(EXPONENTIAL.name),
     **dict.fromkeys(MOVING, offer_movement),
     **dict.fromkeys(SLOW, _slow),
 }

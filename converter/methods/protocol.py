@@ -33,6 +33,7 @@ class Method:
         refine: better constants, once it is known which operators run in integer.
         needs_context: whether it looks at layers and blocks, and needs an analysis context of the network.
         keeps_normalizations: whether it changes factors and offsets of layer normalizations itself, so that they have to stay.
+        keeps_softmaxes: whether it has quantizers of its own behind a softmax, which therefore has to stay.
         shares: of the time, by name of its parts in their order, for whoever waits; empty if it has no parts.
     """
 
@@ -42,4 +43,5 @@ class Method:
     refine: Callable[[Problem, Plan], Plan] | None = None
     needs_context: bool = False
     keeps_normalizations: bool = False
+    keeps_softmaxes: bool = False
     shares: Mapping[str, float] = field(default_factory=dict)

@@ -4,7 +4,7 @@ The narrow tensors are those of Q-HyViT (arXiv 2303.12557, section 3), which qua
 weighted layer and each attention product: what enters a Conv, a Gemm, a MatMul with constant weights or a product of two
 computed tensors. Averages, which are written as convolutions, are no such layers. A tensor that only enters other integer
 operators, or only leaves an integer operator for a float one, keeps 8 bits, as its container has them anyway and no product is
-made of it.
+made of it. Of what differences are taken, 7 bits are used at most: the differences have one more.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from collections.abc import Mapping
 
 import onnx_ir as ir
 
+from converter.forms.exponential import SCORE_BITS
 from converter.forms.form import SupportedForm, UnsupportedForm
 from converter.forms.movement import passed_input
 from converter.forms.registry import PASSING
@@ -42,6 +43,7 @@ def tensor_bits(model: ir.Model, offers: Mapping[str, SupportedForm | Unsupporte
     """
     owner: dict[ir.Value, ir.Value] = {value: value for value in model.graph.inputs if is_float(value)}
     narrow: set[ir.Value] = set()
+    scores: set[ir.Value] = set()
     for node in model.graph:
         entry = offers.get(str(node.name))
         form = entry.form if isinstance(entry, SupportedForm) else None
@@ -53,7 +55,13 @@ def tensor_bits(model: ir.Model, offers: Mapping[str, SupportedForm | Unsupporte
             narrow.update(sources)
         elif form == "requantize":
             narrow.update(made)
-    return {str(value.name): activation_bits if source in narrow else CONTAINER_BITS for value, source in owner.items()}
+        elif form == "difference":
+            scores.add(owner[passed_input(node)])
+
+    def bits(source: ir.Value) -> int:
+        return min(activation_bits if source in narrow else CONTAINER_BITS, SCORE_BITS if source in scores else CONTAINER_BITS)
+
+    return {str(value.name): bits(source) for value, source in owner.items()}
 
 
 def width_counts(plan: Plan) -> tuple[dict[int, int], dict[int, int]]:

@@ -31,7 +31,7 @@ import onnx_ir as ir
 
 from converter.calibration.observer import CalibrationStatistics
 from converter.forms.form import SupportedForm, UnsupportedForm
-from converter.forms.registry import PASSING
+from converter.forms.registry import FORMS, PASSING
 from converter.graph.queries import constant, consumers, is_float, is_graph_output, relabel_offset, sole_consumer
 from converter.partition.max_flow import minimum_cut
 from converter.targets import Target
@@ -106,10 +106,12 @@ def cut_graph(
             _price_rounding(network, value, offers, rounding_cost)
     for node in model.graph:
         entry = offers.get(str(node.name))
-        x = node.inputs[0] if node.inputs else None
-        producer = x.producer() if x is not None else None
-        if producer is not None and isinstance(entry, SupportedForm) and (entry.form == "absorbed" or _moves_zero(node, entry)):
-            network[("op", str(node.name)), ("op", str(producer.name))] = math.inf
+        if isinstance(entry, SupportedForm):
+            for index in (0,) if _moves_zero(node, entry) else FORMS[entry.form].needs:
+                x = node.inputs[index]
+                producer = None if x is None else x.producer()
+                if producer is not None:
+                    network[("op", str(node.name)), ("op", str(producer.name))] = math.inf
     return network
 
 
@@ -188,6 +190,8 @@ def _price_rounding(
     entry = offers.get(str(producer.name)) if producer is not None else None
     behind = offers.get(str(follower.name)) if follower is not None else None
     if isinstance(behind, SupportedForm) and behind.form == "absorbed":
+        return
+    if isinstance(entry, SupportedForm) and entry.form == "difference":  # of numbers on a grid, on which it lies, too
         return
     copies = [node for node, _ in consumers(value) if _is_copy(node, offers)]
     name = str(value.name)

@@ -8,6 +8,7 @@ from typing import Literal
 
 import onnx_ir as ir
 
+from converter.forms.exponential import difference_params, exponential_params
 from converter.forms.form import SupportedForm, UnsupportedForm
 from converter.forms.movement import passed_input
 from converter.forms.registry import PASSING
@@ -116,6 +117,13 @@ def _prescribed(
         return TensorPlan("shared", grid, source) if renamed is None else TensorPlan("derived", renamed, source)
     if form == "pixels":
         return TensorPlan("fixed", pixel_params(choice.tensors[name].signed))
+    if form == "difference":
+        source = str(producer.inputs[0].name) if producer.inputs[0] is not None else ""
+        scores = tensors[source].params
+        assert scores is not None
+        return TensorPlan("derived", difference_params(scores), source)
+    if form == "exponential":
+        return TensorPlan("fixed", exponential_params(choice.tensors[name]))
     if producer.op_type == "Sigmoid":
         grid = tensors[str(producer.inputs[0].name)].params if form == "piecewise_linear" and producer.inputs[0] is not None else None
         return TensorPlan(

@@ -19,9 +19,11 @@ METHODS: dict[str, Method] = {
     "percentile": Method(percentile.choose),
     "mse": Method(mse.choose),
     "easyquant": Method(easyquant.choose, needs_context=True),
-    "fq-vit": Method(fq_vit.choose, (fq_vit.quantizers,), needs_context=True, keeps_normalizations=True),
-    "ptq4vit": Method(ptq4vit.choose, (ptq4vit.quantizers,), needs_context=True),
-    "repq-vit": Method(repq_vit.choose, (repq_vit.equalization, repq_vit.quantizers), needs_context=True, keeps_normalizations=True),
+    "fq-vit": Method(fq_vit.choose, (fq_vit.quantizers,), needs_context=True, keeps_normalizations=True, keeps_softmaxes=True),
+    "ptq4vit": Method(ptq4vit.choose, (ptq4vit.quantizers,), needs_context=True, keeps_softmaxes=True),
+    "repq-vit": Method(
+        repq_vit.choose, (repq_vit.equalization, repq_vit.quantizers), needs_context=True, keeps_normalizations=True, keeps_softmaxes=True
+    ),
     "q-hyvit": Method(
         q_hyvit.choose, (q_hyvit.equalization,), choose_approximations, q_hyvit.refine, needs_context=True, shares=q_hyvit.SHARES
     ),

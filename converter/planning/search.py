@@ -27,6 +27,8 @@ from converter.torch_backend.workers import one_thread_each
 from converter.transforms.normalization.plain import find_plain
 from converter.transforms.normalization.transform import PlainNormalizations
 from converter.transforms.sigmoids.transform import ConstantGates
+from converter.transforms.softmax.late import find_late
+from converter.transforms.softmax.transform import LateSoftmaxes
 from converter.transforms.transform import GraphFacts, Transform
 
 __all__ = ["Look", "Searched", "find_losses", "search"]
@@ -148,6 +150,10 @@ def _searched(
     plain = () if method.keeps_normalizations else find_plain(model, facts(seen), target)
     if plain:
         model, seen = transformed(PlainNormalizations(plain), model, seen)
+    ranges = {name: (stats.minimum, stats.maximum) for name, stats in seen.tensors.items()}
+    late = () if method.keeps_softmaxes else find_late(model, facts(seen), ranges, target)
+    if late:
+        model, seen = transformed(LateSoftmaxes(late), model, seen)
     problem, offers = asked(model, seen)
     for propose in method.transforms:
         transform, first_choice = propose(problem)

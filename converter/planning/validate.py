@@ -9,6 +9,7 @@ from pathlib import Path
 import onnx_ir as ir
 
 from converter.errors import UsageError
+from converter.forms.exponential import difference_params, exponential_params
 from converter.forms.form import CONTAINER_BITS, SupportedForm, UnsupportedForm
 from converter.forms.movement import passed_input
 from converter.forms.registry import FORMS, PASSING, WITH_WEIGHTS
@@ -84,6 +85,9 @@ def _form(node: ir.Node, op: OpPlan) -> str:
         "Concat": "concat",
         "Pad": "pad",
         "DequantizeLinear": "pixels",
+        "ReduceMax": "row_maximum",
+        "Sub": "difference",
+        "Exp": "exponential",
     }
     return alone.get(node.op_type, "movement" if node.op_type in MOVEMENT else "pointwise")
 
@@ -244,6 +248,9 @@ def _check_follows(output: ir.Value, node: ir.Node, op: OpPlan, check: Check) ->
     """
     plan = check.plan
     tensor_plan = plan.tensors[str(output.name)]
+    if op.form in ("difference", "exponential"):
+        _check_prescribed(output, node, op, check)
+        return
     if op.form not in PASSING:
         if tensor_plan.kind == "derived":
             raise check.refuse(f"tensor '{output.name}' cannot be derived: operator '{node.name}' does not multiply by a positive constant")
@@ -260,6 +267,17 @@ def _check_follows(output: ir.Value, node: ir.Node, op: OpPlan, check: Check) ->
         factor, offset = relabel_factor(node), relabel_offset(node)
         changed = f" times {factor:g}" if factor is not None else f" plus {offset}"
         rule = f"must have the grid of '{source}'{changed}" if op.form == "relabel" else f"must share the grid of '{source}'"
+        raise check.refuse(f"tensor '{output.name}' {rule}")
+
+
+def _check_prescribed(output: ir.Value, node: ir.Node, op: OpPlan, check: Check) -> None:
+    """Differences lie on the grid of what they are of, exponentials between 0 and 1."""
+    tensor_plan, (x, *_) = check.plan.tensors[str(output.name)], node.inputs
+    before = None if x is None else check.plan.tensors[str(x.name)].params
+    assert tensor_plan.params is not None and before is not None
+    wanted = difference_params(before) if op.form == "difference" else exponential_params(tensor_plan.params)
+    if tensor_plan.params != wanted or tensor_plan.kind != ("derived" if op.form == "difference" else "fixed"):
+        rule = f"must lie on that of '{x.name}'" if op.form == "difference" and x is not None else "must have a grid from 0 to 1"
         raise check.refuse(f"tensor '{output.name}' {rule}")
 
 

@@ -105,6 +105,8 @@ def quantized_edges_of(model: ir.Model, plan: Plan) -> dict[tuple[str, int], Qua
             if tensor_plan is None or tensor_plan.params is None:
                 continue
             maker = plan.ops.get(str(made[str(value.name)].name)) if str(value.name) in made else None
+            if maker is not None and maker.form == "difference":  # of numbers on a grid, on which it lies, too
+                continue
             coded = maker is not None and maker.writes == "codes"
             absorbed = op is not None and op.runs == "integer" and op.op_type in CLAMPS
             if coded or (op is not None and op.reads_codes and not absorbed):

@@ -15,6 +15,7 @@ from converter.targets.target import Prices, Target
 __all__ = [
     "COLUMN_CONVOLUTION_KIND",
     "COPY_KIND",
+    "LATE_SOFTMAX_KIND",
     "LINEAR_CONVOLUTION_KIND",
     "PIECEWISE_LINEAR_KIND",
     "TRANSPOSE_STEP_KIND",
@@ -41,6 +42,9 @@ PIECEWISE_LINEAR_KIND = "PiecewiseLinear"
 
 COLUMN_CONVOLUTION_KIND = "ColumnConvolution"
 """How targets call a ``Conv`` of an image that is written as one of several columns at once, with all that this takes."""
+
+LATE_SOFTMAX_KIND = "LateSoftmax"
+"""How targets call the exponentials of a softmax's rows on codes, their maximum and their differences from it."""
 
 LINEAR_CONVOLUTION_KIND = "LinearConvolution"
 """How targets call a ``Linear`` that is written as a convolution over a row of places, with all that this takes."""

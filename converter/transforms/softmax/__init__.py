@@ -1,0 +1,1 @@
+"""Softmaxes that are divided behind the product that reads them."""
