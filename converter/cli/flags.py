@@ -48,7 +48,11 @@ _SEE_HELP = "see --help all"
 
 _EMPTY = "the path is empty"
 
-_HINTS = {"number": f"give digits alone, such as 8; {_SEE_HELP}", _EMPTY: "name a file or a folder; in a script, check its variable"}
+_HINTS = {
+    "whole number": f"give digits alone, such as 8; {_SEE_HELP}",
+    "number": f"give digits alone, such as 0.5; {_SEE_HELP}",
+    _EMPTY: "name a file or a folder; in a script, check its variable",
+}
 """What to do, by how a complaint ends."""
 
 _PICTURES = frozenset([".bmp", ".jpeg", ".jpg", ".png", ".webp"])

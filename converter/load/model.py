@@ -218,7 +218,9 @@ def _not_onnx(path: Path, data: bytes) -> ModelError:
         if data.lstrip()[: len(begin)].lower() == begin:
             return ModelError(f"the file is {what}, not a model in ONNX", where=str(path), hint=hint)
     if path.suffix.lower() in _OTHER_FORMATS:
-        return ModelError(f"the file is a {path.suffix} file, not a model in ONNX", where=str(path), hint=_OTHER_FORMATS[path.suffix.lower()])
+        return ModelError(
+            f"the file is a {path.suffix} file, not a model in ONNX", where=str(path), hint=_OTHER_FORMATS[path.suffix.lower()]
+        )
     return ModelError("the file is not ONNX, or is truncated", where=str(path), hint="export or download the model again")
 
 

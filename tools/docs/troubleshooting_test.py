@@ -27,6 +27,7 @@ from converter.cli.main import main
 from converter.doctor.machine import Machine
 from converter.load.metadata import PREPROCESS
 from converter.runtime.latency import latency_ratio
+from converter.testing.command import QUICK
 from converter.testing.models import hybrid_model
 from tools.docs.pages import ROOT, commands, fences
 
@@ -136,7 +137,7 @@ def run_command(command: str, capsys: pytest.CaptureFixture[str]) -> tuple[int, 
     assert program == "bridgequant"
     converts = words[0].endswith(".onnx")
     capsys.readouterr()
-    code = main([*words, *(["--samples", "4"] if converts else [])])
+    code = main([*words, *(QUICK if converts else [])])
     told = capsys.readouterr()
     lines = [line for line in told.err.splitlines() if not line.startswith("[")]  # how long stages took
     return code, "\n".join([*lines, told.out])
