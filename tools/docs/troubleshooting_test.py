@@ -99,11 +99,11 @@ def _write_labels(folder: Path) -> None:
     (folder / "labels.csv").write_text("name,label\n")
 
 
-FILES: Mapping[str, Callable[[Path], None]] = {
+FILES: Mapping[str, Callable[[Path], object]] = {
     "model.onnx": _write_model,
     "images": _write_images,
-    "model.pt": lambda path: path.write_bytes(b"PK\x03\x04archive/data.pkl") and None,
-    "cloned.onnx": lambda path: path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:4d7a21\nsize 4812\n") and None,
+    "model.pt": lambda path: path.write_bytes(b"PK\x03\x04archive/data.pkl"),
+    "cloned.onnx": lambda path: path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:4d7a21\nsize 4812\n"),
     "large.onnx": _write_large_model,
     "model_int8.onnx": _write_int8_model,
     "resizable.onnx": functools.partial(_write_model, dynamic_size=True),
