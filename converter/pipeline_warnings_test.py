@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +73,20 @@ def test_data_that_say_nothing_are_used_with_a_warning(tmp_path: Path, method: s
     assert "all 4 calibration samples are equal" in report.warnings[0]
     assert "one colour only" in report.warnings[1]
     assert list(report.warnings[:2]) == told and report.notes == ()
+
+
+def test_the_plan_of_another_file_is_used_with_a_warning(save_hybrid: SaveHybrid, tmp_path: Path) -> None:
+    """Of the network trained again, for instance: it has the same operators, and other numbers."""
+    plan, adopting = tmp_path / "plan.json", options(plan_in=tmp_path / "plan.json")
+    convert(save_hybrid(), None, options(), dry_run=True, plan_out=plan)
+    assert convert(save_hybrid(), None, adopting, dry_run=True, plan_out=tmp_path / "same.json").warnings == ()
+    assert (tmp_path / "same.json").read_text() == plan.read_text()
+    (warning,) = convert(save_hybrid(seed=1), None, adopting, dry_run=True).warnings
+    assert warning.startswith("the plan was made for another model file")
+    record = json.loads(plan.read_text())
+    del record["source"]  # as plans of earlier versions are
+    plan.write_text(json.dumps(record))
+    assert convert(save_hybrid(seed=1), None, adopting, dry_run=True).warnings == ()
 
 
 def test_what_nobody_said_of_images_is_told(tmp_path: Path, write_images: WriteImages) -> None:
