@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +75,21 @@ def test_data_that_say_nothing_are_used_with_a_warning(tmp_path: Path, method: s
     assert list(report.warnings[:2]) == told and report.notes == ()
 
 
-def test_what_was_made_up_beside_images_is_told(tmp_path: Path, write_images: WriteImages) -> None:
+def test_the_plan_of_another_file_is_used_with_a_warning(save_hybrid: SaveHybrid, tmp_path: Path) -> None:
+    """Of the network trained again, for instance: it has the same operators, and other numbers."""
+    plan, adopting = tmp_path / "plan.json", options(plan_in=tmp_path / "plan.json")
+    convert(save_hybrid(), None, options(), dry_run=True, plan_out=plan)
+    assert convert(save_hybrid(), None, adopting, dry_run=True, plan_out=tmp_path / "same.json").warnings == ()
+    assert (tmp_path / "same.json").read_text() == plan.read_text()
+    (warning,) = convert(save_hybrid(seed=1), None, adopting, dry_run=True).warnings
+    assert warning.startswith("the plan was made for another model file")
+    record = json.loads(plan.read_text())
+    del record["source"]  # as plans of earlier versions are
+    plan.write_text(json.dumps(record))
+    assert convert(save_hybrid(seed=1), None, adopting, dry_run=True).warnings == ()
+
+
+def test_what_nobody_said_of_images_is_told(tmp_path: Path, write_images: WriteImages) -> None:
     nodes = [helper.make_node("Relu", ["x"], ["r"]), helper.make_node("Mul", ["r", "factor"], ["y"])]
     shape: list[int | str | None] = [1, 3, 8, 8]
     inputs: Values = [("x", TensorProto.FLOAT, shape), ("factor", TensorProto.FLOAT, [1])]
@@ -82,4 +97,5 @@ def test_what_was_made_up_beside_images_is_told(tmp_path: Path, write_images: Wr
     told: list[str] = []
     given = options(calib=write_images(tmp_path / "images"))
     report = convert(tmp_path / "in.onnx", tmp_path / "out.onnx", given, progress=Progress(note=told.append))
-    assert [note for note in report.notes if "factor = ones" in note] == told
+    assert [any(part in note for note in told) for part in ("scaled to 0..1", "factor = ones")] == [True, True]
+    assert [note for note in report.notes if note in told] == told

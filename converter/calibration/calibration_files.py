@@ -20,6 +20,7 @@ __all__ = ["check_calibration_path", "files_below", "reading", "refuse_bomb"]
 
 
 _LARGE_ENTRY = 1 << 26
+_PATTERN = frozenset("*?[")
 _MOST_UNPACKED = 200
 """Times its size in the zip; deflate reaches a thousand where one byte is repeated."""
 
@@ -51,7 +52,8 @@ def check_calibration_path(path: Path) -> None:
     try:
         mode = path.stat().st_mode
     except (FileNotFoundError, NotADirectoryError):
-        hint = meant_path(path) or "check the spelling"
+        folder = _folder_of_pattern(path)
+        hint = f"give the folder of the pictures: {folder}" if folder else meant_path(path) or "check the spelling"
         raise CalibrationError("there are no calibration data at this path", where=str(path), hint=hint) from None
     except (OSError, ValueError) as error:
         raise CalibrationError("the calibration data cannot be read", where=f"{path}: {error}", hint="check the path") from error
@@ -61,6 +63,13 @@ def check_calibration_path(path: Path) -> None:
         with reading("the .npz file cannot be read", path, hint="check the file"), zipfile.ZipFile(path) as archive:
             for entry in archive.infolist():
                 refuse_bomb(entry, path)
+
+
+def _folder_of_pattern(path: Path) -> Path | None:
+    """The folder in front of a pattern such as images/*.jpg, which no shell has replaced; None if it is no pattern."""
+    patterns = [place for place, part in enumerate(path.parts) if _PATTERN & set(part)]
+    folder = Path(*path.parts[: patterns[0]]) if patterns else None
+    return folder if folder is not None and folder.is_dir() else None
 
 
 def refuse_bomb(entry: zipfile.ZipInfo, path: Path) -> None:

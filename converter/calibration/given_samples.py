@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from converter.calibration.array_files import ArrayStore, StoredArray
-from converter.calibration.input_specs import InputSpec, feed_rows, image_layout
+from converter.calibration.input_specs import InputSpec, channel_axes, feed_rows, image_layout
 from converter.calibration.preprocess import Preprocess, normalised
 from converter.errors import CalibrationError
 from converter.load.model import ValueInfo
@@ -91,7 +91,11 @@ def _rows(value: Any, spec: InputSpec, before: Sequence[Array]) -> Sequence[Arra
     rows = array[np.newaxis] if array.ndim == rank - 1 else array
     fits = rows.ndim == rank and all(size in (None, found) for size, found in zip(spec.shape[1:], rows.shape[1:], strict=True))
     if not fits or not len(rows):
-        raise _refusal(f"a sample of input '{spec.name}' has shape {list(array.shape)}", [spec])
+        what, axes = f"a sample of input '{spec.name}' has shape {list(array.shape)}", channel_axes(array.shape, spec.shape[1:])
+        if axes is not None:
+            hint = f"the channels stand elsewhere: {spec} takes each sample after .transpose{axes}"
+            raise CalibrationError(what, where=GIVEN, hint=hint)
+        raise _refusal(what, [spec])
     if before and (before[0].shape, before[0].dtype) != (rows.shape[1:], rows.dtype):
         found = f"{before[0].dtype}{list(before[0].shape)} and {rows.dtype}{list(rows.shape[1:])}"
         raise _refusal(f"samples of input '{spec.name}' differ: {found}", [spec])

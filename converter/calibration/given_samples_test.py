@@ -124,3 +124,18 @@ def test_what_is_refused_and_what_was_expected(items: Any, inputs: tuple[ValueIn
         load(items, *inputs)
     assert "given calibration data" in str(caught.value) and caught.value.hint
     assert len(str(caught.value).splitlines()) <= 3
+
+
+@pytest.mark.parametrize(
+    ("given", "wanted", "axes"),
+    [
+        ((4, 6, 3), ("n", 3, 4, 6), (2, 0, 1)),
+        ((1, 4, 6, 3), ("n", 3, 4, 6), (0, 3, 1, 2)),
+        ((3, 4, 6), ("n", 4, 6, 3), (1, 2, 0)),
+        ((9, 7, 3), ("n", 3, "h", "w"), (2, 0, 1)),
+    ],
+)
+def test_pictures_whose_channels_stand_elsewhere_are_told_the_transpose(given: Any, wanted: Any, axes: tuple[int, ...]) -> None:
+    with pytest.raises(CalibrationError, match="has shape") as caught:
+        load([np.zeros(given, np.float32)], ValueInfo("x", FLOAT, wanted))
+    assert caught.value.hint.endswith(f"takes each sample after .transpose{axes}")

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["ImageLayout", "InputSpec", "feed_rows", "image_inputs", "image_layout"]
+__all__ = ["ImageLayout", "InputSpec", "channel_axes", "feed_rows", "image_inputs", "image_layout"]
 
 
 @dataclass(frozen=True)
@@ -77,6 +77,23 @@ def image_inputs(inputs: Sequence[InputSpec]) -> dict[str, ImageLayout]:
     """The inputs that take pictures, by name."""
     layouts = {spec.name: image_layout(spec) for spec in inputs}
     return {name: layout for name, layout in layouts.items() if layout is not None}
+
+
+def channel_axes(found: Sequence[int], wanted: Sequence[int | None]) -> tuple[int, ...] | None:
+    """The transpose that puts the channels of pictures where the input has them; None if none does.
+
+    Args:
+        found: shape of a picture, or of an array of them, which has one axis more in front.
+        wanted: shape of a picture in the input, without the batch.
+    """
+    in_front = len(found) - len(wanted)
+    if len(wanted) != 3 or in_front not in (0, 1):
+        return None
+    transposes = (tuple(range(in_front)) + tuple(axis + in_front for axis in axes) for axes in ((2, 0, 1), (1, 2, 0)))
+    return next(
+        (axes for axes in transposes if all(size in (None, found[axis]) for size, axis in zip(wanted, axes[in_front:], strict=True))),
+        None,
+    )
 
 
 def feed_rows(inputs: Sequence[InputSpec]) -> int:

@@ -11,17 +11,13 @@ import numpy as np
 import numpy.typing as npt
 
 from converter.calibration.array_files import ArrayStore, StoredArray
-from converter.calibration.input_specs import InputSpec, image_layout
+from converter.calibration.input_specs import InputSpec, channel_axes, image_layout
 from converter.calibration.shuffle import shuffled
 from converter.errors import CalibrationError
 
 __all__ = ["array_feeds"]
 
 Array = npt.NDArray[Any]
-
-
-_IMAGE_AXES = ((0, 3, 1, 2), (0, 2, 3, 1))
-"""Transposes that put the channels of images where others have them."""
 
 
 def array_feeds(store: ArrayStore, inputs: Sequence[InputSpec], most: int, seed: int) -> tuple[tuple[dict[str, Array], ...], int]:
@@ -75,8 +71,7 @@ def _samples_in(array: StoredArray, spec: InputSpec, store: str) -> int:
     if array.shape[1:] != row_shape:
         expected = ",".join(["N", *map(str, row_shape)])
         hint = "samples stand along the first axis" + (", also a single one" if array.shape == row_shape else "")
-        shape = tuple(array.shape)
-        axes = next((a for a in _IMAGE_AXES if len(shape) == 4 and tuple(shape[i] for i in a[1:]) == row_shape), None)
+        axes = channel_axes(array.shape, row_shape) if len(array.shape) == len(spec.shape) else None
         hint = hint if axes is None else f"the channels stand elsewhere: write it again after .transpose{axes}"
         raise CalibrationError(f"expected shape [{expected}], found {list(array.shape)}", where=where, hint=hint)
     rows = array.shape[0]

@@ -10,9 +10,13 @@ import numpy.typing as npt
 
 from converter.calibration.input_specs import ImageLayout, InputSpec, image_inputs, image_layout
 
-__all__ = ["doubts"]
+__all__ = ["doubts", "unscaled_pictures"]
 
 Array = npt.NDArray[Any]
+
+_MOST_OF_PIXELS = 255
+_MOST_SCALED = 10
+"""What pictures that are scaled for a network stay below: pixels divided by the smallest deviation in use, 0.2, reach 5."""
 
 
 def doubts(feeds: Sequence[Mapping[str, Array]], inputs: Sequence[InputSpec]) -> tuple[str, ...]:
@@ -39,6 +43,27 @@ def doubts(feeds: Sequence[Mapping[str, Array]], inputs: Sequence[InputSpec]) ->
         elif spec in pictures and spec.dtype == np.uint8 and all(feed[spec.name].max() <= 1 for feed in feeds):
             found.append(f"the calibration samples of the uint8 input '{spec.name}' never exceed 1: pixel codes reach 255")
     return tuple(found)
+
+
+def unscaled_pictures(feeds: Sequence[Mapping[str, Array]], inputs: Sequence[InputSpec]) -> tuple[str, ...]:
+    """Find arrays for inputs of float pictures that hold pixels 0..255, as most networks do not take them.
+
+    Args:
+        feeds: the calibration samples; at least one.
+        inputs: all of them.
+
+    Returns:
+        A sentence for each such input. Networks that scale pixels themselves are right to be given them, so it is no doubt.
+    """
+    return tuple(
+        f"arrays for input '{name}' hold pixels, whole numbers from 0 to 255: if the network was trained on scaled ones, scale them first"
+        for name in image_inputs([spec for spec in inputs if spec.is_float])
+        if all(_holds_pixels(feed[name]) for feed in feeds) and any(feed[name].max() > _MOST_SCALED for feed in feeds)
+    )
+
+
+def _holds_pixels(array: Array) -> bool:
+    return bool(array.min() >= 0 and array.max() <= _MOST_OF_PIXELS and (array == np.rint(array)).all())
 
 
 def _pictures(inputs: Sequence[InputSpec]) -> list[InputSpec]:

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from converter.calibration.sample_doubts import doubts
+from converter.calibration.sample_doubts import doubts, unscaled_pictures
 from converter.calibration.samples import InputSpec
 from converter.calibration.testing.sample_files import FLOAT, load, saved, write_images
 from converter.testing.models import WriteImages
@@ -83,6 +83,36 @@ def test_pixel_codes_that_were_scaled() -> None:
     codes[2, 0, 0, 0, 0] = 2
     assert about([CODES], x=codes) == ()
     assert about([InputSpec("x", (1, 48), np.dtype(np.uint8))], x=(drawn(3, 1, 48) > 0.5).astype(np.uint8)) == (), "no picture"
+
+
+@pytest.mark.parametrize(
+    ("most", "told"),
+    [(255.0, True), (10.0, False), (256.0, False)],
+    ids=["pixels", "small whole numbers", "more than pixels"],
+)
+def test_pixels_for_an_input_of_float_pictures(most: float, told: bool) -> None:
+    pixels = np.rint(most * drawn(3, 1, 3, 4, 4))
+    pixels[1, 0, 0, 0, 0] = most
+    found = unscaled_pictures([{"x": row} for row in pixels], [PICTURE])
+    assert [sentence.partition(",")[0] for sentence in found] == ["arrays for input 'x' hold pixels"] * told
+
+
+def test_pixels_that_are_scaled_or_belong_there_are_no_matter() -> None:
+    pixels = np.rint(255 * drawn(3, 1, 3, 4, 4))
+    for spec, values in (
+        (PICTURE, pixels / 255),
+        (PICTURE, pixels - 128),
+        (InputSpec("x", (1, 3, 4, 4), np.dtype(np.uint8)), pixels.astype(np.uint8)),
+        (InputSpec("x", (1, 5, 4, 4), FLOAT), np.rint(255 * drawn(3, 1, 5, 4, 4))),
+    ):
+        assert unscaled_pictures([{"x": row} for row in values], [spec]) == ()
+
+
+def test_samples_carry_what_is_told_of_pixels(tmp_path: Path) -> None:
+    pixels = np.rint(255 * drawn(8, 3, 4, 4))
+    (sentence,) = load(saved(tmp_path / "a.npz", x=pixels), PICTURE).assumed
+    assert "hold pixels" in sentence
+    assert load(saved(tmp_path / "b.npz", x=pixels / 255), PICTURE).assumed == ()
 
 
 def test_samples_carry_their_doubts(tmp_path: Path, write_images: WriteImages) -> None:

@@ -57,18 +57,19 @@ def test_other_inputs_are_made_up_and_told(tmp_path: Path) -> None:
             for name, array in expected.items():
                 assert feed[name].dtype == array.dtype
                 np.testing.assert_array_equal(feed[name], array, strict=True)
-        assert samples.assumed == (
+        (beside_pictures,) = samples.assumed[1:]
+        assert beside_pictures == (
             "made up beside the pictures: mask = ones; sizes = height and width of the picture (6, 8); labels = ones; factor = ones; "
             "half = ones; an .npz with an array for each input decides otherwise"
         )
         assert samples.doubts == alone.doubts
-    assert alone.assumed == ""
+    assert alone.assumed == samples.assumed[:1] and "scaled to 0..1" in alone.assumed[0]
 
 
 def test_a_plane_that_is_no_picture_by_its_type_is_made_up(tmp_path: Path) -> None:
     samples = load(write_images(tmp_path, 3), NCHW, InputSpec("mask", (1, 1, 6, 8), np.dtype(np.int64)))
     assert samples.calibration[0]["mask"].min() == 1
-    assert "mask = ones" in samples.assumed
+    assert "mask = ones" in samples.assumed[1]
 
 
 def test_the_batch_is_that_of_the_pictures(tmp_path: Path) -> None:

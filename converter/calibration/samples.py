@@ -24,7 +24,7 @@ from converter.calibration.given_samples import with_pictures_normalised
 from converter.calibration.input_specs import ImageLayout, InputSpec, feed_rows, image_layout
 from converter.calibration.preprocess import IMAGE_SUFFIXES, PRESETS, Preprocess, spec_text
 from converter.calibration.sample_arrays import array_feeds
-from converter.calibration.sample_doubts import doubts
+from converter.calibration.sample_doubts import doubts, unscaled_pictures
 from converter.calibration.sample_images import image_feeds, image_row, treatment
 from converter.calibration.synthetic_images import natural_image, normal_values, zeros_and_ones
 from converter.errors import CalibrationError, UsageError
@@ -35,6 +35,11 @@ __all__ = ["Feed", "InputSpec", "SampleSet", "load_samples"]
 Array = npt.NDArray[Any]
 Feed = dict[str, Array]
 Kind = Literal["images", "arrays", "synthetic"]
+
+_UNIT = PRESETS["unit"]
+_SCALED = (
+    "nothing says how pictures become inputs: they were scaled to 0..1; if the network was trained on other numbers, give --preprocess"
+)
 
 _KINDS = "give a folder or .zip of images, an .npz or an .npy"
 
@@ -51,7 +56,7 @@ class SampleSet:
         skipped: images that could not be read.
         digest: sha256 over names, dtypes, shapes and bytes of the calibration samples, hexadecimal.
         shared: True when there was a single sample, which then stands in both places.
-        assumed: a sentence on inputs that were made up beside given pictures, or an empty string.
+        assumed: sentences on what nobody has said: how pictures become inputs, and what stands beside them.
         doubts: sentences on why the calibration samples may say nothing about other data.
     """
 
@@ -62,7 +67,7 @@ class SampleSet:
     skipped: int
     digest: str
     shared: bool
-    assumed: str = ""
+    assumed: tuple[str, ...] = ()
     doubts: tuple[str, ...] = ()
 
 
@@ -98,14 +103,13 @@ def load_samples(
             example = ",".join(str((1 if place == 0 else 224) if size is None else size) for place, size in enumerate(spec.shape))
             raise UsageError("an input has an open size", where=str(spec), hint=f"give --input-shape {spec.name}:{example} or the like")
     wanted = -(-count // feed_rows(inputs))
-    chosen = preprocess or PRESETS["unit"]
     if calib is None:
-        return _from_generator(inputs, wanted, chosen, seed)
+        return _from_generator(inputs, wanted, preprocess or _UNIT, seed)
     if isinstance(calib, ArrayStore):
-        return _from_given(calib, inputs, wanted, chosen, seed)
+        return _from_given(calib, inputs, wanted, preprocess, seed)
     check_calibration_path(calib)
     if calib.is_dir() or calib.suffix.lower() == ".zip":
-        return _from_images(calib, inputs, wanted, chosen, seed)
+        return _from_images(calib, inputs, wanted, preprocess, seed)
     if calib.suffix.lower() in ARRAY_SUFFIXES:
         return _from_arrays(array_file(calib), f"arrays from {calib.name}", "used as they are", inputs, wanted, seed)
     hint = f"give the folder of the pictures: {calib.parent}" if calib.suffix.lower() in IMAGE_SUFFIXES else _KINDS
@@ -143,26 +147,30 @@ def _digest(feeds: Sequence[Feed]) -> str:
     return state.hexdigest()
 
 
-def _from_images(path: Path, inputs: Sequence[InputSpec], wanted: int, preprocess: Preprocess, seed: int) -> SampleSet:
+def _from_images(path: Path, inputs: Sequence[InputSpec], wanted: int, stated: Preprocess | None, seed: int) -> SampleSet:
+    preprocess = stated or _UNIT
     read = image_feeds(path, inputs, wanted + _most_held_aside(wanted), preprocess, seed)
     skipped = f", {len(read.unreadable)} unreadable skipped, the first is {read.unreadable[0]}" if read.unreadable else ""
     origin = f"images from {path.name} ({read.found} found{skipped}), {treatment(read.picture, preprocess)}{_grouping(inputs)}"
     samples = _sample_set(read.feeds, wanted, "images", origin)
     found = doubts(samples.calibration, [read.picture])
-    return replace(samples, skipped=len(read.unreadable), assumed=read.assumed, doubts=found)
+    assumed = (*([_SCALED] if stated is None and read.picture.is_float else []), *([read.assumed] if read.assumed else []))
+    return replace(samples, skipped=len(read.unreadable), assumed=assumed, doubts=found)
 
 
-def _from_given(store: ArrayStore, inputs: Sequence[InputSpec], wanted: int, preprocess: Preprocess, seed: int) -> SampleSet:
+def _from_given(store: ArrayStore, inputs: Sequence[InputSpec], wanted: int, stated: Preprocess | None, seed: int) -> SampleSet:
+    preprocess = stated or _UNIT
     scaled = with_pictures_normalised(store, inputs, preprocess)
     kept = all(scaled.arrays[name].dtype == array.dtype for name, array in store.arrays.items())
     use = "used as they are" if kept else f"preprocessing {spec_text(preprocess)}"
-    return _from_arrays(scaled, "given arrays", use, inputs, wanted, seed)
+    samples = _from_arrays(scaled, "given arrays", use, inputs, wanted, seed)
+    return samples if kept or stated is not None else replace(samples, assumed=(_SCALED, *samples.assumed))
 
 
 def _from_arrays(store: ArrayStore, origin: str, use: str, inputs: Sequence[InputSpec], wanted: int, seed: int) -> SampleSet:
     feeds, total = array_feeds(store, inputs, wanted + _most_held_aside(wanted), seed)
     samples = _sample_set(feeds, wanted, "arrays", f"{origin} ({total} found), {use}{_grouping(inputs)}")
-    return replace(samples, doubts=doubts(samples.calibration, inputs))
+    return replace(samples, assumed=unscaled_pictures(samples.calibration, inputs), doubts=doubts(samples.calibration, inputs))
 
 
 def _from_generator(inputs: Sequence[InputSpec], wanted: int, preprocess: Preprocess, seed: int) -> SampleSet:

@@ -132,6 +132,13 @@ def test_unreadable_images_are_counted_and_replaced(tmp_path: Path) -> None:
     assert "3 unreadable skipped, the first is class0/00" in samples.description
 
 
+def test_how_pictures_were_scaled_is_told_where_nobody_has_said_it(tmp_path: Path) -> None:
+    folder, codes = write_images(tmp_path, 6), InputSpec("x", (1, 3, 6, 8), np.dtype(np.uint8))
+    (sentence,) = load(folder, NCHW).assumed
+    assert "scaled to 0..1" in sentence and "--preprocess" in sentence
+    assert load(folder, NCHW, spec="unit").assumed == load(folder, codes).assumed == load(None, NCHW).assumed == ()
+
+
 def test_images_beyond_those_needed_are_never_decoded(tmp_path: Path) -> None:
     before = load(write_images(tmp_path, 30), NCHW)
     used = [red for part in reds(before) for red in part]

@@ -46,6 +46,15 @@ _WIDTH = 78
 
 _SEE_HELP = "see --help all"
 
+_EMPTY = "the path is empty"
+
+_HINTS = {
+    "whole number": f"give digits alone, such as 8; {_SEE_HELP}",
+    "number": f"give digits alone, such as 0.5; {_SEE_HELP}",
+    _EMPTY: "name a file or a folder; in a script, check its variable",
+}
+"""What to do, by how a complaint ends."""
+
 _PICTURES = frozenset([".bmp", ".jpeg", ".jpg", ".png", ".webp"])
 """Suffixes of what a shell makes of a pattern such as ``images/*``."""
 
@@ -90,7 +99,7 @@ class _Parser(argparse.ArgumentParser):
         if message.startswith(_UNKNOWN):
             raise self._unknown(message.removeprefix(_UNKNOWN).split()[0])
         flag, _, what = message.partition(": ") if message.startswith("argument ") else ("", "", message)
-        hint = f"give digits alone, such as 8; {_SEE_HELP}" if what.endswith("number") else _SEE_HELP
+        hint = next((hint for ending, hint in _HINTS.items() if what.endswith(ending)), _SEE_HELP)
         raise UsageError(what, where=flag.removeprefix("argument "), hint=hint)
 
     def _unknown(self, word: str) -> UsageError:
@@ -135,7 +144,14 @@ def _number(kind: Callable[[str], float], what: str) -> Callable[[str], float]:
     return read
 
 
-_NUMBERS = {int: _number(int, "whole number"), float: _number(float, "number")}
+def _path(text: str) -> Path:
+    """A path; an empty one would be the folder at hand, which nobody means who leaves a variable unset."""
+    if not text:
+        raise argparse.ArgumentTypeError(_EMPTY)
+    return Path(text)
+
+
+_READERS = {int: _number(int, "whole number"), float: _number(float, "number"), Path: _path}
 
 
 def _add_field(groups: Mapping[str, argparse._ArgumentGroup], field: Field[Any]) -> None:
@@ -143,7 +159,7 @@ def _add_field(groups: Mapping[str, argparse._ArgumentGroup], field: Field[Any])
     known = field.metadata["flag"]
     default = field.default if field.default_factory is MISSING else field.default_factory()
     text, kind = known["text"], int if isinstance(default, int) else known["kind"]
-    how: dict[str, Any] = {"metavar": known["metavar"], "type": _NUMBERS.get(kind, kind)}
+    how: dict[str, Any] = {"metavar": known["metavar"], "type": _READERS.get(kind, kind)}
     if isinstance(default, bool):
         how = {"action": argparse.BooleanOptionalAction if default else "store_true"}
         text += " (default: on)" if default else ""
@@ -177,16 +193,16 @@ def _parser(*, usual_only: bool = False) -> argparse.ArgumentParser:
         add_help=False,
     )
     add = parser.add_argument
-    propose_commands(add("source", metavar="IN.onnx", type=Path, nargs="?", help="float model"), [*OF_CONVERSION, *SUBCOMMANDS])
-    add("output", metavar="OUT.onnx", type=Path, nargs="?", help="int8 model; replaced if it exists")
+    propose_commands(add("source", metavar="IN.onnx", type=_path, nargs="?", help="float model"), [*OF_CONVERSION, *SUBCOMMANDS])
+    add("output", metavar="OUT.onnx", type=_path, nargs="?", help="int8 model; replaced if it exists")
     titles = ("calibration", "conversion", "accuracy budget", "plan and report", "other")
     groups = {title: parser.add_argument_group(title) for title in titles}
     for field in _flag_fields():
         _add_field(groups, field)
     add = groups["plan and report"].add_argument
-    add("--plan-out", type=Path, metavar="FILE", help="write the plan as JSON")
+    add("--plan-out", type=_path, metavar="FILE", help="write the plan as JSON")
     add("--json", metavar="FILE", help="write the report as JSON; - is stdout")
-    add("--report", type=Path, metavar="FILE.html", help="write the report as a page for a browser")
+    add("--report", type=_path, metavar="FILE.html", help="write the report as a page for a browser")
     add("--ort", action="store_true", help="write OUT.ort too: ONNX Runtime's mobile format, for the target")
     add("--dry-run", action="store_true", help="stop after planning: write no model")
     add("--explain", action="store_true", help="as the command explain: take no OUT.onnx, and convert nothing")

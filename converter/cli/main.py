@@ -21,7 +21,7 @@ from converter.cli.flags import parse_flags, read_options
 from converter.cli.interruption import Interruption
 from converter.cli.subcommands import OF_CONVERSION, SUBCOMMANDS, run_subcommand, subcommand
 from converter.errors import ConverterError, UsageError
-from converter.load.files import check_input, check_outputs
+from converter.load.files import check_input, check_outputs, meant_path
 from converter.progress import Progress
 from converter.system.text_files import check_text_file
 
@@ -119,7 +119,8 @@ def _check_paths(options: Options) -> None:
             check_text_file(options.plan_in)
         except OSError as error:
             what = f"the plan cannot be read: {error.strerror}"
-            raise UsageError(what, where=f"--plan-in {options.plan_in}", hint="check the path") from None
+            hint = meant_path(options.plan_in) or "check the path"
+            raise UsageError(what, where=f"--plan-in {options.plan_in}", hint=hint) from None
 
 
 def _converted(flags: argparse.Namespace, options: Options, progress: Progress, interruption: Interruption) -> Result:

@@ -47,6 +47,9 @@ pytestmark = pytest.mark.usefixtures("few_turns")
         (["--io", "int4"], "choose from float, uint8"),
         (["--io", "uint8"], "--preprocess unit (0..1), symmetric"),
         (["--unknown"], "no flag '--unknown'"),
+        (["--calib", ""], "the path is empty"),
+        (["--plan-in="], "check its variable"),
+        (["--plan-in", "absent.json"], "check the path"),
     ],
 )
 def test_usage(run: Run, source: Path, tmp_path: Path, words: list[str], text: str) -> None:
@@ -77,6 +80,7 @@ def test_paths_that_cannot_be(run: Run, source: Path, tmp_path: Path) -> None:
         (b"PK\x03\x04archive/data.pkl", "a zip, as PyTorch saves them", "torch.onnx.export"),
         (b"\x00\x01\x02", "not ONNX, or is truncated", "download the model again"),
     ],
+    ids=["pointer", "page", "small page", "zip", "bytes"],
 )
 def test_what_is_taken_for_a_model_is_named(run: Run, tmp_path: Path, content: bytes, what: str, advice: str) -> None:
     (tmp_path / "model.onnx").write_bytes(content)
@@ -88,8 +92,9 @@ def test_one_picture_and_a_folder_without_any(run: Run, source: Path, tmp_path: 
     (tmp_path / "pictures").mkdir()
     check_refusal(run(source, tmp_path / "out.onnx", "--calib", tmp_path / "pictures"), 4, "there are no files", "40 pictures")
     (tmp_path / "pictures" / "one.JPG").touch()
-    found = run(source, tmp_path / "out.onnx", "--calib", tmp_path / "pictures" / "one.JPG")
-    check_refusal(found, 4, f"give the folder of the pictures: {tmp_path / 'pictures'}")
+    for given in ("one.JPG", "*.JPG", "**/*"):
+        found = run(source, tmp_path / "out.onnx", "--calib", tmp_path / "pictures" / given)
+        check_refusal(found, 4, f"give the folder of the pictures: {tmp_path / 'pictures'}\n")
     assert names(tmp_path) == ["pictures"]
 
 
@@ -187,8 +192,13 @@ def test_models_that_are_refused(run: Run, tmp_path: Path, content: bytes | onnx
 
 
 def test_a_model_of_another_framework_is_told_how_to_become_onnx(run: Run, tmp_path: Path) -> None:
-    (tmp_path / "model.pt").write_bytes(b"PK\x03\x04")
-    check_refusal(run(tmp_path / "model.pt", tmp_path / "out.onnx"), 3, "torch.onnx.export")
+    for name, content, tool in (
+        ("model.pt", b"PK\x03\x04", "torch.onnx.export"),
+        ("model.pth", b"\x80\x02", "torch.onnx.export"),
+        ("model.tflite", b"\x1c\x00\x00\x00TFL3", "tf2onnx"),
+    ):
+        (tmp_path / name).write_bytes(content)
+        check_refusal(run(tmp_path / name, tmp_path / "out.onnx"), 3, tool)
 
 
 def test_truncated_model(run: Run, source: Path, tmp_path: Path) -> None:

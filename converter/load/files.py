@@ -56,7 +56,10 @@ def meant_path(path: Path) -> str:
         names = os.listdir(path.parent)
     except (OSError, ValueError):
         return ""
-    near = difflib.get_close_matches(path.name, names, n=1)
+    same = [name for name in names if Path(name).suffix == path.suffix]
+    stems = {Path(name).stem: name for name in same}  # a suffix that all have makes no names alike
+    near = [stems[stem] for stem in difflib.get_close_matches(path.stem, stems, n=1)]
+    near = near or difflib.get_close_matches(path.name, set(names) - set(same), n=1)
     return f"did you mean {path.parent / near[0]}?" if near else ""
 
 
@@ -93,7 +96,8 @@ def _check_output(role: str, path: Path) -> None:
         raise UsageError(what, where=str(path), hint=f"write {path.with_suffix('.onnx')}; {other}")
     folder = path.resolve().parent
     if not folder.is_dir():
-        raise UsageError(f"the folder of {role} does not exist", where=str(folder), hint="create it first")
+        missing = folder if path.parent.is_dir() else path.parent  # as it was typed, but where a link leads elsewhere
+        raise UsageError(f"the folder of {role} does not exist", where=str(missing), hint="create it first")
     if _is_special(path):
         return
     if not os.access(folder, os.W_OK):

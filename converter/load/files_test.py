@@ -14,7 +14,7 @@ import pytest
 
 from converter.errors import ModelError, UsageError
 from converter.load import files as paths
-from converter.load.files import check_input, check_outputs, temporary_folder, write_files
+from converter.load.files import check_input, check_outputs, meant_path, temporary_folder, write_files
 
 
 def refusal(outputs: dict[str, Path], inputs: dict[str, Path] | None = None) -> str:
@@ -70,6 +70,21 @@ def test_a_loop_of_links_is_no_output(tmp_path: Path) -> None:
     (tmp_path / "loop").symlink_to("loop")
     assert "OUT is a loop" in refusal({"OUT": tmp_path / "loop"})
     check_outputs({"OUT": tmp_path / "a"}, {"--calib": tmp_path / "loop"})  # whoever reads it will say so
+
+
+def test_what_was_meant_is_a_name_like_it_and_not_one_that_shares_its_suffix(tmp_path: Path) -> None:
+    for name in ("model.onnx", "page.onnx", "images"):
+        (tmp_path / name).touch()
+    for typed, meant in (("modle.onnx", "model.onnx"), ("model.onx", "model.onnx"), ("model", "model.onnx"), ("image", "images")):
+        assert meant_path(tmp_path / typed) == f"did you mean {tmp_path / meant}?", typed
+    assert meant_path(tmp_path / "absent.onnx") == meant_path(tmp_path / "missing" / "model.onnx") == ""
+
+
+def test_a_missing_folder_is_named_as_it_was_typed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert "at: out\n" in refusal({"OUT": Path("out/a.onnx")})
+    Path("a.onnx").symlink_to("elsewhere/a.onnx")
+    assert f"at: {tmp_path / 'elsewhere'}\n" in refusal({"OUT": Path("a.onnx")})
 
 
 def test_output_in_a_missing_folder_or_a_folder_itself(tmp_path: Path) -> None:

@@ -38,8 +38,12 @@ _TYPES: dict[int, np.dtype[np.generic]] = {
     TensorProto.UINT8: np.dtype(np.uint8),
 }
 
-_OTHER_FORMATS = (".bin", ".ckpt", ".h5", ".keras", ".mlpackage", ".pb", ".pt", ".pth", ".safetensors", ".tflite")
 _EXPORT_FIRST = "export the model to ONNX first, from PyTorch with torch.onnx.export(model.eval(), example, 'model.onnx')"
+_OTHER_FORMATS = {
+    **dict.fromkeys((".bin", ".ckpt", ".mlpackage", ".pt", ".pth", ".safetensors"), _EXPORT_FIRST),
+    **dict.fromkeys((".h5", ".keras", ".pb", ".tflite"), "convert the float model to ONNX first, with python -m tf2onnx.convert"),
+}
+"""What to do with files that are none of ONNX, by their suffix."""
 
 _WEB_PAGE = ("a web page", "download the file itself, from the page's link for raw files or downloads")
 _BEGINNINGS = {
@@ -213,8 +217,11 @@ def _not_onnx(path: Path, data: bytes) -> ModelError:
     for begin, (what, hint) in _BEGINNINGS.items():
         if data.lstrip()[: len(begin)].lower() == begin:
             return ModelError(f"the file is {what}, not a model in ONNX", where=str(path), hint=hint)
-    hint = _EXPORT_FIRST if path.suffix in _OTHER_FORMATS else "export or download the model again"
-    return ModelError("the file is not ONNX, or is truncated", where=str(path), hint=hint)
+    if path.suffix.lower() in _OTHER_FORMATS:
+        return ModelError(
+            f"the file is a {path.suffix} file, not a model in ONNX", where=str(path), hint=_OTHER_FORMATS[path.suffix.lower()]
+        )
+    return ModelError("the file is not ONNX, or is truncated", where=str(path), hint="export or download the model again")
 
 
 def _value_info(path: Path, value: onnx.ValueInfoProto) -> ValueInfo:

@@ -100,6 +100,7 @@ class Plan:
         transforms: applied to the canonical graph beforehand, in order; tensors and operators are those of the changed graph.
         io: what the model takes and gives.
         stored: constants that operators in float read, but that are stored as codes, by name in the changed graph.
+        source: sha256 of the float model that it was made for, hexadecimal; empty in plans that do not say it.
     """
 
     method: str
@@ -110,6 +111,7 @@ class Plan:
     transforms: tuple[Transform, ...] = ()
     io: IoForm = "float"
     stored: dict[str, QuantParams] = field(default_factory=dict)
+    source: str = ""
 
     def with_ops(self, tensors: dict[str, TensorPlan], ops: dict[str, OpPlan]) -> Plan:
         """A copy with other tensors and operators."""

@@ -36,6 +36,8 @@ def plan_to_json(plan: Plan) -> str:
     record = {"format": FORMAT, "version": VERSION, "method": plan.method, "bits": str(plan.bits), "target": plan.target}
     if plan.io != "float":
         record["io"] = plan.io
+    if plan.source:
+        record["source"] = plan.source
     for part in (*plan.transforms, {"stored": plan.stored} if plan.stored else {}, {"tensors": plan.tensors, "ops": plan.ops}):
         record |= _plain(part)
     text = json.dumps(record, indent=1)
@@ -79,7 +81,7 @@ def plan_from_json(text: str, where: Path) -> Plan:
         known = {"format", "version", *_types(Plan), *(kind.key for kind in TRANSFORMS)} - {"transforms"}
         for key in record.keys() - known:
             raise ValueError(f"the plan has no '{key}'")
-        added = {"io": "float", "stored": {}} | record  # which older plans have not
+        added = {"io": "float", "stored": {}, "source": ""} | record  # which older plans have not
         given = {name: _read(kind, added[name], name) for name, kind in _types(Plan).items() if name not in _APART}
         return Plan(**given, bits=_bits(record), transforms=_transforms(record))
     except json.JSONDecodeError as error:

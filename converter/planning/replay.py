@@ -12,6 +12,7 @@ from converter.canonicalise import PROOF_SAMPLES, canonicalise
 from converter.errors import UsageError
 from converter.graph.queries import constant, is_float
 from converter.graph.source_nodes import name_after_source
+from converter.load.files import meant_path
 from converter.load.model import Source
 from converter.partition.bit_widths import CONTAINER_BITS
 from converter.partition.requantize_copies import add_requantize_copies
@@ -36,7 +37,8 @@ def read_plan(path: Path) -> Plan:
         return plan_from_json(read_text(path), path)
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not text"
-        raise UsageError(f"the plan cannot be read: {reason}", where=f"--plan-in {path}", hint="check the path") from None
+        hint = meant_path(path) or "check the path" if isinstance(error, OSError) else "write a plan with --plan-out and name that"
+        raise UsageError(f"the plan cannot be read: {reason}", where=f"--plan-in {path}", hint=hint) from None
 
 
 def planned_model(source: Source, plan: Plan, feeds: Sequence[Feed], where: Path, target: Target | None = None) -> tuple[ir.Model, Plan]:

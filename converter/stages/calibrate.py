@@ -145,8 +145,7 @@ def _given(source: Source, options: Options) -> tuple[Path | ArrayStore | None, 
 def _remarks(samples: SampleSet) -> Iterator[str]:
     if samples.kind == "synthetic":
         yield "calibrated on built-in synthetic samples; for better accuracy give real ones with --calib"
-    if samples.assumed:
-        yield samples.assumed
+    yield from samples.assumed
     if samples.skipped:
         yield f"{samples.skipped} unreadable images were skipped"
     if samples.shared:

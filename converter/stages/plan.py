@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+from dataclasses import replace
 from pathlib import Path
 
 from converter.budget.choose import choose_within_budget
@@ -29,7 +30,10 @@ __all__ = ["adopt_plan", "make_plan", "plan_from_file", "plan_within_budget"]
 def make_plan(at: Calibrated, progress: Progress = SILENT) -> Planned:
     """Let the method of the options decide what runs in integer, and how numbers become codes."""
     model, feeds, blocks = at.canonical.model, at.samples.calibration, _reconstruction_blocks(at)
-    return plan_by_method(model, at.seen, at.look, feeds, blocks, at.target, at.options, at.excluded, losses=at.losses, progress=progress)
+    planned = plan_by_method(
+        model, at.seen, at.look, feeds, blocks, at.target, at.options, at.excluded, losses=at.losses, progress=progress
+    )
+    return _with_source(planned, at)
 
 
 def plan_within_budget(at: Calibrated, progress: Progress = SILENT) -> tuple[Planned, Budget]:
@@ -52,7 +56,14 @@ def plan_within_budget(at: Calibrated, progress: Progress = SILENT) -> tuple[Pla
     model, feeds, blocks = at.canonical.model, at.samples.calibration, _reconstruction_blocks(at)
     found = search(model, at.seen, at.look, feeds, blocks, at.target, options, at.excluded, losses=at.losses, progress=progress)
     progress.stage("budget")
-    return choose_within_budget(found, lambda planned: emitted(at, planned), metric, options.max_drop, options.max_evaluations, progress)
+    planned, budget = choose_within_budget(
+        found, lambda planned: emitted(at, planned), metric, options.max_drop, options.max_evaluations, progress
+    )
+    return _with_source(planned, at), budget
+
+
+def _with_source(planned: Planned, at: Calibrated) -> Planned:
+    return replace(planned, plan=replace(planned.plan, source=at.source.digest))
 
 
 def adopt_plan(at: Calibrated, plan: Plan, where: Path | None = None) -> Planned:

@@ -55,6 +55,10 @@ def report_of(
 ) -> Report:
     """The report on a conversion; without a result on a dry run, without a diagnosis or a budget where none was asked for."""
     warnings = [*at.samples.doubts]
+    if planned.plan.source not in ("", at.source.digest):
+        warnings.append(
+            "the plan was made for another model file: what fits its numbers may not fit these (--plan-out makes one for this file)"
+        )
     if not any(op.reads_codes for op in planned.plan.ops.values()):
         warnings.append(f"all operators stay float: {_why_float(planned.offers, at.target)}")
     warnings += quality_warnings(result.verdict) if result is not None else []
