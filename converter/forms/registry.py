@@ -13,8 +13,7 @@ from converter.forms.clamp import ABSORBED_CLAMP, CLIP, offer_clamp
 from converter.forms.elementwise import ELEMENTWISE, offer_binary, offer_global_average, offer_unary
 from converter.forms.exponential import DIFFERENCE, EXPONENTIAL, ROW_MAXIMUM, offer_row
 from converter.forms.form import Context, Earlier, Form, Rule, SupportedForm, UnsupportedForm
-from converter.forms.gelu import GELU, offer_gelu
-from converter.forms.hard_swish import HARD_SWISH, offer_hard_swish
+from converter.forms.gated import GELU, HARD_SWISH, offer_gelu, offer_hard_swish
 from converter.forms.layer import COLUMN_CONVOLUTION, LINEAR_CONVOLUTION, PRODUCT, WEIGHTED, offer_conv, offer_linear
 from converter.forms.movement import CONCAT, JOIN, MOVEMENT, PAD, offer_concat, offer_movement, offer_pad
 from converter.forms.piecewise_linear import PIECEWISE_LINEAR
