@@ -1,5 +1,5 @@
-"""Activation functions that multiply x with a gate: HardSwish, x * relu6(x + 3) / 6, an integer addition and an integer multiplication; GELU as
-quick GELU, x times a sigmoid of x, an integer Sigmoid and an integer multiplication.
+"""Activation functions that multiply x with a gate. HardSwish, x * relu6(x + 3) / 6, is an integer addition and an integer multiplication;
+GELU as quick GELU, x times a sigmoid of x, an integer Sigmoid and an integer multiplication.
 """
 
 from __future__ import annotations
