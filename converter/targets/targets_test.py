@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 
 from converter.errors import UsageError
-from converter.forms.registry import RULES, SLOW
+from converter.forms.registry import RULES, WITHOUT_FORM
 from converter.targets import TARGETS, Target, find_target
+from converter.targets.costs import cheaper_form, convolution_features, form_costs
 
 targets = pytest.mark.parametrize("target", TARGETS.values(), ids=TARGETS)
 LAYERS = {"Conv", "PointwiseConv", "DepthwiseConv", "GroupedConv", "Linear", "MatMul"}
@@ -16,7 +17,7 @@ LAYERS = {"Conv", "PointwiseConv", "DepthwiseConv", "GroupedConv", "Linear", "Ma
 def test_every_operator_that_is_offered_has_a_cost(target: Target) -> None:
     # a copy costs a DQ and a Q, which are priced apart
     known = {kind for kind, cost in target.costs.items() if cost.integer is not None}
-    assert set(RULES) - set(SLOW) - {"Identity", "DequantizeLinear", "Gemm"} | LAYERS <= known
+    assert set(RULES) - set(WITHOUT_FORM) - {"Identity", "DequantizeLinear", "Gemm"} | LAYERS <= known
 
 
 @targets
@@ -26,6 +27,32 @@ def test_layers_cost_by_the_multiplication(target: Target) -> None:
         cost = target.costs[kind]
         assert cost.integer is not None
         assert all(prices.get("mac", 0) > 0 or prices.get("column", 0) > 0 for prices in (cost.float, cost.integer))
+
+
+EMULATED = [target for name, target in TARGETS.items() if name.startswith("arm64")]
+
+
+@pytest.mark.parametrize("target", EMULATED, ids=lambda target: target.name)
+def test_operators_without_a_form_would_not_pay_in_one(target: Target) -> None:
+    """Even where the float kernel needs a DQ and a Q: a Softmax of rows of 16 and more, a MaxPool, and averages that are convolutions."""
+
+    def between(amounts: dict[str, float], kind: str) -> float:
+        return (
+            form_costs(kind, amounts, target)[0] + target.dequantize(round(amounts["input"])) + target.quantize(round(amounts["element"]))
+        )
+
+    for width in (16, 49, 256):
+        amounts = {"node": 1.0, "input": 64.0 * width, "element": 64.0 * width, "row": 64.0}
+        codes = form_costs("Softmax", amounts, target)[1]
+        assert codes is not None and codes > between(amounts, "Softmax")
+    for side in (7, 14, 32):
+        size = 64.0 * side**2
+        amounts = {"node": 1.0, "input": size, "element": size, "row": 64.0 * side, "window": 9 * size}
+        codes = form_costs("MaxPool", amounts, target)[1]
+        assert codes is not None and codes > between(amounts, "MaxPool")
+        codes = form_costs("AveragePool", amounts, target)[1]
+        convolution = amounts | convolution_features([1, 64, side, side], [64, 1, 3, 3], {"group": 64, "pads": [1] * 4})
+        assert codes is not None and codes > cheaper_form("DepthwiseConv", convolution, target)
 
 
 def test_the_facts_about_types() -> None:
