@@ -21,11 +21,11 @@ _TERMS: Mapping[str, tuple[str, ...]] = {
     "DepthwiseConv": ("node", "element", "input", "row", "mac", "group", "column", "strided_column", "column_row", "uneven16"),
     "GroupedConv": ("node", "element", "mac", "column"),
     "Linear": ("node", "element", "input", "row", "mac"),
-    COLUMN_CONVOLUTION_KIND: ("node", "element", "column"),
+    COLUMN_CONVOLUTION_KIND: ("node", "element", "mac", "column"),
     LINEAR_CONVOLUTION_KIND: ("node", "element", "input", "mac"),
     "MatMul": ("node", "element", "input", "row", "mac", "matrix", "operand"),
     "AveragePool": ("node", "element", "window"),
-    "MaxPool": ("node", "element", "window"),
+    "MaxPool": ("node", "element", "input", "row", "window"),
     "Pad": ("node", "element", "row"),
     "Transpose": ("node", "element", "block"),
     TRANSPOSE_STEP_KIND: ("node", "element", "moved", "turned", "rim", "moved_pair", "moved_piece", "piece", "single"),
@@ -50,7 +50,7 @@ _DIGITS = 4
 _NOTHING = 1e-10
 """Share of the costs below which a price is a rounding error of the solver."""
 
-_SPARED = 0.02
+_SPARED = 0.05
 """Share by which the root of the mean squared error may grow so that there are fewer prices."""
 
 Array = npt.NDArray[np.float64]

@@ -52,6 +52,15 @@ def costing(*costs: float, kind: str = "Sigmoid") -> list[Sample]:
     return [Sample(kind, {"node": 1.0}, cost) for cost in costs]
 
 
+@pytest.mark.parametrize(("share", "left_out"), [(0.2, True), (3.0, False)])
+def test_a_price_that_hardly_makes_the_error_less_is_left_out(share: float, left_out: bool) -> None:
+    """Costs are 10 an element and off by a tenth either way; what a row adds is a small or a large part of that."""
+    amounts = [{"element": 100.0, "row": row} for row in (0.0, 0.0, 1.0, 1.0, 0.0, 0.0, 1.0, 1.0)]
+    off = [1.1, 0.9] * 4
+    samples = [Sample("Softmax", each, 1000.0 * (error + 0.05 * share * each["row"])) for each, error in zip(amounts, off, strict=True)]
+    assert ("row" not in fit(samples, ("element", "row"), floor=0.0).prices) == left_out
+
+
 def test_errors_are_relative() -> None:
     """Of (p - 1)^2 + (p/3 - 1)^2 the least is at 12/10: 1/5 of the first cost and 3/5 of the second."""
     found = fit(costing(1.0, 3.0), ("node",), floor=0.0)
