@@ -10,7 +10,7 @@ import numpy.typing as npt
 from scipy.optimize import nnls
 
 from converter.graph.operator_sets import CLAMPS
-from converter.targets.costs import COLUMN_CONVOLUTION_KIND, LINEAR_CONVOLUTION_KIND, TRANSPOSE_STEP_KIND
+from converter.targets.costs import COLUMN_CONVOLUTION_KIND, LATE_SOFTMAX_KIND, LINEAR_CONVOLUTION_KIND, TRANSPOSE_STEP_KIND
 from tools.profile.samples import Sample
 
 __all__ = ["Fit", "fit", "fit_all", "terms_of"]
@@ -30,6 +30,7 @@ _TERMS: Mapping[str, tuple[str, ...]] = {
     "Transpose": ("node", "element", "block"),
     TRANSPOSE_STEP_KIND: ("node", "element", "moved", "turned", "rim", "moved_pair", "moved_piece", "piece", "single"),
     "Softmax": ("node", "element", "row"),
+    LATE_SOFTMAX_KIND: ("node", "element", "row"),
     "LayerNormalization": ("node", "element", "row"),
     "InstanceNormalization": ("node", "element", "group"),
     "GlobalAveragePool": ("node", "input", "element"),

@@ -23,12 +23,14 @@ from converter.forms.form import SupportedForm
 from converter.forms.layer import COLUMN_CONVOLUTION, LINEAR_CONVOLUTION
 from converter.methods.problem import Problem
 from converter.methods.ranges import minmax
+from converter.partition.bit_widths import tensor_bits
 from converter.partition.integer_forms import offer
 from converter.partition.write_assignment import write_assignment
 from converter.plan.records import Plan
 from converter.quantization.bit_widths import BitWidths
 from converter.targets import Target
-from converter.targets.costs import COLUMN_CONVOLUTION_KIND, LINEAR_CONVOLUTION_KIND, kind_of
+from converter.targets.costs import COLUMN_CONVOLUTION_KIND, LATE_SOFTMAX_KIND, LINEAR_CONVOLUTION_KIND, kind_of
+from converter.targets.target import Cost
 
 __all__ = ["BRANCH_LETTERS", "Probe", "among_codes", "branches", "convolved_form", "feeds", "integers", "probe_model", "probes", "seen_in"]
 
@@ -42,7 +44,7 @@ class Probe:
     """One branch.
 
     Attributes:
-        op_type: of the node.
+        op_type: of the node; Exp stands for the exponentials of what lies below the largest number of each row.
         shapes: of its computed inputs.
         constants: its other inputs, which follow, by what makes them: the shape of float32 numbers, or int64 numbers.
         attributes: of the node.
@@ -153,6 +155,7 @@ def _products() -> list[Probe]:
         *(Probe("MatMul", ((4, rows, inner),), ((inner, outer),)) for rows, inner, outer in linear[:8]),
         *(Probe("MatMul", ((b, h, n, d), (b, h, d, n))) for b, h, n, d in scores),
         *(Probe("MatMul", ((b, h, n, n), (b, h, n, v))) for b, h, n, _, v in mixed),
+        *(Probe("MatMul", ((b, h, n, n),), ((1, 1, n, 1),)) for b, h, n, _ in scores),  # sums of rows
     ]
 
 
@@ -183,6 +186,7 @@ def _reductions() -> list[Probe]:
     rows = ((4, 4, 256, 256), (4, 4, 64, 64), (4, 4, 16, 16), (1, 8, 49, 49), (1, 4, 196, 196), (1, 1, 256, 4), (1, 8, 196, 49))
     return [
         *(Probe("Softmax", (shape,), (), {"axis": -1}) for shape in rows),
+        *(Probe("Exp", (shape,)) for shape in rows),
         *(Probe("LayerNormalization", (shape,), (shape[-1:], shape[-1:]), {"axis": -1}) for shape in _TOKENS),
         *(Probe("InstanceNormalization", (shape,), (shape[1:2], shape[1:2])) for shape in (*_IMAGES, (1, 1, 16384), *_TOKENS)),
         *(Probe("GlobalAveragePool", (shape,)) for shape in (*_IMAGES, (1, 320, 8, 8))),
@@ -267,6 +271,8 @@ def _branch(graph: onnx.GraphProto, name: str, probe: Probe, generator: np.rando
     made = [f"{name}_y{place}" for place in range(probe.outputs)]
     inner = [f"{name}_inside"] if probe.behind else made
     first = f"{name}_before" if probe.behind else name
+    if probe.op_type == "Exp":
+        inputs = [_below_largest(graph, name, inputs[0])]
     graph.node.append(helper.make_node(probe.op_type, inputs, inner, name=first, **(probe.attributes or {})))
     if probe.behind:
         limits = [f"{name}_low", f"{name}_high"] if probe.behind == "Clip" else []
@@ -275,6 +281,15 @@ def _branch(graph: onnx.GraphProto, name: str, probe: Probe, generator: np.rando
         graph.node.append(helper.make_node(probe.behind, [*inner, *limits], made, name=name))
     for output in made:
         graph.output.append(helper.make_tensor_value_info(output, TensorProto.FLOAT, None))
+
+
+def _below_largest(graph: onnx.GraphProto, name: str, x: str) -> str:
+    """What an Exp of rows reads; both nodes count to it."""
+    axis, largest, below = f"{name}_axis", f"{name}_largest", f"{name}_below"
+    graph.initializer.append(numpy_helper.from_array(np.array([-1], np.int64), axis))
+    graph.node.append(helper.make_node("ReduceMax", [x, axis], [largest], name=f"{largest}_before", keepdims=1))
+    graph.node.append(helper.make_node("Sub", [x, largest], [below], name=f"{below}_before"))
+    return below
 
 
 def _constant(content: Any, generator: np.random.Generator) -> np.ndarray[Any, Any] | None:
@@ -313,15 +328,15 @@ def integers(
     Args:
         convolved: layers that can be convolutions of another image are, and write codes as those must; otherwise none is.
     """
-    offers = offer(model, seen, target, activation_bits=8, weight_bits=8)
+    unpriced = {LATE_SOFTMAX_KIND: Cost({}, {})}  # a form without a price is not offered
+    offers = offer(model, seen, replace(target, costs={**unpriced, **target.costs}), activation_bits=8, weight_bits=8)
     for node in model.graph:
         name, entry = str(node.name), offers.get(str(node.name))
         if isinstance(entry, SupportedForm):
             form = convolved_form(node)[0] if convolved else ""
             offers[name] = replace(entry, code_form=form, may_write_float=entry.may_write_float and not form)
     constants = {(n, i): c for n, o in offers.items() if isinstance(o, SupportedForm) for i, c in o.constants.items()}
-    widths = dict.fromkeys(seen.tensors, 8)
-    choice = minmax.choose(Problem(seen.tensors, constants, widths, target.signed_activations))
+    choice = minmax.choose(Problem(seen.tensors, constants, tensor_bits(model, offers, 8), target.signed_activations))
     names = frozenset(n for n, o in offers.items() if isinstance(o, SupportedForm))
     plan = write_assignment(model, offers, choice, names, Plan("minmax", BitWidths(), target.name, {}, {}))
     proto: onnx.ModelProto = ir.to_proto(emit(model, plan, {}))

@@ -10,7 +10,7 @@ import onnx_ir as ir
 
 from converter.graph.operator_sets import CLAMPS
 from converter.graph.queries import attributes
-from converter.targets.costs import PIECEWISE_LINEAR_KIND, TRANSPOSE_STEP_KIND, Shapes, features, kind_of, step_features
+from converter.targets.costs import LATE_SOFTMAX_KIND, PIECEWISE_LINEAR_KIND, TRANSPOSE_STEP_KIND, Shapes, features, kind_of, step_features
 
 __all__ = ["CONVERSIONS", "Sample", "Timed", "conversion_samples", "is_layout", "operator_samples"]
 
@@ -72,7 +72,8 @@ def operator_samples(nodes: Sequence[Timed], model: ir.Model, shapes: Shapes, of
         cost = costs.get(name, 0.0)
         if name.endswith("_before") or cost is None or (offered is not None and name not in offered):
             continue
-        sample = Sample(kind_of(operator), features(operator, shapes), cost)
+        kind = LATE_SOFTMAX_KIND if operator.op_type == "Exp" else kind_of(operator)
+        sample = Sample(kind, features(operator, shapes), cost)
         if operator.op_type in CLAMPS:
             layer = operator.inputs[0].producer() if operator.inputs[0] is not None else None
             alone = _same(found, Sample(kind_of(layer), features(layer, shapes), 0.0)) if layer is not None else None
