@@ -12,55 +12,32 @@ from pathlib import Path
 from converter.cli.command import Parser, exit_code, print_line
 from converter.load.files import write_files
 from runtime_tests.emulation.cores import CORES, check_core
-from runtime_tests.emulation.environment import RUNTIME_CHOICE, Environment, environment
+from runtime_tests.emulation.environment import RUNTIME_CHOICE, environment
 from runtime_tests.emulation.setup import require
-from tools.profile.arm64 import counted_nodes
-from tools.profile.samples import Timed
-from tools.upstream.models import CASES, MAC, Case, amount, joined, model_of
+from tools.upstream.counting import Taken, counted
+from tools.upstream.models import CASES, MAC, Case, amount, model_of
 from tools.upstream.proposals import PROPOSALS, Proposal
 
-__all__ = ["counted", "main", "markdown", "taken"]
+__all__ = ["main", "markdown"]
 
 
-def counted(cases: Sequence[Case], core: str, env: Environment) -> tuple[dict[str, float], str]:
-    """Instructions that the kernels of each case take, by its name; and what ran them, in a line.
-
-    All are counted side by side in one model, each node by itself.
-    """
-    nodes, _, ran = counted_nodes(joined([model_of(case, place) for place, case in enumerate(cases)]), core, env)
-    return {case.name: taken(case, place, nodes) for place, case in enumerate(cases)}, ran
-
-
-def taken(case: Case, place: int, nodes: Sequence[Timed]) -> float:
-    """Instructions of the nodes of a case that are of its kernels.
-
-    Raises:
-        AssertionError: the runtime made no such nodes of it.
-    """
-    costs = [node.cost for node in nodes if node.branch == f"p{place:04}" and node.op_type in case.kernels]
-    assert costs and None not in costs, f"{case.name}: {[node.op_type for node in nodes if node.branch == f'p{place:04}']}"
-    return sum(cost for cost in costs if cost is not None)
-
-
-def markdown(proposals: Sequence[Proposal], costs: Mapping[str, float]) -> str:
-    """The table; a case beside has no bound."""
-    lines = ["| proposal | model | | M instructions | for each | today | could be |", "| --- | --- | --- | ---: | --- | ---: | ---: |"]
+def markdown(proposals: Sequence[Proposal], costs: Mapping[str, Taken]) -> str:
+    """The table; a case beside may have no bound, and only products of matrices have parts."""
+    heads = ["proposal", "model", "what", "M instructions", "for each", "today", "sums", "codes", "rest", "could be"]
+    lines = [f"| {' | '.join(heads)} |", "| --- | --- | --- | ---: | --- |" + " ---: |" * 5]
     for proposal in proposals:
         for place, case in enumerate(proposal.cases):
-            bound, cost = proposal.bound(case), costs[case.name]
-            digits = 3 if case.per == MAC else 2
-            cells = [
-                proposal.title if place == 0 else "",
-                f"`{case.name}`",
-                case.what,
-                f"{cost / 1e6:.3f}",
-                case.per,
-                f"{cost / amount(case):.{digits}f}",
-                "" if bound is None else f"{bound:.{digits}f}",
-            ]
-            lines.append(f"| {' | '.join(cells)} |")
+            lines.append(f"| {' | '.join([proposal.title if place == 0 else '', *_cells(proposal, case, costs[case.name])])} |")
     reasons = [f"* {proposal.title}: {proposal.reason}." for proposal in proposals]
     return "\n".join([*lines, "", "Where the bounds come from:", "", *reasons])
+
+
+def _cells(proposal: Proposal, case: Case, taken: Taken) -> list[str]:
+    digits, per = (3 if case.per == MAC else 2), amount(case)
+    bound = proposal.bound(case)
+    parts = [f"{part / per:.{digits}f}" if case.per == MAC else "" for part in (taken.sums, taken.codes, taken.rest)]
+    first = [f"`{case.name}`", case.what, f"{taken.whole / 1e6:.3f}", case.per, f"{taken.whole / per:.{digits}f}"]
+    return [*first, *parts, "" if bound is None else f"{bound:.{digits}f}"]
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:

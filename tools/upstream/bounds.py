@@ -44,14 +44,25 @@ def _requantized() -> float:
     return row / _COLUMNS + tile / (_ROWS * _COLUMNS)
 
 
-def product(sums: float, outputs: float) -> float:
-    """Instructions of a product of matrices that requantizes in the kernel.
+def _written_in_float() -> float:
+    """Instructions of a sum that becomes a float in the registers where it was made.
+
+    Sixteen sums of a row: four conversions to float, four products with scales, two stores of pairs. For the whole tile, four loads of
+    biases and 12 copies of them.
+    """
+    registers = _COLUMNS // _WORDS
+    return (2 * registers + registers // 2) / _COLUMNS + _ROWS * registers / (_ROWS * _COLUMNS)
+
+
+def product(sums: float, outputs: float, *, in_float: bool = False) -> float:
+    """Instructions of a product of matrices that makes numbers of its sums in the kernel.
 
     Args:
         sums: multiply-accumulates.
         outputs: elements of the result.
+        in_float: they are floats, otherwise codes.
     """
-    return sums * _sums() + outputs * _requantized()
+    return sums * _sums() + outputs * (_written_in_float() if in_float else _requantized())
 
 
 def unfolded(places: float, rows: float, width: float) -> float:
@@ -71,15 +82,15 @@ def unfolded(places: float, rows: float, width: float) -> float:
 TABLE = (1 + 1 + 2 * 3 + 1 + _LOOP) / _LANES
 """Of a number through a table of 256 codes, which lies in 16 registers.
 
-For 16 of them a load; one TBL, which looks up the first 64 codes; three times a subtraction of 64 and a TBX, which leaves alone what is beyond
-its 64 codes; a store; the end of the loop.
+For 16 of them a load; one TBL, which looks up the first 64 codes; three times a subtraction of 64 and a TBX, which leaves alone what is
+beyond its 64 codes; a store; the end of the loop.
 """
 
 QUANTIZED = (2 + 4 + 4 + 4 + 2 + 2 + 1 + _LOOP) / _LANES
 """Of a number that becomes a code.
 
-For 16 of them two loads of pairs, four divisions, four conversions with rounding, four narrowings to 16 bits that saturate, two additions of
-the zero point that saturate, two narrowings to 8 bits, a store, the end of the loop.
+For 16 of them two loads of pairs, four divisions, four conversions with rounding, four narrowings to 16 bits that saturate, two additions
+of the zero point that saturate, two narrowings to 8 bits, a store, the end of the loop.
 """
 
 _LOOKED_UP = 1 + 1 + (1 + 2 * 3) + 1 + _LOOP
@@ -87,15 +98,15 @@ _LOOKED_UP = 1 + 1 + (1 + 2 * 3) + 1 + _LOOP
 SOFTMAX = ((1 + 1 + _LOOP) + 2 * _LOOKED_UP + (2 + 2 + 2 + 1 + _LOOP) + (1 + 4 + 4 + 4 + 4 + 4 + 2 + 2 + 1 + _LOOP)) / _LANES
 """Of a number in a softmax on codes, with exponentials of 16 bits.
 
-For 16 of them, in five passes: a load and a maximum; twice, for high and for low bytes, since the registers hold one table at a time, a load, the
-difference to the maximum, the table as in :data:`TABLE`, a store; two loads, two interleavings, two additions to the sums, a store of a pair; a
-load of a pair, four widenings, four conversions to float, four products with scale and reciprocal of the sum, four conversions with rounding,
-four narrowings, two additions of the zero point, two narrowings, a store. Five ends of loops.
+For 16 of them, in five passes: a load and a maximum; twice, for high and for low bytes, since the registers hold one table at a time, a
+load, the difference to the maximum, the table as in :data:`TABLE`, a store; two loads, two interleavings, two additions to the sums, a
+store of a pair; a load of a pair, four widenings, four conversions to float, four products with scale and reciprocal of the sum, four
+conversions with rounding, four narrowings, two additions of the zero point, two narrowings, a store. Five ends of loops.
 """
 
 NORMALIZED = ((2 + 4 + 4 + _LOOP) + (2 + 2 + 2 + 4 + 4 + 2 + _LOOP)) / _LANES
 """Of a number in a normalization in float.
 
-For 16 of them, in two passes: two loads of pairs, four additions, four products that add up; two loads of pairs each of numbers, factors and
-offsets, four products and additions for mean and deviation, four for factor and offset, two stores of pairs. Two ends of loops.
+For 16 of them, in two passes: two loads of pairs, four additions, four products that add up; two loads of pairs each of numbers, factors
+and offsets, four products and additions for mean and deviation, four for factor and offset, two stores of pairs. Two ends of loops.
 """

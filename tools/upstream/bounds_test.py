@@ -11,9 +11,10 @@ from tools.upstream import bounds
 Bytes = npt.NDArray[np.uint8]
 
 
-def test_a_deep_product_takes_86_instructions_for_1024_sums_and_every_code_1_625_more() -> None:
+def test_a_deep_product_takes_86_instructions_for_1024_sums_and_every_code_or_float_some_more() -> None:
     assert bounds.product(1024, 0) == 86
     assert bounds.product(0, 16) == 26
+    assert bounds.product(0, 16, in_float=True) == 14
     assert bounds.product(64, 1) / 64 == pytest.approx(0.1094, abs=1e-4)
 
 

@@ -1,7 +1,7 @@
-"""What our proposals to ONNX Runtime would win in whole models: ``python -m tools.upstream.gains MODEL.onnx [MODEL.onnx ...] [--core CORE]``.
+"""What our proposals to ONNX Runtime would win in whole models: ``python -m tools.upstream.gains MODEL.onnx [...] [--core CORE]``.
 
-Of each model every node is counted by itself, as by ``tools.arm64.count --per-op``. Two Markdown tables: what each type of kernel takes, and what
-each proposal would take off by the bounds in :mod:`tools.upstream.bounds`.
+Of each model every node is counted by itself, as by ``tools.arm64.count --per-op``. Two Markdown tables: what each type of kernel takes,
+and what each proposal would take off by the bounds in :mod:`tools.upstream.bounds`.
 """
 
 from __future__ import annotations

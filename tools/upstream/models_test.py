@@ -52,7 +52,13 @@ def test_the_same_model_comes_out_each_time(case: Case) -> None:
 
 @pytest.mark.parametrize(
     ("one", "other"),
-    [("conv_1x1_128", "conv_1x2_64"), ("stem", "stem_unfolded"), ("linear", "linear_as_conv"), ("softmax", "softmax_codes"), ("layer_norm", "instance_norm")],
+    [
+        ("conv_1x1_128", "conv_1x2_64"),
+        ("stem", "stem_unfolded"),
+        ("linear", "linear_as_conv"),
+        ("softmax", "softmax_codes"),
+        ("layer_norm", "instance_norm"),
+    ],
 )
 def test_a_model_and_the_one_beside_it_do_as_much(one: str, other: str) -> None:
     first, second = BY_NAME[one], BY_NAME[other]

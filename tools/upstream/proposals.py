@@ -39,7 +39,8 @@ def _outputs(case: Case) -> float:
 
 
 def _product(case: Case) -> float:
-    return bounds.product(amount(case), _outputs(case)) / amount(case)
+    in_float = case.probe.op_type != "Conv"
+    return bounds.product(amount(case), _outputs(case), in_float=in_float) / amount(case)
 
 
 def _stem(case: Case) -> float:
@@ -53,12 +54,13 @@ def _only(bound: float, *names: str) -> Callable[[Case], float | None]:
     return lambda case: bound if case.name in names else None
 
 
-_TILE = "a tile of 4 x 16 sums: 86 instructions for 1024 multiply-accumulates, 1.625 for each sum to become a code"
+_TILE = "a tile of 4 x 16 sums: 86 instructions for 1024 multiply-accumulates, and for each sum 1.625 to become a code"
+_IN_FLOAT = "the same tile, and for each sum 0.875 to become a float"
 
 PROPOSALS: tuple[Proposal, ...] = (
     Proposal(
         "requantization",
-        "fused requantisation of wide convolutions",
+        "requantization in the kernels of convolutions",
         _cases("conv_1x1_48", "conv_1x1_128", "conv_1x2_64", "conv_3x3_48", "conv_3x3_64"),
         _product,
         _TILE,
@@ -77,8 +79,8 @@ PROPOSALS: tuple[Proposal, ...] = (
         _stem,
         f"{_TILE}, and for each place and row of the kernel one load, one store, one addition to unfold",
     ),
-    Proposal("scores", "Q K^T with small K", _cases("scores_16", "scores_32", "scores_64"), _product, _TILE),
-    Proposal("linear", "linear layers by the kernel of convolutions", _cases("linear", "linear_as_conv"), _product, _TILE),
+    Proposal("scores", "Q K^T with small K", _cases("scores_16", "scores_32", "scores_64"), _product, _IN_FLOAT),
+    Proposal("linear", "linear layers in the kernel of convolutions", _cases("linear", "linear_as_conv"), _product, _IN_FLOAT),
     Proposal(
         "quantize",
         "QuantizeLinear, 16 numbers at a time",

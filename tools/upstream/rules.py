@@ -71,7 +71,7 @@ def _unfolded(kernel: Kernel) -> float:
 
 def _matrix_product(kernel: Kernel) -> float:
     depth = kernel.shapes[kernel.reads[0]][-1]
-    return bounds.product(kernel.elements * depth, kernel.elements)
+    return bounds.product(kernel.elements * depth, kernel.elements, in_float=kernel.writes[0] not in kernel.codes)
 
 
 def _weights_are_constant(kernel: Kernel) -> bool:
@@ -111,9 +111,7 @@ def table_groups(kernels: Sequence[Kernel]) -> list[tuple[list[Kernel], list[Ker
         if id(kernel) not in inside:
             read_outside |= dict.fromkeys(kernel.reads, 1)
     read_inside = {name for group in members.values() for kernel in group for name in kernel.reads}
-    return [
-        (group, [k for k in group if k.writes[0] in read_outside or k.writes[0] not in read_inside]) for group in members.values()
-    ]
+    return [(group, [k for k in group if k.writes[0] in read_outside or k.writes[0] not in read_inside]) for group in members.values()]
 
 
 def _root(kernel: Kernel, roots: Mapping[str, str]) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-
 import pytest
 from onnx import TensorProto, helper
 
@@ -31,7 +30,7 @@ def kernel(
     """Tensors are of codes and of one shape, unless told otherwise."""
     fixed = dict(constants or {})
     names = reads.split()
-    sizes = {**{name: shape for name in (*names, writes)}, **fixed, **(shapes or {})}
+    sizes = {**dict.fromkeys((*names, writes), shape), **fixed, **(shapes or {})}
     return Kernel(op_type, taken, tuple(names), (writes,), sizes, frozenset(fixed), frozenset(sizes), attributes)
 
 
@@ -102,7 +101,10 @@ def test_a_clip_that_takes_less_than_a_table_stays() -> None:
         (convolution(12, 3), {"stem"}),
         (convolution(64, 3, group=64), set()),
         (kernel("QGemm", "x scale zero w", "y", (8, 32), constants={**SCALAR, "w": (64, 32)}, shapes={"x": (8, 64)}), {"linear"}),
-        (kernel("MatMulIntegerToFloat", "a b scale", "y", (4, 8, 8), constants=SCALAR, shapes={"a": (4, 8, 16), "b": (4, 16, 8)}), {"scores"}),
+        (
+            kernel("MatMulIntegerToFloat", "a b scale", "y", (4, 8, 8), constants=SCALAR, shapes={"a": (4, 8, 16), "b": (4, 16, 8)}),
+            {"scores"},
+        ),
         (kernel("QuantizeLinear", "x scale zero", "y", constants=SCALAR), {"quantize"}),
         (kernel("Softmax", "x", "y"), {"softmax"}),
         (kernel("InstanceNormalization", "x", "y"), {"layer_norm"}),
