@@ -79,7 +79,7 @@ PROPOSALS: tuple[Proposal, ...] = (
         _stem,
         f"{_TILE}, and for each place and row of the kernel one load, one store, one addition to unfold",
     ),
-    Proposal("scores", "Q K^T with small K", _cases("scores_16", "scores_32", "scores_64"), _product, _IN_FLOAT),
+    Proposal("scores", "Q K^T and P V with small K", _cases("scores_16", "scores_32", "scores_64"), _product, _IN_FLOAT),
     Proposal("linear", "linear layers in the kernel of convolutions", _cases("linear", "linear_as_conv"), _product, _IN_FLOAT),
     Proposal(
         "quantize",
@@ -97,7 +97,7 @@ PROPOSALS: tuple[Proposal, ...] = (
     ),
     Proposal(
         "layer_norm",
-        "LayerNormalization in vector instructions",
+        "normalizations in vector instructions",
         _cases("layer_norm", "instance_norm"),
         _only(bounds.NORMALIZED, "layer_norm"),
         "30 instructions for 16 numbers, in two passes",
