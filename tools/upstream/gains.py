@@ -72,16 +72,22 @@ def by_type_markdown(wholes: Sequence[Whole], least: float = 0.5) -> str:
 
 
 def gains_markdown(wholes: Sequence[Whole], gains: Sequence[Mapping[str, Gain]]) -> str:
-    """Millions of instructions that the nodes of each proposal take, those they could take, and what is won; then the whole."""
+    """Millions of instructions that the nodes of each proposal take, those they could take, and in brackets what is won; then the whole."""
     rows = []
     for proposal in PROPOSALS:
         found = [gain[proposal.name] for gain in gains]
-        rows.append((proposal.title, [f"{g.today / _MILLION:.1f} → {g.bound / _MILLION:.1f}" if g.nodes else "" for g in found]))
+        rows.append((proposal.title, [_won(each) for each in found]))
     won = [sum(g.today - g.bound for g in gain.values()) for gain in gains]
     rows.append(("all together would win", [f"{each / _MILLION:.1f}" for each in won]))
     rows.append(("whole model", [f"{w.instructions / _MILLION:.1f}" for w in wholes]))
     rows.append(("whole model with all", [f"{(w.instructions - each) / _MILLION:.1f}" for w, each in zip(wholes, won, strict=True)]))
     return _table("proposal", wholes, rows)
+
+
+def _won(gain: Gain) -> str:
+    if not gain.nodes:
+        return ""
+    return f"{gain.today / _MILLION:.1f} → {gain.bound / _MILLION:.1f} ({(gain.today - gain.bound) / _MILLION:.1f})"
 
 
 def _table(first: str, wholes: Sequence[Whole], rows: Sequence[tuple[str, Sequence[str]]]) -> str:

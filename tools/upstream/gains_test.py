@@ -50,8 +50,8 @@ def test_what_is_won_is_what_is_taken_less_the_bounds() -> None:
     lines = gains_markdown([ONE, OTHER], [gains_of(ONE), gains_of(OTHER)]).splitlines()
     rows = {line.split(" | ")[0][2:]: line[2:-2].split(" | ")[1:] for line in lines}
     titles = {proposal.name: proposal.title for proposal in PROPOSALS}
-    assert rows[titles["softmax"]] == [f"17.0 → {2 * bounds.SOFTMAX:.1f}", ""]
-    assert rows[titles["quantize"]] == ["", f"2.8 → {bounds.QUANTIZED:.1f}"]
+    assert rows[titles["softmax"]] == [f"17.0 → {2 * bounds.SOFTMAX:.1f} ({17 - 2 * bounds.SOFTMAX:.1f})", ""]
+    assert rows[titles["quantize"]] == ["", f"2.8 → {bounds.QUANTIZED:.1f} ({2.8 - bounds.QUANTIZED:.1f})"]
     won = (17 - 2 * bounds.SOFTMAX, 2.8 - bounds.QUANTIZED)
     assert rows["all together would win"] == [f"{each:.1f}" for each in won]
     assert rows["whole model with all"] == [f"{19.4 - won[0]:.1f}", f"{3.0 - won[1]:.1f}"]

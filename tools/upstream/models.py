@@ -5,6 +5,7 @@ Shapes are of layers of hybrid networks: MobileViT xxs at 256 pixels, EfficientF
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -188,8 +189,8 @@ def joined(models: Sequence[onnx.ModelProto]) -> onnx.ModelProto:
 
 def amount(case: Case) -> int:
     """Elements of the output, or multiply-accumulates."""
-    (output,) = probe_model([case.probe]).graph.outputs
-    elements = int(np.prod(output.shape.numpy()))
+    (output,) = ir.to_proto(probe_model([case.probe])).graph.output
+    elements = math.prod(side.dim_value for side in output.type.tensor_type.shape.dim)
     return elements * depth(case) if case.per == MAC else elements
 
 
@@ -198,5 +199,5 @@ def depth(case: Case) -> int:
     if case.per != MAC:
         return 1
     if case.probe.op_type == "Conv":
-        return int(np.prod(case.probe.constants[0][1:]))
+        return math.prod(case.probe.constants[0][1:])
     return case.probe.shapes[0][-1]
