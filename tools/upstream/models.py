@@ -190,7 +190,7 @@ def joined(models: Sequence[onnx.ModelProto]) -> onnx.ModelProto:
 def amount(case: Case) -> int:
     """Elements of the output, or multiply-accumulates."""
     (output,) = ir.to_proto(probe_model([case.probe])).graph.output
-    elements = math.prod(side.dim_value for side in output.type.tensor_type.shape.dim)
+    elements: int = math.prod(side.dim_value for side in output.type.tensor_type.shape.dim)
     return elements * depth(case) if case.per == MAC else elements
 
 
