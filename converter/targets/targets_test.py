@@ -9,7 +9,7 @@ import pytest
 from converter.errors import UsageError
 from converter.forms.registry import RULES, WITHOUT_FORM
 from converter.targets import TARGETS, Target, find_target
-from converter.targets.costs import cheaper_form, convolution_features, form_costs
+from converter.targets.costs import between_codes, cheaper_form, convolution_features, form_costs
 
 targets = pytest.mark.parametrize("target", TARGETS.values(), ids=TARGETS)
 LAYERS = {"Conv", "PointwiseConv", "DepthwiseConv", "GroupedConv", "Linear", "MatMul"}
@@ -62,20 +62,15 @@ def test_prices_say_what_convolutions_were_counted_to_take(
 def test_operators_without_a_form_would_not_pay_in_one(target: Target) -> None:
     """Even where the float kernel needs a DQ and a Q: a Softmax of rows of 16 and more, a MaxPool, and averages that are convolutions."""
 
-    def between(amounts: dict[str, float], kind: str) -> float:
-        return (
-            form_costs(kind, amounts, target)[0] + target.dequantize(round(amounts["input"])) + target.quantize(round(amounts["element"]))
-        )
-
     for width in (16, 49, 256):
         amounts = {"node": 1.0, "input": 64.0 * width, "element": 64.0 * width, "row": 64.0}
         codes = form_costs("Softmax", amounts, target)[1]
-        assert codes is not None and codes > between(amounts, "Softmax")
+        assert codes is not None and codes > between_codes("Softmax", amounts, target)
     for side in (7, 14, 32):
         size = 64.0 * side**2
         amounts = {"node": 1.0, "input": size, "element": size, "row": 64.0 * side, "window": 9 * size}
         codes = form_costs("MaxPool", amounts, target)[1]
-        assert codes is not None and codes > between(amounts, "MaxPool")
+        assert codes is not None and codes > between_codes("MaxPool", amounts, target)
         codes = form_costs("AveragePool", amounts, target)[1]
         convolution = amounts | convolution_features([1, 64, side, side], [64, 1, 3, 3], {"group": 64, "pads": [1] * 4})
         assert codes is not None and codes > cheaper_form("DepthwiseConv", convolution, target)
