@@ -31,7 +31,7 @@ def test_layers_cost_by_the_multiplication(target: Target) -> None:
         assert all(prices.get("mac", 0) > 0 or prices.get("column", 0) > 0 for prices in (cost.float, cost.integer))
 
 
-EMULATED = [TARGETS[name] for name in ("arm64", "arm64-v8.0", "arm64-a55")]
+EMULATED = [TARGETS[name] for name in ("arm64", "arm64-v8.0", "arm64-a55", "arm64-i8mm")]
 
 
 COUNTED = {
