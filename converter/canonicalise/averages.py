@@ -13,7 +13,7 @@ From opset 19 on the runtime's float AveragePool is a plain loop, some five time
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,7 +26,7 @@ from converter.graph.builder import GraphBuilder
 from converter.graph.marks import AVERAGE, mark_makers
 from converter.graph.queries import attributes, constant, is_float, sole_consumer
 from converter.targets import Target
-from converter.targets.costs import cheaper_form
+from converter.targets.costs import between_codes, cheaper_form, convolution_features
 
 __all__ = ["spell_out_averages"]
 
@@ -56,7 +56,7 @@ def _spell_out(builder: GraphBuilder, pool: ir.Node, target: Target) -> str:
     if x is None or not is_float(x) or shape is None or len(shape) != 4 or not isinstance(shape[1], int):
         return ""
     plain = attrs.get("auto_pad", "NOTSET") in ("NOTSET", "") and not attrs.get("ceil_mode", 0) and set(attrs.get("dilations", [1])) == {1}
-    if not plain or math.prod(window) == 1 or not _cheaper(shape, pooled.shape, math.prod(window), target):
+    if not plain or math.prod(window) == 1 or not _cheaper(shape, pooled.shape, attrs, target):
         return ""
     channels, pads, strides = shape[1], list(attrs.get("pads", [0] * 4)), list(attrs.get("strides", [1, 1]))
     sides = [d for d in shape[2:] if isinstance(d, int)]
@@ -93,14 +93,18 @@ def _spell_out(builder: GraphBuilder, pool: ir.Node, target: Target) -> str:
     return replaced
 
 
-def _cheaper(read: ir.Shape, written: ir.Shape | None, window: int, target: Target) -> bool:
-    """True if a depthwise convolution costs less than the pooling; open sides count one place."""
-    sizes = [math.prod(d if isinstance(d, int) else 1 for d in (shape or (1,))) for shape in (read, written)]
-    channels, macs = int(read[1]) if isinstance(read[1], int) else 1, float(sizes[1] * window)
-    pool = {"node": 1.0, "input": float(sizes[0]), "element": float(sizes[1])}
-    uneven = {f"uneven{by}": float(sizes[1]) for by in (8, 16) if channels % by}
-    convolution = pool | uneven | {"mac": macs, "column": macs, "narrow_column": macs}
-    return cheaper_form("DepthwiseConv", convolution, target) < cheaper_form("AveragePool", pool, target)
+def _cheaper(read: ir.Shape, written: ir.Shape | None, attrs: Mapping[str, Any], target: Target) -> bool:
+    """True if a depthwise convolution costs less than the pooling, of whose integer kernel no form makes use.
+
+    Open sides count one place, and then only what grows with them.
+    """
+    sizes, results = ([d if isinstance(d, int) else 1 for d in (shape or (1, 1))] for shape in (read, written))
+    window, size, channels = attrs["kernel_shape"], float(math.prod(results)), sizes[1]
+    known = all(isinstance(d, int) for d in (*read, *(written or (None,))))
+    amounts = {"node": float(known), "input": float(math.prod(sizes)), "element": size, "row": size / results[-1]}
+    pool = amounts | {"window": size * math.prod(window)}
+    convolution = amounts | convolution_features(results, [channels, 1, *window], {**attrs, "group": channels})
+    return cheaper_form("DepthwiseConv", convolution, target) < between_codes("AveragePool", pool, target)
 
 
 def _fits_border(window: Sequence[int], strides: Sequence[int], pads: Sequence[int], sides: Sequence[int]) -> bool:

@@ -5,6 +5,7 @@ They are those that ONNX Runtime's CPU provider turns into integer kernels when 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import onnx_ir as ir
@@ -22,7 +23,7 @@ from converter.forms.rescale import RESCALE
 from converter.graph.macs import macs_of
 from converter.graph.operator_sets import MOVEMENT as MOVING
 
-__all__ = ["FORMS", "PASSING", "RULES", "SLOW", "WITH_WEIGHTS", "offer_node"]
+__all__ = ["FORMS", "PASSING", "RULES", "WITHOUT_FORM", "WITH_WEIGHTS", "offer_node"]
 
 FORMS: Mapping[str, Form] = {
     form.name: form
@@ -53,12 +54,14 @@ PASSING = frozenset(name for name, form in FORMS.items() if form.passes_codes)
 WITH_WEIGHTS = frozenset([WEIGHTED.name, LINEAR_CONVOLUTION.name, COLUMN_CONVOLUTION.name])
 """Forms of layers with constant weights, which can be rounded in other ways than to the nearest, and have biases."""
 
-SLOW = ("AveragePool", "MaxPool", "Softmax")
-"""Operators whose integer kernel is slower than the float one."""
+WITHOUT_FORM = ("AveragePool", "MaxPool", "Softmax")
+"""Operators of whose integer kernels no form makes use: they cost more than float, or more than the convolution that an average becomes."""
 
 
-def _slow(node: ir.Node, _: Context, __: Earlier) -> SupportedForm | UnsupportedForm:
-    return UnsupportedForm(f"the integer kernel for {node.op_type} is several times slower than float")
+def _without_form(node: ir.Node, context: Context, _: Earlier) -> SupportedForm | UnsupportedForm:
+    floats, codes = context.cost(node)
+    share = "is several times slower than float" if math.isinf(codes) else f"costs {codes / floats:.1f} times the float one"
+    return UnsupportedForm(f"there is no integer form of {node.op_type}: the runtime's kernel {share}")
 
 
 def _no_kernel(node: ir.Node, context: Context, _: Earlier) -> SupportedForm | UnsupportedForm:
@@ -83,7 +86,7 @@ RULES: Mapping[str, Rule] = {
     "Relu": offer_clamp,
     "Clip": offer_clamp,
     **dict.fromkeys(MOVING, offer_movement),
-    **dict.fromkeys(SLOW, _slow),
+    **dict.fromkeys(WITHOUT_FORM, _without_form),
 }
 """By operator type."""
 

@@ -80,14 +80,14 @@ REFUSALS: dict[str, tuple[Callable[[Sketch], str], str]] = {
         lambda s: s.add("Resize", image(s), "", s.constant([1, 1, 2, 2]), mode="linear"),
         "interpolating Resize is not faster",
     ),
-    "average pool": (lambda s: s.add("AveragePool", image(s), kernel_shape=[3, 3]), "slower than float"),
-    "max pool": (lambda s: s.add("MaxPool", image(s), kernel_shape=[3, 3]), "slower than float"),
+    "average pool": (lambda s: s.add("AveragePool", image(s), kernel_shape=[3, 3]), "no integer form of"),
+    "max pool": (lambda s: s.add("MaxPool", image(s), kernel_shape=[3, 3]), "no integer form of"),
     "averages of nearly nothing": (
         lambda s: s.add("GlobalAveragePool", s.add("InstanceNormalization", image(s), s.constant(np.ones(4)), s.constant(np.zeros(4)))),
         "too small beside its inputs",
     ),
     "gelu of what is far below zero": (lambda s: s.add("Gelu", s.add("Add", image(s), s.constant(-5.0))), "not as close to it"),
-    "softmax": (lambda s: s.add("Softmax", image(s)), "slower than float"),
+    "softmax": (lambda s: s.add("Softmax", image(s)), "times the float one"),
     "erf": (lambda s: s.add("Erf", image(s)), "no integer kernel for Erf"),
     "clip with computed limits": (
         lambda s: s.add("Clip", s.conv(image(s), 4), s.add("ReduceMin", s.input("low", 2), keepdims=0)),

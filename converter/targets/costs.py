@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import onnx_ir as ir
 
@@ -19,7 +20,9 @@ __all__ = [
     "PIECEWISE_LINEAR_KIND",
     "TRANSPOSE_STEP_KIND",
     "Shapes",
+    "between_codes",
     "cheaper_form",
+    "convolution_features",
     "features",
     "form_costs",
     "is_view",
@@ -57,11 +60,8 @@ _LOOPS = (2, 4, 8)
 _BLOCKS: Mapping[int, int] = {_FLOAT: 4, _CODE: 8}
 """Side of the square blocks by which single numbers are moved, by their bytes."""
 
-_WIDE = 64
-"""Input channels from which the runtime's ARM64 kernel for symmetric convolutions needs no unfolding (MLAS, convsym.cpp)."""
-
-_WORD = 4
-"""Codes that the runtime moves at once where a convolution's input is unfolded."""
+_POOLS = ("AveragePool", "MaxPool")
+"""Operators with a window."""
 
 _NEAREST: Mapping[str, tuple[str, ...]] = {
     "PointwiseConv": ("Conv",),
@@ -108,9 +108,14 @@ def cheaper_form(kind: str, found: Mapping[str, float], target: Target) -> float
 
     For decisions that are made before it is known what runs in integer.
     """
-    floats, integers = form_costs(kind, found, target)
-    between = floats + target.dequantize(round(found.get("input", 0.0))) + target.quantize(round(found.get("element", 0.0)))
+    between, integers = between_codes(kind, found, target), form_costs(kind, found, target)[1]
     return between if integers is None else min(between, integers)
+
+
+def between_codes(kind: str, found: Mapping[str, float], target: Target) -> float:
+    """The cost of the float form among integer operators, with the DQ and the Q that it needs there."""
+    around = target.dequantize(round(found.get("input", 0.0))) + target.quantize(round(found.get("element", 0.0)))
+    return form_costs(kind, found, target)[0] + around
 
 
 def price(prices: Prices, found: Mapping[str, float]) -> float:
@@ -152,6 +157,8 @@ def features(node: ir.Node, shapes: Shapes) -> dict[str, float]:
         found |= {"mac": macs, **_multiplied(node, macs, written, shapes)}
     elif node.op_type == "InstanceNormalization" and written:
         found["group"] = math.prod(written[0][:2])
+    elif node.op_type in _POOLS and written:
+        found["window"] = math.prod(written[0]) * math.prod(attributes(node)["kernel_shape"])
     elif node.op_type == "Transpose" and read:
         found["block"] = _blocks(read[0], attributes(node).get("perm", range(len(read[0]))[::-1]))
     return {feature: amount for feature, amount in found.items() if amount}
@@ -170,21 +177,44 @@ def _multiplied(node: ir.Node, macs: int, written: Sequence[Sequence[int]], shap
 
 def _unfolded(node: ir.Node, macs: int, written: Sequence[Sequence[int]], weight: Sequence[int]) -> dict[str, float]:
     attrs = attributes(node)
-    groups = attrs.get("group", 1)
-    pointwise = math.prod(weight[2:]) == 1 and all(s == 1 for s in attrs.get("strides", ()))
-    column = 0.0 if pointwise else macs * groups / weight[0]
     if node.op_type == "ConvTranspose":
-        return {"column": column}  # equalized, not unfolded: the same matrix, behind the product
-    size = math.prod(written[0])
+        pointwise = math.prod(weight[2:]) == 1 and all(s == 1 for s in attrs.get("strides", ()))
+        return {"column": 0.0 if pointwise else macs * attrs.get("group", 1) / weight[0]}  # the same matrix, behind the product
+    return convolution_features(written[0], weight, attrs)
+
+
+def convolution_features(written: Sequence[int], weight: Sequence[int], attrs: Mapping[str, Any]) -> dict[str, float]:
+    """What counts of a convolution besides its node and what it reads and writes; zeros among it.
+
+    Args:
+        written: shape of the output, channels second.
+        weight: shape of the weights, [outputs, inputs of a group, *kernel].
+        attrs: of the ONNX operator.
+    """
+    groups, size = attrs.get("group", 1), math.prod(written)
+    macs = size * math.prod(weight[1:])
+    depthwise = groups > 1 and groups == weight[0] and weight[1] == 1
+    strided = any(s != 1 for s in attrs.get("strides", ()))
+    unfolds = not (depthwise and _has_own_kernel(weight[2:], attrs)) and (strided or math.prod(weight[2:]) > 1)
+    column = macs * groups / weight[0] if unfolds else 0.0
     channels = weight[0] if weight[1] == 1 else weight[0] // groups
+    uneven = macs if depthwise else size
     return {
+        "mac": macs,
         "column": column,
+        "strided_column": column if strided else 0.0,
+        "column_row": column / written[-1],
+        "run": macs / weight[0] if depthwise else column / (weight[1] * weight[-1]),
         "group": groups if groups > 1 else 0.0,
-        "narrow_column": column if weight[1] < _WIDE else 0.0,
-        "odd_row": column / (weight[1] * weight[-1]) if weight[1] % _WORD else 0.0,
-        "uneven8": size if channels % 8 else 0.0,
-        "uneven16": size if channels % 16 else 0.0,
+        "uneven8": uneven if channels % 8 else 0.0,
+        "uneven16": uneven if channels % 16 else 0.0,
     }
+
+
+def _has_own_kernel(kernel: Sequence[int], attrs: Mapping[str, Any]) -> bool:
+    """True where a depthwise convolution of float numbers is computed without unfolding: counted with ONNX Runtime 1.32, on ARM64."""
+    plain = all(each == 1 for name in ("strides", "dilations") for each in attrs.get(name, ()))
+    return plain and tuple(kernel) == (3, 3) and max(attrs.get("pads", [0])) <= 1
 
 
 def is_view(shape: Sequence[int], perm: Sequence[int]) -> bool:

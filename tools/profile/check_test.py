@@ -171,3 +171,16 @@ def test_the_prices_of_arm64_predict_what_the_emulator_counts(tmp_path: Path) ->
     x = s.conv(s.silu(s.conv(s.input("x", 1, 16, 16, 16), 16, size=1, outputs=32)), 32, size=1, outputs=16)
     onnx.save(ir.to_proto(s.model(s.add("Flatten", s.add("GlobalAveragePool", x)))), tmp_path / "small.onnx")
     assert main([str(tmp_path / "small.onnx"), "--within", "0.15"]) == 0
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(bool(missing_steps(environment())), reason="the ARM64 emulation is not set up (python -m tools.arm64.setup)")
+@pytest.mark.parametrize(("size", "stride", "pad"), [(7, 2, 3), (5, 4, 2), (4, 4, 0)])
+def test_stems_of_wide_kernels_are_predicted_within_a_tenth(size: int, stride: int, pad: int, tmp_path: Path) -> None:
+    s = Sketch(0)
+    weight = s.normal(32, 3, size, size)
+    x = s.add("Conv", s.input("x", 1, 3, 96, 96), weight, s.normal(32), strides=[stride] * 2, pads=[pad] * 4)
+    x = s.conv(s.silu(x), 32, size=5, group=32)
+    x = s.conv(s.silu(s.conv(x, 32, size=1, outputs=64)), 64, size=1, outputs=32)
+    onnx.save(ir.to_proto(s.model(s.add("Flatten", s.add("GlobalAveragePool", x)))), tmp_path / "stem.onnx")
+    assert main([str(tmp_path / "stem.onnx"), "--within", "0.1"]) == 0

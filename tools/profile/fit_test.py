@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -50,6 +52,15 @@ def costing(*costs: float, kind: str = "Sigmoid") -> list[Sample]:
     return [Sample(kind, {"node": 1.0}, cost) for cost in costs]
 
 
+@pytest.mark.parametrize(("share", "left_out"), [(0.2, True), (3.0, False)])
+def test_a_price_that_hardly_makes_the_error_less_is_left_out(share: float, left_out: bool) -> None:
+    """Costs are 10 an element and off by a tenth either way; what a row adds is a small or a large part of that."""
+    amounts = [{"element": 100.0, "row": row} for row in (0.0, 0.0, 1.0, 1.0, 0.0, 0.0, 1.0, 1.0)]
+    off = [1.1, 0.9] * 4
+    samples = [Sample("Softmax", each, 1000.0 * (error + 0.05 * share * each["row"])) for each, error in zip(amounts, off, strict=True)]
+    assert ("row" not in fit(samples, ("element", "row"), floor=0.0).prices) == left_out
+
+
 def test_errors_are_relative() -> None:
     """Of (p - 1)^2 + (p/3 - 1)^2 the least is at 12/10: 1/5 of the first cost and 3/5 of the second."""
     found = fit(costing(1.0, 3.0), ("node",), floor=0.0)
@@ -89,9 +100,24 @@ def test_each_kind_is_fitted_by_itself_on_what_it_may_depend_on() -> None:
     assert "row" not in found["Sigmoid"].prices and found["Sigmoid"].largest > 0.1
 
 
+def test_a_convolution_depends_on_how_its_kernel_goes_through_memory() -> None:
+    """In float on what is copied one by one, in integer on the runs of codes that are read."""
+    amounts = [
+        {"column": 100.0, "run": 10.0},
+        {"column": 100.0, "strided_column": 100.0, "run": 30.0},
+        {"column": 400.0, "strided_column": 400.0, "run": 20.0},
+    ]
+    prices = {"column": 2.0, "strided_column": 5.0, "run": 80.0}
+    samples = [Sample("Conv", each, sum(prices[term] * each.get(term, 0.0) for term in prices)) for each in amounts]
+    floats = [replace(s, cost=s.cost - 80.0 * s.features["run"]) for s in samples]
+    codes = [replace(s, cost=s.cost - 5.0 * s.features.get("strided_column", 0.0)) for s in samples]
+    assert fit_all(floats, 1.0)["Conv"].prices == {"column": 2.0, "strided_column": 5.0}
+    assert fit_all(codes, 1.0, integer=True)["Conv"].prices == {"column": 2.0, "run": 80.0}
+
+
 def test_every_kind_depends_on_what_a_target_file_may_say() -> None:
     kinds = {kind for target in TARGETS.values() for kind in target.costs}
-    assert all(set(terms_of(kind)) <= FEATURES.keys() for kind in kinds)
+    assert all(set(terms_of(kind, integer=integer)) <= FEATURES.keys() for kind in kinds for integer in (False, True))
 
 
 def test_the_front_leaves_out_what_is_beaten() -> None:

@@ -30,7 +30,7 @@ from converter.quantization.bit_widths import BitWidths
 from converter.targets import Target
 from converter.targets.costs import COLUMN_CONVOLUTION_KIND, LINEAR_CONVOLUTION_KIND, kind_of
 
-__all__ = ["BRANCH_LETTERS", "Probe", "branches", "convolved_form", "feeds", "integers", "probe_model", "probes", "seen_in"]
+__all__ = ["BRANCH_LETTERS", "Probe", "among_codes", "branches", "convolved_form", "feeds", "integers", "probe_model", "probes", "seen_in"]
 
 _OPSET, _IR = 20, 9
 
@@ -59,9 +59,9 @@ class Probe:
 
 
 def _conv(inner: int, outer: int, side: int, size: int = 3, stride: int = 1, groups: int = 1, behind: str = "") -> Probe:
-    """``side`` is that of the output, as costs go with it."""
+    """``side`` is that of the output, as costs go with it. Kernels of even size have no border, as those that cut an image into patches."""
     weight = np.ones((outer, inner // groups, size, size))
-    attributes = {"group": groups, "strides": [stride] * 2, "pads": [size // 2] * 4}
+    attributes = {"group": groups, "strides": [stride] * 2, "pads": [size // 2 if size % 2 else 0] * 4}
     return Probe("Conv", ((1, inner, side * stride, side * stride),), (weight.shape, (outer,)), attributes, behind=behind)
 
 
@@ -82,6 +82,35 @@ def _convolutions() -> list[Probe]:
         (96, 224, 14),
         (96, 176, 7),
     ]
+    stems = [
+        (3, 32, 32, 3, 1),
+        (4, 24, 32, 3, 1),
+        (1, 16, 64, 3, 2),
+        (4, 32, 56, 3, 2),
+        (1, 32, 32, 5, 1),
+        (1, 16, 32, 5, 2),
+        (3, 32, 56, 5, 2),
+        (4, 24, 28, 5, 2),
+        (3, 48, 28, 5, 4),
+        (3, 16, 32, 7, 1),
+        (1, 32, 32, 7, 2),
+        (3, 16, 32, 7, 2),
+        (3, 64, 56, 7, 2),
+        (4, 48, 28, 7, 2),
+        (1, 16, 16, 7, 4),
+        (3, 64, 28, 7, 4),
+    ]
+    patches = [
+        (48, 96, 28, 2),
+        (96, 192, 14, 2),
+        (1, 32, 28, 4),
+        (3, 48, 56, 4),
+        (3, 96, 28, 4),
+        (3, 96, 14, 8),
+        (3, 96, 7, 16),
+        (3, 192, 14, 16),
+    ]
+    wide = [(24, 48, 28), (64, 64, 14)]
     dense = [(16, 16, 64), (32, 32, 32), (48, 48, 28), (64, 64, 32), (96, 48, 32), (96, 96, 16), (128, 64, 16), (128, 128, 8), (80, 80, 8)]
     pointwise = [
         (16, 64, 64), (16, 32, 64), (64, 64, 32), (32, 128, 56), (96, 96, 16), (80, 320, 8), (128, 128, 8), (48, 192, 56), (192, 48, 28),
@@ -90,15 +119,22 @@ def _convolutions() -> list[Probe]:
     skipping = [(16, 32, 56), (32, 64, 28), (64, 128, 14), (96, 192, 14)]
     deep = [(32, 64), (64, 32), (128, 16), (256, 8), (60, 32), (72, 32), (192, 28), (448, 7), (36, 32), (16, 64)]
     deep_strided = [(64, 64), (32, 32), (128, 16), (192, 14)]
+    deep_wide = [
+        (64, 32, 5, 1), (32, 32, 5, 1), (32, 16, 5, 1), (60, 16, 5, 1), (48, 28, 5, 1), (192, 7, 5, 1), (32, 16, 5, 2), (96, 14, 5, 2),
+        (64, 32, 7, 1), (64, 14, 7, 1), (36, 14, 7, 1), (192, 7, 7, 1), (64, 14, 7, 2), (32, 16, 9, 1),
+    ]  # fmt: skip
     grouped = [(64, 64, 32, 4), (32, 32, 16, 8), (96, 96, 16, 2), (128, 128, 16, 4), (48, 96, 28, 2)]
     return [
         *(_conv(*each, stride=2) for each in strided),
         *(_conv(*each) for each in dense),
+        *(_conv(*each) for each in stems),
+        *(_conv(*each, stride=each[-1]) for each in patches),
+        *(_conv(*each, size=5) for each in wide),
         *(_conv(*each, size=1) for each in pointwise),
         *(_conv(*each, size=1, stride=2) for each in skipping),
         *(_conv(channels, channels, side, groups=channels) for channels, side in deep),
         *(_conv(channels, channels, side, stride=2, groups=channels) for channels, side in deep_strided),
-        *(_conv(channels, channels, 32, size=size, groups=channels) for channels, size in ((64, 5), (32, 5), (64, 7))),
+        *(_conv(channels, channels, side, size=size, stride=stride, groups=channels) for channels, side, size, stride in deep_wide),
         *(_conv(inner, outer, side, groups=groups) for inner, outer, side, groups in grouped),
     ]
 
@@ -122,7 +158,11 @@ def _products() -> list[Probe]:
 
 _IMAGES = ((1, 32, 64, 64), (1, 96, 16, 16), (1, 80, 8, 8), (1, 24, 4, 4))
 _TOKENS = ((4, 256, 64), (1, 196, 224), (4, 16, 96), (1, 6, 192))
-_SQUARE = {"kernel_shape": [3, 3], "pads": [1, 1, 1, 1]}
+_WINDOWS = (
+    {"kernel_shape": [3, 3], "pads": [1, 1, 1, 1]},
+    {"kernel_shape": [5, 5], "pads": [2, 2, 2, 2]},
+    {"kernel_shape": [2, 2], "strides": [2, 2]},
+)
 
 
 def _pointwise() -> list[Probe]:
@@ -148,7 +188,7 @@ def _reductions() -> list[Probe]:
         *(Probe("GlobalAveragePool", (shape,)) for shape in (*_IMAGES, (1, 320, 8, 8))),
         *(Probe("ReduceMean", (shape,), ([2, 3],)) for shape in _IMAGES),
         *(Probe("ReduceSum", (shape,), ([-1],)) for shape in _TOKENS),
-        *(Probe(op, (shape,), (), _SQUARE) for op in ("AveragePool", "MaxPool") for shape in _IMAGES),
+        *(Probe(op, (shape,), (), window) for op in ("AveragePool", "MaxPool") for window in _WINDOWS for shape in _IMAGES),
     ]
 
 
@@ -286,6 +326,44 @@ def integers(
     plan = write_assignment(model, offers, choice, names, Plan("minmax", BitWidths(), target.name, {}, {}))
     proto: onnx.ModelProto = ir.to_proto(emit(model, plan, {}))
     return proto, names
+
+
+def among_codes(model: ir.Model, target: Target, op_types: Collection[str]) -> tuple[onnx.ModelProto, frozenset[str]]:
+    """The probes of these types alone, each between a DQ and a Q, of which the runtime makes an integer kernel; and their names.
+
+    For operators of which the converter writes no integer form; other tools do.
+    """
+    names = frozenset(str(node.name) for node in model.graph if node.op_type in op_types)
+    graph = helper.make_graph([], "among codes", [], [])
+    kind: type[np.int8 | np.uint8] = np.int8 if target.signed_activations else np.uint8
+    shares = np.float32(1 / 256), kind(np.iinfo(kind).min)  # of a Softmax, whose kernel knows no other
+    numbers = np.float32(1 / 32), kind(0 if target.signed_activations else 128)
+    for name, value in (("shares", shares), ("numbers", numbers)):
+        graph.initializer.extend(numpy_helper.from_array(np.asarray(each), f"{name}_{place}") for place, each in enumerate(value))
+    for node in ir.to_proto(model).graph.node:
+        if node.name not in names:
+            continue
+        head, out = node.name, "shares" if node.op_type == "Softmax" else "numbers"
+        (source,) = (value for value in model.graph.inputs if value.name == node.input[0])
+        graph.input.append(
+            helper.make_tensor_value_info(node.input[0], TensorProto.FLOAT, list(source.shape.numpy() if source.shape is not None else ()))
+        )
+        _convert(graph, node.input[0], f"{head}_read", "numbers")
+        inner = onnx.NodeProto()
+        inner.CopyFrom(node)
+        inner.input[0], inner.output[0] = f"{head}_read", f"{head}_inside"
+        graph.node.append(inner)
+        _convert(graph, f"{head}_inside", node.output[0], out)
+        graph.output.append(helper.make_tensor_value_info(node.output[0], TensorProto.FLOAT, None))
+    proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", _OPSET)], ir_version=_IR)
+    return onnx.shape_inference.infer_shapes(proto, strict_mode=True), names
+
+
+def _convert(graph: onnx.GraphProto, source: str, result: str, grid: str) -> None:
+    """A Q and a DQ."""
+    parameters = [f"{grid}_0", f"{grid}_1"]
+    graph.node.append(helper.make_node("QuantizeLinear", [source, *parameters], [f"{result}_codes"], name=f"{result}_Q"))
+    graph.node.append(helper.make_node("DequantizeLinear", [f"{result}_codes", *parameters], [result], name=f"{result}_DQ"))
 
 
 def branches(nodes: Iterable[tuple[Sequence[str], Sequence[str]]]) -> list[str]:

@@ -17,6 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from converter.calibration.observer import CalibrationStatistics
+from converter.forms.registry import WITHOUT_FORM
 from converter.runtime.session import open_session, run_session
 from converter.targets import TARGETS, Target
 from converter.targets.costs import (
@@ -31,7 +32,7 @@ from converter.targets.costs import (
 )
 from converter.testing.sketch import settings_for
 from tools.profile.fit import fit, terms_of
-from tools.profile.probes import BRANCH_LETTERS, branches, feeds, integers, probe_model, probes, seen_in
+from tools.profile.probes import BRANCH_LETTERS, among_codes, branches, feeds, integers, probe_model, probes, seen_in
 from tools.profile.samples import Sample
 
 
@@ -58,12 +59,13 @@ def whole() -> Whole:
 
 
 def priced(target: Target, *, integer: bool) -> set[str]:
-    """Kinds that a target has prices for; but for what is no operator of a float model by itself."""
+    """Kinds that a target has prices for; but for what is no operator of a float model by itself, or has no form in integer."""
     return {kind for kind, cost in target.costs.items() if cost.integer is not None or not integer} - {
         COLUMN_CONVOLUTION_KIND,
         LINEAR_CONVOLUTION_KIND,
         PIECEWISE_LINEAR_KIND,
         TRANSPOSE_STEP_KIND,
+        *(WITHOUT_FORM if integer else ()),
     }
 
 
@@ -97,6 +99,20 @@ def test_linear_layers_are_convolutions_in_a_model_of_their_own(whole: Whole) ->
     onnx.checker.check_model(proto, full_check=True)
 
 
+@pytest.mark.parametrize("name", ["arm64", "x86"])
+def test_operators_without_a_form_stand_among_codes_so_that_the_runtime_makes_its_kernels_of_them(name: str, tmp_path: Path) -> None:
+    few = [probe for op in ("Softmax", "AveragePool", "Sigmoid") for probe in probes() if probe.op_type == op][::8]
+    model, path = probe_model(few), tmp_path / "optimised.onnx"
+    proto, names = among_codes(model, TARGETS[name], ("Softmax", "AveragePool"))
+    onnx.checker.check_model(proto, full_check=True)
+    assert names == {f"p{place:04}" for place, probe in enumerate(few) if probe.op_type != "Sigmoid"} and len(names) > 1
+    session = open_session(proto, threads=1, settings=settings_for(TARGETS[name]), optimised_path=path)
+    fed = {value.name: feeds(model)[value.name] for value in proto.graph.input}
+    assert all(np.isfinite(value).all() for value in run_session(session, fed).values())
+    kernels = {node.op_type for node in onnx.load(path).graph.node}
+    assert {"QLinearSoftmax", "QLinearAveragePool"} <= kernels and not {"Softmax", "AveragePool", "QLinearSigmoid"} & kernels
+
+
 def test_float_probes_are_a_sound_model_whose_names_tell_the_branch(whole: Whole) -> None:
     proto = ir.to_proto(whole.model)
     onnx.checker.check_model(proto, full_check=True)
@@ -111,12 +127,13 @@ def test_the_sizes_tell_all_prices_apart(whole: Whole) -> None:
     for node in whole.measured:
         found[kind_of(node)].append(features(node, whole.shapes))
     for kind, amounts in found.items():
-        terms = [term for term in terms_of(kind) if any(term in each for each in amounts)]
-        # each price adds about as much as the others, so that none is lost among them
-        prices = {term: 1e6 / statistics.fmean(each.get(term, 0.0) for each in amounts) for term in terms}
-        made = fit([Sample(kind, each, price(prices, each)) for each in amounts], terms, floor=1.0)
-        assert made.prices == pytest.approx(prices, rel=1e-3), kind
-        assert made.samples >= len(terms)
+        for integer in (False, True):
+            terms = [term for term in terms_of(kind, integer=integer) if any(term in each for each in amounts)]
+            # each price adds about as much as the others, so that none is lost among them
+            prices = {term: 1e6 / statistics.fmean(each.get(term, 0.0) for each in amounts) for term in terms}
+            made = fit([Sample(kind, each, price(prices, each)) for each in amounts], terms, floor=1.0)
+            assert made.prices == pytest.approx(prices, rel=1e-3), (kind, integer)
+            assert made.samples >= len(terms)
 
 
 def test_the_layer_before_a_clamp_is_also_probed_without_it() -> None:

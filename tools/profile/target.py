@@ -10,7 +10,7 @@ from __future__ import annotations
 import platform
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -23,10 +23,12 @@ from rich.table import Table
 
 from converter.cli.command import Parser, exit_code
 from converter.errors import UsageError
+from converter.forms.registry import WITHOUT_FORM
+from converter.graph.operator_sets import CLAMPS
 from converter.load.files import check_outputs, write_files
 from converter.runtime.session import Feed
 from converter.targets import DEFAULT_TARGET, find_target
-from converter.targets.costs import COLUMN_CONVOLUTION_KIND, LINEAR_CONVOLUTION_KIND, PIECEWISE_LINEAR_KIND
+from converter.targets.costs import COLUMN_CONVOLUTION_KIND, LINEAR_CONVOLUTION_KIND, PIECEWISE_LINEAR_KIND, kind_of
 from converter.targets.target import Cost, Prices, Target
 from converter.targets.target_file import FILE_SUFFIX, target_text
 from runtime_tests.emulation.cores import CORES, check_core
@@ -35,7 +37,7 @@ from tools.arm64.model_cycles import check_cycles
 from tools.profile.arm64 import CYCLES, INSTRUCTIONS, counted_nodes
 from tools.profile.clock import clocked_nodes, prepared
 from tools.profile.fit import Fit, fit, fit_all
-from tools.profile.probes import BRANCH_LETTERS, Probe, convolved_form, feeds, integers, probe_model, probes, seen_in
+from tools.profile.probes import BRANCH_LETTERS, Probe, among_codes, convolved_form, feeds, integers, probe_model, probes, seen_in
 from tools.profile.samples import Sample, Timed, conversion_samples, operator_samples
 from tools.profile.web import web_nodes
 from tools.web.package import FOLDER_VARIABLE, Package, find_package
@@ -51,6 +53,7 @@ __all__ = [
     "measured_forms",
     "print_fits",
     "probe_forms",
+    "refitted",
 ]
 
 _CORES: Mapping[str, str] = {
@@ -117,19 +120,11 @@ class Measured:
 
 def fitted(base: Target, measured: Measured) -> tuple[Target, dict[str, Fit]]:
     """The target with costs that fit the measurements, and the fits by kind and form, as ``Conv integer``."""
-    by_form = {form: fit_all(samples, measured.floor) for form, samples in (("float", measured.floats), ("integer", measured.integers))}
-    fits = {f"{kind} {form}": found for form in by_form for kind, found in by_form[form].items()}
     # a piecewise-linear sigmoid of which nothing was measured keeps its price; in another unit that would mean something else,
     # and without a price nothing is replaced
     kept = PIECEWISE_LINEAR_KIND in base.costs and base.unit == measured.unit
-    costs = {PIECEWISE_LINEAR_KIND: base.costs[PIECEWISE_LINEAR_KIND]} if kept else {}
-    for kind, found in by_form["float"].items():
-        integer = by_form["integer"].get(kind)
-        # what costs nothing in float could never be worth anything in integer
-        costs[kind] = Cost(found.prices or _SMALLEST, None if integer is None else integer.prices)
-    for kind, plain in ((COLUMN_CONVOLUTION_KIND, "Conv"), (LINEAR_CONVOLUTION_KIND, "Linear")):
-        if kind in by_form["integer"]:
-            costs[kind] = Cost(costs[plain].float, by_form["integer"][kind].prices)
+    found, fits = _operators(measured)
+    costs = {PIECEWISE_LINEAR_KIND: base.costs[PIECEWISE_LINEAR_KIND]} | found if kept else found
     conversions = fit_all(measured.conversions, measured.floor)
     fits |= conversions
     quantize, dequantize = (conversions[f"{which}Linear"].prices for which in ("Quantize", "Dequantize"))
@@ -152,6 +147,34 @@ def fitted(base: Target, measured: Measured) -> tuple[Target, dict[str, Fit]]:
     return target, fits
 
 
+def refitted(base: Target, measured: Measured) -> tuple[Target, dict[str, Fit]]:
+    """The same with new costs of the operators that were measured; all else is kept.
+
+    Raises:
+        UsageError: what is kept was measured elsewhere, or in another unit.
+    """
+    before = base.fit.get("measured")
+    if (base.unit, before) != (measured.unit, measured.ran):
+        what = f"the costs that '{base.name}' would keep are {base.unit}, measured on: {before or 'an unknown machine'}"
+        raise UsageError(what, where="--only", hint=f"without it, measure all on: {measured.ran}")
+    costs, fits = _operators(measured)
+    return replace(base, costs={**base.costs, **costs}, fit={**base.fit, **_remarks(measured.ran, fits)}), fits
+
+
+def _operators(measured: Measured) -> tuple[dict[str, Cost], dict[str, Fit]]:
+    """Costs of the kinds of operators that were measured, and the fits by kind and form."""
+    by_form = {"float": fit_all(measured.floats, measured.floor), "integer": fit_all(measured.integers, measured.floor, integer=True)}
+    costs = {}
+    for kind, found in by_form["float"].items():
+        integer = by_form["integer"].get(kind)
+        # what costs nothing in float could never be worth anything in integer
+        costs[kind] = Cost(found.prices or _SMALLEST, None if integer is None else integer.prices)
+    for kind, plain in ((COLUMN_CONVOLUTION_KIND, "Conv"), (LINEAR_CONVOLUTION_KIND, "Linear")):
+        if kind in by_form["integer"]:
+            costs[kind] = Cost(costs[plain].float, by_form["integer"][kind].prices)
+    return costs, {f"{kind} {form}": found for form in by_form for kind, found in by_form[form].items()}
+
+
 def _remarks(ran: str, fits: Mapping[str, Fit]) -> dict[str, Any]:
     errors = {name: [round(found.median, 3), round(found.largest, 3)] for name, found in fits.items()}
     return {"measured": ran, "errors": "relative: median, largest", **errors}
@@ -165,7 +188,8 @@ def _emulated(core: str, env: Environment, target: Target, given: Sequence[Probe
     half = probe_model(given, only={name[:BRANCH_LETTERS] for name in offered})
     in_integer, _, _ = counted_nodes(integers(half, seen_in(half), target)[0], core, env, unit)
     found = _measured(model, in_float, in_integer, offered, call, ran, unit, _EMULATED_FLOOR, env.runtime)
-    return replace(found, integers=[*found.integers, *_convolved(core, env, target, given, unit)])
+    others = [*_convolved(core, env, target, given, unit), *_without_form(core, env, target, model, unit)]
+    return replace(found, integers=[*found.integers, *others])
 
 
 def _convolved(core: str, env: Environment, target: Target, given: Sequence[Probe], unit: str) -> list[Sample]:
@@ -182,6 +206,16 @@ def _convolved(core: str, env: Environment, target: Target, given: Sequence[Prob
         (kind, operator_samples(nodes, model, shapes, [n for n in offered if forms[n] == kind])) for kind in dict.fromkeys(forms.values())
     )
     return [replace(sample, kind=kind) for kind, samples in found if kind for sample in samples]
+
+
+def _without_form(core: str, env: Environment, target: Target, model: ir.Model, unit: str) -> list[Sample]:
+    """Integer kernels that no form of the converter uses: what files of other tools cost, and that the forms would not pay."""
+    proto, names = among_codes(model, target, WITHOUT_FORM)
+    if not names:
+        return []
+    nodes, _, _ = counted_nodes(proto, core, env, unit)
+    shapes = {name: stats.shape for name, stats in seen_in(model).tensors.items()}
+    return operator_samples(nodes, model, shapes, names)
 
 
 def _clocked(target: Target, given: Sequence[Probe], visits: _Visits) -> Measured:
@@ -280,6 +314,7 @@ def _run(arguments: Sequence[str] | None) -> None:
         default=INSTRUCTIONS,
         help="emulated: what a cost is; cycles are an estimate, and need python -m tools.arm64.setup --cycles (default instructions)",
     )
+    add("--only", nargs="+", metavar="KIND", help="emulated: measure these kinds of operators, such as Conv; all other costs are kept")
     add("--second", action="store_true", help="keep the costs of TARGET, and add these as its second unit, which reports tell beside them")
     add("--runtime", default="newest", metavar="VERSION", help=f"emulated ONNX Runtime: {RUNTIME_CHOICE} (default newest)")
     add("--root", type=Path, metavar="DIR", help="folder of the emulator's set-up")
@@ -293,6 +328,8 @@ def _run(arguments: Sequence[str] | None) -> None:
         raise UsageError("nothing would be measured", where="--runs, --visits", hint="give 1 or more")
     web = flags.core is None and (flags.web is not None or base.name == _WEB)
     core = None if web else _core(flags.core, base)
+    if flags.only is not None and core is None:
+        raise UsageError("by the clock all operators are measured together", where="--only", hint="give --core to emulate one")
     if flags.objective == CYCLES:
         _check_cycles(core)
     if flags.second and _unit(core, flags.objective) == base.unit:
@@ -302,18 +339,33 @@ def _run(arguments: Sequence[str] | None) -> None:
     env = environment(flags.root, flags.runtime)
     console = Console(width=None if sys.stdout.isatty() else 140, highlight=False)
     notes = Console(stderr=True, highlight=False)
-    given = probes()
+    given = probes() if flags.only is None else _probes_of(flags.only)
     visits = _Visits(flags.runs, flags.visits, notes)
     if package is not None:
         measured = _in_web(base, given, visits, package)
     else:
         measured = _emulated(core, env, base, given, flags.objective) if core else _clocked(base, given, visits)
-    target, fits = fitted(base, measured)
+    kept = base.second if flags.second and base.second is not None else base
+    target, fits = fitted(base, measured) if flags.only is None else refitted(kept, measured)
     target = replace(target, name=flags.name or base.name)
     print_fits(console, target, fits)
     if flags.out is not None:
         written = replace(base, name=target.name, second=target) if flags.second else target
         write_files({flags.out.absolute(): target_text(written).encode()})
+
+
+def _probes_of(kinds: Collection[str]) -> list[Probe]:
+    """The probes of some kinds.
+
+    Raises:
+        UsageError: there are none of a kind, or it is measured together with others.
+    """
+    found = [kind_of(node) for node in probe_model(probes()).graph if not str(node.name).endswith("_before")]
+    known = sorted(set(found) - set(CLAMPS))
+    for kind in kinds:
+        if kind not in known:
+            raise UsageError(f"no probes are of kind '{kind}' alone", where="--only", hint=f"give some of {', '.join(known)}")
+    return [probe for probe, kind in zip(probes(), found, strict=True) if kind in kinds]
 
 
 def check_target_file(target: str, out: Path | None, name: str | None) -> None:

@@ -236,9 +236,31 @@ def test_a_second_unit_is_added_to_what_the_target_has(half_a_cycle_each: None, 
     assert both.second.fit["measured"].endswith("cycles by LLVM 19.1.7")
 
 
+def test_kinds_that_are_measured_alone_leave_all_other_costs_as_they_were(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whoever measures some kinds again must have measured the others in the same way."""
+    given = [
+        Probe(op, shapes) for op, count in (("Sigmoid", 1), ("Mul", 2), ("Sub", 2)) for shapes in (((2, 3),) * count, ((4, 50),) * count)
+    ]
+    monkeypatch.setattr(profile_target, "probes", lambda: given)
+    monkeypatch.setattr(emulator, "emulate", emulate_by_size)
+    first, again, elsewhere = tmp_path / "first.toml", tmp_path / "again.toml", tmp_path / "elsewhere.toml"
+    assert main(["arm64", "--core", "cortex-a72", "--out", str(first)]) == 0
+    base = find_target(str(first))
+    dear = {kind: Cost({"node": 9.0}, None if cost.integer is None else {"node": 7.0}) for kind, cost in base.costs.items()}
+    first.write_text(target_text(replace(base, costs=dear)))
+    assert main([str(first), "--core", "cortex-a72", "--only", "Mul", "--out", str(again)]) == 0
+    assert find_target(str(again)) == replace(base, costs=dear | {"Mul": base.costs["Mul"]})
+    assert main([str(first), "--core", "cortex-a53", "--only", "Mul", "--out", str(elsewhere)]) == 2
+    assert "measured on: cortex-a72" in capsys.readouterr().err and not elsewhere.exists()
+
+
 @pytest.mark.parametrize(
     ("words", "what"),
     [
+        ([HERE, "--only", "Conv"], "by the clock all operators are measured together"),
+        (["--core", "cortex-a76", "--only", "Relu"], "no probes are of kind 'Relu' alone"),
         (["--core", "cortex-a76", "--second"], "the costs of target 'arm64' are instructions themselves"),
         (["z80"], "'z80' is not known"),
         (["absent.toml"], "the target cannot be read: No such file or directory"),
