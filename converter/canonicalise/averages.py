@@ -26,7 +26,7 @@ from converter.graph.builder import GraphBuilder
 from converter.graph.marks import AVERAGE, mark_makers
 from converter.graph.queries import attributes, constant, is_float, sole_consumer
 from converter.targets import Target
-from converter.targets.costs import cheaper_form, convolution_features
+from converter.targets.costs import between_codes, cheaper_form, convolution_features
 
 __all__ = ["spell_out_averages"]
 
@@ -94,13 +94,17 @@ def _spell_out(builder: GraphBuilder, pool: ir.Node, target: Target) -> str:
 
 
 def _cheaper(read: ir.Shape, written: ir.Shape | None, attrs: Mapping[str, Any], target: Target) -> bool:
-    """True if a depthwise convolution costs less than the pooling; open sides count one place."""
+    """True if a depthwise convolution costs less than the pooling, of whose integer kernel no form makes use.
+
+    Open sides count one place, and then only what grows with them.
+    """
     sizes, results = ([d if isinstance(d, int) else 1 for d in (shape or (1, 1))] for shape in (read, written))
     window, size, channels = attrs["kernel_shape"], float(math.prod(results)), sizes[1]
-    amounts = {"node": 1.0, "input": float(math.prod(sizes)), "element": size, "row": size / results[-1]}
+    known = all(isinstance(d, int) for d in (*read, *(written or (None,))))
+    amounts = {"node": float(known), "input": float(math.prod(sizes)), "element": size, "row": size / results[-1]}
     pool = amounts | {"window": size * math.prod(window)}
     convolution = amounts | convolution_features(results, [channels, 1, *window], {**attrs, "group": channels})
-    return cheaper_form("DepthwiseConv", convolution, target) < cheaper_form("AveragePool", pool, target)
+    return cheaper_form("DepthwiseConv", convolution, target) < between_codes("AveragePool", pool, target)
 
 
 def _fits_border(window: Sequence[int], strides: Sequence[int], pads: Sequence[int], sides: Sequence[int]) -> bool:

@@ -51,7 +51,6 @@ def test_case_1_a_gain_needs_known_sizes() -> None:
     ("attrs", "why"),
     [
         ({"kernel_shape": [1, 1], "strides": [2, 2]}, "only picks elements"),
-        ({"kernel_shape": [16, 16]}, "a large window"),
         ({"kernel_shape": [3, 3], "strides": [2, 2], "ceil_mode": 1}, "windows that reach beyond the end"),
         ({"kernel_shape": [2, 2], "dilations": [2, 2]}, "holes"),
         ({"kernel_shape": [3, 3], "auto_pad": "SAME_UPPER"}, "a border that depends on the size"),
@@ -61,6 +60,13 @@ def test_case_1_a_gain_needs_known_sizes() -> None:
 def test_case_1_other_poolings_stay(attrs: dict[str, Any], why: str) -> None:
     draft = Draft(x=(1, 2, 64, 64))
     assert rewrite(spell_out_averages_on_arm64, draft.model(draft.add("AveragePool", "x", **attrs)))[1] == []
+
+
+def test_case_1_a_large_window_is_a_convolution_too() -> None:
+    """Counted on a Cortex-A76, of two channels: 4.0 million instructions instead of 14.8, both in float."""
+    draft = Draft(x=(1, 2, 64, 64))
+    pooled = draft.add("AveragePool", "x", kernel_shape=[16, 16])
+    assert op_types(rewrite(spell_out_averages_on_arm64, draft.model(pooled))[0]) == ["Conv"]
 
 
 def mixer(draft: Draft, factor: Array | float, *, read_twice: bool = False, swapped: bool = False) -> list[str]:

@@ -21,6 +21,7 @@ __all__ = [
     "PIECEWISE_LINEAR_KIND",
     "TRANSPOSE_STEP_KIND",
     "Shapes",
+    "between_codes",
     "cheaper_form",
     "convolution_features",
     "features",
@@ -111,9 +112,14 @@ def cheaper_form(kind: str, found: Mapping[str, float], target: Target) -> float
 
     For decisions that are made before it is known what runs in integer.
     """
-    floats, integers = form_costs(kind, found, target)
-    between = floats + target.dequantize(round(found.get("input", 0.0))) + target.quantize(round(found.get("element", 0.0)))
+    between, integers = between_codes(kind, found, target), form_costs(kind, found, target)[1]
     return between if integers is None else min(between, integers)
+
+
+def between_codes(kind: str, found: Mapping[str, float], target: Target) -> float:
+    """The cost of the float form among integer operators, with the DQ and the Q that it needs there."""
+    around = target.dequantize(round(found.get("input", 0.0))) + target.quantize(round(found.get("element", 0.0)))
+    return form_costs(kind, found, target)[0] + around
 
 
 def price(prices: Prices, found: Mapping[str, float]) -> float:

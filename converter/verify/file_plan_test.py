@@ -48,7 +48,7 @@ def test_linear_layers_as_convolutions_are_known_again_and_a_gelu_costs_as_its_p
 def test_a_stem_of_four_columns_costs_nearly_what_its_plan_does() -> None:
     """What brings the columns together is known to cost nothing of its own."""
     s = Sketch(2)
-    x = s.add("Conv", s.input("x", 1, 3, 64, 64), s.normal(32, 3, 3, 3), s.normal(32), pads=(1, 1, 1, 1), strides=[2, 2])
+    x = s.add("Conv", s.input("x", 1, 3, 64, 64), s.normal(16, 3, 3, 3), s.normal(16), pads=(1, 1, 1, 1), strides=[2, 2])
     planned = plan_for(s.model(s.add("Sigmoid", x)))
     assert any(op.form == "column_convolution" for op in planned.plan.ops.values())
     assert costs(planned)["instructions"] == pytest.approx(of_plan(planned), rel=0.1)

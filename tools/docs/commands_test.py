@@ -60,6 +60,7 @@ PARSED_ONLY = {
     "tools.importers": "packages of others",
     "tools.profile": "minutes, and the emulated machine",
     "tools.runtimes": "every ONNX Runtime",
+    "tools.upstream": "the emulated machine",
     "tools.web": "Node and a package of npm's",
 }
 """Modules whose commands are not run here, and what they would need."""
