@@ -14,7 +14,7 @@ import numpy as np
 import onnx_ir as ir
 
 from converter.graph.builder import GraphBuilder
-from converter.graph.queries import attributes, constant, consumers, is_graph_output, sole_consumer
+from converter.graph.queries import attributes, constant, consumers, data_inputs, is_graph_output, relabel_factor, sole_consumer
 from converter.targets.costs import LATE_SOFTMAX_KIND, features, form_costs
 from converter.targets.target import Target
 from converter.transforms.transform import GraphFacts
@@ -68,8 +68,8 @@ def _product(node: ir.Node, facts: GraphFacts) -> ir.Node | None:
     rank = len(facts.shapes.get(str(shares.name), ()))
     if rank < 3 or attributes(node).get("axis", -1) not in (-1, rank - 1) or is_graph_output(shares):
         return None
-    maker, product = scores.producer(), sole_consumer(shares)
-    if maker is None or maker.op_type != "MatMul" or product is None or product.op_type != "MatMul":
+    product = sole_consumer(shares)
+    if not _multiplied(scores) or product is None or product.op_type != "MatMul":
         return None
     row = None if shares.shape is None else shares.shape[-1]
     if not isinstance(row, int) or consumers(shares) != [(product, 0)] or constant(product.inputs[1]) is not None:
@@ -77,6 +77,15 @@ def _product(node: ir.Node, facts: GraphFacts) -> ir.Node | None:
     if any(str(each.name) in facts.excluded for each in (node, product)) or len(consumers(scores)) > 1 or is_graph_output(scores):
         return None
     return product
+
+
+def _multiplied(scores: ir.Value) -> bool:
+    """They come from a product, perhaps times a positive number, so that codes of them need no Q."""
+    maker = scores.producer()
+    while maker is not None and relabel_factor(maker) is not None:
+        ((_, value),) = data_inputs(maker)
+        maker = value.producer()
+    return maker is not None and maker.op_type == "MatMul"
 
 
 def _fits(node: ir.Node, ranges: Mapping[str, tuple[float, float]]) -> bool:

@@ -74,6 +74,13 @@ def test_the_network_computes_the_same_and_the_model_given_is_left_as_it_is() ->
             np.testing.assert_allclose(after[name], array, rtol=1e-4, atol=1e-5 * np.abs(array).max())
 
 
+def test_scores_may_be_scaled_behind_their_product() -> None:
+    s = Sketch()
+    y = s.add("Softmax", s.add("Mul", scores(s), s.constant(0.125)), axis=-1, name="soft")
+    model = s.model(s.add("MatMul", y, s.input("v", B, T, C)))
+    assert find_late(model, facts_of(model), ranges_of(model), ARM64) == ("soft",)
+
+
 @pytest.mark.parametrize("build", KEPT.values(), ids=KEPT)
 def test_what_no_product_of_computed_tensors_alone_reads_stays(build: Callable[[Sketch], str]) -> None:
     s = Sketch()
