@@ -96,8 +96,8 @@ def search(
     begin = _announcer(METHODS[options.method].shares, progress)
     known = find_losses(model, feeds, options) if losses is None else losses
 
-    def asked(model: ir.Model, seen: CalibrationStatistics) -> tuple[Problem, Offers]:
-        problem, offers = problem_of(model, seen, feeds, reconstruction_blocks, target, options, excluded, known)
+    def asked(model: ir.Model, seen: CalibrationStatistics, proposals: int) -> tuple[Problem, Offers]:
+        problem, offers = problem_of(model, seen, feeds, reconstruction_blocks, target, options, excluded, known, equalizable=proposals > 0)
         observer = options.observer or DEFAULT_OBSERVER
         return replace(problem, parts=options.parts, observer=observer, progress=progress.step, begin=begin), offers
 
@@ -130,7 +130,7 @@ def _announcer(shares: Mapping[str, float], progress: Progress) -> Callable[[str
 
 
 def _searched(
-    asked: Callable[[ir.Model, CalibrationStatistics], tuple[Problem, Offers]],
+    asked: Callable[[ir.Model, CalibrationStatistics, int], tuple[Problem, Offers]],
     facts: Callable[[CalibrationStatistics], GraphFacts],
     model: ir.Model,
     seen: CalibrationStatistics,
@@ -148,12 +148,14 @@ def _searched(
     plain = () if method.keeps_normalizations else find_plain(model, facts(seen), target)
     if plain:
         model, seen = transformed(PlainNormalizations(plain), model, seen)
-    problem, offers = asked(model, seen)
+    left = len(method.transforms)  # proposals
+    problem, offers = asked(model, seen, left)
     for propose in method.transforms:
         transform, first_choice = propose(problem)
+        left -= 1
         if transform is not None:
             model, seen = transformed(transform, model, seen)
-            problem, offers = asked(model, seen)
+            problem, offers = asked(model, seen, left)
         problem = replace(problem, transforms=tuple(applied), first_choice=first_choice)
     problem = replace(problem, transforms=tuple(applied))
     choice = with_average_scales(model, method.choose(problem))
@@ -162,7 +164,7 @@ def _searched(
     constant_gates = {name: approximation.shape.offset for name, approximation in found.items() if approximation.shape.is_constant}
     if constant_gates:
         model, seen = transformed(ConstantGates(constant_gates), model, seen)
-        problem, offers = asked(model, seen)
+        problem, offers = asked(model, seen, 0)
     changes = {name: approximation.change for name, approximation in found.items()}
     choice = replace(choice, weight_sensitivity={**choice.weight_sensitivity, **changes})
     shapes = {name: approximation.shape for name, approximation in found.items()}

@@ -16,7 +16,16 @@ from converter.sensitivity.context import QuantizedEdge
 from converter.sensitivity.layer_samples import LayerSample
 from converter.torch_backend.network import Hook, Step
 
-__all__ = ["LayerReconstruction", "activation_errors", "on_grid", "on_grids", "reconstruction_of", "thinned", "weight_errors"]
+__all__ = [
+    "LayerReconstruction",
+    "activation_errors",
+    "on_each",
+    "on_grid",
+    "on_grids",
+    "reconstruction_of",
+    "thinned",
+    "weight_errors",
+]
 
 Tensor = torch.Tensor
 
@@ -71,6 +80,14 @@ def on_grid(x: Tensor, grid: QuantParams, factor: float = 1.0) -> Tensor:
     return torch.clamp(torch.div(x, scale).round_(), grid.qmin - zero, grid.qmax - zero).mul_(scale)  # few copies: tensors may be large
 
 
+def on_each(x: Tensor, scale: Tensor, low: Tensor, high: Tensor) -> Tensor:
+    """The nearest numbers on each of many grids; the scales and the lowest and highest codes have a shape that broadcasts with x."""
+    codes = torch.div(x, scale).round_()
+    torch.maximum(codes, low, out=codes)  # a clamp between tensors takes four times as long
+    torch.minimum(codes, high, out=codes)
+    return codes.mul_(scale)
+
+
 def on_grids(
     quantized_edges: Mapping[tuple[str, int], QuantizedEdge], grids: Mapping[str, QuantParams], steps: Collection[str] | None = None
 ) -> Hook:
@@ -111,7 +128,7 @@ def activation_errors(
     parts = []
     for start in range(0, len(grids), step):
         part = slice(start, start + step)
-        rounded = torch.div(x, scale[part]).round_().clamp_(low[part], high[part]).mul_(scale[part])
+        rounded = on_each(x, scale[part], low[part], high[part])
         got = other @ rounded if operand else rounded @ other
         parts.append((got.sub_(reconstruction.target).square_().mul_(reconstruction.fisher)).sum(3).double().sum((1, 2)))
     return torch.cat(parts)

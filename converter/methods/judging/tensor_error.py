@@ -13,6 +13,7 @@ from functools import partial
 
 import torch
 
+from converter.methods.judging.output_error import on_each
 from converter.quantization.parameters import QuantParams
 from converter.sensitivity.context import AnalysisContext
 from converter.sensitivity.curvature import or_even
@@ -123,7 +124,7 @@ def grid_errors(tensor_sample: TensorSample, grids: Sequence[QuantParams]) -> Te
     parts = []
     for start in range(0, len(grids), step):
         part = slice(start, start + step)
-        rounded = torch.div(x, scale[part]).round_().clamp_(low[part], high[part]).mul_(scale[part])
+        rounded = on_each(x, scale[part], low[part], high[part])
         parts.append(rounded.sub_(x).square_().mul_(weights).double().sum(1))
     return torch.cat(parts)
 

@@ -218,9 +218,11 @@ def _weights(
     weight = network.constants[step.inputs[1]]
     matrix = layer_matrix(step, weight)
     scale = torch.tensor(grid.scale, dtype=torch.float32).expand(matrix.shape[0] * matrix.shape[2]).reshape(matrix.shape[0], 1, -1)
-    rows = None if real is None and not rounding else _rows(step, weight, coded, seed, read)
-    if rows is not None and real is not None:
-        matrix = corrected_weights(_rows(step, weight, real, seed), rows, matrix, workers)
+    asked = [partial(_rows, step, weight, coded, seed, read)] if rounding or real is not None else []
+    asked += [] if real is None else [partial(_rows, step, weight, real, seed)]
+    rows, real_rows, *_ = *in_order(lambda each: each(), asked, workers), None, None
+    if rows is not None and real_rows is not None:
+        matrix = corrected_weights(real_rows, rows, matrix, workers)
     if rows is not None and rounding:
         codes = compensated_rounding(rows.flatten(1, 2), matrix, scale, grid.qmin, grid.qmax, workers)
     else:
