@@ -82,10 +82,8 @@ def on_grid(x: Tensor, grid: QuantParams, factor: float = 1.0) -> Tensor:
 
 def on_each(x: Tensor, scale: Tensor, low: Tensor, high: Tensor) -> Tensor:
     """The nearest numbers on each of many grids; the scales and the lowest and highest codes have a shape that broadcasts with x."""
-    codes = torch.div(x, scale).round_()
-    torch.maximum(codes, low, out=codes)  # a clamp between tensors takes four times as long
-    torch.minimum(codes, high, out=codes)
-    return codes.mul_(scale)
+    # a clamp between two tensors takes twice as long as one after the other
+    return torch.div(x, scale).round_().clamp_min_(low).clamp_max_(high).mul_(scale)
 
 
 def on_grids(

@@ -53,7 +53,7 @@ _FEWEST_NUMBERS = 32
 _FEWEST_TO_FOLLOW = 8
 """The same, if a scale shall follow that range closely."""
 
-_EVERY = 4
+_EVERY = 6
 """Of the scale candidates, one in so many is tried here."""
 
 

@@ -117,7 +117,7 @@ def choose(problem: Problem) -> Choice:
     samples, fisher, tensor_samples, priced = captured_with_tensors(
         context, layers, owners, outputs, lines, rows=_ROWS, tensor_samples=_WITNESS_SAMPLES
     )
-    reconstructions = {name: reconstruction_of(sample) for name, sample in samples.items()}
+    reconstructions = dict(zip(samples, in_order(reconstruction_of, samples.values(), context.workers), strict=True))
     blind = {name for name, sample in samples.items() if sample.blind}
     readers = readers_by_owner(context, samples)
     state = _State(dict(start.tensors), {}, {n: j.right for n, j in reconstructions.items() if samples[n].weighted})

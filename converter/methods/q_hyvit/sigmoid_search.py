@@ -45,6 +45,9 @@ _MOST_CONSTANT_ERROR = 0.002
 """Of what a constant gates, as a share of its power. With more, a few of them use up what the answer may change."""
 
 _SAMPLES = 16
+_FEW = 4
+"""Samples after which it is looked whether a change is too much already."""
+
 _PROBES = 4
 _SMALLEST = 1e-6
 
@@ -67,17 +70,28 @@ def choose_approximations(problem: Problem, choice: Choice) -> dict[str, PricedA
     approximations = _approximations(problem, choice, replace(context, feed=feed))
     with torch.no_grad():
 
-        def answers(hook: Hook | None) -> dict[str, Tensor]:
-            return run_samples(context.network, feed, hook=hook, workers=context.workers)
+        def answers(hook: Hook | None, first: int = 0, count: int = _SAMPLES) -> dict[str, Tensor]:
+            few = {name: value[first : first + count] for name, value in feed.items()}
+            return run_samples(context.network, few, hook=hook, workers=context.workers)
 
         plain = answers(None)
         scores_alone = all(context.losses[name].counts_scores for name in context.losses if name in plain)
         rounded = {} if scores_alone else answers(on_grids(context.quantized_edges, choice.tensors))
 
         def harmless(count: int) -> bool:
-            got = answers(approximation_hook({name: each.shape for name, each in approximations[:count]}))
+            hook = approximation_hook({name: each.shape for name, each in approximations[:count]})
             known = {n: loss for n, loss in context.losses.items() if n in plain}
-            return all(n in got and _alike(plain[n], got[n], rounded.get(n, plain[n]), loss) for n, loss in known.items())
+            got = {n: plain[n].clone() for n in known}
+            for first in range(0, len(next(iter(feed.values()))), _FEW):
+                found = answers(hook, first, _FEW)
+                if any(n not in found or found[n].shape[1:] != got[n].shape[1:] for n in known):
+                    return False
+                for n in known:
+                    got[n][first : first + _FEW] = found[n]
+                # no error takes another back: what is too much on some samples, as if the others stayed the same, is too much on all
+                if not all(_alike(plain[n], got[n], rounded.get(n, plain[n]), loss) for n, loss in known.items()):
+                    return False
+            return True
 
         fine, harmful = 0, len(approximations) + 1
         tried = len(approximations)
