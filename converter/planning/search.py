@@ -22,6 +22,7 @@ from converter.progress import SILENT, Progress
 from converter.runtime.session import Feed
 from converter.sensitivity.context import ReconstructionBlock
 from converter.sensitivity.output_loss import OutputLoss, output_losses
+from converter.system.freed_memory import release_freed_memory
 from converter.targets import Target
 from converter.torch_backend.workers import one_thread_each
 from converter.transforms.normalization.plain import find_plain
@@ -152,6 +153,7 @@ def _searched(
     problem, offers = asked(model, seen, left)
     for propose in method.transforms:
         transform, first_choice = propose(problem)
+        release_freed_memory()
         left -= 1
         if transform is not None:
             model, seen = transformed(transform, model, seen)
@@ -159,6 +161,7 @@ def _searched(
         problem = replace(problem, transforms=tuple(applied), first_choice=first_choice)
     problem = replace(problem, transforms=tuple(applied))
     choice = with_average_scales(model, method.choose(problem))
+    release_freed_memory()  # that of the samples which the choice was made by
     # lines buy speed with accuracy, which nobody asks for who wants everything in integer
     found = method.sigmoids(problem, choice) if method.sigmoids is not None and not placement_of(options).everything else {}
     constant_gates = {name: approximation.shape.offset for name, approximation in found.items() if approximation.shape.is_constant}
