@@ -144,7 +144,9 @@ def _searched(
     def transformed(transform: Transform, model: ir.Model, seen: CalibrationStatistics) -> tuple[ir.Model, CalibrationStatistics]:
         applied.append(transform)
         changed = transform.apply(model, facts(seen))
-        return changed, look(changed)
+        found = look(changed)
+        release_freed_memory()
+        return changed, found
 
     plain = () if method.keeps_normalizations else find_plain(model, facts(seen), target)
     if plain:
@@ -153,7 +155,6 @@ def _searched(
     problem, offers = asked(model, seen, left)
     for propose in method.transforms:
         transform, first_choice = propose(problem)
-        release_freed_memory()
         left -= 1
         if transform is not None:
             model, seen = transformed(transform, model, seen)

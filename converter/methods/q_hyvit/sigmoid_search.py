@@ -152,9 +152,11 @@ def changes_wish(
 
     def begin(start: int, values: Mapping[str, Tensor]) -> tuple[Takers, Callable[[], dict[str, float]]]:
         found = dict.fromkeys(approximations, 0.0)
+        ends = {step.name: (values[step.inputs[0]], values[step.outputs[0]]) for step in steps}  # which the run backwards holds too
 
         def take(step: Step, gradient: Tensor) -> None:
-            off = _line(approximations[step.name], values[step.inputs[0]]) - values[step.outputs[0]]
+            read, gate = ends[step.name]
+            off = _line(approximations[step.name], read) - gate
             found[step.name] += float((finite(gradient) * off).flatten(1).sum(1).double().square().sum())
 
         return {step.outputs[0]: partial(take, step) for step in steps}, lambda: found
