@@ -19,7 +19,7 @@ __all__ = ["share_heap"]
 _ARENA_MAX = -8
 """M_ARENA_MAX in glibc's malloc.h."""
 
-_KEPT = {-1: 1 << 27, -3: 1 << 25}
+_KEPT = {-1: 1 << 29, -3: 1 << 25}
 """Bytes, by M_TRIM_THRESHOLD and M_MMAP_THRESHOLD there; of the latter it takes no more."""
 
 

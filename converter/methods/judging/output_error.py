@@ -123,13 +123,14 @@ def activation_errors(
     zero = torch.tensor([float(g.zero_point[0]) for g in grids]).reshape(-1, 1, 1, 1)
     low, high = grids[0].qmin - zero, grids[0].qmax - zero
     step = max(1, _AT_ONCE // max(x.numel(), reconstruction.target.numel()))
-    parts = []
+    errors = torch.empty(len(grids), dtype=torch.float64)  # results of their own would stand in the gaps that large tensors leave
     for start in range(0, len(grids), step):
         part = slice(start, start + step)
         rounded = on_each(x, scale[part], low[part], high[part])
         got = other @ rounded if operand else rounded @ other
-        parts.append((got.sub_(reconstruction.target).square_().mul_(reconstruction.fisher)).sum(3).double().sum((1, 2)))
-    return torch.cat(parts)
+        errors[part] = (got.sub_(reconstruction.target).square_().mul_(reconstruction.fisher)).sum(3).double().sum((1, 2))
+        del rounded, got
+    return errors
 
 
 def weight_errors(reconstruction: LayerReconstruction, left: Tensor, right: Tensor) -> Tensor:

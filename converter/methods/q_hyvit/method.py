@@ -44,6 +44,7 @@ from converter.plan.constants import codes_to_text
 from converter.plan.records import Plan, approximations_of
 from converter.quantization.parameters import QuantParams
 from converter.sensitivity.context import AnalysisContext, ReconstructionBlock
+from converter.system.freed_memory import release_freed_memory
 from converter.torch_backend.network import Step
 from converter.torch_backend.workers import in_order
 from converter.transforms.equalization.transform import Equalizations
@@ -122,6 +123,7 @@ def choose(problem: Problem) -> Choice:
     readers = readers_by_owner(context, samples)
     state = _State(dict(start.tensors), {}, {n: j.right for n, j in reconstructions.items() if samples[n].weighted})
     del samples  # which take as much memory as what was made of them
+    release_freed_memory()
     shared = _shared(context, readers)
     problem.begin("search")
     ranked: dict[str, list[QuantParams]] = {}
