@@ -18,15 +18,12 @@ from converter.methods.judging.range_candidates import scale_candidates, shortli
 from converter.methods.judging.tensor_error import TensorSample, grid_errors, thinned_sample
 from converter.quantization.parameters import SMALLEST_SCALE, QuantParams
 
-__all__ = ["FEW_FACTORS", "WEIGHT_FACTORS", "Doubles", "best_weights", "quantized_operand", "ranked_activations", "ranked_again"]
+__all__ = ["best_weights", "quantized_operand", "ranked_activations", "ranked_again"]
 
 Tensor = torch.Tensor
 Doubles = npt.NDArray[np.float64]
 
-WEIGHT_FACTORS = np.linspace(0.4, 1.0, 31)
-FEW_FACTORS = WEIGHT_FACTORS[::3]
-"""For weights that only stand by while something else is judged."""
-
+_WEIGHT_FACTORS = np.linspace(0.4, 1.0, 31)
 _COARSE_ROWS = 256
 _COARSE_NUMBERS = 1 << 19
 _FEWEST_COARSE_ROWS = 32
@@ -115,7 +112,7 @@ def _errors(
     return total
 
 
-def best_weights(reconstruction: LayerReconstruction, left: Tensor, bits: int, factors: Doubles = WEIGHT_FACTORS) -> tuple[Tensor, Tensor]:
+def best_weights(reconstruction: LayerReconstruction, left: Tensor, bits: int, factors: Doubles = _WEIGHT_FACTORS) -> tuple[Tensor, Tensor]:
     """The best symmetric scale of each output channel.
 
     Args:

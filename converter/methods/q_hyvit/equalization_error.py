@@ -27,7 +27,7 @@ Tensor = torch.Tensor
 Extremes = tuple[Tensor, Tensor]
 """Lowest and highest number of each element of a tensor over samples, float32 [elements]."""
 
-_EVERY = 6
+_EVERY = 4
 """Of the scale candidates, one in so many is tried."""
 
 

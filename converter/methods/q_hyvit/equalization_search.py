@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from converter.graph.operator_sets import LAYERS
-from converter.methods.judging.layer_search import FEW_FACTORS, best_weights
+from converter.methods.judging.layer_search import best_weights
 from converter.methods.judging.output_error import LayerReconstruction, activation_errors
 from converter.methods.judging.range_candidates import scale_candidates
 from converter.methods.judging.tensor_error import TensorSample
@@ -53,7 +53,7 @@ _FEWEST_NUMBERS = 32
 _FEWEST_TO_FOLLOW = 8
 """The same, if a scale shall follow that range closely."""
 
-_EVERY = 6
+_EVERY = 4
 """Of the scale candidates, one in so many is tried here."""
 
 
@@ -267,9 +267,7 @@ def _error(problem: Problem, uses: Sequence[_Use], equalization: Equalization) -
         grids = scale_candidates(low, high, mine[0][0].bits[0], problem.signed)[3::_EVERY]
         errors = torch.zeros(len(grids), dtype=torch.float64)
         for use, reconstruction in mine:
-            weights = (
-                best_weights(reconstruction, reconstruction.left, use.bits[1], FEW_FACTORS)[1] if use.bits[1] else reconstruction.right
-            )
+            weights = best_weights(reconstruction, reconstruction.left, use.bits[1])[1] if use.bits[1] else reconstruction.right
             errors += activation_errors(reconstruction, 0, weights, grids)
         total += float(errors.min())
     return total

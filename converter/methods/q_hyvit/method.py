@@ -19,9 +19,6 @@ import torch
 
 from converter.methods.judging.layer_readers import Reader, layers_read, readers_by_owner
 from converter.methods.judging.layer_search import (
-    FEW_FACTORS,
-    WEIGHT_FACTORS,
-    Doubles,
     best_weights,
     quantized_operand,
     ranked_activations,
@@ -132,7 +129,7 @@ def choose(problem: Problem) -> Choice:
     ranked: dict[str, list[QuantParams]] = {}
     beside: dict[str, tuple[QuantParams | None, ...]] = {}
     for number in range(_ROUNDS):
-        _choose_weights(problem, context, reconstructions, state, FEW_FACTORS)
+        _choose_weights(problem, context, reconstructions, state)
         now = {owner: tuple(_beside(state, context, u) for u in users) for owner, users in readers.items()}
         anew = {owner: users for owner, users in readers.items() if beside.get(owner) != now[owner]}  # others would come out the same
         best = in_order(
@@ -160,7 +157,6 @@ def choose(problem: Problem) -> Choice:
     given_up = ruins_outputs(problem, state.tensors, start.tensors)
     if given_up:
         state.tensors = dict(start.tensors)
-    state.chosen_for.clear()
     _choose_weights(problem, context, reconstructions, state)
     found = {(name, 1): tuple(float(s) for s in scales.reshape(-1)) for name, scales in state.scales.items()}
     constants = {key: replace(grid, scale=found[key]) if key in found else grid for key, grid in start.constants.items()}
@@ -285,11 +281,10 @@ def _choose_weights(
     context: AnalysisContext,
     reconstructions: Mapping[str, LayerReconstruction],
     state: _State,
-    factors: Doubles = WEIGHT_FACTORS,
 ) -> None:
     def best(name: str) -> tuple[Tensor, Tensor]:
         left = _operand(state, context, reconstructions, name, 0)
-        return best_weights(reconstructions[name], left, problem.constants[name, 1].bits, factors)
+        return best_weights(reconstructions[name], left, problem.constants[name, 1].bits)
 
     read = {n: _grid_read(state, context, n, 0) for n in context.weights if n in reconstructions}
     names = [n for n, grid in read.items() if n not in state.chosen_for or state.chosen_for[n] != grid]  # others would come out the same
