@@ -16,6 +16,7 @@ from converter.errors import CalibrationError
 from converter.graph.queries import constant, is_float, is_float_output
 from converter.graph.shape_inference import infer_shapes
 from converter.runtime.session import Feed, open_session, run_session
+from converter.torch_backend.workers import in_order, worker_count
 
 __all__ = [
     "CalibrationStatistics",
@@ -31,6 +32,8 @@ __all__ = [
 
 _VALUES_KEPT = 16384
 _BYTES_AT_ONCE = 1 << 29
+_BLOCK = 1 << 16
+"""Numbers looked at together: few enough to stay in the cache."""
 
 
 @dataclass(frozen=True)
@@ -141,11 +144,14 @@ def collect_part(
     collected: dict[str, _Collector] = {}
 
     def collect(number: int, values: Mapping[str, npt.NDArray[Any]]) -> None:
-        for name, value in values.items():
-            if name not in collected:
-                collected[name] = _Collector(value.shape, room)
+        collected.update({name: _Collector(value.shape, room) for name, value in values.items() if name not in collected})
+
+        def add(name: str) -> None:
             generator = np.random.default_rng((seed, order[name], first + number))
-            collected[name].add(value, generator, _kept(first + number, total))
+            collected[name].add(values[name], generator, _kept(first + number, total))
+
+        for _ in in_order(add, values, worker_count(threads)):  # each tensor has its collector
+            pass
 
     for number, feed in enumerate(feeds if fed else ()):
         collect(number, {name: feed[name] for name in fed})
@@ -236,13 +242,17 @@ class _Collector:
         """Take in what the tensor was on one sample, and keep so many of its values."""
         self.steady &= value.shape == self.shape
         flat = value.reshape(-1)
-        if flat.size and not (np.isfinite(flat.min()) and np.isfinite(flat.max())):
-            self.finite = False
-            flat = flat[np.isfinite(flat)]
         if not flat.size:
             return
+        reached = _extremes(flat)
+        if not (math.isfinite(reached[0]) and math.isfinite(reached[1])):
+            self.finite = False
+            flat = flat[np.isfinite(flat)]
+            if not flat.size:
+                return
+            reached = _extremes(flat)
         self.any_finite = True
-        self._reach(float(flat.min()), float(flat.max()), nearest_to_zero(flat))
+        self._reach(*reached)
         self._keep(flat if flat.size <= keep else flat[generator.integers(0, flat.size, keep)])
 
     def add_later(self, other: _Collector) -> None:
@@ -273,6 +283,14 @@ class _Collector:
         if not self.finite:
             return "not all of its numbers are finite"
         return "" if self.any_finite else "it has no elements"
+
+
+def _extremes(values: npt.NDArray[Any]) -> tuple[float, float, float]:
+    """Least and greatest number, and the smallest magnitude that is not zero if all are finite; in blocks, each read from memory once."""
+    blocks = [values[start : start + _BLOCK] for start in range(0, values.size, _BLOCK)]
+    found = [(block.min(), block.max(), nearest_to_zero(block)) for block in blocks]
+    low, high, nearest = (np.asarray(column) for column in zip(*found, strict=True))
+    return float(low.min()), float(high.max()), float(nearest.min())
 
 
 def nearest_to_zero(values: npt.NDArray[Any]) -> float:

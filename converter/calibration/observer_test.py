@@ -30,6 +30,20 @@ def test_ranges_are_those_of_all_samples() -> None:
     assert sorted(seen.tensors["double.0"].sample.tolist()) == [-2.0, 0.0, 0.0, 1.0, 2.0, 10.0]
 
 
+@pytest.mark.parametrize("workers", [1, 2])
+def test_large_tensors_are_looked_at_in_blocks(monkeypatch: pytest.MonkeyPatch, workers: int) -> None:
+    """The last block is shorter; numbers that are not finite are in one of them."""
+    monkeypatch.setattr(observer_module, "_BLOCK", 10)
+    sketch = Sketch()
+    model = sketch.model(sketch.add("Identity", sketch.input("x", 33)))
+    x = np.linspace(-3.0, 29.0, 33, dtype=np.float32)
+    stats = collect_statistics(model, [{"x": x + np.float32(0.25)}], threads=workers).tensors["x"]
+    assert (stats.minimum, stats.maximum, stats.nearest, stats.flaw) == (-2.75, 29.25, 0.25, "")
+    x[[0, 32]] = np.nan, np.inf
+    broken = collect_statistics(model, [{"x": x}], threads=workers).tensors["x"]
+    assert (broken.minimum, broken.maximum, broken.nearest) == (-2.0, 28.0, 1.0) and "finite" in broken.flaw
+
+
 def test_constants_integers_and_dead_tensors_are_left_out() -> None:
     sketch = Sketch()
     x = sketch.input("x", 2, 4)

@@ -13,6 +13,7 @@ from converter.methods.names import DEFAULT_OBSERVER
 from converter.methods.search_parts import SearchParts
 from converter.plan.choice import Choice, Constant
 from converter.quantization.parameters import affine_params, symmetric_params
+from converter.torch_backend.workers import in_order
 from converter.transforms.equalization.site import EqualizationSite
 from converter.transforms.nonuniform.quantizer import QuantizerSite
 from converter.transforms.sigmoids.piecewise_linear import SigmoidSite
@@ -74,9 +75,11 @@ def choose_by_ranges(
         activation_range: (observations, bits) to the range an asymmetric per-tensor grid shall cover.
         magnitudes: (float32 [channels, values], bits) to what a symmetric grid shall reach, float64 [channels].
     """
+    workers = 1 if problem.context is None else problem.context.workers
+    ranges = in_order(lambda name: activation_range(problem.tensors[name], problem.bits[name]), problem.tensors, workers)
     tensors = {
-        name: affine_params(*activation_range(stats, problem.bits[name]), bits=problem.bits[name], signed=problem.signed)
-        for name, stats in problem.tensors.items()
+        name: affine_params(*ends, bits=problem.bits[name], signed=problem.signed)
+        for name, ends in zip(problem.tensors, ranges, strict=True)
     }
     constants = {}
     for key, constant in problem.constants.items():

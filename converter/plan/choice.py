@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from converter.quantization.parameters import QuantParams
+from converter.transforms.sigmoids.piecewise_linear import PricedApproximation
 
 __all__ = ["Choice", "Constant"]
 
@@ -46,6 +47,7 @@ class Choice:
         weight_sensitivity: what the constants of an operator's integer form add to the loss, by its name, 0 or more; methods need not say.
         activation_sensitivity: what a tensor's grid adds to the loss, by its name.
         blind: (layers that no gradient reached, layers judged), where a method looks at gradients.
+        lines: what is closest to each sigmoid that has a site, and what it adds to the loss, by the sigmoid's name; methods need not say.
         given_up: the method's own ranges changed the outputs far more than those of MSE, which are given instead.
     """
 
@@ -55,3 +57,4 @@ class Choice:
     activation_sensitivity: dict[str, float] = field(default_factory=dict)
     blind: tuple[int, int] = (0, 0)
     given_up: bool = False
+    lines: dict[str, PricedApproximation] = field(default_factory=dict)

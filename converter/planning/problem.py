@@ -53,15 +53,19 @@ def problem_of(
     options: Options,
     excluded: frozenset[str],
     losses: Mapping[str, OutputLoss],
+    *,
+    equalizable: bool = True,
 ) -> tuple[Problem, Offers]:
     """What a method is asked, and what could run in integer.
 
     Arguments as for :func:`converter.planning.search.search`; the transforms, parts and progress of a search are for the caller to add.
+    Equalization sites are looked for only where it is `equalizable`, that is, if a transform may still be proposed.
     """
     offers = offers_of(model, seen, target, options, excluded)
     constants = {(n, i): c for n, o in offers.items() if isinstance(o, SupportedForm) for i, c in o.constants.items()}
     bits = tensor_bits(model, offers, options.widths.activations)
-    sites, quantizer_sites = _exact_sites(model, seen, offers, options), find_quantizer_sites(model, excluded)
+    sites = _exact_sites(model, seen, offers, options) if equalizable else {}
+    quantizer_sites = find_quantizer_sites(model, excluded)
     sigmoid_sites = find_sigmoid_sites(model, offers, shapes_of(seen), target)
     problem = Problem(seen.tensors, constants, bits, target.signed_activations, sites, quantizer_sites, sigmoid_sites)
     if not METHODS[options.method].needs_context:

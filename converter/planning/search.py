@@ -22,6 +22,7 @@ from converter.progress import SILENT, Progress
 from converter.runtime.session import Feed
 from converter.sensitivity.context import ReconstructionBlock
 from converter.sensitivity.output_loss import OutputLoss, output_losses
+from converter.system.freed_memory import release_freed_memory
 from converter.targets import Target
 from converter.torch_backend.workers import one_thread_each
 from converter.transforms.normalization.plain import find_plain
@@ -98,8 +99,8 @@ def search(
     begin = _announcer(METHODS[options.method].shares, progress)
     known = find_losses(model, feeds, options) if losses is None else losses
 
-    def asked(model: ir.Model, seen: CalibrationStatistics) -> tuple[Problem, Offers]:
-        problem, offers = problem_of(model, seen, feeds, reconstruction_blocks, target, options, excluded, known)
+    def asked(model: ir.Model, seen: CalibrationStatistics, proposals: int) -> tuple[Problem, Offers]:
+        problem, offers = problem_of(model, seen, feeds, reconstruction_blocks, target, options, excluded, known, equalizable=proposals > 0)
         observer = options.observer or DEFAULT_OBSERVER
         return replace(problem, parts=options.parts, observer=observer, progress=progress.step, begin=begin), offers
 
@@ -132,7 +133,7 @@ def _announcer(shares: Mapping[str, float], progress: Progress) -> Callable[[str
 
 
 def _searched(
-    asked: Callable[[ir.Model, CalibrationStatistics], tuple[Problem, Offers]],
+    asked: Callable[[ir.Model, CalibrationStatistics, int], tuple[Problem, Offers]],
     facts: Callable[[CalibrationStatistics], GraphFacts],
     model: ir.Model,
     seen: CalibrationStatistics,
@@ -145,7 +146,9 @@ def _searched(
     def transformed(transform: Transform, model: ir.Model, seen: CalibrationStatistics) -> tuple[ir.Model, CalibrationStatistics]:
         applied.append(transform)
         changed = transform.apply(model, facts(seen))
-        return changed, look(changed)
+        found = look(changed)
+        release_freed_memory()
+        return changed, found
 
     # below 8 bits the factors are of more use for scales of channels than for speed, which narrow models do not have
     keeps = method.keeps_normalizations or options.widths.activations < CONTAINER_BITS
@@ -156,21 +159,24 @@ def _searched(
     late = () if method.keeps_softmaxes else find_late(model, facts(seen), ranges, target)
     if late:
         model, seen = transformed(LateSoftmaxes(late), model, seen)
-    problem, offers = asked(model, seen)
+    left = len(method.transforms)  # proposals
+    problem, offers = asked(model, seen, left)
     for propose in method.transforms:
         transform, first_choice = propose(problem)
+        left -= 1
         if transform is not None:
             model, seen = transformed(transform, model, seen)
-            problem, offers = asked(model, seen)
+            problem, offers = asked(model, seen, left)
         problem = replace(problem, transforms=tuple(applied), first_choice=first_choice)
     problem = replace(problem, transforms=tuple(applied))
     choice = with_average_scales(model, method.choose(problem))
+    release_freed_memory()  # that of the samples which the choice was made by
     # lines buy speed with accuracy, which nobody asks for who wants everything in integer
     found = method.sigmoids(problem, choice) if method.sigmoids is not None and not placement_of(options).everything else {}
     constant_gates = {name: approximation.shape.offset for name, approximation in found.items() if approximation.shape.is_constant}
     if constant_gates:
         model, seen = transformed(ConstantGates(constant_gates), model, seen)
-        problem, offers = asked(model, seen)
+        problem, offers = asked(model, seen, 0)
     changes = {name: approximation.change for name, approximation in found.items()}
     choice = replace(choice, weight_sensitivity={**choice.weight_sensitivity, **changes})
     shapes = {name: approximation.shape for name, approximation in found.items()}

@@ -18,7 +18,7 @@ from converter.system.freed_memory import release_freed_memory
 
 __all__ = ["in_order", "one_thread_each", "over_samples", "worker_count"]
 
-_UNTIL_RELEASE = 4
+_UNTIL_RELEASE = 2
 """Calls: what they keep stands between what they free, and the next ones find no room there."""
 
 T = TypeVar("T")

@@ -16,6 +16,7 @@ from converter.plan.records import Plan
 from converter.runtime.session import Feed, open_session, run_session
 from converter.torch_backend.ops import UnknownOperatorError
 from converter.torch_backend.runtime_kernels import Sessions
+from converter.torch_backend.workers import one_thread_each
 from converter.verify.quality import Outputs, finite_alike, sqnr
 from converter.verify.row_axes import SELECTING, row_axes
 from converter.verify.row_matching import Pair, match_rows
@@ -115,9 +116,10 @@ def plan_parity(
     sessions: Sessions = {}
     try:
         expected: list[Outputs] = []
-        for feed in feeds[:PARITY_SAMPLES]:
-            expected.append(simulate(planned, plan, feed, sessions))
-            progress(len(expected), min(len(feeds), PARITY_SAMPLES))
+        with one_thread_each():  # on a busy machine torch's own threads wait for each other many times as long as they compute
+            for feed in feeds[:PARITY_SAMPLES]:
+                expected.append(simulate(planned, plan, feed, sessions))
+                progress(len(expected), min(len(feeds), PARITY_SAMPLES))
         reference = _SIMULATION
     except UnknownOperatorError as error:
         plain = open_session(proto, optimise=False)

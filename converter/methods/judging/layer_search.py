@@ -18,7 +18,7 @@ from converter.methods.judging.range_candidates import scale_candidates, shortli
 from converter.methods.judging.tensor_error import TensorSample, grid_errors, thinned_sample
 from converter.quantization.parameters import SMALLEST_SCALE, QuantParams
 
-__all__ = ["best_weights", "ranked_activations", "ranked_again"]
+__all__ = ["best_weights", "quantized_operand", "ranked_activations", "ranked_again"]
 
 Tensor = torch.Tensor
 Doubles = npt.NDArray[np.float64]

@@ -16,7 +16,16 @@ from converter.sensitivity.context import QuantizedEdge
 from converter.sensitivity.layer_samples import LayerSample
 from converter.torch_backend.network import Hook, Step
 
-__all__ = ["LayerReconstruction", "activation_errors", "on_grid", "on_grids", "reconstruction_of", "thinned", "weight_errors"]
+__all__ = [
+    "LayerReconstruction",
+    "activation_errors",
+    "on_each",
+    "on_grid",
+    "on_grids",
+    "reconstruction_of",
+    "thinned",
+    "weight_errors",
+]
 
 Tensor = torch.Tensor
 
@@ -71,6 +80,12 @@ def on_grid(x: Tensor, grid: QuantParams, factor: float = 1.0) -> Tensor:
     return torch.clamp(torch.div(x, scale).round_(), grid.qmin - zero, grid.qmax - zero).mul_(scale)  # few copies: tensors may be large
 
 
+def on_each(x: Tensor, scale: Tensor, low: Tensor, high: Tensor) -> Tensor:
+    """The nearest numbers on each of many grids; the scales and the lowest and highest codes have a shape that broadcasts with x."""
+    # a clamp between two tensors takes twice as long as one after the other
+    return torch.div(x, scale).round_().clamp_min_(low).clamp_max_(high).mul_(scale)
+
+
 def on_grids(
     quantized_edges: Mapping[tuple[str, int], QuantizedEdge], grids: Mapping[str, QuantParams], steps: Collection[str] | None = None
 ) -> Hook:
@@ -108,13 +123,14 @@ def activation_errors(
     zero = torch.tensor([float(g.zero_point[0]) for g in grids]).reshape(-1, 1, 1, 1)
     low, high = grids[0].qmin - zero, grids[0].qmax - zero
     step = max(1, _AT_ONCE // max(x.numel(), reconstruction.target.numel()))
-    parts = []
+    errors = torch.empty(len(grids), dtype=torch.float64)  # results of their own would stand in the gaps that large tensors leave
     for start in range(0, len(grids), step):
         part = slice(start, start + step)
-        rounded = torch.div(x, scale[part]).round_().clamp_(low[part], high[part]).mul_(scale[part])
+        rounded = on_each(x, scale[part], low[part], high[part])
         got = other @ rounded if operand else rounded @ other
-        parts.append((got.sub_(reconstruction.target).square_().mul_(reconstruction.fisher)).sum(3).double().sum((1, 2)))
-    return torch.cat(parts)
+        errors[part] = (got.sub_(reconstruction.target).square_().mul_(reconstruction.fisher)).sum(3).double().sum((1, 2))
+        del rounded, got
+    return errors
 
 
 def weight_errors(reconstruction: LayerReconstruction, left: Tensor, right: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ from functools import partial
 
 import torch
 
+from converter.methods.judging.output_error import on_each
 from converter.quantization.parameters import QuantParams
 from converter.sensitivity.context import AnalysisContext
 from converter.sensitivity.curvature import or_even
@@ -120,12 +121,12 @@ def grid_errors(tensor_sample: TensorSample, grids: Sequence[QuantParams]) -> Te
     zero = torch.tensor([float(g.zero_point[0]) for g in grids])[:, None]
     low, high = grids[0].qmin - zero, grids[0].qmax - zero
     step = max(1, _AT_ONCE // x.numel())
-    parts = []
+    errors = torch.empty(len(grids), dtype=torch.float64)
     for start in range(0, len(grids), step):
         part = slice(start, start + step)
-        rounded = torch.div(x, scale[part]).round_().clamp_(low[part], high[part]).mul_(scale[part])
-        parts.append(rounded.sub_(x).square_().mul_(weights).double().sum(1))
-    return torch.cat(parts)
+        rounded = on_each(x, scale[part], low[part], high[part])
+        errors[part] = rounded.sub_(x).square_().mul_(weights).double().sum(1)
+    return errors
 
 
 def thinned_sample(tensor_sample: TensorSample) -> TensorSample:

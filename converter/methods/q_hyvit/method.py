@@ -18,7 +18,12 @@ from types import MappingProxyType
 import torch
 
 from converter.methods.judging.layer_readers import Reader, layers_read, readers_by_owner
-from converter.methods.judging.layer_search import best_weights, quantized_operand, ranked_activations, ranked_again
+from converter.methods.judging.layer_search import (
+    best_weights,
+    quantized_operand,
+    ranked_activations,
+    ranked_again,
+)
 from converter.methods.judging.output_change import ruins_outputs
 from converter.methods.judging.output_error import LayerReconstruction, reconstruction_of, weight_errors
 from converter.methods.judging.tensor_error import TensorSample, grid_errors
@@ -29,12 +34,14 @@ from converter.methods.q_hyvit.equalization_search import choose_equalizations, 
 from converter.methods.q_hyvit.range_margin import with_margin
 from converter.methods.q_hyvit.refine import matrix_to_weight, reconstruct
 from converter.methods.q_hyvit.samples import captured_with_tensors
+from converter.methods.q_hyvit.sigmoid_search import fitted_lines
 from converter.methods.ranges import mse
 from converter.plan.choice import Choice
 from converter.plan.constants import codes_to_text
 from converter.plan.records import Plan, approximations_of
 from converter.quantization.parameters import QuantParams
 from converter.sensitivity.context import AnalysisContext, ReconstructionBlock
+from converter.system.freed_memory import release_freed_memory
 from converter.torch_backend.network import Step
 from converter.torch_backend.workers import in_order
 from converter.transforms.equalization.transform import Equalizations
@@ -45,11 +52,14 @@ Tensor = torch.Tensor
 
 SHARES: Mapping[str, float] = MappingProxyType(
     {
-        **{"analysis": 0.02, "equalization": 0.24, "ranges": 0.14},
-        **{"search": 0.22, "sigmoids": 0.16, "placement": 0.01, "weights": 0.21},
+        **{"analysis": 0.10, "equalization": 0.21, "ranges": 0.19},
+        **{"search": 0.13, "sigmoids": 0.08, "placement": 0.01, "weights": 0.28},
     }
 )
-"""Of planning MobileViT-XXS at 256 pixels with 32 samples, to foretell the end; "analysis" and "placement" are not of the method alone."""
+"""Of planning MobileViT-XXS at 256 pixels with 32 samples on two threads, to foretell the end.
+
+"analysis" and "placement" are not of the method alone.
+"""
 
 _ROUNDS = 3
 _ROWS = 1024
@@ -75,7 +85,7 @@ def equalization(problem: Problem) -> Proposal:
         return Proposal(None)
     problem.begin("equalization")
     seen, unseen = _halves(context.feed)
-    samples, _, tensor_samples = captured_with_tensors(
+    samples, _, tensor_samples, _ = captured_with_tensors(
         replace(context, feed=unseen),
         layers_read(context),
         reconstructed_tensors(problem, context),
@@ -104,31 +114,43 @@ def choose(problem: Problem) -> Choice:
     reconstruction_blocks = reconstruction_blocks if problem.parts.bridge else []
     owners = list(dict.fromkeys(r.owner for r in context.quantized_edges.values()))
     outputs = [o for s in reconstruction_blocks for o in s.outputs]
-    samples, fisher, tensor_samples = captured_with_tensors(context, layers, owners, outputs, rows=_ROWS, tensor_samples=_WITNESS_SAMPLES)
-    reconstructions = {name: reconstruction_of(sample) for name, sample in samples.items()}
+    lines = fitted_lines(problem) if problem.parts.piecewise_linear else {}
+    samples, fisher, tensor_samples, priced = captured_with_tensors(
+        context, layers, owners, outputs, lines, rows=_ROWS, tensor_samples=_WITNESS_SAMPLES
+    )
+    reconstructions = dict(zip(samples, in_order(reconstruction_of, samples.values(), context.workers), strict=True))
     blind = {name for name, sample in samples.items() if sample.blind}
     readers = readers_by_owner(context, samples)
     state = _State(dict(start.tensors), {}, {n: j.right for n, j in reconstructions.items() if samples[n].weighted})
     del samples  # which take as much memory as what was made of them
+    release_freed_memory()
     shared = _shared(context, readers)
     problem.begin("search")
     ranked: dict[str, list[QuantParams]] = {}
+    beside: dict[str, tuple[QuantParams | None, ...]] = {}
     for number in range(_ROUNDS):
         _choose_weights(problem, context, reconstructions, state)
+        now = {owner: tuple(_beside(state, context, u) for u in users) for owner, users in readers.items()}
+        anew = {owner: users for owner, users in readers.items() if beside.get(owner) != now[owner]}  # others would come out the same
         best = in_order(
-            partial(_ranked, problem, context, reconstructions, state, dict(ranked), tensor_samples, shared),
-            readers.items(),
-            context.workers,
+            partial(_ranked, problem, context, reconstructions, state, dict(ranked), tensor_samples, shared), anew.items(), context.workers
         )
-        for done, (owner, grids) in enumerate(zip(readers, best, strict=True), number * len(readers)):
+        for done, (owner, grids) in enumerate(zip(anew, best, strict=True), number * len(readers)):
             ranked[owner] = grids
             problem.progress(done, _ROUNDS * len(readers) + len(reconstruction_blocks))
         state.tensors.update({owner: grids[0] for owner, grids in ranked.items()})
-    wider = [n for n in tensor_samples if n in state.tensors] if problem.parts.range_margin else []
-    for owner in wider:
-        state.tensors[owner] = _with_margin(problem, owner, state.tensors[owner], tensor_samples[owner])
-        if owner in ranked:
-            ranked[owner] = list(dict.fromkeys(_with_margin(problem, owner, grid, tensor_samples[owner]) for grid in ranked[owner]))
+        beside = now
+    if problem.parts.range_margin:
+        wider = [n for n in tensor_samples if n in state.tensors]
+
+        def widened(owner: str) -> list[QuantParams]:
+            grids = dict.fromkeys([state.tensors[owner], *ranked.get(owner, ())])  # the first is often among the others
+            return [_with_margin(problem, owner, grid, tensor_samples[owner]) for grid in grids]
+
+        for owner, grids in zip(wider, in_order(widened, wider, context.workers), strict=True):
+            state.tensors[owner] = grids[0]
+            if owner in ranked:
+                ranked[owner] = list(dict.fromkeys(grids))
     for done, block in enumerate(reconstruction_blocks, _ROUNDS * len(readers)):
         problem.progress(done, _ROUNDS * len(readers) + len(reconstruction_blocks))
         state.tensors.update(search_block(context, block, fisher, ranked, state.tensors, _constants(context, state)))
@@ -148,6 +170,7 @@ def choose(problem: Problem) -> Choice:
         _activation_sensitivity(tensor_samples, state.tensors),
         (len(blind), len(reconstructions)),
         given_up,
+        priced,
     )
 
 
@@ -246,9 +269,22 @@ def _grid_read(state: _State, context: AnalysisContext, name: str, operand: int)
     return None if quantized_edge is None else state.tensors[quantized_edge.owner]
 
 
-def _choose_weights(problem: Problem, context: AnalysisContext, reconstructions: Mapping[str, LayerReconstruction], state: _State) -> None:
+def _beside(state: _State, context: AnalysisContext, reader: Reader) -> QuantParams | None:
+    """What the other operand of a layer is now: the grid it is on or, of weights, the one of the activation that they were chosen for."""
+    if reader.operand == 0 and reader.name in state.weights:
+        return state.chosen_for.get(reader.name)
+    return _grid_read(state, context, reader.name, 1 - reader.operand)
+
+
+def _choose_weights(
+    problem: Problem,
+    context: AnalysisContext,
+    reconstructions: Mapping[str, LayerReconstruction],
+    state: _State,
+) -> None:
     def best(name: str) -> tuple[Tensor, Tensor]:
-        return best_weights(reconstructions[name], _operand(state, context, reconstructions, name, 0), problem.constants[name, 1].bits)
+        left = _operand(state, context, reconstructions, name, 0)
+        return best_weights(reconstructions[name], left, problem.constants[name, 1].bits)
 
     read = {n: _grid_read(state, context, n, 0) for n in context.weights if n in reconstructions}
     names = [n for n, grid in read.items() if n not in state.chosen_for or state.chosen_for[n] != grid]  # others would come out the same

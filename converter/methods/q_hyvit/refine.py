@@ -13,7 +13,7 @@ of theirs. The whole fits the calibration images closer and other images less.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from types import MappingProxyType
@@ -94,79 +94,100 @@ def reconstruct(
         progress: called with (operators done, operators in all).
     """
     network = context.network
-    left = _quantized_edges(network)
     biased = [s.name for s in network.steps if s.name in weight_grids and len(s.inputs) > 2 and s.inputs[2]] if bias else []
     count = max(_FEWEST, _MOST_NUMBERS // max(1, network.live))
     context = replace(context, feed={name: value[:count] for name, value in context.feed.items()})
     places = places_that_matter(context, biased)
-    real, coded = dict(context.feed), dict(context.feed)
+    coded = dict(context.feed)
+    real = dict(context.feed) if places or correction else {}
     refined: dict[str, Refined] = {}
-    dropped = 0
     on_edges, approximated = on_grids(context.quantized_edges, grids), approximation_hook(approximations)
 
     def quantized(step: Step, index: int, value: Tensor) -> Tensor:
         return approximated(step, index, on_edges(step, index, value))
 
+    def advance(start: int, end: int, constants: Mapping[str, Tensor]) -> int:
+        """Run some steps in both networks; bytes of what was dropped then."""
+        if start == end:
+            return 0
+        read = {*network.outputs, *(name for step in network.steps[end:] for name in step.inputs)}
+        section = partial(_advance, network, network.steps[start:end], read)
+        runs = [partial(section, coded, quantized, constants), *([partial(section, real, None, {})] if real else [])]
+        return sum(in_order(lambda run: run(), runs, context.workers))
+
+    done = dropped = 0
     for number, step in enumerate(network.steps):
         progress(number, len(network.steps))
-        if any(n and n not in coded and n not in network.constants for n in step.inputs):
+        if step.name not in weight_grids and not network.one_by_one:
+            continue  # runs with those around it, just before the next layer
+        dropped += advance(done, number, {})
+        done = number + 1
+        if not _known(network, step, coded):
             continue  # behind a tensor of which samples differ in shape
-        codes: Tensor | None = None
-        constants: dict[str, Tensor] = {}
-        if step.name in weight_grids:
-            inputs = (real[step.inputs[0]] if correction else None, coded[step.inputs[0]])
-            read = partial(on_edges, step, 0)
-            codes, constants = _weights(
-                step, network, weight_grids[step.name], *inputs, read, context.seed, rounding=rounding, workers=context.workers
-            )
-            del inputs  # nothing may hold what is dropped below
-        if any(n in coded for n in step.inputs):
-            runs = [partial(_outputs, network, step, coded, quantized, constants)]
-            if places or correction:
-                runs.append(partial(_outputs, network, step, real, None, {}))
-            _update((coded, real), runs, context.workers)
-        if step.name in weight_grids:
-            corrected = None
-            if step.name in places:
-                output = step.outputs[0]
-                coded[output], off = _corrected(step, real[output], coded[output], places[step.name])
-                corrected = network.constants[step.inputs[2]] + off
-            refined[step.name] = Refined(codes, corrected)
-        for name in step.inputs:
-            left[name] -= 1
-            if not left[name]:
-                dropped += _bytes(real.pop(name, None)) + _bytes(coded.pop(name, None))
+        if step.name not in weight_grids:
+            dropped += advance(number, done, {})
+            continue
+        inputs = (real[step.inputs[0]] if correction else None, coded[step.inputs[0]])
+        read = partial(on_edges, step, 0)
+        codes, constants = _weights(
+            step, network, weight_grids[step.name], *inputs, read, context.seed, rounding=rounding, workers=context.workers
+        )
+        del inputs  # nothing may hold what is dropped below
+        dropped += advance(number, done, constants)
+        corrected = None
+        if step.name in places:
+            output = step.outputs[0]
+            off = _off(step, real[output], coded[output], places[step.name])
+            coded[output] += _along_channels(step, coded[output], off)
+            corrected = network.constants[step.inputs[2]] + off
+        refined[step.name] = Refined(codes, corrected)
         if dropped > _UNTIL_RELEASE:
             release_freed_memory()
             dropped = 0
     return refined
 
 
-def _update(networks: Sequence[dict[str, Tensor]], runs: Sequence[Callable[[], dict[str, Tensor]]], workers: int) -> None:
-    """Put what steps give into the values of the networks that they are of, as many of the first as there are runs."""
-    for values, new in zip(networks, in_order(lambda run: run(), runs, workers), strict=False):
-        values.update(new)
+def _known(network: Network, step: Step, names: Collection[str]) -> bool:
+    """Whether a step reads only tensors of these names, and constants."""
+    return all(not n or n in names or n in network.constants for n in step.inputs)
 
 
-def _bytes(tensor: Tensor | None) -> int:
-    return 0 if tensor is None else tensor.numel() * tensor.element_size()
+def _bytes(tensor: Tensor) -> int:
+    return tensor.numel() * tensor.element_size()
 
 
-def _outputs(
-    network: Network, step: Step, values: Mapping[str, Tensor], hook: Hook | None, constants: Mapping[str, Tensor]
-) -> dict[str, Tensor]:
-    """Outputs of a step by itself."""
-    inputs = tuple(n for n in dict.fromkeys(step.inputs) if n in values)
-    alone = replace(network, steps=(step,), inputs=inputs, outputs=tuple(n for n in step.outputs if n))
-    return run_samples(alone, {n: values[n] for n in inputs}, hook=hook, constants=constants)
+def _advance(
+    network: Network,
+    steps: Sequence[Step],
+    read: Collection[str],
+    values: dict[str, Tensor],
+    hook: Hook | None,
+    constants: Mapping[str, Tensor],
+) -> int:
+    """Run steps on all samples: what only they read is never there of more than a few samples at once.
 
+    Args:
+        network: that they are of.
+        steps: to run, as far as what they read is known.
+        read: by steps behind them; other tensors are dropped.
+        values: by name, the sample axis in front; those that are read behind are put into them.
+        hook: sees what is read.
+        constants: to use instead of the network's own.
 
-def _quantized_edges(network: Network) -> dict[str, int]:
-    count = dict.fromkeys(network.outputs, 1)
-    for step in network.steps:
-        for name in step.inputs:
-            count[name] = count.get(name, 0) + 1
-    return count
+    Returns:
+        bytes of what was dropped.
+    """
+    known, ready = set(values), []
+    for step in steps:
+        if _known(network, step, known) and known.intersection(step.inputs):
+            ready.append(step)
+            known.update(step.outputs)
+    inputs = tuple(dict.fromkeys(n for s in ready for n in s.inputs if n in values))
+    outputs = tuple(n for s in ready for n in s.outputs if n in read)
+    if outputs:
+        section = replace(network, steps=tuple(ready), inputs=inputs, outputs=outputs)
+        values.update(run_samples(section, {n: values[n] for n in inputs}, hook=hook, constants=constants))
+    return sum(_bytes(values.pop(name)) for name in [n for n in values if n not in read])
 
 
 def _weights(
@@ -197,9 +218,11 @@ def _weights(
     weight = network.constants[step.inputs[1]]
     matrix = layer_matrix(step, weight)
     scale = torch.tensor(grid.scale, dtype=torch.float32).expand(matrix.shape[0] * matrix.shape[2]).reshape(matrix.shape[0], 1, -1)
-    rows = None if real is None and not rounding else _rows(step, weight, coded, seed, read)
-    if rows is not None and real is not None:
-        matrix = corrected_weights(_rows(step, weight, real, seed), rows, matrix, workers)
+    asked = [partial(_rows, step, weight, coded, seed, read)] if rounding or real is not None else []
+    asked += [] if real is None else [partial(_rows, step, weight, real, seed)]
+    rows, real_rows, *_ = *in_order(lambda each: each(), asked, workers), None, None
+    if rows is not None and real_rows is not None:
+        matrix = corrected_weights(real_rows, rows, matrix, workers)
     if rows is not None and rounding:
         codes = compensated_rounding(rows.flatten(1, 2), matrix, scale, grid.qmin, grid.qmax, workers)
     else:
@@ -220,8 +243,8 @@ def _rows(step: Step, weight: Tensor, x: Tensor, seed: int, read: Callable[[Tens
     return torch.stack(parts, 1)
 
 
-def _corrected(step: Step, real: Tensor, coded: Tensor, places: Places) -> tuple[Tensor, Tensor]:
-    """What a layer gives once its bias is corrected, and what that adds to its bias.
+def _off(step: Step, real: Tensor, coded: Tensor, places: Places) -> Tensor:
+    """What is to be added to a layer's bias.
 
     Args:
         step: the layer.
@@ -230,14 +253,18 @@ def _corrected(step: Step, real: Tensor, coded: Tensor, places: Places) -> tuple
         places: where they are compared.
 
     Returns:
-        the corrected output, and float32 [channels].
+        float32 [channels].
     """
     # a division by what rounding makes zero leaves nothing to compare
     there, coded_there = (channels_last(step, x)[:, places.index] for x in (real, coded))
     errors = torch.nan_to_num(there - coded_there, 0.0, 0.0, 0.0)
-    off = _SHARE * certain_mean(errors, places.weights)
-    axis = 2 if step.op_type == "Conv" else real.ndim - 1
-    return coded + off.reshape(-1, *[1] * (real.ndim - 1 - axis)), off
+    return _SHARE * certain_mean(errors, places.weights)
+
+
+def _along_channels(step: Step, output: Tensor, numbers: Tensor) -> Tensor:
+    """One number for each channel of a layer's output, in a shape that can be added to it."""
+    axis = 2 if step.op_type == "Conv" else output.ndim - 1
+    return numbers.reshape(-1, *[1] * (output.ndim - 1 - axis))
 
 
 def matrix_to_weight(step: Step, matrix: Tensor, shape: torch.Size) -> Tensor:

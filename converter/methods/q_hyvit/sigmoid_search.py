@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 
 import torch
 
@@ -14,9 +15,9 @@ from converter.plan.choice import Choice
 from converter.quantization.parameters import FloatArray
 from converter.sensitivity.context import AnalysisContext
 from converter.sensitivity.output_loss import OutputLoss
-from converter.sensitivity.pull_back import finite, pulled_back
-from converter.torch_backend.network import Hook, Step, run_samples
-from converter.torch_backend.workers import over_samples
+from converter.sensitivity.pull_back import Takers, Wish, finite, gathered
+from converter.torch_backend.network import Hook, Network, Step, run_samples
+from converter.torch_backend.workers import in_order
 from converter.transforms.sigmoids.piecewise_linear import (
     PiecewiseLinear,
     PricedApproximation,
@@ -27,7 +28,7 @@ from converter.transforms.sigmoids.piecewise_linear import (
     gating_error,
 )
 
-__all__ = ["approximation_hook", "choose_approximations", "loss_changes"]
+__all__ = ["approximation_hook", "changes_wish", "choose_approximations", "fitted_lines", "loss_changes"]
 
 Tensor = torch.Tensor
 
@@ -44,6 +45,9 @@ _MOST_CONSTANT_ERROR = 0.002
 """Of what a constant gates, as a share of its power. With more, a few of them use up what the answer may change."""
 
 _SAMPLES = 16
+_FEW = 4
+"""Samples after which it is looked whether a change is too much already."""
+
 _PROBES = 4
 _SMALLEST = 1e-6
 
@@ -53,7 +57,7 @@ def choose_approximations(problem: Problem, choice: Choice) -> dict[str, PricedA
 
     Args:
         problem: with an analysis context of the whole network; without one there are no piecewise-linear sigmoids.
-        choice: grids of what the sigmoids read.
+        choice: grids of what the sigmoids read; and the lines, if they are known.
 
     Returns:
         piecewise-linear sigmoids by operator name, the best bargain first.
@@ -66,15 +70,28 @@ def choose_approximations(problem: Problem, choice: Choice) -> dict[str, PricedA
     approximations = _approximations(problem, choice, replace(context, feed=feed))
     with torch.no_grad():
 
-        def answers(hook: Hook | None) -> dict[str, Tensor]:
-            return run_samples(context.network, feed, hook=hook, workers=context.workers)
+        def answers(hook: Hook | None, first: int = 0, count: int = _SAMPLES) -> dict[str, Tensor]:
+            few = {name: value[first : first + count] for name, value in feed.items()}
+            return run_samples(context.network, few, hook=hook, workers=context.workers)
 
-        plain, rounded = answers(None), answers(on_grids(context.quantized_edges, choice.tensors))
+        plain = answers(None)
+        scores_alone = all(context.losses[name].counts_scores for name in context.losses if name in plain)
+        rounded = {} if scores_alone else answers(on_grids(context.quantized_edges, choice.tensors))
 
         def harmless(count: int) -> bool:
-            got = answers(approximation_hook({name: each.shape for name, each in approximations[:count]}))
+            hook = approximation_hook({name: each.shape for name, each in approximations[:count]})
             known = {n: loss for n, loss in context.losses.items() if n in plain}
-            return all(n in got and _alike(plain[n], got[n], rounded.get(n, plain[n]), loss) for n, loss in known.items())
+            got = {n: plain[n].clone() for n in known}
+            for first in range(0, len(next(iter(feed.values()))), _FEW):
+                found = answers(hook, first, _FEW)
+                if any(n not in found or found[n].shape[1:] != got[n].shape[1:] for n in known):
+                    return False
+                for n in known:
+                    got[n][first : first + _FEW] = found[n]
+                # no error takes another back: what is too much on some samples, as if the others stayed the same, is too much on all
+                if not all(_alike(plain[n], got[n], rounded.get(n, plain[n]), loss) for n, loss in known.items()):
+                    return False
+            return True
 
         fine, harmful = 0, len(approximations) + 1
         tried = len(approximations)
@@ -86,15 +103,21 @@ def choose_approximations(problem: Problem, choice: Choice) -> dict[str, PricedA
 
 def _approximations(problem: Problem, choice: Choice, context: AnalysisContext) -> list[tuple[str, PricedApproximation]]:
     """What each site can have, level if that is as good as the sigmoid, by what it changes for what it saves."""
-    fitted = {name: _fitted(problem.tensors[site.read].sample, site) for name, site in problem.sigmoid_sites.items()}
-    possible = {
-        name: shape
-        for name, (shape, _) in fitted.items()
-        if shape.is_constant or approximation_params(choice.tensors[problem.sigmoid_sites[name].read], shape) is not None
-    }
-    changes = loss_changes(context, possible)
-    best = sorted(possible, key=lambda name: (changes[name] / fitted[name][1], name))
-    return [(name, PricedApproximation(possible[name], changes[name])) for name in best]
+    lines = choice.lines
+    if not lines:
+        fitted = fitted_lines(problem)
+        changes = loss_changes(context, fitted)
+        lines = {name: PricedApproximation(shape, changes[name]) for name, shape in fitted.items()}
+    possible = {name: line for name, line in lines.items() if _possible(problem.sigmoid_sites[name], line.shape, choice)}
+    return sorted(possible.items(), key=lambda item: (item[1].change / _saved(problem.sigmoid_sites[item[0]], item[1].shape), item[0]))
+
+
+def _possible(site: SigmoidSite, shape: PiecewiseLinear, choice: Choice) -> bool:
+    return shape.is_constant or approximation_params(choice.tensors[site.read], shape) is not None
+
+
+def _saved(site: SigmoidSite, shape: PiecewiseLinear) -> float:
+    return site.saved_constant_gate if shape.is_constant else site.saved
 
 
 def loss_changes(context: AnalysisContext, approximations: Mapping[str, PiecewiseLinear]) -> dict[str, float]:
@@ -107,36 +130,53 @@ def loss_changes(context: AnalysisContext, approximations: Mapping[str, Piecewis
     Returns:
         nats where the outputs are class scores, by the name of the sigmoid.
     """
-    steps = [step for step in context.network.steps if step.name in approximations]
-    gates, reads = [s.outputs[0] for s in steps], [s.inputs[0] for s in steps]
-    made = dict(zip(gates, steps, strict=True))
-    total = next(iter(context.feed.values())).shape[0]
+    wish, result = changes_wish(context.network, approximations, next(iter(context.feed.values())).shape[0], probes=_PROBES)
+    if not wish.points:
+        return {}
+    (parts,) = gathered(context.network, context.feed, context.losses, [wish], probes=_PROBES, seed=context.seed, workers=context.workers)
+    return result(parts)
 
-    def run(start: int) -> dict[str, float]:
-        chunk = {name: value[start : start + context.network.chunk] for name, value in context.feed.items()}
-        generator = torch.Generator().manual_seed(context.seed + start)
 
-        def change(gate: str, gradient: Tensor) -> float:
-            step = made[gate]
-            off = (_line(approximations[step.name], values[step.inputs[0]]) - values[gate]).detach()
-            return float((finite(gradient) * off).flatten(1).sum(1).double().square().sum())
+def changes_wish(
+    network: Network, approximations: Mapping[str, PiecewiseLinear], samples: int, *, probes: int
+) -> tuple[Wish, Callable[[list[dict[str, float]]], dict[str, float]]]:
+    """What is wanted of the runs for :func:`loss_changes`, and what makes that of the results.
 
-        values, pulled = pulled_back(context.network, chunk, context.losses, reads, gates, _PROBES, generator, change)
+    Args:
+        network: float.
+        approximations: as there.
+        samples: how many there are.
+        probes: random vectors pulled back.
+    """
+    steps = [step for step in network.steps if step.name in approximations]
+
+    def begin(start: int, values: Mapping[str, Tensor]) -> tuple[Takers, Callable[[], dict[str, float]]]:
         found = dict.fromkeys(approximations, 0.0)
-        for changes in pulled:
-            for gate, each in changes.items():
-                found[made[gate].name] += each
-        return found
+        ends = {step.name: (values[step.inputs[0]], values[step.outputs[0]]) for step in steps}  # which the run backwards holds too
 
-    done = over_samples(run, total, context.network.chunk, context.workers) if steps else []
-    return {name: sum(part[name] for part in done) / (2 * _PROBES * total) for name in approximations}
+        def take(step: Step, gradient: Tensor) -> None:
+            read, gate = ends[step.name]
+            off = _line(approximations[step.name], read) - gate
+            found[step.name] += float((finite(gradient) * off).flatten(1).sum(1).double().square().sum())
+
+        return {step.outputs[0]: partial(take, step) for step in steps}, lambda: found
+
+    def result(parts: list[dict[str, float]]) -> dict[str, float]:
+        return {name: sum(part[name] for part in parts) / (2 * probes * samples) for name in approximations}
+
+    return Wish(tuple(step.inputs[0] for step in steps), tuple(step.outputs[0] for step in steps), samples, begin), result
 
 
-def _fitted(sample: FloatArray, site: SigmoidSite) -> tuple[PiecewiseLinear, float]:
+def fitted_lines(problem: Problem) -> dict[str, PiecewiseLinear]:
+    """What is closest to each sigmoid that has a site; a level line if it is as good."""
+    sites = problem.sigmoid_sites
+    workers = 1 if problem.context is None else problem.context.workers
+    return dict(zip(sites, in_order(lambda name: _fitted(problem.tensors[sites[name].read].sample), sites, workers), strict=True))
+
+
+def _fitted(sample: FloatArray) -> PiecewiseLinear:
     constant_gate = fit_constant_gate(sample)
-    if gating_error(sample, constant_gate) <= _MOST_CONSTANT_ERROR:
-        return constant_gate, site.saved_constant_gate
-    return fit_piecewise_linear(sample), site.saved
+    return constant_gate if gating_error(sample, constant_gate) <= _MOST_CONSTANT_ERROR else fit_piecewise_linear(sample)
 
 
 def _alike(wanted: Tensor, got: Tensor, rounded: Tensor, loss: OutputLoss) -> bool:

@@ -13,6 +13,7 @@ from converter.calibration.observer import collect_statistics
 from converter.methods.judging.output_change import divergence, error_share
 from converter.methods.judging.output_error import on_grids
 from converter.methods.problem import Problem
+from converter.methods.q_hyvit import sigmoid_search
 from converter.methods.q_hyvit.sigmoid_search import approximation_hook, choose_approximations, loss_changes
 from converter.methods.search_parts import SearchParts
 from converter.plan.choice import Choice
@@ -138,6 +139,27 @@ def test_every_piecewise_linear_sigmoid_comes_with_what_it_changes() -> None:
     assert {name: approximation.change for name, approximation in approximations.items()} == loss_changes(
         asked.context, shapes(approximations)
     )
+
+
+def test_lines_that_are_known_are_not_looked_for_again() -> None:
+    asked, choice = problem(0.01)
+    line = PiecewiseLinear(0.2, 0.5, 0.0, 1.0)
+    known = {name: PricedApproximation(line, 10.0**place) for place, name in enumerate(asked.sigmoid_sites)}
+    found = choose_approximations(replace(asked, context=quiet(asked)), replace(choice, lines=known))
+    assert list(found) == list(known)[: len(found)] and found
+    assert all(found[name] == known[name] for name in found)
+
+
+@pytest.mark.parametrize("classes", [True, False])
+@pytest.mark.parametrize("strength", [0.3, 1.0, 3.0])
+def test_looking_after_few_samples_gives_what_looking_after_all_does(
+    monkeypatch: pytest.MonkeyPatch, strength: float, classes: bool
+) -> None:
+    found = []
+    for few in (1, 3, 16):
+        monkeypatch.setattr(sigmoid_search, "_FEW", few)
+        found.append(choose_approximations(*problem(strength, classes=classes)))
+    assert found[0] == found[1] == found[2]
 
 
 def test_what_a_piecewise_linear_sigmoid_changes_is_told_without_running_it() -> None:

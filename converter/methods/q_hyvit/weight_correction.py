@@ -74,14 +74,14 @@ def corrected_weights(real: Tensor, coded: Tensor, matrix: Tensor, workers: int 
     if real.shape[1] < 2:
         return matrix
     rows = _rows(real, coded, matrix)
-    halves = [_moments(rows.half(i)) for i in (0, 1)]
+    halves = list(in_order(lambda i: _moments(rows.half(i)), (0, 1), workers))
     least, penalty, changes = math.inf, _PENALTIES[0], list[Tensor]()
     for each in _PENALTIES:
         tried = list(in_order(partial(_tried, halves, each), (0, 1), workers))
         error = float(sum(left for _, left in tried))
         if error < least or not changes:
             least, penalty, changes = error, each, [change for change, _ in tried]
-    gains = torch.cat([_gains(rows.half(1 - i), changes[i]) for i in (0, 1)])
+    gains = torch.cat(list(in_order(lambda i: _gains(rows.half(1 - i), changes[i]), (0, 1), workers)))
     if float(gains.mean()) <= _CERTAIN * float(gains.std()) / math.sqrt(len(gains)):
         return matrix
     return matrix + _change(_sum(halves), penalty).float()

@@ -94,11 +94,9 @@ def _layer_norm(x: Inputs, a: Attributes) -> Tensor:
 
 
 def _instance_norm(x: Inputs, a: Attributes) -> Tensor:
-    dims = tuple(range(2, x[0].ndim))
-    shape = (-1, *[1] * len(dims))
-    centred = x[0] - x[0].mean(dims, keepdim=True)
-    deviation = torch.sqrt(centred.square().mean(dims, keepdim=True) + a.get("epsilon", 1e-5))
-    return centred / deviation * x[1].reshape(shape) + x[2].reshape(shape)
+    shape = (-1, *[1] * (x[0].ndim - 2))
+    normalized = functional.layer_norm(x[0], tuple(x[0].shape[2:]), eps=a.get("epsilon", 1e-5))  # in one pass
+    return normalized * x[1].reshape(shape) + x[2].reshape(shape)
 
 
 def _batch_norm(x: Inputs, a: Attributes) -> Tensor:
