@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import onnx_ir as ir
 
 from converter.calibration.observer import CalibrationStatistics, output_values
-from converter.forms.form import CONTAINER_BITS, SupportedForm
+from converter.forms.form import SupportedForm
 from converter.methods.names import DEFAULT_OBSERVER
 from converter.methods.problem import Problem
 from converter.options import Options
@@ -150,9 +150,7 @@ def _searched(
         release_freed_memory()
         return changed, found
 
-    # below 8 bits the factors are of more use for scales of channels than for speed, which narrow models do not have
-    keeps = method.keeps_normalizations or options.widths.activations < CONTAINER_BITS
-    plain = () if keeps else find_plain(model, facts(seen), target)
+    plain = () if method.keeps_normalizations else find_plain(model, facts(seen), target)
     if plain:
         model, seen = transformed(PlainNormalizations(plain), model, seen)
     ranges = {name: (stats.minimum, stats.maximum) for name, stats in seen.tensors.items()}
