@@ -15,13 +15,12 @@ import numpy as np
 import onnx_ir as ir
 import torch
 
-from converter.forms.form import Context, Earlier, Form, Rule, SupportedForm, UnsupportedForm, cost_as
-from converter.graph.queries import attributes, constant, sole_consumer
+from converter.forms.form import Context, Earlier, Form, Rule, SupportedForm, UnsupportedForm
+from converter.graph.marks import SOFTMAX_ROWS
+from converter.graph.queries import attributes
 from converter.plan.records import OpPlan
 from converter.quantization import integer_arithmetic
 from converter.quantization.parameters import QuantParams
-from converter.targets import Target
-from converter.targets.costs import LATE_SOFTMAX_KIND, Shapes
 
 if TYPE_CHECKING:
     from converter.emit.builder import Writer
@@ -38,41 +37,13 @@ _TAIL = 6.0
 _NO_KERNEL = "ONNX Runtime's CPU provider has no integer kernel for {}"
 
 
-def _with_nothing(node: ir.Node, shapes: Shapes, target: Target) -> float:
-    """The price of the exponentials is that of all three."""
-    return 0.0 if math.isfinite(EXPONENTIAL.cost(node, shapes, target)) else math.inf
-
-
-def _rows(node: ir.Node) -> tuple[ir.Node, ir.Node, ir.Node] | None:
-    """Maximum, difference and exponential, of which a node is one; None if it is none."""
-    difference: ir.Node | None = node
-    if node.op_type != "Sub":
-        difference = sole_consumer(node.outputs[0]) if node.op_type == "ReduceMax" else _maker(node.inputs[0])
-    if difference is None or difference.op_type != "Sub":
-        return None
-    maximum, exponential = _maker(difference.inputs[1]), sole_consumer(difference.outputs[0])
-    if maximum is None or maximum.op_type != "ReduceMax" or maximum.inputs[0] is not difference.inputs[0]:
-        return None
-    if exponential is None or exponential.op_type != "Exp" or sole_consumer(maximum.outputs[0]) is not difference:
-        return None
-    axes = constant(maximum.inputs[1]) if len(maximum.inputs) > 1 else None
-    if axes is None or axes.tolist() != [-1] or attributes(maximum).get("keepdims", 1) != 1:
-        return None
-    return maximum, difference, exponential
-
-
-def _maker(value: ir.Value | None) -> ir.Node | None:
-    return None if value is None else value.producer()
-
-
 def offer_row(form: str) -> Rule:
-    """What offers a form to an operator that is one of those three."""
+    """What offers a form to an operator on the rows of a softmax that is divided later."""
 
-    def offer(node: ir.Node, context: Context, earlier: Earlier) -> SupportedForm | UnsupportedForm:
-        rows = _rows(node) if context.target.signed_activations else None
-        if rows is None or any(constant(value) is not None for value in rows[1].inputs):
+    def offer(node: ir.Node, context: Context, _: Earlier) -> SupportedForm | UnsupportedForm:
+        if SOFTMAX_ROWS not in node.metadata_props or not context.target.signed_activations:
             return UnsupportedForm(_NO_KERNEL.format(node.op_type))
-        return SupportedForm(form, {}, False, *context.cost(node, FORMS_OF_ROWS[form]))
+        return SupportedForm(form, {}, False, *context.cost(node))
 
     return offer
 
@@ -129,13 +100,11 @@ def _simulate_exponential(run: Run, node: ir.Node, op: OpPlan) -> None:
     run.store(node, [(codes * float(np.float32(grid.scale[0]))).float()], op)
 
 
-ROW_MAXIMUM = Form("row_maximum", _emit_maximum, passes_codes=True, cost=_with_nothing)
+ROW_MAXIMUM = Form("row_maximum", _emit_maximum, passes_codes=True)
 """The largest code of each row; the output keeps the input's grid."""
 
-DIFFERENCE = Form("difference", _emit_difference, cost=_with_nothing, needs=(1,))
+DIFFERENCE = Form("difference", _emit_difference, needs=(1,))
 """What lies between codes and the largest of their row, 0 at most."""
 
-EXPONENTIAL = Form("exponential", _emit_exponential, _simulate_exponential, cost=cost_as(LATE_SOFTMAX_KIND), needs=(0,))
+EXPONENTIAL = Form("exponential", _emit_exponential, _simulate_exponential, needs=(0,))
 """The tail of a sigmoid, whose codes stand for numbers from 0 to 1."""
-
-FORMS_OF_ROWS = {form.name: form for form in (ROW_MAXIMUM, DIFFERENCE, EXPONENTIAL)}

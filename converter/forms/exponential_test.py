@@ -27,10 +27,10 @@ from converter.verify.simulation import simulate
 T, C = 24, 8
 
 
-def attention() -> ir.Model:
+def attention(heads: int = 1, tokens: int = T) -> ir.Model:
     s = Sketch(3)
-    y = s.add("MatMul", s.input("q", 1, T, C), s.input("k", 1, C, T))
-    y = s.add("MatMul", s.add("Softmax", y, axis=-1, name="soft"), s.input("v", 1, T, C), name="weigh")
+    y = s.add("MatMul", s.input("q", heads, tokens, C), s.input("k", heads, C, tokens))
+    y = s.add("MatMul", s.add("Softmax", y, axis=-1, name="soft"), s.input("v", heads, tokens, C), name="weigh")
     model = s.model(s.add("Sigmoid", y))
     return make_late(model, GraphFacts(shapes_of(model)), ("soft",))
 
@@ -62,6 +62,13 @@ def test_the_runtime_computes_what_the_simulation_does_however_steep_the_rows_ar
     runtime, simulated = answers(plan_for(attention(), "arm64"), feed(7, steep))
     np.testing.assert_array_equal(runtime, simulated)
     assert np.isfinite(runtime).all()
+
+
+@pytest.mark.parametrize(("heads", "tokens"), [(16, 64), (4, 256)])
+def test_where_codes_are_cheapest_all_three_work_on_codes(heads: int, tokens: int) -> None:
+    """A price of all three in integer must not meet one of a single exponential in float."""
+    planned = plan_for(attention(heads, tokens), "arm64", cheapest=True)
+    assert {op.runs for op in planned.plan.ops.values() if op.op_type in ("ReduceMax", "Sub", "Exp")} == {"integer"}
 
 
 def test_it_is_close_to_the_softmax() -> None:

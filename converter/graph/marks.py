@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 import onnx_ir as ir
 
-__all__ = ["AVERAGE", "BORDER", "EDGE", "INSERTED", "NONUNIFORM", "RESIZE", "TWIN_SUM", "mark_makers"]
+__all__ = ["AVERAGE", "BORDER", "EDGE", "INSERTED", "NONUNIFORM", "RESIZE", "SOFTMAX_ROWS", "TWIN_SUM", "mark_makers"]
 
 AVERAGE = "bridgequant.average"
 """The convolution takes averages. What its weights are is known, and they are as many for every channel: few bits would save nothing."""
@@ -25,6 +25,9 @@ INSERTED = "bridgequant.inserted"
 
 NONUNIFORM = "bridgequant.nonuniform"
 """The node is part of a grid that is not uniform, of the kind that is the entry's text."""
+
+SOFTMAX_ROWS = "bridgequant.softmax-rows"
+"""The node is the maximum, the difference or the exponential of a softmax's rows that are divided later."""
 
 TWIN_SUM = "twin-sum"
 """Text of :data:`NONUNIFORM` for an addition of two halves, neither of which has been rounded."""

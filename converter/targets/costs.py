@@ -9,6 +9,7 @@ from typing import Any
 import onnx_ir as ir
 
 from converter.graph.macs import macs_of, shape_of
+from converter.graph.marks import SOFTMAX_ROWS
 from converter.graph.operator_sets import CONVOLUTIONS, RECURRENT
 from converter.graph.queries import attributes, constant, data_inputs, moves_one_axis
 from converter.targets.target import Prices, Target
@@ -47,7 +48,7 @@ COLUMN_CONVOLUTION_KIND = "ColumnConvolution"
 """How targets call a ``Conv`` of an image that is written as one of several columns at once, with all that this takes."""
 
 LATE_SOFTMAX_KIND = "LateSoftmax"
-"""How targets call the exponentials of a softmax's rows on codes, their maximum and their differences from it."""
+"""How targets call the exponentials of a softmax's rows, with their maxima and the differences from them."""
 
 LINEAR_CONVOLUTION_KIND = "LinearConvolution"
 """How targets call a ``Linear`` that is written as a convolution over a row of places, with all that this takes."""
@@ -83,6 +84,9 @@ _NEAREST: Mapping[str, tuple[str, ...]] = {
 
 def operator_costs(node: ir.Node, shapes: Shapes, target: Target) -> tuple[float, float | None]:
     """Cost of the float form, and of the integer form if the target has one, in the target's unit."""
+    if SOFTMAX_ROWS in node.metadata_props and node.op_type != "Exp":
+        cost = target.costs.get(LATE_SOFTMAX_KIND)
+        return 0.0, None if cost is None or cost.integer is None else 0.0
     shape = shape_of(node.inputs[0], shapes) if node.op_type == "Transpose" and TRANSPOSE_STEP_KIND in target.costs else None
     if shape is not None:
         floats, codes = step_costs(shape, attributes(node).get("perm", range(len(shape))[::-1]), target)
@@ -132,8 +136,10 @@ def kind_of(node: ir.Node) -> str:
 
     ``Conv`` (dense, or with computed weights), ``PointwiseConv`` (1x1, dense), ``GroupedConv``, ``DepthwiseConv``; ``Linear`` (Gemm and
     MatMul with one constant matrix of weights on the right), ``MatMul`` (all others); ``LinearResize`` and ``CubicResize``
-    interpolate, ``Resize`` copies.
+    interpolate, ``Resize`` copies; :data:`LATE_SOFTMAX_KIND` (an Exp of a softmax's rows).
     """
+    if node.op_type == "Exp" and SOFTMAX_ROWS in node.metadata_props:
+        return LATE_SOFTMAX_KIND
     weight = constant(node.inputs[1]) if len(node.inputs) > 1 else None
     if node.op_type == "Conv" and weight is not None:
         groups = attributes(node).get("group", 1)

@@ -21,6 +21,7 @@ from converter.emit.builder import emit
 from converter.forms.convolved import takes_columns
 from converter.forms.form import SupportedForm
 from converter.forms.layer import COLUMN_CONVOLUTION, LINEAR_CONVOLUTION
+from converter.graph.marks import SOFTMAX_ROWS
 from converter.methods.problem import Problem
 from converter.methods.ranges import minmax
 from converter.partition.bit_widths import tensor_bits
@@ -255,7 +256,16 @@ def probe_model(given: Sequence[Probe], *, first: int = 0, only: Collection[str]
             _branch(graph, name, probe, generator)
     proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", _OPSET)], ir_version=_IR)
     model: ir.Model = ir.from_proto(onnx.shape_inference.infer_shapes(proto, strict_mode=True, data_prop=True))
+    rows = {name for place, probe in enumerate(given, first) if probe.op_type == "Exp" for name in _row_names(f"p{place:04}")}
+    for node in model.graph:
+        if node.name in rows:
+            node.metadata_props[SOFTMAX_ROWS] = ""
     return model
+
+
+def _row_names(branch: str) -> tuple[str, str, str]:
+    """Of the nodes of a probe of rows, the one that is measured last."""
+    return f"{branch}_largest_before", f"{branch}_below_before", branch
 
 
 def _branch(graph: onnx.GraphProto, name: str, probe: Probe, generator: np.random.Generator) -> None:
@@ -287,8 +297,9 @@ def _below_largest(graph: onnx.GraphProto, name: str, x: str) -> str:
     """What an Exp of rows reads; both nodes count to it."""
     axis, largest, below = f"{name}_axis", f"{name}_largest", f"{name}_below"
     graph.initializer.append(numpy_helper.from_array(np.array([-1], np.int64), axis))
-    graph.node.append(helper.make_node("ReduceMax", [x, axis], [largest], name=f"{largest}_before", keepdims=1))
-    graph.node.append(helper.make_node("Sub", [x, largest], [below], name=f"{below}_before"))
+    names = _row_names(name)
+    graph.node.append(helper.make_node("ReduceMax", [x, axis], [largest], name=names[0], keepdims=1))
+    graph.node.append(helper.make_node("Sub", [x, largest], [below], name=names[1]))
     return below
 
 

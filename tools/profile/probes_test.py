@@ -33,7 +33,7 @@ from converter.targets.costs import (
 from converter.testing.sketch import settings_for
 from tools.profile.fit import fit, terms_of
 from tools.profile.probes import BRANCH_LETTERS, among_codes, branches, feeds, integers, probe_model, probes, seen_in
-from tools.profile.samples import Sample, probed_kind
+from tools.profile.samples import Sample
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ def test_there_is_a_node_to_measure_for_each_probe_and_no_probe_twice(whole: Who
 def test_every_kind_with_a_price_is_probed_in_several_sizes(whole: Whole, name: str) -> None:
     sizes = defaultdict(set)
     for node in whole.measured:
-        sizes[probed_kind(node)].add(features(node, whole.shapes)["element"])
+        sizes[kind_of(node)].add(features(node, whole.shapes)["element"])
     assert all(len(sizes[kind]) > 1 for kind in priced(TARGETS[name], integer=False))
 
 
@@ -86,7 +86,7 @@ def test_every_kind_with_a_price_is_probed_in_several_sizes(whole: Whole, name: 
 def test_integer_probes_are_a_sound_model_of_just_the_kinds_that_have_an_integer_price(whole: Whole, name: str) -> None:
     proto, offered = integers(whole.model, whole.seen, TARGETS[name])
     onnx.checker.check_model(proto, full_check=True)
-    assert {probed_kind(node) for node in whole.measured if node.name in offered} == priced(TARGETS[name], integer=True)
+    assert {kind_of(node) for node in whole.measured if node.name in offered} == priced(TARGETS[name], integer=True)
 
 
 def test_linear_layers_are_convolutions_in_a_model_of_their_own(whole: Whole) -> None:
@@ -125,7 +125,7 @@ def test_the_sizes_tell_all_prices_apart(whole: Whole) -> None:
     """Whatever prices made the costs, they are found again: no two amounts grow together from probe to probe."""
     found: dict[str, list[dict[str, float]]] = defaultdict(list)
     for node in whole.measured:
-        found[probed_kind(node)].append(features(node, whole.shapes))
+        found[kind_of(node)].append(features(node, whole.shapes))
     for kind, amounts in found.items():
         for integer in (False, True):
             terms = [term for term in terms_of(kind, integer=integer) if any(term in each for each in amounts)]

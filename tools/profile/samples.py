@@ -10,9 +10,9 @@ import onnx_ir as ir
 
 from converter.graph.operator_sets import CLAMPS
 from converter.graph.queries import attributes
-from converter.targets.costs import LATE_SOFTMAX_KIND, PIECEWISE_LINEAR_KIND, TRANSPOSE_STEP_KIND, Shapes, features, kind_of, step_features
+from converter.targets.costs import PIECEWISE_LINEAR_KIND, TRANSPOSE_STEP_KIND, Shapes, features, kind_of, step_features
 
-__all__ = ["CONVERSIONS", "Sample", "Timed", "conversion_samples", "is_layout", "operator_samples", "probed_kind"]
+__all__ = ["CONVERSIONS", "Sample", "Timed", "conversion_samples", "is_layout", "operator_samples"]
 
 _FLOAT, _CODE = 4, 1
 """Bytes of a number."""
@@ -72,7 +72,7 @@ def operator_samples(nodes: Sequence[Timed], model: ir.Model, shapes: Shapes, of
         cost = costs.get(name, 0.0)
         if name.endswith("_before") or cost is None or (offered is not None and name not in offered):
             continue
-        sample = Sample(probed_kind(operator), features(operator, shapes), cost)
+        sample = Sample(kind_of(operator), features(operator, shapes), cost)
         if operator.op_type in CLAMPS:
             layer = operator.inputs[0].producer() if operator.inputs[0] is not None else None
             alone = _same(found, Sample(kind_of(layer), features(layer, shapes), 0.0)) if layer is not None else None
@@ -85,11 +85,6 @@ def operator_samples(nodes: Sequence[Timed], model: ir.Model, shapes: Shapes, of
             steps = step_features(shapes[str(operator.inputs[0].name)], _perm(operator), _FLOAT if offered is None else _CODE)
             found.append(Sample(TRANSPOSE_STEP_KIND, steps, cost))
     return found
-
-
-def probed_kind(operator: ir.Node) -> str:
-    """How targets call what a probe measures: an Exp stands for all that is done to the rows of a softmax."""
-    return LATE_SOFTMAX_KIND if operator.op_type == "Exp" else kind_of(operator)
 
 
 def _perm(transpose: ir.Node) -> list[int]:

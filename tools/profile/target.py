@@ -28,7 +28,7 @@ from converter.graph.operator_sets import CLAMPS
 from converter.load.files import check_outputs, write_files
 from converter.runtime.session import Feed
 from converter.targets import DEFAULT_TARGET, find_target
-from converter.targets.costs import COLUMN_CONVOLUTION_KIND, LINEAR_CONVOLUTION_KIND, PIECEWISE_LINEAR_KIND
+from converter.targets.costs import COLUMN_CONVOLUTION_KIND, LINEAR_CONVOLUTION_KIND, PIECEWISE_LINEAR_KIND, kind_of
 from converter.targets.target import Cost, Prices, Target
 from converter.targets.target_file import FILE_SUFFIX, target_text
 from runtime_tests.emulation.cores import CORES, check_core
@@ -38,7 +38,7 @@ from tools.profile.arm64 import CYCLES, INSTRUCTIONS, counted_nodes
 from tools.profile.clock import clocked_nodes, prepared
 from tools.profile.fit import Fit, fit, fit_all
 from tools.profile.probes import BRANCH_LETTERS, Probe, among_codes, convolved_form, feeds, integers, probe_model, probes, seen_in
-from tools.profile.samples import Sample, Timed, conversion_samples, operator_samples, probed_kind
+from tools.profile.samples import Sample, Timed, conversion_samples, operator_samples
 from tools.profile.web import web_nodes
 from tools.web.package import FOLDER_VARIABLE, Package, find_package
 
@@ -360,7 +360,7 @@ def _probes_of(kinds: Collection[str]) -> list[Probe]:
     Raises:
         UsageError: there are none of a kind, or it is measured together with others.
     """
-    found = [probed_kind(node) for node in probe_model(probes()).graph if not str(node.name).endswith("_before")]
+    found = [kind_of(node) for node in probe_model(probes()).graph if not str(node.name).endswith("_before")]
     known = sorted(set(found) - set(CLAMPS))
     for kind in kinds:
         if kind not in known:

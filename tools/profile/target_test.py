@@ -14,7 +14,7 @@ import pytest
 from converter.graph.operator_sets import CLAMPS
 from converter.options import Options
 from converter.targets import TARGETS, find_target
-from converter.targets.costs import LINEAR_CONVOLUTION_KIND, PIECEWISE_LINEAR_KIND, TRANSPOSE_STEP_KIND, features, form_costs
+from converter.targets.costs import LINEAR_CONVOLUTION_KIND, PIECEWISE_LINEAR_KIND, TRANSPOSE_STEP_KIND, features, form_costs, kind_of
 from converter.targets.target import Cost, Target
 from converter.targets.target_file import target_text
 from runtime_tests.emulation import emulator
@@ -23,7 +23,7 @@ from runtime_tests.emulation.environment import Environment
 from runtime_tests.emulation.testing.stand_in import NOP, emulate_here
 from tools.profile import target as profile_target
 from tools.profile.probes import Probe, probe_model, probes, seen_in
-from tools.profile.samples import Sample, probed_kind
+from tools.profile.samples import Sample
 from tools.profile.target import Measured, fitted, main
 
 HERE = next(name for name, target in TARGETS.items() if platform.machine() in target.architectures)
@@ -106,7 +106,7 @@ def probed() -> list[tuple[str, dict[str, float]]]:
     """Kind and features of every probe."""
     model = probe_model(probes())
     shapes = {name: stats.shape for name, stats in seen_in(model).tensors.items()}
-    return [(probed_kind(node), features(node, shapes)) for node in model.graph if not str(node.name).endswith("_before")]
+    return [(kind_of(node), features(node, shapes)) for node in model.graph if not str(node.name).endswith("_before")]
 
 
 @pytest.mark.parametrize("name", TARGETS)
@@ -141,7 +141,7 @@ def test_what_a_target_predicts_is_fitted_by_the_same_prices(probed: list[tuple[
 
 
 def kinds_of(given: Sequence[Probe]) -> set[str]:
-    return {probed_kind(node) for node in probe_model(given).graph if not str(node.name).endswith("_before")}
+    return {kind_of(node) for node in probe_model(given).graph if not str(node.name).endswith("_before")}
 
 
 def test_the_command_writes_a_target_that_a_conversion_takes(

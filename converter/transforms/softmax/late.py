@@ -14,6 +14,7 @@ import numpy as np
 import onnx_ir as ir
 
 from converter.graph.builder import GraphBuilder
+from converter.graph.marks import SOFTMAX_ROWS, mark_makers
 from converter.graph.queries import attributes, constant, consumers, data_inputs, is_graph_output, relabel_factor, sole_consumer
 from converter.targets.costs import LATE_SOFTMAX_KIND, features, form_costs
 from converter.targets.target import Target
@@ -120,6 +121,7 @@ def _write(builder: GraphBuilder, node: ir.Node, product: ir.Node) -> None:
     node.op_type = "Exp"
     node.attributes.clear()
     node.replace_input_with(0, below)
+    mark_makers([largest, below, shares], SOFTMAX_ROWS)
     row = shares.shape[-1]
     assert isinstance(row, int)
     ones = builder.initializer(f"{name}_ones", np.ones((*[1] * (len(shares.shape) - 2), row, 1), np.float32))
