@@ -11,6 +11,7 @@ a per-channel grid is offered only where moving it into constants is exact, and 
 from __future__ import annotations
 
 from collections.abc import Mapping
+import os
 from dataclasses import dataclass, replace
 from functools import partial
 from types import MappingProxyType
@@ -27,6 +28,7 @@ from converter.methods.protocol import Proposal
 from converter.methods.q_hyvit.bridge_search import search_block
 from converter.methods.q_hyvit.equalization_search import choose_equalizations, reconstructed_tensors
 from converter.methods.q_hyvit.range_margin import with_margin
+from converter.methods.q_hyvit.joint_learning import Settings, learn
 from converter.methods.q_hyvit.refine import matrix_to_weight, reconstruct
 from converter.methods.ranges import mse
 from converter.plan.choice import Choice
@@ -212,7 +214,11 @@ def refine(problem: Problem, plan: Plan) -> Plan:
         codes = "" if layer.codes is None else codes_to_text(layer.codes.numpy())
         bias = () if layer.bias is None else tuple(float(b) for b in layer.bias)
         ops[name] = replace(ops[name], codes=codes, bias=bias)
-    return plan.with_ops(plan.tensors, ops)
+    plan = plan.with_ops(plan.tensors, ops)
+    if "BRIDGEQUANT_JOINT" in os.environ:  # an experiment's switch
+        chosen = {key: float(value) for key, value in (one.split("=") for one in os.environ["BRIDGEQUANT_JOINT"].split(",") if "=" in one)}
+        plan = learn(context, plan, replace(Settings(), **{key: int(v) if key in ("steps", "batch", "held", "every") else v for key, v in chosen.items()}))
+    return plan
 
 
 def _halves(feed: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
