@@ -12,14 +12,13 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import onnx
 import onnxruntime
 import pytest
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper
 
 from converter.cli.main import main
 from converter.errors import BoundMissedError, UsageError
@@ -60,13 +59,6 @@ def answers(path: Path) -> npt.NDArray[np.float32]:
     return result
 
 
-def graph_of(path: Path) -> tuple[list[tuple[Any, ...]], dict[str, npt.NDArray[Any]]]:
-    """Nodes and constants, wherever these are stored."""
-    graph = onnx.load(path).graph
-    nodes = [(node.op_type, *node.input, *node.output, *sorted(str(a) for a in node.attribute)) for node in graph.node]
-    return nodes, {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
-
-
 def contents(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
@@ -79,13 +71,9 @@ def test_what_is_written_is_what_a_small_model_becomes(temporary: Path, large: P
     weight_files.MOST_IN_MEMORY = weight_files.MOST_IN_ONE_FILE = 1 << 30  # put back by the fixture
     assert main([str(large), str(tmp_path / "small.onnx"), *words]) == 0
     assert set(contents(folder)) == {"in.onnx", "in.bin", "out.onnx", "out.onnx.data"}
-    # sessions over files do not lay weights out anew, so float sums, of which ranges are observed, may differ in the last bit
-    np.testing.assert_allclose(answers(folder / "out.onnx"), answers(tmp_path / "small.onnx"), rtol=0, atol=1e-5)
-    if method == "minmax":
-        (nodes, constants), (small_nodes, small_constants) = graph_of(folder / "out.onnx"), graph_of(tmp_path / "small.onnx")
-        assert nodes == small_nodes and constants.keys() == small_constants.keys()
-        for name, array in constants.items():
-            np.testing.assert_allclose(array, small_constants[name], rtol=1e-6 if array.dtype == np.float32 else 0.0, err_msg=name)
+    # sessions over files do not lay weights out anew, so float sums, from which q-hyvit learns, may differ in the last bit
+    tolerance = 0.0 if method == "minmax" else 1e-5
+    np.testing.assert_allclose(answers(folder / "out.onnx"), answers(tmp_path / "small.onnx"), rtol=0, atol=tolerance)
     onnx.checker.check_model(folder / "out.onnx", full_check=True)
     gc.collect()
     assert not list(temporary.iterdir())
