@@ -67,6 +67,6 @@ def tensor_bits(model: ir.Model, offers: Mapping[str, SupportedForm | Unsupporte
 def width_counts(plan: Plan) -> tuple[dict[int, int], dict[int, int]]:
     """How many quantized tensors, and how many integer layers with weights, a plan has of each width, narrowest first."""
     tensors = Counter(t.params.bits for t in plan.tensors.values() if t.params is not None)
-    layers = [op for op in plan.ops.values() if op.op_type in LAYERS and op.runs == "integer"]
+    layers = [op for op in plan.ops.values() if op.op_type in LAYERS and op.runs == "integer" and op.form != "product"]
     weights = Counter(op.constants[1].bits for op in layers if 1 in op.constants)
     return dict(sorted(tensors.items())), dict(sorted(weights.items()))

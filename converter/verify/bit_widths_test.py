@@ -148,4 +148,5 @@ def test_a_narrow_conversion_runs_as_much_in_integer(
     written = Counter(n.op_type for n in onnx.load(tmp_path / "out.onnx").graph.node)
     assert narrow.verdict.integer_coverage.kernels["Clip"] == written["Clip"] > wide.integer_coverage.kernels.get("Clip", 0)
     record = json.loads(report_json(narrow))
-    assert set(record["tensor_bits"]) == {bits[3], "8"} and set(record["weight_bits"]) == {bits[1]}
+    scores = {"7"} if target == "arm64" else set()  # of a softmax on codes
+    assert set(record["tensor_bits"]) == {bits[3], "8"} | scores and set(record["weight_bits"]) == {bits[1]}

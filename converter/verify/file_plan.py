@@ -22,6 +22,7 @@ from converter.forms.registry import FORMS
 from converter.forms.requantize import REQUANTIZE
 from converter.forms.rescale import RESCALE
 from converter.graph.builder import GraphBuilder
+from converter.graph.marks import SOFTMAX_ROWS, mark_makers
 from converter.graph.operator_sets import BARRIER, CLAMPS
 from converter.graph.queries import attributes, constant, sole_consumer
 from converter.partition.cost_model import predict
@@ -85,6 +86,7 @@ def _plan(model: ir.Model, tensors: Mapping[str, Tensor], shapes: Shapes, target
             among.add(str(node.name))
     absorbed = {str(n.name) for n in model.graph if str(n.name) in among and _is_absorbed(n, among)}
     coded = _without_conversions(model)
+    _mark_softmax_rows(model, on_codes)
     for node in model.graph:
         for output in node.outputs:
             if str(output.name) in tensors and tensors[str(output.name)].type in ("float", *_CODES):
@@ -102,6 +104,17 @@ def _plan(model: ir.Model, tensors: Mapping[str, Tensor], shapes: Shapes, target
             node.op_type, "integer" if integer else "float", "codes" if integer and writes else "float", form=form if integer else ""
         )
     return Plan("", BitWidths(), target.name, {name: TensorPlan("measured", _SOME) for name in coded}, ops)
+
+
+def _mark_softmax_rows(model: ir.Model, on_codes: Collection[str]) -> None:
+    """Let the tail of a sigmoid, behind the difference of codes from the largest of their row, be the exponential that it stands for."""
+    for node in model.graph:
+        below = node.inputs[0].producer() if node.op_type == "Sigmoid" and node.inputs[0] is not None else None
+        largest = below.inputs[1].producer() if below is not None and below.op_type == "Sub" and below.inputs[1] is not None else None
+        if below is None or str(below.name) not in on_codes or largest is None or largest.op_type != "ReduceMax":
+            continue
+        node.op_type = "Exp"
+        mark_makers([largest.outputs[0], below.outputs[0], node.outputs[0]], SOFTMAX_ROWS)
 
 
 def _fold_constants(model: ir.Model, shapes: Shapes) -> None:

@@ -61,7 +61,7 @@ def test_parity_and_coverage(converted: tuple[Path, Report]) -> None:
     verdict = converted[1].verdict
     assert verdict is not None
     assert (verdict.parity_db or 0.0) > 45
-    assert verdict.integer_coverage.coverage > 0.95, "a few percent are float for accuracy"
+    assert verdict.integer_coverage.coverage > 0.94, "a few percent are float for accuracy"
 
 
 def test_at_the_fastest_all_products_are_in_integer(recogniser: Path, converted: tuple[Path, Report]) -> None:

@@ -14,7 +14,7 @@ from converter.torch_backend import ops as torch_ops
 from converter.transforms.equalization.labels import Labels
 from converter.transforms.equalization.tracker import RawScaling, RawShifting, Tracked, Tracker
 
-__all__ = ["addition", "combine", "homogeneous", "movement", "pooled", "product_by_element", "reduced", "resized"]
+__all__ = ["addition", "combine", "homogeneous", "movement", "pooled", "product_by_element", "quotient", "reduced", "resized"]
 
 
 def homogeneous(tracker: Tracker, node: ir.Node) -> None:
@@ -94,6 +94,20 @@ def _product_of_two(tracker: Tracker, node: ir.Node) -> None:
     passes, other = (left, right) if tracker.scale.count(left.scale) >= tracker.scale.count(right.scale) else (right, left)
     tracker.scale.pin(other.scale)
     tracker.store(node.outputs[0], passes.scale)
+
+
+def quotient(tracker: Tracker, node: ir.Node) -> None:
+    """The factors of what is divided pass, where the divisor has none and is no larger."""
+    x, divisor = node.inputs
+    shape = None if x is None else tracker.shape(x)
+    if constant(x) is not None or constant(divisor) is not None or shape is None or shape != tracker.shape(node.outputs[0]):
+        tracker.opaque(node)
+        return
+    divided, by = tracker.labels(x), tracker.labels(divisor)
+    tracker.shift.pin(divided.shift)
+    tracker.shift.pin(by.shift)
+    tracker.scale.pin(by.scale)
+    tracker.store(node.outputs[0], divided.scale)
 
 
 def pooled(tracker: Tracker, node: ir.Node) -> None:

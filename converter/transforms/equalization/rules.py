@@ -6,7 +6,7 @@ Writing x = s x' + m for a tensor that is rescaled, a rule finds s and m of the 
 * a positively homogeneous operator, f(s x') = s f(x'), passes s; averages, maxima and interpolations pass m as well;
 * data movement passes both, whatever the axes do: the labels themselves are moved;
 * an addition of two tensors needs one factor on both; a product of two passes the factor of one if the other has none,
-  or cancels s along the axis it sums over against 1/s there.
+  or cancels s along the axis it sums over against 1/s there; a quotient passes the factor of what is divided.
 
 Operators without a rule let nothing pass.
 """
@@ -26,6 +26,7 @@ from converter.transforms.equalization.passthrough_rules import (
     movement,
     pooled,
     product_by_element,
+    quotient,
     reduced,
     resized,
 )
@@ -50,6 +51,7 @@ _RULES: Mapping[str, Rule] = {
     "Add": addition,
     "Sub": addition,
     "Mul": product_by_element,
+    "Div": quotient,
     "Max": combine,
     "Min": combine,
     **dict.fromkeys(("Abs", "Clip", "LeakyRelu", "PRelu", "Relu"), homogeneous),

@@ -42,7 +42,7 @@ def make_workspace(folder: Path) -> None:
         _zipped(folder / name, [f"{_CIFAR[i % 10]}/{i:04}.png" for i in range(40)], pictures)
     np.save(folder / "pictures.npy", np.stack(pictures[:8]).transpose(0, 3, 1, 2))
     make_board(folder)
-    (folder / "gates.toml").write_text("min_sqnr_db = 5\nmin_coverage = 20\n")
+    (folder / "gates.toml").write_text("min_sqnr_db = 5\nmin_coverage = 10\n")
     (folder / "measure_map.py").write_text("print(50)\n")
     (folder / "models").symlink_to(ROOT / "models")
     trained = folder / "runs" / "mobilevit_xxs"
