@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx_ir as ir
-import torch
 
 from converter.forms.form import Context, Earlier, Form, Rule, SupportedForm, UnsupportedForm
 from converter.graph.marks import SOFTMAX_ROWS
@@ -96,7 +95,7 @@ def _simulate_exponential(run: Run, node: ir.Node, op: OpPlan) -> None:
     assert x is not None and below is not None and grid is not None
     read, written = _tail(below, grid)
     steep = (integer_arithmetic.centred(x, below) - read.zero_point[0]).float() * float(np.float32(read.scale[0]))
-    codes = integer_arithmetic.centred(run.fake_quantize(torch.sigmoid(steep), written), written)
+    codes = integer_arithmetic.centred(run.fake_quantize(run.sigmoid(steep), written), written)
     run.store(node, [(codes * float(np.float32(grid.scale[0]))).float()], op)
 
 

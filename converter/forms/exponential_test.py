@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -22,7 +23,7 @@ from converter.runtime.session import Feed, open_session, run_session
 from converter.testing.sketch import Planned, Sketch, emitted, kernels_of, plan_for, settings_for, shapes_of
 from converter.transforms.softmax.late import make_late
 from converter.transforms.transform import GraphFacts
-from converter.verify.simulation import simulate
+from converter.verify.simulation import Run, simulate
 
 T, C = 24, 8
 
@@ -69,6 +70,16 @@ def test_where_codes_are_cheapest_all_three_work_on_codes(heads: int, tokens: in
     """A price of all three in integer must not meet one of a single exponential in float."""
     planned = plan_for(attention(heads, tokens), "arm64", cheapest=True)
     assert {op.runs for op in planned.plan.ops.values() if op.op_type in ("ReduceMax", "Sub", "Exp")} == {"integer"}
+
+
+def test_far_below_zero_the_simulation_has_the_runtimes_own_sigmoid() -> None:
+    """It is off by parts of ten thousand there, which moves codes of tables; scale and zero point are those of a trained network."""
+    steep = ((torch.arange(-128, 1) - 34).float() * float(np.float32(0.17733556032180786))).reshape(1, -1)
+    s = Sketch()
+    model = s.model(s.add("Sigmoid", s.input("x", 1, 129)))
+    (wanted,) = run_session(open_session(ir.to_proto(model), threads=1), {"x": steep.numpy()}).values()
+    np.testing.assert_array_equal(Run(None, {}).sigmoid(steep), wanted)
+    np.testing.assert_allclose(Run(None, None).sigmoid(steep), wanted, rtol=0, atol=1e-6)
 
 
 def test_it_is_close_to_the_softmax() -> None:
